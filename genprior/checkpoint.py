@@ -1,0 +1,140 @@
+"""Checkpoints: a folder of safetensors files and a manifest that vouches for them.
+
+    model.safetensors   weights of the prior (the running average, where there is one)
+    state.safetensors   what a resumed training needs besides (absent in shipped weights)
+    manifest.json       prior, configuration, provenance, size and sha256 of each file
+
+The manifest is written last: a folder without one is not a checkpoint. Nothing is pickled.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from genprior.files import write_atomic
+from genprior.registry import PRIORS, lookup
+
+MANIFEST, MODEL, STATE = "manifest.json", "model.safetensors", "state.safetensors"
+EMBEDDED = Path(__file__).parent / "weights"
+
+
+class CheckpointError(ValueError):
+    """Weights are missing, incomplete or corrupt."""
+
+
+def save_checkpoint(
+    folder: Path,
+    prior: str,
+    config: Mapping[str, Any],
+    model: Mapping[str, Tensor],
+    state: Mapping[str, Tensor] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a checkpoint; a killed run leaves either the whole of it or no manifest.
+
+    Arguments:
+        folder: Where it goes; made if it does not exist.
+        prior: Name of the prior in the registry.
+        config: Constructor arguments of the prior, JSON types.
+        model: Its tensors by name.
+        state: Tensors that a resumed training needs.
+        about: Provenance, JSON types: data, steps, seed, measured quality and so on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    files = {}
+    for name, tensors in ((MODEL, model), (STATE, state)):
+        if tensors is None:
+            continue
+        data = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+        write_atomic(folder / name, lambda file, data=data: file.write(data))
+        files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    manifest = {"schema": 1, "prior": prior, "config": dict(config), "files": files}
+    text = json.dumps({**manifest, **(about or {})}, indent=1) + "\n"
+    write_atomic(folder / MANIFEST, lambda file: file.write(text.encode()))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint folder.
+
+    Raises:
+        CheckpointError: There is none, or it is not a manifest.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        if manifest["schema"] != 1 or MODEL not in manifest["files"]:
+            raise KeyError("schema")
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} holds no {MANIFEST}: it is not a checkpoint") from None
+    except (ValueError, KeyError, TypeError, OSError):
+        raise CheckpointError(f"{path} is not a readable checkpoint manifest") from None
+    return manifest
+
+
+def read_tensors(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+    """The tensors of one file of a checkpoint, after checking its sha256.
+
+    Raises:
+        CheckpointError: The file is missing or its bytes are not those of the manifest.
+    """
+    path = folder / name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read weights {path}: {error.strerror}") from None
+    expected = manifest["files"][name]["sha256"]
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != expected:
+        raise CheckpointError(
+            f"weights {path} are corrupt: sha256 is {actual}, expected {expected}; "
+            f"{'install genprior again' if EMBEDDED in path.parents else 'restore the file'}"
+        )
+    try:
+        return load(data)
+    except safetensors.SafetensorError:
+        raise CheckpointError(f"weights {path} are not a safetensors file") from None
+
+
+def load_checkpoint(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Rebuilds the prior of a checkpoint.
+
+    Arguments:
+        folder: Checkpoint folder, or the folder of a training run (its newest is taken).
+
+    Returns:
+        The prior (float32, evaluation mode, on the CPU) and the manifest.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or it is corrupt.
+    """
+    folder = newest(folder)
+    manifest = read_manifest(folder)
+    tensors = read_tensors(folder, manifest, MODEL)
+    prior = lookup(PRIORS, manifest["prior"], "prior")(**manifest["config"])
+    expected = {key: value.shape for key, value in prior.state_dict().items()}
+    if {key: value.shape for key, value in tensors.items()} != expected:
+        raise CheckpointError(f"weights {folder / MODEL} do not fit the manifest's configuration")
+    prior.load_state_dict({key: value.to(torch.float32) for key, value in tensors.items()})
+    return prior.eval().requires_grad_(False), manifest
+
+
+def newest(folder: Path) -> Path:
+    """The checkpoint in a folder: itself, or the newest complete one of a training run.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    if (folder / MANIFEST).exists():
+        return folder
+    complete = sorted(path.parent for path in folder.glob(f"step-*/{MANIFEST}"))
+    if not complete:
+        raise CheckpointError(f"no checkpoint in {folder}: give a folder that holds {MANIFEST}")
+    return complete[-1]

@@ -1,0 +1,1 @@
+"""Solvers: from a measurement, an operator and a prior to restored images."""

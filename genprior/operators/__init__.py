@@ -1,0 +1,1 @@
+"""Operators: what the measurement did to the image, one file each."""

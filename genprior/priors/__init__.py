@@ -1,0 +1,1 @@
+"""Priors: models of what images look like, one file each."""

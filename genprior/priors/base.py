@@ -1,0 +1,102 @@
+"""What a prior can do. A solver asks for an ability, never for a model by name.
+
+Notation, everywhere: `x` image, `z` latent, `sigma` noise level, `x_hat` denoised image.
+Images are (B, C, H, W) floats in [0, 1]; `sigma` is in the same unit. The images of a
+batch are independent of each other.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Denoiser(ABC):
+    """Has the posterior mean of an image under white Gaussian noise."""
+
+    @abstractmethod
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """E[x0 | x0 + sigma n = x] with n ~ N(0, I).
+
+        Arguments:
+            x: Noisy images, shape (B, C, H, W), in [0, 1] before the noise.
+            sigma: Noise level in the unit of the images, > 0; a number or shape (B,).
+
+        Returns:
+            Denoised images, shape (B, C, H, W), not clipped.
+        """
+
+
+class Decoder(ABC):
+    """Maps latents z ~ N(0, I) to images."""
+
+    @abstractmethod
+    def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
+        """Shape of the latents of images of shape (B, C, H, W), batch included."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, image_shape: torch.Size) -> Tensor:
+        """Images of shape `image_shape` from latents z."""
+
+
+class Density(ABC):
+    """Has a tractable log-density."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats of images (B, C, H, W) in [0, 1]; shape (B,)."""
+
+
+class Gaussian(Denoiser, Decoder, Density):
+    """Is a Gaussian law on images: mean, covariance and its square root are linear maps."""
+
+    @abstractmethod
+    def mean(self, image_shape: torch.Size) -> Tensor:
+        """Mean image, broadcastable to `image_shape`."""
+
+    @abstractmethod
+    def cov(self, v: Tensor) -> Tensor:
+        """Covariance applied to fields v, shape (B, C, H, W)."""
+
+
+class Trainable(ABC):
+    """Can be trained by `genprior.fit`: one optimiser per group of parameters."""
+
+    @property
+    @abstractmethod
+    def config(self) -> Mapping[str, Any]:
+        """Constructor arguments that rebuild this prior, JSON types only."""
+
+    @abstractmethod
+    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """Parameters by group name; each group has its own optimiser."""
+
+    @abstractmethod
+    def losses(self, x: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Scalar training loss of every group on images x, shape (B, C, H, W) in [0, 1]."""
+
+
+ABILITIES: dict[str, type] = {
+    "denoiser": Denoiser,
+    "decoder": Decoder,
+    "density": Density,
+    "gaussian": Gaussian,
+    "trainable": Trainable,
+}
+
+
+def per_image(value: float | Tensor, x: Tensor) -> Tensor:
+    """A number, or a tensor of shape () or (B,), as a tensor of shape (B, 1, 1, 1) like x.
+
+    Raises:
+        ValueError: A tensor has neither one element nor one per image of x.
+    """
+    value = torch.as_tensor(value, dtype=x.dtype, device=x.device).reshape(-1)
+    if value.numel() not in (1, len(x)):
+        raise ValueError(
+            f"a per-image value must be a number or hold one number for each of the "
+            f"{len(x)} images, got {value.numel()} numbers"
+        )
+    return value.expand(len(x)).reshape(-1, 1, 1, 1)

@@ -1,0 +1,42 @@
+"""Every operator, prior and solver by name. Plain dictionaries, no torch.
+
+Adding one is a file, a line here and a test.
+"""
+
+from importlib import import_module
+from typing import Any
+
+OPERATORS = {
+    "inpaint": "genprior.operators.inpainting:Inpainting",
+    "deblur": "genprior.operators.blur:Blur",
+    "superres": "genprior.operators.superres:SuperResolution",
+    "denoise": "genprior.operators.denoising:Denoising",
+}
+
+PRIORS = {
+    "ddpm": "genprior.priors.ddpm:DDPM",
+}
+
+SOLVERS = {
+    "hqs": "genprior.inverse.hqs:HQS",
+    "diffpir": "genprior.inverse.diffpir:DiffPIR",
+    "pigdm": "genprior.inverse.pigdm:PiGDM",
+    "dps": "genprior.inverse.dps:DPS",
+}
+
+
+def lookup(table: dict[str, str], name: str, kind: str) -> Any:
+    """The class behind a name.
+
+    Arguments:
+        table: One of the dictionaries above.
+        name: Key in the table.
+        kind: What the table holds, for the message: "prior", "solver" or "operator".
+
+    Raises:
+        ValueError: The name is not in the table; the message lists those that are.
+    """
+    if name not in table:
+        raise ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(table))}")
+    module, attribute = table[name].split(":")
+    return getattr(import_module(module), attribute)
