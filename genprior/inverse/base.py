@@ -1,0 +1,118 @@
+"""What a solver is, and what a restoration returns.
+
+A solver turns a measurement y = A x + sigma n into images, given the operator A, a prior
+on x and sigma. It knows none of them by name: it declares the ability it `needs`.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from genprior.noise import Noise
+from genprior.operators.base import Operator
+from genprior.priors.base import ABILITIES, per_image
+
+
+@dataclass(frozen=True)
+class Solver(ABC):
+    """A method of reconstruction; fields are its settings, with the paper's defaults."""
+
+    needs: ClassVar[type]
+    stochastic: ClassVar[bool]
+    summary: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def nfe(self) -> int:
+        """Evaluations of the prior's network per image."""
+
+    @abstractmethod
+    def solve(
+        self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor, generator: Noise
+    ) -> Tensor:
+        """The method itself; arguments have been checked, `noise_std` has shape (B,)."""
+
+    def __call__(
+        self,
+        y: Tensor,
+        operator: Operator,
+        prior: object,
+        noise_std: float | Tensor,
+        generator: Noise,
+    ) -> Tensor:
+        """Restores a batch of measurements.
+
+        Arguments:
+            y: Measurements, shape (B, ...).
+            operator: How they were made.
+            prior: Prior on the images; must have the ability in `needs`.
+            noise_std: Standard deviation of the noise in y, in units of the image range
+                [0, 1], >= 0; a number or shape (B,).
+            generator: Random streams, one per image.
+
+        Returns:
+            Images, shape (B, C, H, W), not clipped.
+
+        Raises:
+            TypeError: The prior lacks the ability.
+            ValueError: y holds NaN or infinity, or the noise level is negative or not finite.
+        """
+        if not isinstance(prior, self.needs):
+            ability = next(k for k, v in ABILITIES.items() if v is self.needs)
+            raise TypeError(
+                f"solver {type(self).__name__} needs a prior that is a {ability}, and "
+                f"{type(prior).__name__} is not: choose another solver or prior"
+            )
+        if not y.isfinite().all():
+            raise ValueError("the measurement holds NaN or infinite numbers: repair it first")
+        sigma = per_image(noise_std, y.reshape(len(y), 1, 1, -1)).flatten()
+        if not (sigma.isfinite().all() and (sigma >= 0).all()):
+            raise ValueError(
+                f"noise_std must be >= 0 and finite, in units of the image range [0, 1]; "
+                f"got {noise_std}"
+            )
+        return self.solve(y, operator, prior, sigma, generator)
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """What `restore` returns; images have the type and range that were given to it.
+
+    Arguments:
+        image: The restored images: the solver's answer, or the mean of several samples.
+        samples: All samples, shape (B, K, C, H, W) as a tensor, or None if K = 1.
+        mean: Mean of the samples, or None if K = 1.
+        std: Standard deviation of the samples per pixel, in image units, or None if K = 1.
+        misfit: RMS(A x - y) / noise_std per image, shape (B,); near 1 when the answer fits
+            the data as well as the noise allows. Without noise it is RMS(A x - y) itself.
+        solver: Name of the solver.
+        prior: Name of the prior.
+        nfe: Network evaluations per image and sample.
+        seconds: Time that the solver took.
+        noise_std: The noise level that was assumed, in units of [0, 1].
+        seed: The seed.
+        warnings: What to be careful about, one sentence each.
+    """
+
+    image: object
+    samples: object | None
+    mean: object | None
+    std: object | None
+    misfit: Tensor
+    solver: str
+    prior: str
+    nfe: int
+    seconds: float
+    noise_std: float | Tensor
+    seed: int
+    warnings: tuple[str, ...] = ()
+
+
+def misfit(x: Tensor, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
+    """RMS(A x - y) / noise_std per image, shape (B,); RMS itself where there is no noise."""
+    residual = (operator.A(x) - y).flatten(1)
+    rms = (residual.square().sum(dim=1) / operator.measured(y)).sqrt()
+    return rms / torch.where(noise_std > 0, noise_std, torch.ones_like(noise_std))

@@ -1,0 +1,70 @@
+"""What a measurement operator can do, y = A x + sigma n.
+
+Our operators are `deepinv.physics.LinearPhysics` too, so they go into deepinv's own
+reconstructors; a physics of deepinv comes in through `operators.external.External`.
+
+Notation: images x are (B, C, H, W), measurements y are (B, ...). A number that may differ
+per image (`rho`, `sigma2`) is a float or a tensor of shape (B,).
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+
+class Operator(ABC):
+    """A linear operator with the solves that reconstruction needs."""
+
+    @abstractmethod
+    def A(self, x: Tensor) -> Tensor:
+        """Measurement of images x, without noise."""
+
+    @abstractmethod
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        """Adjoint: <A x, y> = <x, A_adjoint y>."""
+
+    @abstractmethod
+    def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
+        """Shape (B, C, H, W) of the images whose measurements have the given shape.
+
+        Raises:
+            ValueError: No image has such a measurement.
+        """
+
+    @abstractmethod
+    def pinv(self, y: Tensor) -> Tensor:
+        """Least-squares image of smallest norm, A^+ y."""
+
+    @abstractmethod
+    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        """argmin_u ||A u - y||^2 + rho ||u - x||^2.
+
+        Arguments:
+            x: Images, shape (B, C, H, W).
+            y: Measurements.
+            rho: Weight >= 0, a number or shape (B,). At 0 it is the limit
+                x + A^+ (y - A x): the least-squares image nearest to x.
+        """
+
+    @abstractmethod
+    def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
+        """(c A A^T + sigma2 I)^{-1} v for measurements v; the pseudo-inverse at sigma2 = 0.
+
+        Arguments:
+            v: Measurements.
+            c: Weight > 0, a number or shape (B,).
+            sigma2: Weight >= 0, a number or shape (B,).
+        """
+
+    def measured(self, y: Tensor) -> Tensor:
+        """How many numbers of y carry information, per image, shape (B,)."""
+        return torch.full((len(y),), y[0].numel(), dtype=y.dtype, device=y.device)
+
+    def keep_known(self, x: Tensor, y: Tensor) -> Tensor:
+        """Puts pixels that y holds without any change, where there are such, into images x."""
+        return x
+
+    def visible(self, x: Tensor) -> Tensor:
+        """The part of images x that a user sees; an operator may need a margin around it."""
+        return x
