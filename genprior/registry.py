@@ -18,6 +18,7 @@ PRIORS = {
 }
 
 SOLVERS = {
+    "posterior-mean": "genprior.inverse.posterior_mean:PosteriorMean",
     "hqs": "genprior.inverse.hqs:HQS",
     "diffpir": "genprior.inverse.diffpir:DiffPIR",
     "pigdm": "genprior.inverse.pigdm:PiGDM",

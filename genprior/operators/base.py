@@ -14,7 +14,12 @@ from torch import Tensor
 
 
 class Operator(ABC):
-    """A linear operator with the solves that reconstruction needs."""
+    """A linear operator with the solves that reconstruction needs.
+
+    `is_identity` is true where A x = x, so that y is nothing but a noisy image.
+    """
+
+    is_identity = False
 
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:
@@ -57,9 +62,13 @@ class Operator(ABC):
             sigma2: Weight >= 0, a number or shape (B,).
         """
 
+    def observed(self, v: Tensor) -> Tensor:
+        """Measurements v with the entries that nothing was measured at set to 0."""
+        return v
+
     def measured(self, y: Tensor) -> Tensor:
         """How many numbers of y carry information, per image, shape (B,)."""
-        return torch.full((len(y),), y[0].numel(), dtype=y.dtype, device=y.device)
+        return self.observed(torch.ones_like(y)).flatten(1).sum(dim=1)
 
     def keep_known(self, x: Tensor, y: Tensor) -> Tensor:
         """Puts pixels that y holds without any change, where there are such, into images x."""
