@@ -11,6 +11,7 @@ OPERATORS = {
     "deblur": "genprior.operators.blur:Blur",
     "superres": "genprior.operators.superres:SuperResolution",
     "denoise": "genprior.operators.denoising:Denoising",
+    "external": "genprior.operators.external:External",
 }
 
 PRIORS = {

@@ -8,6 +8,7 @@ per image (`rho`, `sigma2`) is a float or a tensor of shape (B,).
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -61,6 +62,13 @@ class Operator(ABC):
             c: Weight > 0, a number or shape (B,).
             sigma2: Weight >= 0, a number or shape (B,).
         """
+
+    def select(self, images: Sequence[int]) -> "Operator":
+        """The operator of the given images of the batch, in that order, repeats allowed.
+
+        An operator that does the same to every image returns itself.
+        """
+        return self
 
     def observed(self, v: Tensor) -> Tensor:
         """Measurements v with the entries that nothing was measured at set to 0."""
