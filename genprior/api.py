@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from genprior.arrays import to_tensor
-from genprior.checkpoint import EMBEDDED, MANIFEST, CheckpointError, load_checkpoint
+from genprior.checkpoint import load_checkpoint
 from genprior.inverse.base import Restoration, Solver, misfit
 from genprior.inverse.unconditional import sample_denoiser
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import Decoder, Denoiser, Gaussian
 from genprior.registry import OPERATORS, SOLVERS, lookup
+from genprior.weights import find_prior
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FITS = (0.3, 1.5)
@@ -38,21 +39,7 @@ def load_prior(name: str | Path, device: str = "cpu") -> nn.Module:
     Raises:
         CheckpointError: There is no such prior, or its weights are corrupt.
     """
-    folder = EMBEDDED / str(name).replace(":", "-")
-    if not (folder / MANIFEST).exists():
-        folder = Path(name)
-        if not folder.is_dir():
-            raise CheckpointError(
-                f"unknown prior {str(name)!r}: choose one of {', '.join(embedded_priors())}, "
-                f"or give the folder of a checkpoint"
-            )
-    return load_checkpoint(folder)[0].to(device)
-
-
-def embedded_priors() -> list[str]:
-    """Names of the priors whose weights ship with the package."""
-    folders = sorted(path.parent.name for path in EMBEDDED.glob(f"*/{MANIFEST}"))
-    return [name.replace("-", ":", 1) for name in folders]
+    return load_checkpoint(find_prior(name))[0].to(device)
 
 
 def make_operator(task: str, **settings: Any) -> Operator:
@@ -108,7 +95,7 @@ def degrade(
     operator: Operator,
     noise_std: float | Sequence[float] | Tensor = 0.0,
     seed: int = 0,
-    index: int = 0,
+    index: int | Sequence[int] = 0,
 ) -> Any:
     """Makes a measurement y = A x + sigma n of a clean image.
 
@@ -117,7 +104,8 @@ def degrade(
         operator: What to measure.
         noise_std: Noise level in units of [0, 1], >= 0; a number or one per image.
         seed: Seed of the noise.
-        index: Number of the first image; image i gets the noise of (seed, index + i).
+        index: Number of the first image, or of every image: image number i gets the noise of
+            (seed, i).
 
     Returns:
         The measurement, of the type of `image`. As an 8-bit type it is rounded and clipped.
@@ -125,7 +113,7 @@ def degrade(
     x, back = to_tensor(image)
     sigma = _noise_levels(noise_std, x)
     y = operator.A(x)
-    noise = Noise(seed, [(index + i, 0) for i in range(len(y))]).normal(y)
+    noise = Noise(seed, [(number, 0) for number in _numbers(index, len(y))]).normal(y)
     return back(y + sigma.reshape(-1, 1, 1, 1) * operator.observed(noise))
 
 
@@ -138,7 +126,7 @@ def restore(
     samples: int = 1,
     steps: int | None = None,
     seed: int = 0,
-    index: int = 0,
+    index: int | Sequence[int] = 0,
     device: str = "auto",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     progress: Callable[[int, int], object] | None = None,
@@ -155,8 +143,8 @@ def restore(
         samples: Posterior samples per image, >= 1.
         steps: Network evaluations; None keeps the solver's default.
         seed: Seed; 0 is a seed as any other.
-        index: Number of the first image: image i draws the noise of (seed, index + i), so
-            `restore(y)` and `restore(y[i:i+1], index=i)` agree on image i.
+        index: Number of the first image, or of every image: image number i draws the noise
+            of (seed, i), so `restore(y)` and `restore(y[i:i+1], index=i)` agree on image i.
         device: "auto" (where y is, else CUDA where there is one), "cpu", "cuda", "mps".
         dtype: Precision of the network; the solver's state stays float32.
         progress: Called after each network evaluation with (evaluations done, in all),
@@ -186,6 +174,7 @@ def restore(
 
     work = measurement.to(place, torch.float32)
     sigma = sigma.to(work)
+    numbers = _numbers(index, len(work))
     chains = [i for i in range(len(work)) for _ in range(samples)]
     parts = _chunks(chains, operator.image_shape(work.shape), place)
     watched = prior
@@ -195,7 +184,7 @@ def restore(
     draws, fits = [], []
     for start, images in parts:
         local = operator.select(images)
-        keys = [(index + i, (start + k) % samples) for k, i in enumerate(images)]
+        keys = [(numbers[i], (start + k) % samples) for k, i in enumerate(images)]
         x = method(work[images], local, watched, sigma[images], Noise(seed, keys))
         x = local.keep_known(x, work[images])
         if not x.isfinite().all():
@@ -360,6 +349,13 @@ def _noise_levels(noise_std: float | Sequence[float] | Tensor, y: Tensor) -> Ten
             f"got {noise_std}"
         )
     return sigma.expand(len(y))
+
+
+def _numbers(index: int | Sequence[int], count: int) -> list[int]:
+    numbers = list(range(index, index + count)) if isinstance(index, int) else list(index)
+    if len(numbers) != count:
+        raise ValueError(f"index must hold one number for each of the {count} images")
+    return numbers
 
 
 def _chunks(

@@ -18,15 +18,12 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from genprior.errors import CheckpointError
 from genprior.files import write_atomic
 from genprior.registry import PRIORS, lookup
+from genprior.weights import EMBEDDED
 
 MANIFEST, MODEL, STATE = "manifest.json", "model.safetensors", "state.safetensors"
-EMBEDDED = Path(__file__).parent / "weights"
-
-
-class CheckpointError(ValueError):
-    """Weights are missing, incomplete or corrupt."""
 
 
 def save_checkpoint(

@@ -29,7 +29,9 @@ class Crops:
         ValueError: No image is as large as a crop.
     """
 
-    def __init__(self, folders: Sequence[Path], size: int, channels: int = 3, seed: int = 0):
+    def __init__(
+        self, folders: Sequence[Path], size: int, channels: int = 3, seed: int = 0
+    ) -> None:
         self.size, self.seed = size, seed
         files = [path for folder in folders for path in image_files(folder, recursive=True)]
         self.images = []

@@ -1,0 +1,30 @@
+"""Weights that ship with the package: one checkpoint folder each. No torch."""
+
+from pathlib import Path
+
+from genprior.errors import CheckpointError
+
+EMBEDDED = Path(__file__).parent
+
+
+def embedded_priors() -> dict[str, Path]:
+    """Checkpoint folders of the priors that ship, by name ("ddpm", "ddpm:digits")."""
+    folders = sorted(path.parent for path in EMBEDDED.glob("*/manifest.json"))
+    return {folder.name.replace("-", ":", 1): folder for folder in folders}
+
+
+def find_prior(name: str | Path) -> Path:
+    """The checkpoint folder behind a name or a path.
+
+    Raises:
+        CheckpointError: No prior of that name ships and no such folder exists.
+    """
+    known = embedded_priors()
+    if str(name) in known:
+        return known[str(name)]
+    if Path(name).is_dir():
+        return Path(name)
+    raise CheckpointError(
+        f"unknown prior {str(name)!r}: choose one of {', '.join(known)}, or give the folder "
+        f"of a checkpoint"
+    )
