@@ -1,0 +1,116 @@
+"""Operators for pictures that come from files.
+
+Each function takes the settings of a task and returns a builder: (pictures of one size,
+whether they are clean) -> operator. A picture that is not clean is the measurement itself.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from genprior.errors import ImageError
+from genprior.images import Picture, read_image, read_mask
+from genprior.noise import Noise
+from genprior.operators.base import Operator
+from genprior.operators.blur import Blur
+from genprior.operators.denoising import Denoising
+from genprior.operators.inpainting import Inpainting
+from genprior.operators.kernels import gaussian_kernel, motion_kernel
+from genprior.operators.masks import box_hole, random_keep
+from genprior.operators.superres import SuperResolution
+
+Build = Callable[[list[Picture], bool], Operator]
+
+
+def inpainting(mask: tuple[str, Any], invert: bool = False, seed: int = 0) -> Build:
+    """Missing pixels.
+
+    Arguments:
+        mask: ("alpha", None), ("random", share missing), ("box", (height, width)) or
+            ("file", path of an image whose white pixels are missing).
+        invert: Swap missing and known.
+        seed: Seed of random masks.
+    """
+    kind, value = mask
+
+    def keep(picture: Picture) -> torch.Tensor:
+        pixels = picture.pixels
+        if kind == "file":
+            hole = read_mask(value)
+            if hole.shape[-2:] != pixels.shape[-2:]:
+                raise ImageError(
+                    f"{value}: the mask is {_size(hole)} and the image {_size(pixels)}: "
+                    f"make them equal"
+                )
+            known = ~hole
+        elif kind == "alpha":
+            if picture.alpha is None:
+                raise ImageError(
+                    "the image has no alpha channel to tell what is missing: give --mask FILE, "
+                    "random=0.5 or box=48x48"
+                )
+            known = picture.alpha >= 0.5
+        elif kind == "random":
+            generator = Noise(seed, [(0, 1)]).generators[0]
+            known = random_keep((1, 1, *pixels.shape[-2:]), value, generator)
+        else:
+            known = ~box_hole((1, 1, *pixels.shape[-2:]), *value)
+        return ~known.bool() if invert else known.bool()
+
+    def build(pictures: list[Picture], clean: bool) -> Operator:
+        return Inpainting(torch.cat([keep(picture) for picture in pictures]))
+
+    return build
+
+
+def blurring(
+    gaussian: float | None = None,
+    motion: tuple[float, float] | None = None,
+    kernel: Path | None = None,
+    boundary: Literal["valid", "reflect", "replicate", "circular"] = "valid",
+) -> Build:
+    """A known blur: exactly one of `gaussian` (std), `motion` (length, angle), `kernel` (file).
+
+    Raises:
+        ValueError: None or several of them are given.
+    """
+    if sum(part is not None for part in (gaussian, motion, kernel)) != 1:
+        raise ValueError("say which blur: one of --gaussian, --motion and --kernel")
+
+    def build(pictures: list[Picture], clean: bool) -> Operator:
+        if gaussian is not None:
+            weights = gaussian_kernel(gaussian)
+        elif motion is not None:
+            weights = motion_kernel(*motion)
+        else:
+            weights = read_image(kernel).pixels.mean(dim=1)[0]
+        return Blur(weights, boundary)
+
+    return build
+
+
+def enlarging(
+    factor: int,
+    kernel: Literal["bicubic", "box", "gaussian"] = "bicubic",
+    std: float | None = None,
+    boundary: Literal["reflect", "circular"] = "reflect",
+) -> Build:
+    """Super-resolution by a whole factor."""
+
+    def build(pictures: list[Picture], clean: bool) -> Operator:
+        height, width = pictures[0].pixels.shape[-2:]
+        size = (height, width) if clean else (height * factor, width * factor)
+        return SuperResolution(factor, kernel, std, boundary, image_size=size)
+
+    return build
+
+
+def denoising() -> Build:
+    """Noise only."""
+    return lambda pictures, clean: Denoising()
+
+
+def _size(x: torch.Tensor) -> str:
+    return f"{x.shape[-1]}x{x.shape[-2]}"
