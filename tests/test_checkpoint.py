@@ -1,0 +1,87 @@
+import json
+import os
+
+import pytest
+import torch
+
+from genprior.checkpoint import load_checkpoint, read_manifest, save_checkpoint
+from genprior.errors import CheckpointError
+from genprior.priors.ddpm import DDPM
+from genprior.weights import embedded_priors, find_prior
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    prior = DDPM(widths=(8, 16), blocks=(1, 1))
+    half = {key: value.half() for key, value in prior.state_dict().items()}
+    save_checkpoint(tmp_path / "run", "ddpm", prior.config, half, about={"data": "none"})
+    return prior, tmp_path / "run"
+
+
+def test_a_prior_comes_back(saved):
+    prior, folder = saved
+    loaded, manifest = load_checkpoint(folder)
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.allclose(loaded.denoise(x, 0.1), prior.denoise(x, 0.1), atol=1e-2)
+    assert manifest["data"] == "none" and not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_every_flipped_bit_and_every_truncation_is_refused(saved):
+    folder = saved[1]
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    for position in range(0, len(data), max(1, len(data) // 40)):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :])
+        with pytest.raises(CheckpointError, match="corrupt: sha256 is .*, expected"):
+            load_checkpoint(folder)
+        path.write_bytes(data[:position])
+        with pytest.raises(CheckpointError, match="corrupt"):
+            load_checkpoint(folder)
+
+
+def test_a_folder_without_manifest_is_no_checkpoint(saved):
+    folder = saved[1]
+    (folder / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match="no checkpoint in"):
+        load_checkpoint(folder)
+
+
+def test_weights_of_another_configuration_are_refused(saved):
+    folder = saved[1]
+    manifest = read_manifest(folder)
+    manifest["config"]["widths"] = [8, 24]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="do not fit"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"schema": 2}', "[1]"])
+def test_a_broken_manifest_is_named(saved, text):
+    (saved[1] / "manifest.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"manifest.json is not a readable"):
+        load_checkpoint(saved[1])
+
+
+def test_the_newest_complete_checkpoint_of_a_run_is_taken(tmp_path):
+    for step in (1, 2, 3):
+        model = {"w": torch.full((1,), float(step))}
+        save_checkpoint(tmp_path / f"step-{step:08d}", "ddpm", {}, model, about={"step": step})
+    os.unlink(tmp_path / "step-00000003" / "manifest.json")
+    from genprior.checkpoint import newest
+
+    assert read_manifest(newest(tmp_path))["step"] == 2
+
+
+def test_unknown_priors_list_the_known_ones():
+    with pytest.raises(CheckpointError, match="unknown prior 'dpmm': choose one of"):
+        find_prior("dpmm")
+
+
+@pytest.mark.parametrize("name", embedded_priors())
+def test_weights_that_ship_are_sound(name):
+    folder = find_prior(name)
+    prior, manifest = load_checkpoint(folder)
+    assert all(p.isfinite().all() for p in prior.parameters())
+    assert (folder / "model.safetensors").stat().st_size <= 16 * 2**20
+    assert {"data", "step", "seed", "commit", "config"} <= manifest.keys()

@@ -1,0 +1,78 @@
+"""Imports run one way: cli -> api -> inverse -> contracts -> torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "genprior"
+FILES = sorted(PACKAGE.rglob("*.py"))
+SHARED = {"genprior.noise", "genprior.linalg", "genprior.diffusion", "genprior.errors"}
+LIGHT = ["__init__", "__main__", "cli", "options", "registry", "errors", "weights/__init__"]
+
+
+def imports(path: Path, top_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_only else list(ast.walk(tree))
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module)
+    return found
+
+
+def ours(path: Path) -> set[str]:
+    return {name for name in imports(path) if name.split(".")[0] == "genprior"}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "inverse"], ids=str)
+def test_solvers_know_contracts_only(path):
+    for name in ours(path):
+        same = name.startswith("genprior.inverse.")
+        contract = name in {"genprior.operators.base", "genprior.priors.base"}
+        assert same or contract or name in SHARED, name
+    for name in ours(path):
+        if name.startswith("genprior.inverse."):
+            module = PACKAGE / "inverse" / f"{name.split('.')[-1]}.py"
+            assert "class" not in module.read_text() or "(Solver)" not in module.read_text(), name
+
+
+@pytest.mark.parametrize("folder", ["operators", "priors"])
+def test_operators_and_priors_import_no_sibling_but_base(folder):
+    shared = SHARED | {"genprior.images", "genprior.nets"}
+    for path in PACKAGE.glob(f"{folder}/*.py"):
+        for name in ours(path):
+            package, *rest = name.split(".")[1:]
+            if package == folder:
+                module = PACKAGE / folder / f"{rest[0]}.py"
+                assert rest == ["base"] or "class " not in module.read_text(), (path.name, name)
+            else:
+                assert f"genprior.{package}" in shared, (path.name, name)
+
+
+def test_only_the_registry_names_concrete_classes():
+    for path in FILES:
+        if path.parent == PACKAGE and path.stem not in ("registry", "tasks"):
+            for name in ours(path):
+                package, *rest = name.split(".")[1:] or [""]
+                if package in ("priors", "operators"):
+                    assert rest == ["base"], (path.name, name)
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_the_command_line_imports_nothing_heavy_at_the_top(name):
+    heavy = {"torch", "torchvision", "deepinv", "numpy", "skimage", "PIL", "tifffile", "tqdm"}
+    found = imports(PACKAGE / f"{name}.py", top_only=True)
+    assert not {module.split(".")[0] for module in found} & heavy
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; from genprior.cli import main; main(['--help'], standalone_mode=False); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,60 @@
+import torch
+
+from genprior.linalg import cg
+
+
+def systems(count: int = 3, size: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(count, size, size, generator=generator, dtype=torch.float64)
+    eye = torch.eye(size, dtype=torch.float64)
+    return root @ root.mT + 0.1 * eye, torch.randn(count, size, generator=generator).double()
+
+
+def test_agrees_with_a_dense_solve():
+    matrix, b = systems()
+    x = cg(lambda v: (matrix @ v[..., None])[..., 0], b, iterations=60)
+    assert torch.allclose(x, torch.linalg.solve(matrix, b), rtol=1e-9, atol=1e-9)
+
+
+def test_a_preconditioner_and_a_start_change_the_path_not_the_answer():
+    matrix, b = systems()
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    x = cg(
+        lambda v: (matrix @ v[..., None])[..., 0],
+        b,
+        start=torch.ones_like(b),
+        iterations=80,
+        preconditioner=lambda r: r / diagonal,
+    )
+    assert torch.allclose(x, torch.linalg.solve(matrix, b), rtol=1e-9, atol=1e-9)
+
+
+def test_the_images_of_a_batch_are_independent():
+    matrix, b = systems()
+    b[1] *= 1e6
+    together = cg(lambda v: (matrix @ v[..., None])[..., 0], b, iterations=7)
+    alone = cg(lambda v: (matrix[:1] @ v[..., None])[..., 0], b[:1], iterations=7)
+    assert torch.allclose(together[:1], alone, rtol=1e-9)
+
+
+def test_tolerance_stops_and_converged_systems_stay_finite():
+    matrix, b = systems()
+    b[0] = 0
+    calls = []
+
+    def apply(v: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return (matrix @ v[..., None])[..., 0]
+
+    x = cg(apply, b, iterations=10_000, tolerance=1e-8)
+    assert len(calls) < 200
+    assert torch.equal(x[0], torch.zeros(12, dtype=torch.float64))
+    residual = (matrix @ x[..., None])[..., 0] - b
+    assert (residual.norm(dim=1) <= 1e-8 * b.norm(dim=1)).all()
+
+
+def test_a_singular_consistent_system_is_solved():
+    matrix = torch.diag(torch.tensor([2.0, 1.0, 0.0], dtype=torch.float64))
+    b = torch.tensor([[2.0, 3.0, 0.0]], dtype=torch.float64)
+    x = cg(lambda v: v @ matrix, b, iterations=20)
+    assert torch.allclose(x, torch.tensor([[1.0, 3.0, 0.0]], dtype=torch.float64))

@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+import torch
+
+from genprior.noise import Noise
+
+
+def test_an_image_gets_the_same_noise_alone_and_in_a_batch():
+    batch = Noise(0, [0, 1, 2]).normal(torch.empty(3, 1, 2, 2))
+    alone = Noise(0, [1]).normal(torch.empty(1, 1, 2, 2))
+    assert torch.equal(batch[1:2], alone)
+
+
+def test_seeds_images_and_samples_differ():
+    like = torch.empty(1, 64)
+    draws = [Noise(s, [k]).normal(like) for s, k in ((0, 0), (1, 0), (0, 1), (0, (0, 1)))]
+    for i, a in enumerate(draws):
+        for b in draws[:i]:
+            assert abs(np.corrcoef(a.flatten(), b.flatten())[0, 1]) < 0.5
+
+
+def test_the_global_state_is_not_touched():
+    before = torch.random.get_rng_state()
+    Noise(3, [0]).normal(torch.empty(1, 5))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_numbers_are_standard_normal():
+    x = Noise(0, range(4)).normal(torch.empty(4, 10_000, dtype=torch.float64))
+    assert abs(x.mean()) < 5 / 200
+    assert abs(x.square().mean() - 1) < 5 * 2**0.5 / 200
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="0 or a positive integer, got -1"):
+        Noise(-1, [0])
+    with pytest.raises(ValueError, match="noise for 2 images, asked for 3"):
+        Noise(0, [0, 1]).normal(torch.empty(3, 4))

@@ -1,0 +1,28 @@
+from pathlib import Path
+
+import pytest
+
+from genprior.inverse.base import Solver
+from genprior.operators.base import Operator
+from genprior.registry import OPERATORS, PRIORS, SOLVERS, lookup
+
+TESTS = Path(__file__).parent
+ENTRIES = [(table, name) for table in (OPERATORS, PRIORS, SOLVERS) for name in table]
+
+
+@pytest.mark.parametrize("table, name", ENTRIES)
+def test_every_entry_resolves_and_has_its_test_file(table, name):
+    cls = lookup(table, name, "entry")
+    package, module = table[name].split(":")[0].split(".")[1:]
+    assert cls.__doc__
+    assert (TESTS / package / f"test_{module}.py").exists()
+
+
+def test_classes_keep_their_contract():
+    assert all(issubclass(lookup(SOLVERS, name, "solver"), Solver) for name in SOLVERS)
+    assert all(issubclass(lookup(OPERATORS, name, "operator"), Operator) for name in OPERATORS)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match="unknown solver 'dsp': choose one of .*dps"):
+        lookup(SOLVERS, "dsp", "solver")
