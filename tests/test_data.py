@@ -1,0 +1,61 @@
+"""Random crops: where they come from, and that they repeat."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genprior.data import Crops
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    (tmp_path / "inner").mkdir()
+    for name, size in (("a.png", (40, 30)), ("inner/b.png", (24, 50)), ("small.png", (9, 60))):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shape_and_range(photos: Path, channels: int) -> None:
+    batch = Crops([photos], 16, channels).batch(0, 6)
+    assert batch.shape == (6, channels, 16, 16)
+    assert batch.dtype == torch.float32
+    assert 0 <= batch.min() < 0.2 and 0.8 < batch.max() <= 1
+
+
+def test_images_smaller_than_a_crop_are_left_out(photos: Path) -> None:
+    assert len(Crops([photos], 16).images) == 2
+    assert len(Crops([photos], 9).images) == 3
+
+
+def test_a_batch_is_a_function_of_seed_and_number(photos: Path) -> None:
+    crops = Crops([photos], 16, seed=3)
+    later = crops.batch(5, 4)
+    assert torch.equal(Crops([photos], 16, seed=3).batch(5, 4), later)
+    assert not torch.equal(crops.batch(6, 4), later)
+    assert not torch.equal(Crops([photos], 16, seed=4).batch(5, 4), later)
+
+
+def test_native_crops_are_pixels_of_the_photo(tmp_path: Path) -> None:
+    y, x = np.mgrid[:32, :32]
+    photo = np.stack([x, y, 0 * x], 2).astype(np.uint8)
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    crops = (Crops([tmp_path], 32).batch(0, 20) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    turned = [np.rot90(photo, k) for k in range(4)]
+    symmetries = [image.tobytes() for t in turned for image in (t, t[:, ::-1])]
+    drawn = {symmetries.index(crop.tobytes()) for crop in crops}
+    assert len(drawn) > 4
+
+
+def test_errors(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.raises(ValueError, match="none of the 3 images in .* is 51 pixels"):
+        Crops([photos], 51)
+    empty = tmp_path_factory.mktemp("empty")
+    with pytest.raises(ValueError, match="no image in .*empty"):
+        Crops([empty], 16)
+    with pytest.raises(ValueError, match="missing is not a folder"):
+        Crops([empty / "missing"], 16)
