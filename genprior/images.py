@@ -1,9 +1,57 @@
-"""Image files <-> tensors (B, C, H, W) of floats in [0, 1]. The only image I/O."""
+"""Image files <-> tensors (B, C, H, W) of floats in [0, 1]. The only image I/O.
 
+What a picture is besides its colours (transparency, bits, colour profile, EXIF) is kept from
+reading to writing, and nothing is dropped or guessed in silence.
+"""
+
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from genprior.arrays import check_floats
+from genprior.decode import decode
+from genprior.encode import BITS, WITH_ALPHA, encode
+from genprior.errors import ImageError
+from genprior.files import write_atomic
+from genprior.raster import FORMATS, Raster
+
+__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "ImageError", "Picture"]
+__all__ += ["image_files", "read_image", "read_mask", "write_image"]
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+# NPY is an image when named, but not one among the files of a folder.
+WRITABLE = (*SUFFIXES, ".npy")
+KINDS = ("PNG", "JPEG", "JPEG", "WEBP", "TIFF", "TIFF", "BMP", "NPY")
+FORMAT_OF = dict(zip(WRITABLE, KINDS, strict=True))
+MAX_PIXELS = 178_956_970
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One image with all that its file said of it.
+
+    Attributes:
+        pixels: Colours (1, C, H, W), C = 1 or 3, float32. In [0, 1]; float files may go
+            somewhat beyond (noise), and keep it.
+        alpha: Opacity (1, 1, H, W) in [0, 1]; None if the file has none.
+        bits: 8, 16, or 32 for floats.
+        icc: Colour profile.
+        exif: EXIF block; the orientation is applied to the pixels and taken out.
+        format: One of `FORMATS`, or "NPY".
+        mode: Pixel mode of the file, for messages.
+    """
+
+    pixels: Tensor
+    alpha: Tensor | None = None
+    bits: int = 8
+    icc: bytes | None = None
+    exif: bytes | None = None
+    format: str = "PNG"
+    mode: str = "RGB"
 
 
 def image_files(folder: Path, recursive: bool = False) -> list[Path]:
@@ -20,3 +68,155 @@ def image_files(folder: Path, recursive: bool = False) -> list[Path]:
     if not files:
         raise ValueError(f"no image in {folder} (of {', '.join(SUFFIXES)})")
     return files
+
+
+def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Reads an image file, upright.
+
+    PNG, JPEG, WebP, BMP, TIFF (8 or 16 bits, float) and NPY ((H, W) or (H, W, C)); grey, RGB,
+    either with alpha; palettes and CMYK become RGB. 16 bits stay 16 bits.
+
+    Arguments:
+        path: The file.
+        max_pixels: Larger pictures are refused before they are decoded.
+
+    Raises:
+        ImageError: The file is missing, no image, damaged, misnamed, too large, holds several
+            pictures, NaN or values far from [0, 1], or channels that cannot be kept.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ImageError(f"{path}: cannot be read ({reason}): check the name") from error
+    raster = decode(data, str(path), max_pixels)
+    expected = FORMAT_OF.get(path.suffix.lower(), raster.format)
+    if raster.format != expected:
+        suffix = next(s for s, format in FORMAT_OF.items() if format == raster.format)
+        raise ImageError(f"{path}: holds {raster.format}, not {expected}: rename it to {suffix}")
+    return _picture(raster, path)
+
+
+def _picture(raster: Raster, path: Path) -> Picture:
+    array = torch.tensor(np.ascontiguousarray(raster.array)).permute(2, 0, 1)[None]
+    bits = 8 * raster.array.dtype.itemsize
+    if bits == 32:
+        try:
+            check_floats(array)
+        except ValueError as error:
+            raise ImageError(f"{path}: {error}") from None
+    else:
+        array = array.float().div_(2**bits - 1)
+    colours = array.shape[1] - 1 + array.shape[1] % 2
+    pixels = array[:, :colours].contiguous()
+    alpha = array[:, colours:].contiguous() if array.shape[1] > colours else None
+    return Picture(pixels, alpha, bits, raster.icc, raster.exif, raster.format, raster.mode)
+
+
+def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Reads a mask: white = fill in.
+
+    A picture of one colour whose transparency varies is a mask by its transparency:
+    transparent = fill in.
+
+    Returns:
+        The hole, (1, 1, H, W) bool: True where the mask is at least half of white.
+
+    Raises:
+        ImageError: As `read_image`, or the mask counts 0 and 1 where white should be 255.
+    """
+    picture = read_image(path, max_pixels)
+    pixels, alpha = picture.pixels, picture.alpha
+    flat = bool((pixels == pixels[..., :1, :1]).all())
+    if flat and alpha is not None and bool((alpha != alpha[..., :1, :1]).any()):
+        return alpha < 0.5
+    grey = pixels.mean(1, keepdim=True)
+    if picture.bits < 32 and 0 < grey.max().item() * (2**picture.bits - 1) < 1.5:
+        raise ImageError(f"{path}: its brightest value is 1: a hole is white, multiply it by 255")
+    return grey >= 0.5
+
+
+def write_image(
+    path: Path | str,
+    image: Picture | Tensor,
+    like: Picture | None = None,
+    alpha: Tensor | None = None,
+) -> None:
+    """Writes an image file, whole or not at all; the format follows the suffix.
+
+    PNG, TIFF, BMP, WebP and NPY are written without loss, JPEG at quality 95. Values are
+    clipped to [0, 1] and rounded to the nearest level; floats (TIFF and NPY of 32 bits) are
+    written as they are.
+
+    Arguments:
+        path: Where to; an older file is replaced.
+        image: A picture, or colours (C, H, W) or (1, C, H, W) in [0, 1].
+        like: The picture the colours come from, which gives them its alpha (resized with
+            them), its bits where the format holds them, its colour profile and EXIF. Without
+            it 8 bits are written, and floats to NPY.
+        alpha: Opacity (1, 1, H, W), instead of what the picture or `like` has.
+
+    Raises:
+        ImageError: Unknown suffix, NaN or infinite values, transparency or a size that the
+            format cannot hold, or a place that cannot be written.
+    """
+    path = Path(path)
+    format = FORMAT_OF.get(path.suffix.lower())
+    if format is None:
+        raise ImageError(f"{path}: unknown suffix: use one of {', '.join(FORMAT_OF)}")
+    if isinstance(image, Tensor):
+        image = _like(_single(image, path), like, format)
+    if alpha is not None:
+        image = replace(image, alpha=alpha.detach().float().cpu())
+    _check_finite(image, path)
+    array = _levels(image, format)[0].permute(1, 2, 0).numpy()
+    try:
+        data = encode(Raster(array, format, image.mode, image.icc, image.exif))
+        write_atomic(path, lambda file: file.write(data))
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ImageError(f"{path}: cannot be written ({reason}): choose another place") from error
+
+
+def _single(pixels: Tensor, path: Path) -> Tensor:
+    pixels = pixels[None] if pixels.ndim == 3 else pixels
+    if pixels.ndim != 4 or pixels.shape[0] != 1 or pixels.shape[1] not in (1, 3):
+        raise ImageError(
+            f"{path}: one image (C, H, W) of 1 or 3 channels goes into a file, "
+            f"got {list(pixels.shape)}"
+        )
+    return pixels.detach().float().cpu()
+
+
+def _like(pixels: Tensor, like: Picture | None, format: str) -> Picture:
+    if like is None:
+        return Picture(pixels, bits=32 if format == "NPY" else 8)
+    alpha = like.alpha
+    if alpha is not None and alpha.shape[2:] != pixels.shape[2:]:
+        alpha = interpolate(alpha, pixels.shape[2:], mode="bilinear", antialias=True)
+    same_colours = like.pixels.shape[1] == pixels.shape[1]  # else the profile is of another space
+    return replace(like, pixels=pixels, alpha=alpha, icc=like.icc if same_colours else None)
+
+
+def _check_finite(image: Picture, path: Path) -> None:
+    bad = int((~image.pixels.isfinite()).sum())
+    if bad:
+        raise ImageError(
+            f"{path}: {bad} of {image.pixels.numel()} values are NaN or infinite, nothing is "
+            "written: run in float32, or with less guidance"
+        )
+
+
+def _levels(image: Picture, format: str) -> Tensor:
+    """The picture as the format stores it: clipped, rounded, alpha last if it says anything."""
+    channels, alpha = image.pixels, image.alpha
+    if alpha is not None and (format in WITH_ALPHA or bool((alpha < 1).any())):
+        channels = torch.cat([channels, alpha], 1)
+    bits = min(image.bits, BITS[format])
+    if bits == 32:
+        return channels
+    scaled = channels.double().clamp(0, 1).mul_(2**bits - 1).add_(0.5).floor_()
+    return scaled.to(torch.uint8 if bits == 8 else torch.uint16)
