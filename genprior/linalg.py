@@ -11,6 +11,29 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).flatten(1).sum(dim=1).reshape(-1, *[1] * (a.ndim - 1))
 
 
+def per_image(value: float | Tensor, like: Tensor) -> Tensor:
+    """A number, or one per image, as a tensor (1 or B, 1, ..., 1) that multiplies `like`."""
+    shape = [-1] + [1] * (like.ndim - 1)
+    if isinstance(value, Tensor):
+        return value.to(like).reshape(shape)
+    return torch.full([1] * like.ndim, value, dtype=like.dtype, device=like.device)
+
+
+def damped_inverse(power: Tensor, shift: Tensor) -> Tensor:
+    """1 / (power + shift) of a spectrum, 0 where that sum is nothing but rounding errors.
+
+    At shift = 0 it is the pseudo-inverse. Sums below eps^1.5 of the largest power of an image
+    count as 0, that is singular values below eps^0.75 of the largest one.
+
+    Arguments:
+        power: Squared singular values >= 0 on the last two axes.
+        shift: Damping >= 0; it broadcasts with `power`.
+    """
+    total = power + shift
+    floor = torch.finfo(power.dtype).eps ** 1.5 * power.amax((-2, -1), keepdim=True)
+    return torch.where(total > floor, 1 / torch.where(total > floor, total, 1), 0)
+
+
 def cg(
     matrix: Callable[[Tensor], Tensor],
     b: Tensor,
@@ -21,8 +44,9 @@ def cg(
 ) -> Tensor:
     """Preconditioned conjugate gradient for symmetric positive (semi-)definite systems.
 
-    Every image has its own step sizes; one that has converged stops changing. Nothing is
-    read back to the host unless `tolerance` is set (then every 10 iterations).
+    Every image has its own step sizes; one that has converged stops changing, so its result
+    does not depend on the rest of the batch. Nothing is read back to the host unless
+    `tolerance` is set (then every 10 iterations).
 
     Arguments:
         matrix: Applies the matrix to a batch (B, ...).
@@ -30,7 +54,7 @@ def cg(
         start: First iterate, or None for 0.
         iterations: Largest number of iterations.
         preconditioner: Applies an approximate inverse, symmetric positive definite.
-        tolerance: Stop when ||b - M x|| <= tolerance ||b|| for every image; 0 never stops.
+        tolerance: An image has converged when ||b - M x|| <= tolerance ||b||.
 
     Returns:
         Solutions, shape (B, ...).
@@ -43,13 +67,12 @@ def cg(
     r = b if start is None else b - matrix(x)
     z = precondition(r)
     p, rz = z, inner(r, z)
-    floor = torch.finfo(b.dtype).eps ** 2 * inner(b, b)
+    floor = max(tolerance, torch.finfo(b.dtype).eps) ** 2 * inner(b, b)
     for iteration in range(iterations):
-        if tolerance and iteration % 10 == 0:
-            if (inner(r, r) <= tolerance**2 * inner(b, b)).all():
-                break
-        q = matrix(p)
         active = inner(r, r) > floor
+        if tolerance and iteration % 10 == 0 and not active.any():
+            break
+        q = matrix(p)
         curvature = torch.where(active, inner(p, q), 1)
         step = torch.where(active & (curvature > 0), rz / curvature, 0)
         x = x + step * p

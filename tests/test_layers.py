@@ -9,7 +9,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "genprior"
 FILES = sorted(PACKAGE.rglob("*.py"))
-SHARED = {"genprior.noise", "genprior.linalg", "genprior.diffusion", "genprior.errors"}
+SHARED = {
+    f"genprior.{name}" for name in ("diffusion", "errors", "linalg", "noise", "separable")
+}
 LIGHT = ["__init__", "__main__", "cli", "options", "registry", "errors", "weights/__init__"]
 
 

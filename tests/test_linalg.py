@@ -1,6 +1,6 @@
 import torch
 
-from genprior.linalg import cg
+from genprior.linalg import cg, damped_inverse, per_image
 
 
 def systems(count: int = 3, size: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,3 +58,25 @@ def test_a_singular_consistent_system_is_solved():
     b = torch.tensor([[2.0, 3.0, 0.0]], dtype=torch.float64)
     x = cg(lambda v: v @ matrix, b, iterations=20)
     assert torch.allclose(x, torch.tensor([[1.0, 3.0, 0.0]], dtype=torch.float64))
+
+
+def test_a_tolerance_does_not_couple_the_images() -> None:
+    matrix, b = systems()
+    together = cg(lambda v: (matrix @ v[..., None])[..., 0], b, iterations=60, tolerance=1e-3)
+    for i in range(3):
+        one = matrix[i : i + 1]
+        alone = cg(
+            lambda v, one=one: (one @ v[..., None])[..., 0],
+            b[i : i + 1],
+            iterations=60,
+            tolerance=1e-3,
+        )
+        assert torch.allclose(together[i : i + 1], alone, rtol=1e-9)
+
+
+def test_damped_inverse_is_a_pseudo_inverse_without_damping() -> None:
+    power = torch.tensor([[[[4.0, 1.0], [1e-30, 0.0]]]], dtype=torch.float64)
+    like = power.expand(2, 1, 2, 2)
+    inverse = damped_inverse(like, per_image(torch.tensor([0.0, 1.0]), like))
+    expected = [[0.25, 1.0, 0.0, 0.0], [0.2, 0.5, 1.0, 1.0]]
+    assert torch.allclose(inverse.flatten(1), torch.tensor(expected, dtype=torch.float64))

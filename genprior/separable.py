@@ -1,0 +1,67 @@
+"""Operators that act on rows and on columns: A x = R_v x R_h^T, with their exact SVD.
+
+From R = U diag(s) V^T of the two small matrices, A = (U_v x U_h) diag(s_v s_h) (V_v x V_h)^T:
+every solve is a handful of small matrix products, for any boundary and any size.
+"""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from genprior.linalg import damped_inverse, per_image
+
+
+class Separable:
+    """A x = R_v x R_h^T for images of one size, type and device.
+
+    Arguments:
+        vertical: R_v in float64 on the CPU, shape (..., h, H).
+        horizontal: R_h, shape (..., w, W).
+        like: A tensor of the type and device to compute in.
+    """
+
+    def __init__(self, vertical: Tensor, horizontal: Tensor, like: Tensor) -> None:
+        self.exact = vertical, horizontal
+        self.dtype, self.device = like.dtype, like.device
+        self.R_v, self.R_h = self._cast(vertical), self._cast(horizontal)
+
+    def A(self, x: Tensor) -> Tensor:
+        """R_v x R_h^T."""
+        return self.R_v @ x @ self.R_h.mT
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        """R_v^T y R_h."""
+        return self.R_v.mT @ y @ self.R_h
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """A^+ y."""
+        U_v, U_h, s, V_v, V_h = self.svd
+        gain = s * damped_inverse(s**2, per_image(0.0, y))
+        return V_v @ (gain * (U_v.mT @ y @ U_h)) @ V_h.mT
+
+    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        """argmin_u ||A u - y||^2 + rho ||u - x||^2."""
+        U_v, U_h, s, V_v, V_h = self.svd
+        gain = s * damped_inverse(s**2, per_image(rho, x))
+        residual = U_v.mT @ y @ U_h - s * (V_v.mT @ x @ V_h)
+        return x + V_v @ (gain * residual) @ V_h.mT
+
+    def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
+        """(c A A^T + sigma2 I)^{-1} v."""
+        U_v, U_h, s, _, _ = self.svd
+        gain = damped_inverse(per_image(c, v) * s**2, per_image(sigma2, v))
+        return U_v @ (gain * (U_v.mT @ v @ U_h)) @ U_h.mT
+
+    @cached_property
+    def svd(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """U_v, U_h, the grid s of singular values, V_v, V_h."""
+        (U_v, s_v, V_v), (U_h, s_h, V_h) = (
+            torch.linalg.svd(matrix, full_matrices=False) for matrix in self.exact
+        )
+        s = s_v[..., :, None] * s_h[..., None, :]
+        return tuple(self._cast(part) for part in (U_v, U_h, s, V_v.mT, V_h.mT))
+
+    def _cast(self, matrix: Tensor) -> Tensor:
+        # first the type: a device may have no float64
+        return matrix.to(self.dtype).to(self.device)
