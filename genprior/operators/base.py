@@ -2,6 +2,7 @@
 
 Our operators are `deepinv.physics.LinearPhysics` too, so they go into deepinv's own
 reconstructors; a physics of deepinv comes in through `operators.external.External`.
+`Operator` is the first base class, so that deepinv calls the solves below, not its own.
 
 Notation: images x are (B, C, H, W), measurements y are (B, ...). A number that may differ
 per image (`rho`, `sigma2`) is a float or a tensor of shape (B,).
@@ -9,6 +10,7 @@ per image (`rho`, `sigma2`) is a float or a tensor of shape (B,).
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,3 +87,15 @@ class Operator(ABC):
     def visible(self, x: Tensor) -> Tensor:
         """The part of images x that a user sees; an operator may need a margin around it."""
         return x
+
+    def A_dagger(self, y: Tensor, **_: Any) -> Tensor:
+        """`pinv` under deepinv's name."""
+        return self.pinv(y)
+
+    def prox_l2(
+        self, z: Tensor | float | None, y: Tensor, gamma: float | Tensor, **_: Any
+    ) -> Tensor:
+        """`prox` under deepinv's name: argmin_u gamma/2 ||A u - y||^2 + 1/2 ||u - z||^2."""
+        if not isinstance(z, Tensor):
+            z = y.new_full(self.image_shape(y.shape), z or 0.0)
+        return self.prox(z, y, 1 / gamma)

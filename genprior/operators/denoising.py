@@ -1,0 +1,37 @@
+"""Denoising: y = x, the measurement is the image and its noise."""
+
+import deepinv
+import torch
+from torch import Tensor
+
+from genprior.linalg import per_image
+from genprior.operators.base import Operator
+
+
+class Denoising(Operator, deepinv.physics.Denoising):
+    """The identity."""
+
+    is_identity = True
+
+    def __init__(self) -> None:
+        # deepinv's default adds noise of std 0.1 on every forward call
+        super().__init__(noise_model=deepinv.physics.ZeroNoise())
+
+    def A(self, x: Tensor) -> Tensor:
+        return x
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        return y
+
+    def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
+        return torch.Size(measurement_shape)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return y
+
+    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        rho = per_image(rho, x)
+        return (y + rho * x) / (1 + rho)
+
+    def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
+        return v / (per_image(c, v) + per_image(sigma2, v))

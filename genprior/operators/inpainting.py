@@ -1,0 +1,90 @@
+"""Inpainting: y = keep * x, pixels are known exactly or not at all."""
+
+from collections.abc import Sequence
+
+import deepinv
+import torch
+from torch import Tensor
+
+from genprior.linalg import per_image
+from genprior.operators.base import Operator
+
+
+class Inpainting(Operator, deepinv.physics.Inpainting):
+    """Keeps some pixels of an image and sets the others to 0.
+
+    Arguments:
+        keep: True or 1 where a pixel is known, False or 0 where it is missing; shape
+            (B or 1, C or 1, H, W). `operators.masks` makes random and box-shaped ones.
+
+    Raises:
+        ValueError: The shape is not one of these, a value is neither 0 nor 1, or an image has
+            nothing missing or nothing known.
+    """
+
+    def __init__(self, keep: Tensor) -> None:
+        if keep.ndim != 4:
+            raise ValueError(
+                f"keep must have shape (batch or 1, channels or 1, height, width), "
+                f"got {tuple(keep.shape)}: add the axes that are missing, keep[None, None]"
+            )
+        if not ((keep == 0) | (keep == 1)).all():
+            raise ValueError(
+                "keep must hold only 0 (missing) and 1 (known): threshold it first, keep > 0.5"
+            )
+        known = keep.flatten(1).bool()
+        for images, what, remedy in (
+            (known.all(dim=1), "nothing is missing", "there is nothing to fill in"),
+            (~known.any(dim=1), "nothing is known", "keep some pixels, or sample the prior"),
+        ):
+            if images.any():
+                number = int(images.nonzero()[0])
+                raise ValueError(f"{what} in the mask of image {number}: {remedy}")
+        mask = keep.to(torch.float32)
+        super().__init__(img_size=tuple(keep.shape[1:]), mask=mask, device=keep.device)
+
+    def A(self, x: Tensor) -> Tensor:
+        return self.observed(x)
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        return self.observed(y)
+
+    def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
+        keep = self.mask.shape
+        fits = len(measurement_shape) == 4 and all(
+            k == m or (axis < 2 and k == 1)
+            for axis, (k, m) in enumerate(zip(keep, measurement_shape, strict=True))
+        )
+        if not fits:
+            raise ValueError(
+                f"the mask must have the size of the image: the mask is {tuple(keep)}, the "
+                f"image {tuple(measurement_shape)} (batch, channels, height, width): "
+                f"crop or redraw the mask"
+            )
+        return torch.Size(measurement_shape)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.observed(y)
+
+    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        rho = per_image(rho, x)
+        return torch.where(self._keep(y), (y + rho * x) / (1 + rho), x)
+
+    def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
+        c, sigma2 = per_image(c, v), per_image(sigma2, v)
+        missing = torch.where(sigma2 > 0, v / torch.where(sigma2 > 0, sigma2, 1), 0)
+        return torch.where(self._keep(v), v / (c + sigma2), missing)
+
+    def select(self, images: Sequence[int]) -> "Inpainting":
+        return self if len(self.mask) == 1 else Inpainting(self.mask[list(images)])
+
+    def observed(self, v: Tensor) -> Tensor:
+        # not a product: whatever is in the hole, NaN included, must not get out of it
+        return torch.where(self._keep(v), v, 0)
+
+    def keep_known(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.where(self._keep(y), y, x)
+
+    def _keep(self, x: Tensor) -> Tensor:
+        self.image_shape(x.shape)
+        return self.mask.to(x.device) > 0.5

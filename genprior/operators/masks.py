@@ -1,0 +1,81 @@
+"""Masks for inpainting: which pixels are known, which are missing."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from genprior.noise import Noise
+
+
+def random_keep(
+    shape: Sequence[int], missing: float, seed: int | Sequence[torch.Generator] = 0
+) -> Tensor:
+    """Known pixels when some are missing at random, the same ones in all channels.
+
+    Arguments:
+        shape: Shape (B, C, H, W) of the images.
+        missing: Fraction of missing pixels, in (0, 1). Exactly that many, rounded, are missing
+            in every image; at least one is missing and at least one known.
+        seed: Image i depends on (seed, i) alone; or one random generator per image.
+
+    Returns:
+        True where a pixel is known, shape (B, 1, H, W).
+
+    Raises:
+        ValueError: The fraction is not inside (0, 1), or the images have a single pixel.
+
+    >>> random_keep((1, 3, 10, 10), missing=0.9).sum().item()
+    10
+    """
+    batch, _, height, width = shape
+    pixels = height * width
+    if not 0 < missing < 1:
+        raise ValueError(
+            f"the fraction of missing pixels must be above 0 and below 1, got {missing}: "
+            f"0.5 removes half of them"
+        )
+    if pixels < 2:
+        raise ValueError(f"an image must have at least 2 pixels, got {height}x{width}")
+    generators = Noise(seed, range(batch)).generators if isinstance(seed, int) else seed
+    if len(generators) != batch:
+        raise ValueError(f"give one generator for each of {batch} images, got {len(generators)}")
+    count = min(max(round(missing * pixels), 1), pixels - 1)
+    keep = torch.ones(batch, pixels, dtype=torch.bool)
+    for row, generator in zip(keep, generators, strict=True):
+        row[torch.randperm(pixels, generator=generator)[:count]] = False
+    return keep.reshape(batch, 1, height, width)
+
+
+def box_hole(
+    shape: Sequence[int], height: int, width: int, position: tuple[int, int] | None = None
+) -> Tensor:
+    """A rectangular hole; `~box_hole(...)` are the pixels to keep.
+
+    Arguments:
+        shape: Shape (B, C, H, W) of the images.
+        height: Height of the box in pixels.
+        width: Width of the box in pixels.
+        position: Row and column of its top left pixel; None centres the box.
+
+    Returns:
+        True inside the box, shape (B, 1, H, W).
+
+    Raises:
+        ValueError: The box is empty or not inside the image.
+
+    >>> box_hole((1, 1, 3, 4), 1, 2)[0, 0].int().tolist()
+    [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    """
+    batch, _, rows, columns = shape
+    if height < 1 or width < 1:
+        raise ValueError(f"the box must be at least 1x1 pixels, got {height}x{width}")
+    top, left = position or ((rows - height) // 2, (columns - width) // 2)
+    if top < 0 or left < 0 or top + height > rows or left + width > columns:
+        raise ValueError(
+            f"the box must be inside the image of {rows}x{columns} pixels, got a box of "
+            f"{height}x{width} at row {top}, column {left}: make it smaller or move it"
+        )
+    hole = torch.zeros(batch, 1, rows, columns, dtype=torch.bool)
+    hole[..., top : top + height, left : left + width] = True
+    return hole
