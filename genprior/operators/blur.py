@@ -1,0 +1,255 @@
+"""Blur: y = k * x, a true convolution, with four rules for what lies outside the image.
+
+Circular blur is diagonal in the Fourier basis. A separable kernel, a Gaussian for one, has the
+exact SVD of `genprior.separable` under every other rule. What remains is solved on the side of y,
+
+    prox(x, y, rho) = x + A^T (A A^T + rho I)^{-1} (y - A x),
+
+since A A^T of a "valid" blur is the restriction of a convolution, so that convolving with
+1 / (|k^|^2 + rho) comes close to its inverse: conjugate gradient needs few iterations.
+"""
+
+from collections.abc import Callable, Sequence
+
+import deepinv
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.fft import irfft2, rfft2
+
+from genprior.linalg import cg, damped_inverse, per_image
+from genprior.operators.base import Operator
+from genprior.operators.filters import filter_matrix
+from genprior.operators.kernels import check_kernel, separate
+from genprior.separable import Separable
+
+BOUNDARIES = ("valid", "reflect", "replicate", "circular")
+CACHED = 8
+
+
+class Blur(Operator, deepinv.physics.Blur):
+    """Convolution with a kernel, centred on its pixel (h // 2, w // 2).
+
+    Arguments:
+        kernel: Shape (h, w), or (B, 1, h, w) for one per image; scaled to sum to 1 and kept
+            in float32. See `operators.kernels`.
+        boundary: "valid" supposes nothing: y is smaller than x by the kernel's size minus 1,
+            and x has a margin that y says little about (right for photos). "reflect",
+            "replicate" and "circular" continue the image, y has the size of x.
+        iterations: Largest number of iterations of a solve that has no closed form.
+        tolerance: Such a solve ends when its residual is this fraction of the right-hand side,
+            and squared singular values below this fraction of the largest are damped.
+
+    Raises:
+        ValueError: The kernel is not one, or the boundary does not exist.
+    """
+
+    def __init__(
+        self,
+        kernel: Tensor,
+        boundary: str = "valid",
+        iterations: int = 200,
+        tolerance: float = 1e-5,
+    ) -> None:
+        if boundary not in BOUNDARIES:
+            raise ValueError(
+                f"unknown boundary {boundary!r}: choose one of {', '.join(BOUNDARIES)}"
+            )
+        super().__init__(filter=check_kernel(kernel).float(), padding=boundary)
+        self.iterations, self.tolerance = iterations, tolerance
+        self._cached_for: Tensor | None = None
+        self._cache: dict[tuple, object] = {}
+
+    @property
+    def boundary(self) -> str:
+        """What lies outside the image."""
+        return self.padding
+
+    def A(self, x: Tensor) -> Tensor:
+        self._check_image(x.shape)
+        if self.padding == "circular":
+            return self._filter(x, self._transfer(x.shape, x), x.shape)
+        (top, bottom), (left, right) = self._margins()
+        if self.padding != "valid":
+            x = F.pad(x, (left, right, top, bottom), mode=self.padding)
+        h, w = self.filter.shape[-2:]
+        size = _fast_size(x.shape)
+        return self._filter(x, self._transfer(size, x), x.shape)[..., h - 1 :, w - 1 :]
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        shape = self.image_shape(y.shape)
+        if self.padding == "circular":
+            return self._filter(y, self._transfer(shape, y).conj(), shape)
+        h, w = self.filter.shape[-2:]
+        y = F.pad(y, (w - 1, 0, h - 1, 0))
+        x = self._filter(y, self._transfer(_fast_size(y.shape), y).conj(), y.shape)
+        if self.padding == "valid":
+            return x
+        for axis, (before, after) in zip((-2, -1), self._margins(), strict=True):
+            x = _unpad(x, self.padding, axis, before, after)
+        return x
+
+    def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
+        batch, channels, height, width = measurement_shape
+        if self.padding == "valid":
+            h, w = self.filter.shape[-2:]
+            height, width = height + h - 1, width + w - 1
+        shape = torch.Size((batch, channels, height, width))
+        self._check_image(shape)
+        return shape
+
+    def visible(self, x: Tensor) -> Tensor:
+        if self.padding != "valid":
+            return x
+        (top, bottom), (left, right) = self._margins()
+        return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
+
+    def select(self, images: Sequence[int]) -> "Blur":
+        if len(self.filter) == 1:
+            return self
+        return Blur(self.filter[list(images)], self.padding, self.iterations, self.tolerance)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        shape = self.image_shape(y.shape)
+        if solves := self._separable(shape, y):
+            return solves.pinv(y)
+        return self.prox(y.new_zeros(shape), y, 0.0)
+
+    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        if self.padding == "circular":
+            self._check_image(x.shape)
+            h = self._transfer(x.shape, x)
+            gain = h.conj() * damped_inverse(h.abs() ** 2, per_image(rho, x))
+            return x + irfft2(gain * (rfft2(y) - h * rfft2(x)), s=x.shape[-2:])
+        if solves := self._separable(x.shape, x):
+            return solves.prox(x, y, rho)
+        return x + self.A_adjoint(self.solve_gram(y - self.A(x), 1.0, rho))
+
+    def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
+        shape = self.image_shape(v.shape)
+        if self.padding != "circular" and (solves := self._separable(shape, v)):
+            return solves.solve_gram(v, c, sigma2)
+        c, sigma2 = per_image(c, v), per_image(sigma2, v)
+        if self.padding == "circular":
+            power = self._transfer(shape, v).abs() ** 2
+            return self._filter(v, damped_inverse(c * power, sigma2), shape)
+
+        h, w = self.filter.shape[-2:]
+        # room around y, so that its opposite borders do not meet
+        roomy = _fast_size((shape[-2] + h, shape[-1] + w))
+        power = self._transfer(roomy, v).abs() ** 2
+        # what is smaller would need more iterations than there are, and amplifies rounding
+        floor = max(self.tolerance, torch.finfo(v.dtype).eps ** 0.75)
+        sigma2 = torch.maximum(sigma2, floor * c * power.amax((-2, -1), keepdim=True))
+        gain = 1 / (c * power + sigma2)
+        return cg(
+            lambda u: c * self.A(self.A_adjoint(u)) + sigma2 * u,
+            v,
+            iterations=self.iterations,
+            preconditioner=lambda r: self._filter(r, gain, r.shape, roomy),
+            tolerance=self.tolerance,
+        )
+
+    def update_parameters(self, filter: Tensor | None = None, **settings: Tensor) -> None:
+        """Replaces the kernel, under deepinv's name."""
+        filter = None if filter is None else check_kernel(filter)
+        super().update_parameters(filter=filter, **settings)
+
+    def _check_image(self, shape: torch.Size) -> None:
+        batch, _, h, w = self.filter.shape
+        if h > shape[-2] or w > shape[-1]:
+            raise ValueError(
+                f"the blur kernel must not be larger than the image: the kernel has {h}x{w} "
+                f"pixels, the image {shape[-2]}x{shape[-1]}: crop the kernel"
+            )
+        if batch not in (1, shape[0]):
+            raise ValueError(
+                f"there must be one blur kernel, or one per image: got {batch} kernels for "
+                f"{shape[0]} images"
+            )
+
+    def _margins(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        return tuple((n - 1 - n // 2, n // 2) for n in self.filter.shape[-2:])
+
+    def _filter(
+        self, x: Tensor, gain: Tensor, shape: torch.Size, size: Sequence[int] | None = None
+    ) -> Tensor:
+        if size is None:
+            size = shape[-2:] if self.padding == "circular" else _fast_size(shape)
+        full = irfft2(gain * rfft2(x, s=size), s=size)
+        return full[..., : shape[-2], : shape[-1]]
+
+    def _transfer(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        size = tuple(shape[-2:])
+
+        def build() -> Tensor:
+            k = self._kernel()
+            h, w = k.shape[-2:]
+            k = F.pad(k, (0, size[1] - w, 0, size[0] - h))
+            if self.padding == "circular":
+                k = k.roll((-(h // 2), -(w // 2)), dims=(-2, -1))
+            return rfft2(k).to(like.dtype.to_complex()).to(like.device)
+
+        return self._once(("transfer", size, like.dtype, like.device), build)
+
+    def _separable(self, shape: Sequence[int], like: Tensor) -> Separable | None:
+        if self.padding == "circular" or self._parts() is None:
+            return None
+        size = tuple(shape[-2:])
+
+        def build() -> Separable:
+            matrices = map(self._matrix, self._parts(), size)
+            return Separable(*matrices, like)
+
+        return self._once(("separable", size, like.dtype, like.device), build)
+
+    def _matrix(self, taps: Tensor, size: int) -> Tensor:
+        n = taps.shape[-1]
+        valid = self.padding == "valid"
+        start, rows = (n - 1, size - n + 1) if valid else (n // 2, size)
+        positions = torch.arange(rows)[:, None] + start - torch.arange(n)
+        return filter_matrix(positions, taps, size, "replicate" if valid else self.padding)
+
+    def _kernel(self) -> Tensor:
+        if self._parts() is None:
+            return check_kernel(self.filter)
+        column, row = self._parts()
+        return column[..., :, None] * row[..., None, :]
+
+    def _parts(self) -> tuple[Tensor, Tensor] | None:
+        return self._once(("parts",), lambda: separate(check_kernel(self.filter)))
+
+    def _once(self, key: tuple, build: Callable) -> object:
+        if self._cached_for is not self.filter or len(self._cache) > CACHED:
+            self._cached_for, self._cache = self.filter, {}
+        if key not in self._cache:
+            self._cache[key] = build()
+        return self._cache[key]
+
+
+def _unpad(x: Tensor, boundary: str, axis: int, before: int, after: int) -> Tensor:
+    """Adjoint of padding along one axis."""
+    n = x.shape[axis] - before - after
+    first, core, last = x.split([before, n, after], dim=axis)
+    core = core.clone()
+    if boundary == "replicate":
+        core.narrow(axis, 0, 1).add_(first.sum(dim=axis, keepdim=True))
+        core.narrow(axis, n - 1, 1).add_(last.sum(dim=axis, keepdim=True))
+        return core
+    if before:  # an image of one pixel has no pixel 1
+        core.narrow(axis, 1, before).add_(first.flip(axis))
+    if after:
+        core.narrow(axis, n - 1 - after, after).add_(last.flip(axis))
+    return core
+
+
+def _fast_size(shape: Sequence[int]) -> tuple[int, int]:
+    """The next sizes without prime factors above 7: their FFT is several times faster."""
+
+    def smooth(n: int) -> bool:
+        for prime in (2, 3, 5, 7):
+            while n % prime == 0:
+                n //= prime
+        return n == 1
+
+    return tuple(next(m for m in range(n, 2 * n + 1) if smooth(m)) for n in shape[-2:])

@@ -1,0 +1,114 @@
+"""Super-resolution: y is x, filtered against aliasing and decimated by an integer factor."""
+
+import math
+
+import deepinv
+import torch
+from torch import Tensor
+
+from genprior.operators.base import Operator
+from genprior.operators.filters import filter_matrix
+from genprior.operators.kernels import resampling_weights
+from genprior.separable import Separable
+
+KERNELS = ("bicubic", "box", "gaussian")
+BOUNDARIES = ("symmetric", "reflect", "circular")
+CACHED = 8
+
+
+class SuperResolution(Operator, deepinv.physics.LinearPhysics):
+    """Separable filter, then every f-th pixel; all solves are exact.
+
+    A measurement has ceil(H / f) x ceil(W / f) pixels.
+
+    Arguments:
+        factor: Integer f >= 2.
+        kernel: "bicubic" (as MATLAB's imresize: Keys' cubic with a = -0.5 stretched by f, on
+            the middle of the low-resolution pixel), "box" (average of f x f pixels) or
+            "gaussian" (Gaussian blur, then pixels 0, f, 2 f ...).
+        std: Standard deviation of the Gaussian in pixels; None is 0.45 f.
+        boundary: What is outside the image: "symmetric" (mirrored, the edge pixel twice, as
+            MATLAB does), "reflect" (mirrored at the edge pixel) or "circular".
+        image_size: Height and width of the images; None takes h f x w f for measurements of
+            h x w pixels.
+
+    Raises:
+        ValueError: A setting is none of these.
+    """
+
+    def __init__(
+        self,
+        factor: int,
+        kernel: str = "bicubic",
+        std: float | None = None,
+        boundary: str = "symmetric",
+        image_size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(factor, bool) or factor != int(factor) or factor < 2:
+            raise ValueError(
+                f"the factor of super-resolution must be an integer of at least 2, got {factor}"
+            )
+        _check_known("kernel", kernel, KERNELS)
+        _check_known("boundary", boundary, BOUNDARIES)
+        if std is not None and kernel != "gaussian":
+            raise ValueError(f"std is the width of the gaussian kernel, the {kernel} has none")
+        self.factor, self.boundary = int(factor), boundary
+        self.image_size = tuple(image_size) if image_size is not None else None
+        self.taps = resampling_weights(kernel, self.factor, std or 0.45 * self.factor)
+        self._cache: dict[tuple, Separable] = {}
+
+    def A(self, x: Tensor) -> Tensor:
+        return self._at(x.shape, x).A(x)
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        return self._at(self.image_shape(y.shape), y).A_adjoint(y)
+
+    def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
+        batch, channels, h, w = measurement_shape
+        size = self.image_size or (h * self.factor, w * self.factor)
+        if self._measured_size(size) != (h, w):
+            raise ValueError(
+                f"images of {size[0]}x{size[1]} pixels have measurements of "
+                f"{'x'.join(map(str, self._measured_size(size)))}, got {h}x{w}: "
+                f"change image_size or factor"
+            )
+        return torch.Size((batch, channels, *size))
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self._at(self.image_shape(y.shape), y).pinv(y)
+
+    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        if self._measured_size(x.shape[-2:]) != tuple(y.shape[-2:]):
+            raise ValueError(
+                f"images of {tuple(x.shape)} have no measurements of {tuple(y.shape)}"
+            )
+        return self._at(x.shape, x).prox(x, y, rho)
+
+    def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
+        return self._at(self.image_shape(v.shape), v).solve_gram(v, c, sigma2)
+
+    def _measured_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return tuple(-(-n // self.factor) for n in size)
+
+    def _at(self, shape: torch.Size, like: Tensor) -> Separable:
+        size = tuple(shape[-2:])
+        if self.image_size not in (None, size):
+            raise ValueError(f"image_size is {self.image_size}, got an image of {size} pixels")
+        key = (size, like.dtype, like.device)
+        if key not in self._cache:
+            if len(self._cache) >= CACHED:
+                self._cache.clear()
+            vertical, horizontal = (self._matrix(n) for n in size)
+            self._cache[key] = Separable(vertical, horizontal, like)
+        return self._cache[key]
+
+    def _matrix(self, size: int) -> Tensor:
+        offsets, weights = self.taps
+        centres = self.factor * torch.arange(math.ceil(size / self.factor))
+        return filter_matrix(centres[:, None] + offsets, weights, size, self.boundary)
+
+
+def _check_known(setting: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"unknown {setting} {value!r}: choose one of {', '.join(known)}")
