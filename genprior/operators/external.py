@@ -1,0 +1,93 @@
+"""Any linear physics of deepinv, or of a user, as an operator."""
+
+import functools
+from collections.abc import Callable
+
+import deepinv
+import torch
+from torch import Tensor
+
+from genprior.linalg import cg, per_image
+from genprior.operators.base import Operator
+
+
+class External(Operator, deepinv.physics.LinearPhysics):
+    """Forwards A and A_adjoint of a physics; the solves are conjugate gradients.
+
+    The physics is neither copied nor changed, and its noise model is not used. As with any
+    module inside a module, moving this operator to a device moves the physics.
+
+    Arguments:
+        physics: An object with `A` and `A_adjoint`, such as a `deepinv.physics.LinearPhysics`.
+        image_shape: Shape (C, H, W) of the images; None finds it out from `A_adjoint`.
+        iterations: Largest number of iterations of a solve.
+        tolerance: A solve ends when the residual is this fraction of the right-hand side.
+
+    Raises:
+        TypeError: The object has no `A` or `A_adjoint`.
+    """
+
+    def __init__(
+        self,
+        physics: object,
+        image_shape: tuple[int, int, int] | None = None,
+        iterations: int = 100,
+        tolerance: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        for name in ("A", "A_adjoint"):
+            if not callable(getattr(physics, name, None)):
+                raise TypeError(
+                    f"a linear physics must have the methods A and A_adjoint, "
+                    f"{type(physics).__name__} has no {name}"
+                )
+        self.physics = physics
+        self.iterations, self.tolerance = iterations, tolerance
+        self._image_shape = tuple(image_shape) if image_shape is not None else None
+        self._shapes: dict[torch.Size, torch.Size] = {}
+
+    def A(self, x: Tensor) -> Tensor:
+        return self.physics.A(x)
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        return self.physics.A_adjoint(y)
+
+    def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
+        if self._image_shape is not None:
+            return torch.Size((measurement_shape[0], *self._image_shape))
+        if measurement_shape not in self._shapes:
+            y = torch.zeros(measurement_shape, **self._likeness())
+            self._shapes[measurement_shape] = self.A_adjoint(y).shape
+        return self._shapes[measurement_shape]
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self._least_squares(y, per_image(0.0, y))
+
+    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        return x + self._least_squares(y - self.A(x), per_image(rho, x))
+
+    def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
+        if isinstance(sigma2, Tensor) or sigma2 == 0:
+            # what A cannot reach would make the singular system at 0 inconsistent
+            reached = self.A(self.pinv(v))
+            v = torch.where(per_image(sigma2, v) > 0, v, reached)
+        c, sigma2 = per_image(c, v), per_image(sigma2, v)
+        return self._cg(lambda w: c * self.A(self.A_adjoint(w)) + sigma2 * w, v)
+
+    def _least_squares(self, y: Tensor, rho: Tensor) -> Tensor:
+        # from 0 and without a preconditioner, CG stays in the range of A^T: smallest norm
+        return self._cg(lambda u: self.A_adjoint(self.A(u)) + rho * u, self.A_adjoint(y))
+
+    def _cg(self, matrix: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
+        return cg(matrix, b, iterations=self.iterations, tolerance=self.tolerance)
+
+    def _likeness(self) -> dict:
+        held = []
+        if isinstance(self.physics, torch.nn.Module):
+            held = [*self.physics.parameters(), *self.physics.buffers()]
+        real = [t.real if t.is_complex() else t for t in held]
+        dtypes = [t.dtype for t in real if t.is_floating_point()]
+        return {
+            "dtype": functools.reduce(torch.promote_types, dtypes, torch.float32),
+            "device": held[0].device if held else None,
+        }

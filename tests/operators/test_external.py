@@ -1,0 +1,69 @@
+import copy
+
+import deepinv
+import pytest
+import torch
+from contracts import check_operator
+
+from genprior.operators.external import External
+
+
+def rand(*shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def kernel() -> torch.Tensor:
+    return torch.tensor([[0.1, 0.1, 0.0], [0.1, 0.5, 0.1], [0.0, 0.1, 0.0]]).double()[None, None]
+
+
+@pytest.mark.parametrize("padding", ["valid", "circular", "reflect"])
+def test_laws_of_a_blur_of_deepinv(padding: str) -> None:
+    physics = deepinv.physics.Blur(filter=kernel(), padding=padding)
+    check_operator(External(physics, iterations=300, tolerance=1e-14), rand(2, 1, 7, 8), rtol=1e-7)
+
+
+def test_laws_of_a_singular_physics() -> None:
+    mask = (rand(1, 1, 6, 7) > 0.4).double()
+    physics = deepinv.physics.Inpainting(img_size=(3, 6, 7), mask=mask)
+    check_operator(External(physics), rand(2, 3, 6, 7))
+
+
+def test_laws_of_a_physics_that_changes_the_size() -> None:
+    physics = deepinv.physics.Downsampling(img_size=(1, 6, 8), factor=2, filter=kernel())
+    check_operator(External(physics, iterations=300, tolerance=1e-14), rand(2, 1, 6, 8), rtol=1e-7)
+
+
+def test_an_object_that_is_no_module_with_a_given_shape() -> None:
+    class Mean:
+        def A(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean(dim=1, keepdim=True)
+
+        def A_adjoint(self, y: torch.Tensor) -> torch.Tensor:
+            return y.expand(-1, 3, -1, -1) / 3
+
+    op = External(Mean(), image_shape=(3, 4, 5))
+    assert op.image_shape(torch.Size((2, 1, 4, 5))) == (2, 3, 4, 5)
+    check_operator(op, rand(2, 3, 4, 5))
+    check_operator(External(Mean()), rand(2, 3, 4, 5))
+
+
+def test_the_users_physics_is_left_alone() -> None:
+    noisy = deepinv.physics.GaussianNoise(0.3, rng=torch.Generator().manual_seed(0))
+    physics = deepinv.physics.Blur(filter=kernel(), padding="valid", noise_model=noisy)
+    before = {name: t.clone() for name, t in physics.state_dict().items()}
+    settings = physics.max_iter, physics.tol, physics.solver
+    state, local = torch.get_rng_state(), noisy.rng.get_state()
+    op = External(physics)
+    x = rand(1, 1, 7, 8)
+    op.prox(x, op.A(x), 0.1)
+    op.solve_gram(op.A(x), 1.0, 0.0)
+    assert all(torch.equal(t, before[name]) for name, t in physics.state_dict().items())
+    assert settings == (physics.max_iter, physics.tol, physics.solver)
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(local, noisy.rng.get_state())
+    assert torch.equal(copy.deepcopy(op).A(x), op.A(x))
+
+
+def test_something_else() -> None:
+    with pytest.raises(TypeError, match="must have the methods A and A_adjoint, int has no A"):
+        External(3)
