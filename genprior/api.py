@@ -186,7 +186,8 @@ def restore(
         local = operator.select(images)
         keys = [(numbers[i], (start + k) % samples) for k, i in enumerate(images)]
         x = method(work[images], local, watched, sigma[images], Noise(seed, keys))
-        x = local.keep_known(x, work[images])
+        exact = (sigma[images] == 0).reshape(-1, 1, 1, 1)
+        x = torch.where(exact, local.keep_known(x, work[images]), x)
         if not x.isfinite().all():
             raise FloatingPointError(
                 f"solver {name} gave NaN or infinite numbers: use float32 or another solver"

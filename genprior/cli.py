@@ -125,7 +125,8 @@ def _restore(
     found = list_files(files)
     outputs = plan_outputs(found, output)
     noise_std = default_noise if noise is None else noise
-    job = Job(task, operator, settings, noise_std, save, degrade, overwrite, solve)
+    opaque = settings.get("mask") == ("alpha", None)
+    job = Job(task, operator, settings, noise_std, save, degrade, overwrite, opaque, solve)
     records = []
     with _Progress(quiet) as progress:
         for record in run(job, found, outputs, progress.update):

@@ -7,7 +7,7 @@ files beside it.
 import json
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Job:
         save: What to save besides the picture: "mean", "std", "samples", "panel".
         degrade: The files are clean: measure them first, then compare.
         overwrite: Replace files that exist.
+        opaque: The alpha of the files was the hole: it does not go into the result.
         solve: Arguments of `restore`: prior, solver, steps, samples, seed, device, dtype.
     """
 
@@ -52,6 +53,7 @@ class Job:
     save: tuple[str, ...] = ()
     degrade: bool = False
     overwrite: bool = False
+    opaque: bool = False
     solve: dict[str, Any] = field(default_factory=dict)
 
 
@@ -154,7 +156,7 @@ def _run_batch(
 
 
 def _describe(job: Job, result: Restoration, i: int) -> dict[str, Any]:
-    facts = {k: v for k, v in asdict_shallow(result).items() if isinstance(v, str | int | float)}
+    facts = {k: v for k, v in vars(result).items() if isinstance(v, str | int | float)}
     return {
         "genprior": __version__,
         "task": job.task,
@@ -168,11 +170,6 @@ def _describe(job: Job, result: Restoration, i: int) -> dict[str, Any]:
         "warnings": [w for w in result.warnings if w.startswith(f"image {i}:")],
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }
-
-
-def asdict_shallow(result: Restoration) -> dict[str, Any]:
-    """Fields of a restoration by name, without copying its tensors."""
-    return {name: getattr(result, name) for name in result.__dataclass_fields__}
 
 
 def _quality(image: Tensor, truth: Tensor, y: Tensor) -> dict[str, Any]:
@@ -196,7 +193,7 @@ def _save(
 ) -> dict[str, Any]:
     output.parent.mkdir(parents=True, exist_ok=True)
     image = result.image[one]
-    write_image(output, image, like=picture)
+    write_image(output, image, replace(picture, alpha=None) if job.opaque else picture)
     extra: dict[str, Any] = {}
 
     def side(name: str, pixels: Tensor) -> None:

@@ -171,6 +171,6 @@ superres = _all(
                  default="bicubic", show_default=True, help="Filter before decimation."),
     click.option("--std", type=click.FloatRange(0, min_open=True),
                  help="Standard deviation of the gaussian filter, pixels of the large image."),
-    click.option("--boundary", type=click.Choice(["reflect", "circular"]), default="reflect",
-                 show_default=True, help="What is beyond the border."),
+    click.option("--boundary", type=click.Choice(["symmetric", "reflect", "circular"]),
+                 default="symmetric", show_default=True, help="What is beyond the border."),
 )

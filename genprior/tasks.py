@@ -12,7 +12,6 @@ import torch
 
 from genprior.errors import ImageError
 from genprior.images import Picture, read_image, read_mask
-from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
@@ -53,8 +52,7 @@ def inpainting(mask: tuple[str, Any], invert: bool = False, seed: int = 0) -> Bu
                 )
             known = picture.alpha >= 0.5
         elif kind == "random":
-            generator = Noise(seed, [(0, 1)]).generators[0]
-            known = random_keep((1, 1, *pixels.shape[-2:]), value, generator)
+            known = random_keep((1, 1, *pixels.shape[-2:]), value, seed)
         else:
             known = ~box_hole((1, 1, *pixels.shape[-2:]), *value)
         return ~known.bool() if invert else known.bool()
@@ -95,7 +93,7 @@ def enlarging(
     factor: int,
     kernel: Literal["bicubic", "box", "gaussian"] = "bicubic",
     std: float | None = None,
-    boundary: Literal["reflect", "circular"] = "reflect",
+    boundary: Literal["symmetric", "reflect", "circular"] = "symmetric",
 ) -> Build:
     """Super-resolution by a whole factor."""
 
