@@ -6,7 +6,8 @@ batch are independent of each other.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -49,8 +50,39 @@ class Density(ABC):
         """Log-density in nats of images (B, C, H, W) in [0, 1]; shape (B,)."""
 
 
+@dataclass(frozen=True)
+class Factor:
+    """A covariance written as F F^T + floor^2 I, for images of one size.
+
+    Arguments:
+        shape: Shape of the w that F takes, without the batch.
+        apply: F w: (B, *shape) -> (B, C, H, W).
+        adjoint: F^T v: (B, C, H, W) -> (B, *shape).
+        gram_inverse: (w, delta) -> (F^T F + delta I)^{-1} w, exactly or near enough to
+            precondition, for delta > 0 of shape (B,).
+        floor: Standard deviation of the white part, in image units, >= 0.
+        transfer: t such that F F^T multiplies frequency k of the image by t(k) t(k)^*, across
+            channels; complex, shape (C, H, W), in the layout of `fft2`. None where none is.
+    """
+
+    shape: tuple[int, ...]
+    apply: Callable[[Tensor], Tensor]
+    adjoint: Callable[[Tensor], Tensor]
+    gram_inverse: Callable[[Tensor, Tensor], Tensor]
+    floor: float
+    transfer: Tensor | None = None
+
+    def inverse(self, v: Tensor, delta: Tensor) -> Tensor:
+        """(F F^T + delta I)^{-1} v, as near as `gram_inverse`; delta > 0 of shape (B,)."""
+        inside = self.apply(self.gram_inverse(self.adjoint(v), delta))
+        return (v - inside) / per_image(delta, v)
+
+
 class Gaussian(Denoiser, Decoder, Density):
-    """Is a Gaussian law on images: mean, covariance and its square root are linear maps."""
+    """Is a Gaussian law on images: mean, covariance and its square root are linear maps.
+
+    `decode` is mean + L z with L L^T the covariance.
+    """
 
     @abstractmethod
     def mean(self, image_shape: torch.Size) -> Tensor:
@@ -59,6 +91,10 @@ class Gaussian(Denoiser, Decoder, Density):
     @abstractmethod
     def cov(self, v: Tensor) -> Tensor:
         """Covariance applied to fields v, shape (B, C, H, W)."""
+
+    @abstractmethod
+    def factor(self, image_shape: torch.Size, like: Tensor) -> Factor:
+        """The covariance as a factor and a floor, in the type and on the device of `like`."""
 
 
 class Trainable(ABC):
