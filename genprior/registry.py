@@ -16,6 +16,9 @@ OPERATORS = {
 
 PRIORS = {
     "ddpm": "genprior.priors.ddpm:DDPM",
+    "texture": "genprior.priors.texture:Texture",
+    "pca": "genprior.priors.pca:PCA",
+    "gmm": "genprior.priors.gmm:GMM",
 }
 
 SOLVERS = {
