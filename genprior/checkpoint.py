@@ -135,3 +135,26 @@ def newest(folder: Path) -> Path:
     if not complete:
         raise CheckpointError(f"no checkpoint in {folder}: give a folder that holds {MANIFEST}")
     return complete[-1]
+
+
+def pack(source: Path, target: Path, about: Mapping[str, Any]) -> None:
+    """Copies a checkpoint in half precision, without what only training needs.
+
+    Arguments:
+        source: Checkpoint, or folder of a training run.
+        target: Folder of the new checkpoint.
+        about: What to add to its manifest.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or it is corrupt.
+        OverflowError: A weight is too large for half precision.
+    """
+    source = newest(source)
+    manifest = read_manifest(source)
+    half = {key: t.half() for key, t in read_tensors(source, manifest, MODEL).items()}
+    for key, tensor in half.items():
+        if not tensor.isfinite().all():
+            raise OverflowError(f"{key} does not fit into half precision: keep float32")
+    prior, config = manifest.pop("prior"), manifest.pop("config")
+    rest = {key: value for key, value in manifest.items() if key not in ("schema", "files")}
+    save_checkpoint(target, prior, config, half, about={**rest, **about})
