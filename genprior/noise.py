@@ -43,4 +43,7 @@ class Noise:
             )
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
         rows = [torch.randn(like.shape[1:], generator=g, dtype=dtype) for g in self.generators]
-        return torch.stack(rows).to(like)
+        numbers = torch.stack(rows)
+        if like.is_cuda:  # from pinned memory the copy does not stop the host
+            return numbers.pin_memory().to(like, non_blocking=True)
+        return numbers.to(like)
