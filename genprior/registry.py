@@ -22,6 +22,7 @@ PRIORS = {
 }
 
 SOLVERS = {
+    "gaussian": "genprior.inverse.gaussian:GaussianPosterior",
     "posterior-mean": "genprior.inverse.posterior_mean:PosteriorMean",
     "hqs": "genprior.inverse.hqs:HQS",
     "diffpir": "genprior.inverse.diffpir:DiffPIR",

@@ -1,0 +1,212 @@
+import pytest
+import torch
+from contracts import dense
+
+from genprior.inverse.gaussian import GaussianPosterior
+from genprior.inverse.laws import law_of
+from genprior.noise import Noise
+from genprior.operators.blur import Blur
+from genprior.operators.denoising import Denoising
+from genprior.operators.external import External
+from genprior.operators.inpainting import Inpainting
+from genprior.operators.kernels import gaussian_kernel, motion_kernel
+from genprior.operators.superres import SuperResolution
+from genprior.priors.pca import PCA
+from genprior.priors.texture import Texture
+
+EXACT = {"tolerance": 1e-13, "iterations": 3000}
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def rand(*shape, seed=0):
+    return torch.rand(shape, generator=generator(seed), dtype=torch.float64)
+
+
+def operators(size, channels=1):
+    keep = rand(1, 1, size, size, seed=1) > 0.3
+    apart = rand(1, channels, size, size, seed=2) > 0.5
+    box = torch.ones(1, 1, size, size)
+    box[..., 2:5, 1:6] = 0
+    small = gaussian_kernel(0.5)
+    return {
+        "denoise": Denoising(),
+        "random": Inpainting(keep),
+        "box": Inpainting(box),
+        "per channel": Inpainting(apart),
+        "circular": Blur(small, boundary="circular"),
+        "motion": Blur(motion_kernel(3, 30.0), boundary="circular"),
+        "valid": Blur(small, boundary="valid"),
+        "reflect": Blur(small, boundary="reflect"),
+        "alias": SuperResolution(2, "gaussian", boundary="circular"),
+        "average": SuperResolution(2, "box"),
+        "bicubic": SuperResolution(2),
+        "external": External(Blur(small, boundary="replicate")),
+    }
+
+
+def priors(size, channels):
+    u = rand(1, channels, size, size, seed=3)
+    images = rand(20, channels, size, size, seed=4)
+    return {
+        "torus": Texture.from_exemplar(u, margin=0),
+        "no floor": Texture.from_exemplar(u, margin=0, floor=0.0),
+        "margin": Texture.from_exemplar(u, margin=3),
+        "plane": Texture.from_exemplar(u[..., :4, :4], margin=None),
+        "pca": PCA.from_images(images, 8, generator(0)),
+    }
+
+
+def exact(prior, op, sigma, shape):
+    """The gain, the mean's offset and the covariance of the posterior, from dense matrices."""
+    S = prior.cov(torch.eye(shape.numel(), dtype=torch.float64).reshape(-1, *shape[1:]))
+    S, A = S.flatten(1), dense(op, torch.zeros(shape, dtype=torch.float64))
+    mean = prior.mean(shape).expand(shape).flatten()
+    gram = A @ S @ A.T + sigma**2 * torch.eye(len(A), dtype=torch.float64)
+    K = S @ A.T @ torch.linalg.pinv(gram, hermitian=True, rtol=1e-12)
+    return K, mean - K @ A @ mean, S - K @ A @ S, S
+
+
+def check_against_dense(prior, op, sigma, shape, rtol=1e-8):
+    K, offset, cov, S = exact(prior, op, sigma, shape)
+    z = torch.randn(prior.latent_shape(shape), generator=generator(6), dtype=torch.float64)
+    y = op.A(prior.decode(z, shape))
+    y = y + sigma * op.observed(rand(*y.shape, seed=7) - 0.5)
+    expected = offset + K @ y.flatten()
+    mean = GaussianPosterior("mean", **EXACT)(y, op, prior, sigma, None)
+    assert (mean.flatten() - expected).norm() <= rtol * expected.norm()
+
+    class Answer(GaussianPosterior):
+        # law_of takes y = 0, which without noise need not be an image of the law
+        def solve(self, zero, *rest):
+            return super().solve(zero + y, *rest)
+
+    law, centre = law_of(Answer(**EXACT), op, prior, sigma, torch.zeros_like(y))
+    assert (centre - expected).norm() <= rtol * expected.norm()
+    assert (law.V - cov).norm() <= rtol * S.norm()
+
+
+@pytest.mark.parametrize(
+    ("prior", "channels"),
+    [("torus", 1), ("torus", 3), ("no floor", 1), ("no floor", 2), ("margin", 2), ("plane", 1)]
+    + [("pca", 2)],
+)
+@pytest.mark.parametrize("sigma", [0.0, 0.05])
+@pytest.mark.parametrize("operator", list(operators(6)))
+def test_mean_and_covariance_are_exact(prior, channels, sigma, operator):
+    op = operators(6, channels)[operator]
+    check_against_dense(priors(6, channels)[prior], op, sigma, torch.Size((1, channels, 6, 6)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prior", ["torus", "margin", "pca"])
+@pytest.mark.parametrize("sigma", [0.0, 0.05])
+@pytest.mark.parametrize("operator", list(operators(6)))
+def test_mean_and_covariance_are_exact_at_24_pixels_in_colour(prior, sigma, operator):
+    op = operators(24, 3)[operator]
+    check_against_dense(priors(24, 3)[prior], op, sigma, torch.Size((1, 3, 24, 24)))
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.1])
+def test_samples_are_of_the_posterior(sigma):
+    shape, count = torch.Size((1, 3, 12, 12)), 2000
+    prior = Texture.from_exemplar(rand(1, 3, 12, 12), margin=0)
+    op = operators(12)["box"]
+    K, offset, cov, _ = exact(prior, op, sigma, shape)
+    y = op.A(rand(*shape, seed=8))
+    mean = offset + K @ y.flatten()
+    samples = GaussianPosterior(tolerance=1e-9)(
+        y.expand(count, -1, -1, -1), op, prior, sigma, Noise(0, list(range(count)))
+    ).flatten(1)
+    # squared errors of a sample mean and of a sample covariance: expectations
+    centred = samples - mean
+    expected = (cov.trace() / count).sqrt()
+    assert centred.mean(dim=0).norm() == pytest.approx(expected.item(), rel=0.5)
+    error = (centred.T @ centred / count - cov).norm()
+    bound = ((cov.square().sum() + cov.trace() ** 2) / count).sqrt()
+    assert 0.5 * bound < error < 1.5 * bound
+    # z^2 of random projections has mean 1 and standard deviation sqrt(2 / count)
+    v = torch.randn(50, len(mean), generator=generator(9), dtype=torch.float64)
+    z2 = (centred @ v.T).square().mean(dim=0) / torch.einsum("ki,ij,kj->k", v, cov, v)
+    assert (z2 - 1).abs().max() < 5 * (2 / count) ** 0.5
+
+
+def test_without_noise_known_pixels_are_kept():
+    op, y = operators(8)["box"], operators(8)["box"].A(rand(2, 3, 8, 8))
+    prior = Texture.from_exemplar(rand(1, 3, 8, 8, seed=1))
+    x = GaussianPosterior()(y, op, prior, 0.0, Noise(0, [0, 1]))
+    assert torch.equal(op.A(x), y)
+
+
+def test_a_sample_is_kriging_plus_innovation():
+    op, prior = operators(8)["random"], Texture.from_exemplar(rand(1, 3, 8, 8))
+    y, sigma = op.A(rand(2, 3, 8, 8, seed=1)), torch.tensor([0.0, 0.1], dtype=torch.float64)
+    solver = GaussianPosterior(**EXACT)
+    sample = solver(y, op, prior, sigma, Noise(3, [0, 1]))
+    kriging = solver.kriging(y, op, prior, sigma)
+    innovation = solver.innovation(y, op, prior, sigma, Noise(3, [0, 1]))
+    assert torch.allclose(kriging + innovation, sample, rtol=0, atol=1e-10)
+    assert torch.allclose(op.A(innovation[:1]), torch.zeros_like(y[:1]))
+
+
+@pytest.mark.parametrize("operator", ["random", "circular", "valid", "alias", "average"])
+@pytest.mark.parametrize("margin", [0, 3])
+def test_images_of_a_batch_are_independent(operator, margin):
+    op, prior = operators(8, 3)[operator], Texture.from_exemplar(rand(1, 3, 8, 8), margin=margin)
+    y = op.A(rand(3, 3, 8, 8, seed=1))
+    sigma = torch.tensor([0.3, 0.0, 0.05], dtype=torch.float64)
+    together = GaussianPosterior(**EXACT)(y, op, prior, sigma, Noise(1, [0, 1, 2]))
+    for i in range(3):
+        alone = GaussianPosterior(**EXACT)(y[i : i + 1], op, prior, sigma[i].item(), Noise(1, [i]))
+        assert torch.allclose(alone[0], together[i], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("operator", ["box", "circular", "motion", "valid", "alias", "bicubic"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("margin", [0, 8])
+def test_single_precision_is_close(operator, channels, margin):
+    x = torch.cumsum(rand(1, channels, 24, 24, seed=3) - 0.5, dim=3)
+    x = 0.5 + 0.2 * (x - x.mean()) / x.std()
+    op, prior = operators(24, channels)[operator], Texture.from_exemplar(x, margin=margin)
+    for sigma in (0.02, 0.1):
+        mean = GaussianPosterior("mean", **EXACT)(op.A(x), op, prior, sigma, None)
+        single = GaussianPosterior("mean")(op.A(x).float(), op, prior, sigma, None)
+        assert (single - mean).abs().max() < 1e-3
+        assert single.dtype == torch.float32
+
+
+def test_a_border_stands_for_all_known_pixels_of_a_markov_law():
+    # rows that are an autoregression: beyond the row next to the hole nothing is learned
+    n = 24
+    line = 1 / (1.25 - torch.cos(2 * torch.pi * torch.arange(n, dtype=torch.float64) / n))
+    prior = Texture.from_spectrum(line[:, None] * line / 50)
+    keep = torch.ones(1, 1, n, n)
+    keep[..., 8:14, :] = 0
+    op, y = Inpainting(keep), Inpainting(keep).A(rand(1, 1, n, n))
+    all_known = GaussianPosterior("mean", **EXACT)(y, op, prior, 0.0, None)
+    near = GaussianPosterior("mean", border=1, **EXACT)(y, op, prior, 0.0, None)
+    assert torch.allclose(near, all_known, rtol=0, atol=1e-9)
+    assert torch.equal(op.A(near), y)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda op, y, p: GaussianPosterior("map"), "'sample' or 'mean'"),
+        (lambda op, y, p: GaussianPosterior(border=-1), "border must be >= 0"),
+        (
+            lambda op, y, p: GaussianPosterior(border=3)(y, op, p, 0.1, Noise(0, [0])),
+            "without noise",
+        ),
+        (
+            lambda op, y, p: GaussianPosterior(border=3)(y, Denoising(), p, 0.0, Noise(0, [0])),
+            "needs a mask",
+        ),
+    ],
+)
+def test_errors(call, message):
+    op, prior = operators(8)["box"], Texture.from_exemplar(rand(1, 1, 8, 8))
+    with pytest.raises(ValueError, match=message):
+        call(op, op.A(rand(1, 1, 8, 8)), prior)
