@@ -1,45 +1,66 @@
 """The smoothest image that explains a measurement: where iterative solvers start.
 
-    argmin_x ||A x - y||^2 + weight ||grad x||^2
+    argmin_x ||A x - y||^2 + weight ||Laplacian x||^2
+
+It is solved from coarse to fine, so that large holes are bridged in few iterations: at factor f
+the image is constant on blocks of f x f pixels.
 
 References:
     Solutions of Ill-Posed Problems, Tikhonov and Arsenin, 1977.
 """
 
-import torch
 from torch import Tensor
+from torch.nn import functional
 
 from genprior.linalg import cg
 from genprior.operators.base import Operator
 
-WEIGHT = 1e-3
+WEIGHT = 0.01
+FACTORS = (32, 16, 8, 4, 2, 1)
 
 
 def laplacian(x: Tensor) -> Tensor:
-    """Grid Laplacian -div grad of images (B, C, H, W), mirrored at the border; positive."""
-    out = torch.zeros_like(x)
-    for axis in (-2, -1):
-        step = x.diff(dim=axis)
-        size = step.shape[axis]
-        out.narrow(axis, 0, size).sub_(step)
-        out.narrow(axis, 1, size).add_(step)
-    return out
+    """Grid Laplacian -div grad of images (B, C, H, W), mirrored at the border; symmetric."""
+    down, right = x.diff(dim=-2), x.diff(dim=-1)
+    pad = functional.pad
+    vertical = pad(down, (0, 0, 1, 0)) - pad(down, (0, 0, 0, 1))
+    return vertical + pad(right, (1, 0)) - pad(right, (0, 1))
 
 
-def smooth_start(y: Tensor, operator: Operator, iterations: int = 200) -> Tensor:
-    """Tikhonov solution of any operator, by conjugate gradient from mid-grey.
+def smooth_start(y: Tensor, operator: Operator, iterations: int = 20) -> Tensor:
+    """Tikhonov solution for any operator, by conjugate gradient.
 
     Arguments:
         y: Measurements.
         operator: How they were made.
-        iterations: Number of iterations.
+        iterations: Iterations of each of the scales.
 
     Returns:
         Images, shape (B, C, H, W).
     """
-    start = torch.full(operator.image_shape(y.shape), 0.5, dtype=y.dtype, device=y.device)
+    shape = operator.image_shape(y.shape)
+    height, width = shape[-2:]
 
-    def normal(x: Tensor) -> Tensor:
-        return operator.A_adjoint(operator.A(x)) + WEIGHT * laplacian(x)
+    def enlarge(c: Tensor, factor: int) -> Tensor:
+        blocks = c.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+        return blocks[..., :height, :width]
 
-    return cg(normal, operator.A_adjoint(y), start, iterations, tolerance=1e-3)
+    def gather(x: Tensor, factor: int) -> Tensor:
+        x = functional.pad(x, (0, -width % factor, 0, -height % factor))
+        return functional.avg_pool2d(x, factor) * factor**2
+
+    data = operator.A_adjoint(y)
+    c = None
+    for factor in FACTORS:
+        rows, columns = -(-height // factor), -(-width // factor)
+        if c is None:
+            c = data.new_full((*shape[:2], rows, columns), 0.5)
+        else:
+            c = functional.interpolate(c, (rows, columns), mode="bilinear")
+
+        def normal(c: Tensor, factor: int = factor) -> Tensor:
+            fit = gather(operator.A_adjoint(operator.A(enlarge(c, factor))), factor)
+            return fit + WEIGHT / factor**2 * laplacian(laplacian(c))
+
+        c = cg(normal, gather(data, factor), c, iterations)
+    return c
