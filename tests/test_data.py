@@ -51,6 +51,17 @@ def test_native_crops_are_pixels_of_the_photo(tmp_path: Path) -> None:
     assert len(drawn) > 4
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bit_grey_is_not_saturated(tmp_path: Path, channels: int) -> None:
+    grey = (np.arange(1024).reshape(32, 32) * 64).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    crop = Crops([tmp_path], 32, channels).batch(0, 1)[0]
+    assert crop.shape == (channels, 32, 32)
+    levels = (crop * 255).round().flatten(1).sort().values
+    expected = torch.from_numpy((grey / 65535 * 255).round()).flatten().sort().values
+    assert (levels == expected).all()
+
+
 def test_errors(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(ValueError, match="none of the 3 images in .* is 51 pixels"):
         Crops([photos], 51)
