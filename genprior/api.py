@@ -1,93 +1,31 @@
-"""What a pipeline calls: restore, degrade, sample, load_prior."""
+"""What a pipeline calls: restore, degrade, sample (and load_prior, make_operator of `parts`)."""
 
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from genprior.arrays import to_tensor
-from genprior.checkpoint import load_checkpoint
 from genprior.inverse.base import Restoration, Solver, misfit
 from genprior.inverse.unconditional import sample_denoiser
 from genprior.noise import Noise
 from genprior.operators.base import Operator
-from genprior.priors.base import Decoder, Denoiser, Gaussian
-from genprior.registry import OPERATORS, SOLVERS, lookup
-from genprior.weights import find_prior
+from genprior.parts import choose_solver, load_prior, make_operator, make_solver
+from genprior.priors.base import Decoder, Denoiser
+from genprior.registry import OPERATORS, lookup
+from genprior.watch import Watched, pick_device
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+__all__ = ["degrade", "load_prior", "make_operator", "make_solver", "restore", "sample"]
+
 FITS = (0.3, 1.5)
-CHUNK_PIXELS = {"cpu": 2**20, "cuda": 2**24, "mps": 2**21}
-
-
-def load_prior(name: str | Path, device: str = "cpu") -> nn.Module:
-    """Loads a prior.
-
-    Arguments:
-        name: A prior that ships, "ddpm"; one of its sets, "ddpm:digits"; or the path of a
-            checkpoint folder, or of the folder of a training run.
-        device: Where to put it.
-
-    Returns:
-        The prior, in evaluation mode, its parameters frozen.
-
-    Raises:
-        CheckpointError: There is no such prior, or its weights are corrupt.
-    """
-    return load_checkpoint(find_prior(name))[0].to(device)
-
-
-def make_operator(task: str, **settings: Any) -> Operator:
-    """Builds an operator by the name of its task.
-
-    Arguments:
-        task: "inpaint", "deblur", "superres" or "denoise".
-        settings: Arguments of its class.
-
-    Raises:
-        ValueError: The task does not exist, or a setting is wrong.
-    """
-    return lookup(OPERATORS, task, "operator")(**settings)
-
-
-def make_solver(name: str, steps: int | None = None, **settings: Any) -> Solver:
-    """Builds a solver by name.
-
-    Arguments:
-        name: Name in the registry.
-        steps: Network evaluations; None keeps the solver's default.
-        settings: Other fields of the solver.
-
-    Raises:
-        ValueError: The name or a setting does not exist; the message lists those that do.
-    """
-    cls = lookup(SOLVERS, name, "solver")
-    if steps is not None:
-        settings["steps"] = steps
-    known = [field.name for field in fields(cls)]
-    for setting in settings:
-        if setting not in known:
-            raise ValueError(
-                f"solver {name!r} has no setting {setting!r}: it has {', '.join(known)}"
-            )
-    return cls(**settings)
-
-
-def default_solver(operator: Operator, prior: object, samples: int) -> str:
-    """Name of the solver that was measured best for a problem.
-
-    One picture is asked for: the best point estimate. Several samples: a sampler.
-    """
-    if isinstance(prior, Gaussian):
-        return "gaussian"
-    if samples > 1:
-        return "diffpir"
-    return "posterior-mean" if operator.is_identity else "hqs"
+# The rounding of a convolution depends on the batch, and a CPU gains nothing from batches.
+CHUNK_PIXELS = {"cpu": 1, "cuda": 2**24, "mps": 2**21}
+MEASUREMENT = 1
 
 
 def degrade(
@@ -101,20 +39,25 @@ def degrade(
 
     Arguments:
         image: Tensor (B, C, H, W), numpy array (H, W, C) or PIL image; see `to_tensor`.
-        operator: What to measure.
+        operator: What to measure: one of ours, or a `deepinv.physics.LinearPhysics`.
         noise_std: Noise level in units of [0, 1], >= 0; a number or one per image.
         seed: Seed of the noise.
         index: Number of the first image, or of every image: image number i gets the noise of
-            (seed, i).
+            (seed, i), which is not the noise that `restore` draws for it.
 
     Returns:
         The measurement, of the type of `image`. As an 8-bit type it is rounded and clipped.
+
+    Raises:
+        ValueError: An argument is out of its range; the message says which and why.
     """
     x, back = to_tensor(image)
     sigma = _noise_levels(noise_std, x)
+    operator = _adapt(operator, x.device)
     y = operator.A(x)
-    noise = Noise(seed, [(number, 0) for number in _numbers(index, len(y))]).normal(y)
-    return back(y + sigma.reshape(-1, 1, 1, 1) * operator.observed(noise))
+    noise = Noise(seed, [(number, 0, MEASUREMENT) for number in _numbers(index, len(y))])
+    sigma = sigma.reshape(-1, *[1] * (y.ndim - 1))
+    return back(y + sigma * operator.observed(noise.normal(y)))
 
 
 def restore(
@@ -134,7 +77,8 @@ def restore(
     """Restores images from their measurements.
 
     Arguments:
-        y: Measurements: tensor (B, C, H, W) in [0, 1], numpy (H, W, C) or PIL image.
+        y: Measurements: tensor (B, C, H, W) or (C, H, W) in [0, 1], numpy (H, W, C) or PIL
+            image; see `to_tensor`.
         operator: How they were made: one of ours, or a `deepinv.physics.LinearPhysics`.
         prior: Name, checkpoint folder or object; see `load_prior`.
         solver: Name, object, or None for the best one measured: a point estimate for one
@@ -144,17 +88,23 @@ def restore(
         steps: Network evaluations; None keeps the solver's default.
         seed: Seed; 0 is a seed as any other.
         index: Number of the first image, or of every image: image number i draws the noise
-            of (seed, i), so `restore(y)` and `restore(y[i:i+1], index=i)` agree on image i.
+            of (seed, i), so `restore(y)` and `restore(y[i:i+1], index=i)` agree on image i,
+            to the bit on a CPU.
         device: "auto" (where y is, else CUDA where there is one), "cpu", "cuda", "mps".
         dtype: Precision of the network; the solver's state stays float32.
         progress: Called after each network evaluation with (evaluations done, in all),
             counted over the whole batch.
 
     Returns:
-        A `Restoration`; its images have the type of y and live where y lives.
+        A `Restoration` on the device of y. `image`, `mean` and `samples` have the type of y,
+        rounded and clipped if that holds integers; `samples` has one more axis, (B, K, C, H, W)
+        for a batch and (K, C, H, W) for a single image (channels last in numpy, a list in
+        Pillow). `std` is too small for 8 bits: floats in [0, 1] units, a tensor for tensors
+        and an array for all else, in the layout of `image`.
 
     Raises:
         ValueError: An argument is out of its range; the message says which and why.
+        TypeError: The prior lacks what the solver needs, or the operator is none.
         CheckpointError: The prior's weights are missing or corrupt.
         FloatingPointError: The result holds NaN or infinite numbers.
     """
@@ -163,46 +113,45 @@ def restore(
     measurement, back = to_tensor(y)
     sigma = _noise_levels(noise_std, measurement)
     place = pick_device(device, measurement)
+    ours = isinstance(operator, Operator)
     operator = _adapt(operator, place)
     prior_name, prior = _resolve_prior(prior, place)
-    if isinstance(solver, Solver):
-        name, method = type(solver).__name__, solver
-    else:
-        name = solver or "auto"
-        name = default_solver(operator, prior, samples) if name == "auto" else name
-        method = make_solver(name, steps)
+    name, method = choose_solver(solver, steps, operator, prior, samples)
 
     work = measurement.to(place, torch.float32)
     sigma = sigma.to(work)
     numbers = _numbers(index, len(work))
-    chains = [i for i in range(len(work)) for _ in range(samples)]
-    parts = _chunks(chains, operator.image_shape(work.shape), place)
+    chains = [(i, k) for k in range(samples) for i in range(len(work))]
+    shape = operator.image_shape(work.shape)
+    # A foreign operator may hold something for each image, which only it can tell apart.
+    parts = _chunks(chains, _chunk_size(shape, place) if ours else len(work))
     watched = prior
-    if method.needs is Denoiser:
+    if isinstance(prior, Denoiser) and method.needs is Denoiser:
         watched = Watched(prior, dtype, progress, method.nfe * len(parts))
     started = time.perf_counter()
     draws, fits = [], []
-    for start, images in parts:
-        local = operator.select(images)
-        keys = [(numbers[i], (start + k) % samples) for k, i in enumerate(images)]
-        x = method(work[images], local, watched, sigma[images], Noise(seed, keys))
-        exact = (sigma[images] == 0).reshape(-1, 1, 1, 1)
-        x = torch.where(exact, local.keep_known(x, work[images]), x)
+    for part in parts:
+        images = [i for i, _ in part]
+        local, data, level = operator.select(images), work[images], sigma[images]
+        noise = Noise(seed, [(numbers[i], k) for i, k in part])
+        x = method(data, local, watched, level, noise)
+        x = torch.where((level == 0).reshape(-1, 1, 1, 1), local.keep_known(x, data), x)
         if not x.isfinite().all():
             raise FloatingPointError(
                 f"solver {name} gave NaN or infinite numbers: use float32 or another solver"
             )
-        draws.append(operator.visible(x))
-        fits.append(misfit(x, work[images], local, sigma[images]))
+        draws.append(operator.visible(x).to(measurement.device))
+        fits.append(misfit(x, data, local, level).cpu())
     seconds = time.perf_counter() - started
-    x = torch.cat(draws).unflatten(0, (len(work), samples)).to(measurement.device)
-    fit = torch.cat(fits).unflatten(0, (len(work), samples)).mean(dim=1).cpu()
+    x = torch.cat(draws).unflatten(0, (samples, len(work))).transpose(0, 1)
+    fit = torch.cat(fits).unflatten(0, (samples, len(work))).mean(dim=0)
     many = samples > 1
+    mean = back(x.mean(dim=1) if many else x[:, 0])
     return Restoration(
-        image=back(x.mean(dim=1) if many else x[:, 0]),
-        samples=x if many else None,
-        mean=x.mean(dim=1) if many else None,
-        std=x.std(dim=1) if many else None,
+        image=mean,
+        samples=_samples_like(y, x, back) if many else None,
+        mean=mean if many else None,
+        std=_floats_like(y, x.std(dim=1)) if many else None,
         misfit=fit,
         solver=name,
         prior=prior_name,
@@ -218,7 +167,7 @@ def sample(
     prior: str | Path | object,
     count: int = 1,
     size: tuple[int, int] = (256, 256),
-    channels: int = 3,
+    channels: int | None = None,
     steps: int = 100,
     eta: float = 1.0,
     seed: int = 0,
@@ -229,10 +178,10 @@ def sample(
 
     Arguments:
         prior: Name, checkpoint folder or object; see `load_prior`.
-        count: Number of images.
+        count: Number of images, >= 1.
         size: Their height and width in pixels.
-        channels: 3 for colour, 1 for grey.
-        steps: Network evaluations of a diffusion prior.
+        channels: 3 for colour, 1 for grey; None is what the prior was made for.
+        steps: Network evaluations of a diffusion prior, >= 1.
         eta: 1 is ancestral sampling (DDPM), 0 is DDIM; of a diffusion prior.
         seed: Seed; image i depends on (seed, i) alone.
         device: See `restore`.
@@ -242,82 +191,31 @@ def sample(
         Images, shape (count, channels, *size), clipped to [0, 1].
 
     Raises:
+        ValueError: An argument is out of its range.
         TypeError: The prior neither denoises nor decodes.
     """
-    like = torch.zeros(count, channels, *size)
-    place = pick_device(device, like)
+    if count < 1 or min(size) < 1 or steps < 1:
+        raise ValueError(f"count, size and steps must be at least 1, got {count}, {size}, {steps}")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be between 0 (DDIM) and 1 (DDPM), got {eta}")
+    place = pick_device(device, torch.empty(0))
     _, prior = _resolve_prior(prior, place)
-    like = like.to(place)
-    noise = Noise(seed, [(i, 0) for i in range(count)])
-    if isinstance(prior, Decoder):
-        z = noise.normal(like.new_zeros(()).expand(prior.latent_shape(like.shape)))
-        return prior.decode(z, like.shape).clamp(0, 1)
-    if not isinstance(prior, Denoiser):
+    if not isinstance(prior, Decoder | Denoiser):
         raise TypeError(f"{type(prior).__name__} can neither denoise nor decode, so not sample")
-    watched = Watched(prior, "float32", progress, steps)
-    return sample_denoiser(watched, like, noise, steps, eta).clamp(0, 1)
-
-
-class Watched(Denoiser):
-    """A denoiser that runs in a given precision and reports every evaluation.
-
-    Arguments:
-        prior: The denoiser.
-        dtype: Precision of the network: "float32", or autocast to "bfloat16" / "float16".
-        progress: Called with (evaluations done, in all), or None.
-        total: Evaluations in all.
-
-    Raises:
-        ValueError: A precision that does not exist.
-    """
-
-    def __init__(
-        self,
-        prior: Denoiser,
-        dtype: str,
-        progress: Callable[[int, int], object] | None,
-        total: int,
-    ) -> None:
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-        self.prior, self.dtype = prior, DTYPES[dtype]
-        self.progress, self.total, self.done = progress, total, 0
-
-    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        low = self.dtype != torch.float32
-        with torch.autocast(x.device.type, self.dtype if low else None, enabled=low):
-            x_hat = self.prior.denoise(x, sigma).to(x.dtype)
-        self.done += 1
-        if self.progress:
-            self.progress(self.done, self.total)
-        return x_hat
-
-
-def pick_device(device: str, near: Tensor) -> torch.device:
-    """The device to compute on.
-
-    Arguments:
-        device: "auto", "cpu", "cuda", "mps" or "cuda:1".
-        near: "auto" stays where this tensor is if that is an accelerator, else takes CUDA
-            where there is one, else the CPU.
-
-    Raises:
-        ValueError: The device does not exist here.
-    """
-    if device == "auto":
-        if near.device.type != "cpu":
-            return near.device
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind = device.split(":")[0]
-    here = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not here.get(kind, False):
-        there = ", ".join(name for name, available in here.items() if available)
-        raise ValueError(f"device {device!r} is not available here: choose auto or {there}")
-    return torch.device(device)
+    channels = channels or getattr(prior, "channels", 3)
+    like = torch.zeros(count, channels, *size, device=place)
+    parts = _chunks(list(range(count)), _chunk_size(like.shape, place))
+    watched = Watched(prior, "float32", progress, steps * len(parts))
+    draws = []
+    for part in parts:
+        noise = Noise(seed, [(i, 0) for i in part])
+        shape = like[part].shape
+        if isinstance(prior, Decoder):
+            z = noise.normal(like.new_zeros(()).expand(prior.latent_shape(shape)))
+            draws.append(prior.decode(z, shape))
+        else:
+            draws.append(sample_denoiser(watched, like[part], noise, steps, eta))
+    return torch.cat(draws).clamp(0, 1)
 
 
 def _resolve_prior(prior: str | Path | object, place: torch.device) -> tuple[str, object]:
@@ -355,16 +253,35 @@ def _noise_levels(noise_std: float | Sequence[float] | Tensor, y: Tensor) -> Ten
 def _numbers(index: int | Sequence[int], count: int) -> list[int]:
     numbers = list(range(index, index + count)) if isinstance(index, int) else list(index)
     if len(numbers) != count:
-        raise ValueError(f"index must hold one number for each of the {count} images")
+        raise ValueError(
+            f"index must hold one number for each of the {count} images, got {len(numbers)}"
+        )
     return numbers
 
 
-def _chunks(
-    chains: list[int], image_shape: torch.Size, place: torch.device
-) -> list[tuple[int, list[int]]]:
-    pixels = image_shape[-1] * image_shape[-2]
-    size = max(1, CHUNK_PIXELS.get(place.type, 2**20) // pixels)
-    return [(k, chains[k : k + size]) for k in range(0, len(chains), size)]
+def _chunk_size(shape: Sequence[int], place: torch.device) -> int:
+    return max(1, CHUNK_PIXELS.get(place.type, 1) // (shape[-1] * shape[-2]))
+
+
+def _chunks(items: list, size: int) -> list[list]:
+    return [items[k : k + size] for k in range(0, len(items), size)]
+
+
+def _samples_like(y: Any, x: Tensor, back: Callable[[Tensor], Any]) -> Any:
+    """Samples (B, K, C, H, W) in the type of y."""
+    flat = back(x.flatten(0, 1))
+    batched = isinstance(y, Tensor | np.ndarray) and y.ndim == 4
+    return flat.reshape(*x.shape[:2], *flat.shape[1:]) if batched else flat
+
+
+def _floats_like(y: Any, x: Tensor) -> Tensor | np.ndarray:
+    """x (B, C, H, W) in the layout of y, as floats."""
+    if isinstance(y, Tensor):
+        return x[0] if y.ndim == 3 else x
+    array = x.permute(0, 2, 3, 1).numpy()
+    if isinstance(y, np.ndarray) and y.ndim == 4:
+        return array
+    return array[0, ..., 0] if np.ndim(y) == 2 and x.shape[1] == 1 else array[0]
 
 
 def _doubts(fit: Tensor, sigma: Tensor) -> tuple[str, ...]:

@@ -7,3 +7,7 @@ class ImageError(ValueError):
 
 class CheckpointError(ValueError):
     """Weights are missing, incomplete or corrupt."""
+
+
+class SettingError(ValueError):
+    """A setting does not exist here, or does not go with the others."""

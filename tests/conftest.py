@@ -1,5 +1,25 @@
-"""Settings of all tests: one torch thread, so that busy machines stay fast."""
+"""Settings of all tests: one torch thread, so that busy machines stay fast. A tiny prior."""
 
+from pathlib import Path
+
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of a tiny diffusion prior, not trained but not trivial either."""
+    from genprior.checkpoint import save_checkpoint
+    from genprior.priors.ddpm import DDPM
+
+    prior = DDPM(widths=(8, 16), blocks=(1, 1))
+    generator = torch.Generator().manual_seed(0)
+    model = {
+        key: 0.1 * torch.randn(value.shape, generator=generator)
+        for key, value in prior.state_dict().items()
+    }
+    folder = tmp_path_factory.mktemp("weights")
+    save_checkpoint(folder, "ddpm", prior.config, model)
+    return folder

@@ -1,0 +1,116 @@
+"""From names to the objects that a restoration is made of: prior, operator, solver."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from genprior.checkpoint import load_checkpoint
+from genprior.errors import SettingError
+from genprior.inverse.base import Solver
+from genprior.operators.base import Operator
+from genprior.priors.base import Gaussian
+from genprior.registry import OPERATORS, SOLVERS, lookup
+from genprior.weights import find_prior
+
+
+def load_prior(name: str | Path, device: str = "cpu") -> nn.Module:
+    """Loads a prior.
+
+    Arguments:
+        name: A prior that ships, "ddpm"; one of its sets, "ddpm:digits"; or the path of a
+            checkpoint folder, or of the folder of a training run.
+        device: Where to put it.
+
+    Returns:
+        The prior, in evaluation mode, its parameters frozen.
+
+    Raises:
+        CheckpointError: There is no such prior, or its weights are corrupt.
+    """
+    return load_checkpoint(find_prior(name))[0].to(device)
+
+
+def make_operator(task: str, **settings: Any) -> Operator:
+    """Builds an operator by the name of its task.
+
+    Arguments:
+        task: "inpaint", "deblur", "superres" or "denoise".
+        settings: Arguments of its class.
+
+    Raises:
+        ValueError: The task does not exist, or a setting is wrong.
+    """
+    return lookup(OPERATORS, task, "operator")(**settings)
+
+
+def make_solver(name: str, steps: int | None = None, **settings: Any) -> Solver:
+    """Builds a solver by name.
+
+    Arguments:
+        name: Name in the registry.
+        steps: Network evaluations, >= 1; None keeps the solver's default.
+        settings: Other fields of the solver.
+
+    Raises:
+        ValueError: The name or a setting does not exist; the message lists those that do.
+    """
+    cls = lookup(SOLVERS, name, "solver")
+    if steps is not None:
+        if steps < 1:
+            raise SettingError(f"steps must be at least 1, got {steps}")
+        settings["steps"] = steps
+    known = [field.name for field in fields(cls)]
+    for setting in settings:
+        if setting not in known:
+            raise SettingError(
+                f"solver {name!r} has no setting {setting!r}, it has {', '.join(known)}: "
+                f"leave it out or choose another solver"
+            )
+    return cls(**settings)
+
+
+def default_solver(operator: Operator, prior: object, samples: int) -> str:
+    """Name of the solver that was measured best for a problem.
+
+    One picture is asked for: the best point estimate. Several samples: a sampler.
+    """
+    if isinstance(prior, Gaussian):
+        return "gaussian"
+    if samples > 1:
+        return "diffpir"
+    return "posterior-mean" if operator.is_identity else "hqs"
+
+
+def choose_solver(
+    solver: str | Solver | None, steps: int | None, operator: Operator, prior: object, samples: int
+) -> tuple[str, Solver]:
+    """The solver of a restoration and its name.
+
+    Arguments:
+        solver: Name, "auto", object, or None for "auto".
+        steps: Network evaluations, or None for the solver's default.
+        operator: What is measured, for "auto".
+        prior: The prior, for "auto".
+        samples: How many samples are drawn.
+
+    Raises:
+        ValueError: The solver or its setting does not exist, `steps` comes with an object that
+            has its own, or several samples are asked of a solver that gives always the same.
+    """
+    if isinstance(solver, Solver):
+        if steps is not None:
+            raise SettingError("steps goes with a solver's name: set it in the solver object")
+        name, method = type(solver).__name__, solver
+    else:
+        name = solver or "auto"
+        name = default_solver(operator, prior, samples) if name == "auto" else name
+        method = make_solver(name, steps)
+    if samples > 1 and not method.stochastic:
+        drawing = [other for other in SOLVERS if lookup(SOLVERS, other, "solver").stochastic]
+        raise SettingError(
+            f"solver {name} is deterministic, its {samples} samples would be equal: "
+            f"choose one of {', '.join(drawing)}"
+        )
+    return name, method

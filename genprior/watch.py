@@ -1,0 +1,72 @@
+"""Where and how a denoiser runs: device, precision, progress."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from genprior.errors import SettingError
+from genprior.priors.base import Denoiser
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Watched(Denoiser):
+    """A denoiser that runs in a given precision and reports every evaluation.
+
+    Arguments:
+        prior: The denoiser.
+        dtype: Precision of the network: "float32", or autocast to "bfloat16" / "float16".
+        progress: Called with (evaluations done, in all), or None.
+        total: Evaluations in all.
+
+    Raises:
+        SettingError: A precision that does not exist.
+    """
+
+    def __init__(
+        self,
+        prior: Denoiser,
+        dtype: str,
+        progress: Callable[[int, int], object] | None,
+        total: int,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise SettingError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        self.prior, self.dtype = prior, DTYPES[dtype]
+        self.progress, self.total, self.done = progress, total, 0
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        low = self.dtype != torch.float32
+        with torch.autocast(x.device.type, self.dtype if low else None, enabled=low):
+            x_hat = self.prior.denoise(x, sigma).to(x.dtype)
+        self.done += 1
+        if self.progress:
+            self.progress(self.done, self.total)
+        return x_hat
+
+
+def pick_device(device: str, near: Tensor) -> torch.device:
+    """The device to compute on.
+
+    Arguments:
+        device: "auto", "cpu", "cuda", "mps" or "cuda:1".
+        near: "auto" stays where this tensor is if that is an accelerator, else takes CUDA
+            where there is one, else the CPU.
+
+    Raises:
+        SettingError: The device does not exist here.
+    """
+    if device == "auto":
+        if near.device.type != "cpu":
+            return near.device
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        here.append("mps:0")
+    full = device if ":" in device or device == "cpu" else f"{device}:0"
+    if full not in here:
+        raise SettingError(
+            f"device {device!r} is not available here: choose auto or {', '.join(here)}"
+        )
+    return torch.device(full)

@@ -1,0 +1,360 @@
+"""restore, degrade and sample as a pipeline calls them."""
+
+import copy
+from pathlib import Path
+
+import deepinv
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genprior import degrade, load_prior, make_operator, restore, sample
+from genprior.errors import SettingError
+from genprior.inverse.diffpir import DiffPIR
+from genprior.inverse.hqs import HQS
+from genprior.operators.inpainting import Inpainting
+from genprior.parts import make_solver
+from genprior.priors.base import Denoiser
+from genprior.priors.ddpm import DDPM
+
+SHAPE = (3, 12, 20)
+HOLE = torch.zeros(1, 1, 12, 20, dtype=torch.bool)
+HOLE[..., 3:9, 5:14] = True
+OPERATORS = {
+    "inpaint": {"keep": ~HOLE},
+    "deblur": {"kernel": torch.tensor([[1.0, 2, 1], [0, 3, 0], [1, 0, 0]]), "boundary": "reflect"},
+    "superres": {"factor": 2},
+    "denoise": {},
+}
+
+
+class Shrink(Denoiser):
+    """The exact denoiser of pixels that are N(1/2, 1/16)."""
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        sigma2 = torch.as_tensor(sigma).reshape(-1, 1, 1, 1) ** 2
+        return (x / 16 + 0.5 * sigma2) / (1 / 16 + sigma2)
+
+
+@pytest.fixture(scope="module")
+def prior(weights: Path) -> DDPM:
+    return load_prior(weights)
+
+
+def batch(count: int = 2) -> Tensor:
+    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("task", OPERATORS)
+@pytest.mark.parametrize("solver", ["hqs", "diffpir", "pigdm"])
+def test_an_image_is_restored_as_if_alone(prior: DDPM, task: str, solver: str) -> None:
+    operator = make_operator(task, **OPERATORS[task])
+    y = degrade(batch(3), operator, 0.05)
+    options = {"prior": prior, "solver": solver, "steps": 2, "noise_std": 0.05}
+    options["samples"] = 1 if solver == "hqs" else 2
+    together = restore(y, operator, **options)
+    for i in range(3):
+        alone = restore(y[i : i + 1], operator, index=i, **options)
+        assert torch.equal(alone.image[0], together.image[i])
+        assert torch.equal(alone.misfit[0], together.misfit[i])
+        if solver != "hqs":
+            assert torch.equal(alone.samples[0], together.samples[i])
+    backwards = restore(y.flip(0), operator, index=[2, 1, 0], **options)
+    assert torch.equal(backwards.image.flip(0), together.image)
+
+
+def test_noise_levels_and_masks_belong_to_their_images(prior: DDPM) -> None:
+    keep = torch.rand(3, 1, 12, 20, generator=torch.Generator().manual_seed(1)) > 0.4
+    levels = [0.0, 0.05, 0.2]
+    y = degrade(batch(3), Inpainting(keep), levels)
+    together = restore(y, Inpainting(keep), prior, "hqs", levels, steps=2)
+    for i in range(3):
+        operator = Inpainting(keep[i : i + 1])
+        alone = restore(y[i : i + 1], operator, prior, "hqs", levels[i], steps=2)
+        assert torch.equal(alone.image[0], together.image[i])
+    known = keep[0].expand(SHAPE)
+    assert (together.image[0] == y[0])[known].all()
+    assert not (together.image[1] == y[1])[keep[1].expand(SHAPE)].any()
+
+
+KINDS = {
+    "tensor batch": lambda x: x,
+    "tensor": lambda x: x[0],
+    "float64": lambda x: x.double(),
+    "uint8 tensor": lambda x: x.mul(255).byte(),
+    "uint8 array": lambda x: x[0].mul(255).byte().permute(1, 2, 0).numpy(),
+    "array batch": lambda x: x.permute(0, 2, 3, 1).numpy(),
+    "grey array": lambda x: x[0, 0].numpy(),
+    "float64 array": lambda x: x[0].permute(1, 2, 0).double().numpy(),
+    "pillow": lambda x: Image.fromarray(x[0].mul(255).byte().permute(1, 2, 0).numpy()),
+    "grey pillow": lambda x: Image.fromarray(x[0, 0].mul(255).byte().numpy()),
+}
+
+
+def shape(image: object) -> tuple[int, ...]:
+    return tuple(np.asarray(image).shape)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_type_comes_back(prior: DDPM, kind: str) -> None:
+    y = KINDS[kind](batch(1 if "batch" not in kind else 2))
+    operator = make_operator("denoise")
+    result = restore(y, operator, prior, noise_std=0.1, samples=3, steps=2)
+    for image in (result.image, result.mean):
+        assert type(image) is type(y) and shape(image) == shape(y)
+        assert np.asarray(image).dtype == np.asarray(y).dtype
+    assert result.image is result.mean
+    if isinstance(y, Image.Image):
+        assert [image.size for image in result.samples] == [y.size] * 3
+        assert result.image.mode == y.mode
+        samples = np.stack([np.asarray(image) for image in result.samples])
+    else:
+        assert type(result.samples) is type(y)
+        samples = np.asarray(result.samples)
+        assert samples.dtype == np.asarray(y).dtype
+    many = shape(y)[:1] if np.ndim(y) == 4 else ()
+    assert samples.shape == (*many, 3, *shape(y)[len(many) :])
+    assert isinstance(result.std, Tensor) == isinstance(y, Tensor)
+    assert shape(result.std) == shape(y)
+    assert np.issubdtype(np.asarray(result.std).dtype, np.floating)
+    integers = np.issubdtype(samples.dtype, np.integer)
+    unit = samples.astype(float) / (255 if integers else 1)
+    inside = ((unit > 0) & (unit < 1)).all(len(many))
+    difference = np.asarray(result.std) - unit.std(len(many), ddof=1)
+    assert np.abs(difference)[inside].max() < (1 / 255 if integers else 1e-5)
+
+
+def test_one_sample_has_no_spread(prior: DDPM) -> None:
+    result = restore(batch(), make_operator("denoise"), prior, noise_std=0.1)
+    assert result.samples is result.mean is result.std is None
+    assert (result.solver, result.prior, result.nfe) == ("posterior-mean", "DDPM", 8)
+
+
+def test_samples_are_their_mean_and_std(prior: DDPM) -> None:
+    result = restore(batch(), make_operator("denoise"), prior, noise_std=0.1, samples=4, steps=2)
+    assert result.solver == "diffpir"
+    assert torch.allclose(result.std, result.samples.std(1))
+    assert torch.equal(result.image, result.samples.mean(1))
+    assert result.std.flatten(1).amin(1).gt(0).all()
+    fewer = restore(batch(), make_operator("denoise"), prior, noise_std=0.1, samples=2, steps=2)
+    assert torch.equal(fewer.samples, result.samples[:, :2])
+
+
+def test_solvers_come_by_name_as_object_or_by_default(prior: DDPM) -> None:
+    operator = make_operator("inpaint", keep=~HOLE)
+    y = operator.A(batch())
+    default = restore(y, operator, prior)
+    assert default.solver == "hqs"
+    for solver in ("auto", "hqs", HQS()):
+        assert torch.equal(restore(y, operator, prior, solver).image, default.image)
+    assert restore(y, operator, prior, HQS(steps=2)).nfe == 2
+    changed = restore(y, operator, prior, make_solver("hqs", coupling=1.0))
+    assert not torch.equal(changed.image, default.image)
+
+
+def test_priors_come_by_folder_or_as_object(prior: DDPM, weights: Path) -> None:
+    operator, y = make_operator("denoise"), batch()
+    for given in (weights, str(weights)):
+        result = restore(y, operator, given, noise_std=0.1)
+        assert result.prior == str(weights)
+        assert torch.equal(result.image, restore(y, operator, prior, noise_std=0.1).image)
+
+
+def test_any_denoiser_is_a_prior() -> None:
+    y = batch()
+    result = restore(y, make_operator("denoise"), Shrink(), noise_std=0.25)
+    assert torch.allclose(result.image, (y + 0.5) / 2, atol=1e-6)
+
+
+def test_a_physics_of_deepinv_goes_in(prior: DDPM) -> None:
+    mask = (torch.rand(2, 1, 12, 20, generator=torch.Generator().manual_seed(3)) > 0.5).float()
+    physics = deepinv.physics.Inpainting(img_size=SHAPE, mask=mask)
+    y = physics.A(batch())
+    assert torch.equal(degrade(batch(), physics), y)
+    options = {"prior": prior, "solver": "diffpir", "steps": 3, "noise_std": 0.02, "samples": 2}
+    theirs = restore(y, physics, **options)
+    ours = restore(y, Inpainting(mask > 0), **options)
+    assert torch.allclose(theirs.samples, ours.samples, atol=1e-4)
+    # theirs counts the missing pixels as measured
+    assert (theirs.misfit <= ours.misfit + 1e-4).all()
+
+
+def test_nothing_of_the_caller_is_touched(prior: DDPM) -> None:
+    operator = make_operator("inpaint", keep=~HOLE)
+    y, sigma = operator.A(batch()), torch.tensor([0.1, 0.2])
+    held = {"y": y.clone(), "sigma": sigma.clone()}
+    state, law = copy.deepcopy(operator.state_dict()), copy.deepcopy(prior.state_dict())
+    torch.manual_seed(5)
+    random = torch.get_rng_state()
+    restore(y, operator, prior, "diffpir", sigma, samples=2, steps=2)
+    assert torch.equal(y, held["y"]) and torch.equal(sigma, held["sigma"])
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(v, state[k]) for k, v in operator.state_dict().items())
+    assert all(torch.equal(v, law[k]) for k, v in prior.state_dict().items())
+
+
+def test_seeds(prior: DDPM) -> None:
+    operator, y = make_operator("denoise"), batch()
+    options = {"prior": prior, "solver": "diffpir", "noise_std": 0.1, "steps": 2}
+    zero, again, one = (restore(y, operator, seed=s, **options).image for s in (0, 0, 1))
+    assert torch.equal(zero, again) and not torch.equal(zero, one)
+
+
+def test_the_noise_of_a_measurement_is_white_and_its_own() -> None:
+    operator = make_operator("denoise")
+    x = torch.full((4, 3, 64, 64), 0.5)
+    levels = torch.tensor([0.02, 0.05, 0.1, 0.2])
+    n = (degrade(x, operator, levels, seed=9) - x) / levels.reshape(-1, 1, 1, 1)
+    count = n[0].numel()
+    assert n.flatten(1).mean(1).abs().max() < 5 / count**0.5
+    assert (n.flatten(1).std(1) - 1).abs().max() < 5 / (2 * count) ** 0.5
+    correlations = torch.corrcoef(n.flatten(1)) - torch.eye(4)
+    assert correlations.abs().max() < 5 / count**0.5
+    alone = degrade(x[:1], operator, 0.1, seed=9, index=2)
+    assert torch.allclose(alone[0], x[2] + 0.1 * n[2])
+
+
+def test_a_sampler_does_not_draw_the_noise_of_the_measurement() -> None:
+    drawn = []
+
+    class Spy(Shrink):
+        def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+            drawn.append(x)
+            return super().denoise(x, sigma)
+
+    x = torch.full((1, 3, 64, 64), 0.5)
+    y = degrade(x, make_operator("denoise"), 0.1, seed=3)
+    restore(y, make_operator("denoise"), Spy(), "diffpir", 0.1, steps=1, seed=3)
+    pair = torch.stack([(y - x).flatten(), (drawn[0] - 0.5).flatten()])
+    assert torch.corrcoef(pair)[0, 1].abs() < 5 / x.numel() ** 0.5
+
+
+def test_no_noise_where_nothing_was_measured() -> None:
+    y = degrade(batch(), make_operator("inpaint", keep=~HOLE), 0.1)
+    assert (y[HOLE.expand_as(y)] == 0).all()
+
+
+def test_misfit_tells_a_wrong_noise_level() -> None:
+    operator = make_operator("denoise")
+    x = 0.5 + 0.25 * torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    y = degrade(x.clamp(0, 1), operator, 0.25)
+    right = restore(y, operator, Shrink(), noise_std=0.25)
+    expected = (right.image - y).square().mean((1, 2, 3)).sqrt() / 0.25
+    assert torch.allclose(right.misfit, expected) and right.warnings == ()
+    wrong = restore(y, operator, Shrink(), "hqs", noise_std=[0.25, 0.01])
+    (warning,) = wrong.warnings
+    assert warning.startswith("image 1: the restoration is ")
+    assert warning.endswith("noise levels away from the data, which should be near 1: "
+                            "is noise_std 0.01 right?")
+
+
+def test_progress_counts_every_evaluation(prior: DDPM) -> None:
+    seen = []
+    restore(batch(2), make_operator("denoise"), prior, "diffpir", 0.1, samples=2, steps=3,
+            progress=lambda *count: seen.append(count))
+    assert seen == [(k + 1, 12) for k in range(12)]
+
+
+def test_precision_of_the_network(prior: DDPM) -> None:
+    operator, y = make_operator("denoise"), batch()
+    full, half = (restore(y, operator, prior, noise_std=0.1, dtype=d).image
+                  for d in ("float32", "bfloat16"))
+    assert half.dtype == torch.float32
+    assert 0 < (full - half).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("channels, size", [(3, (9, 14)), (1, (1, 1))])
+def test_sample(prior: DDPM, channels: int, size: tuple[int, int]) -> None:
+    x = sample(prior, 3, size, channels, steps=2, seed=1)
+    assert x.shape == (3, channels, *size) and 0 <= x.min() and x.max() <= 1
+    assert torch.equal(sample(prior, 2, size, channels, steps=2, seed=1), x[:2])
+    assert not torch.equal(sample(prior, 3, size, channels, steps=2, seed=2), x)
+    assert not torch.equal(x[0], x[1])
+
+
+def test_sample_follows_the_prior() -> None:
+    x = sample(Shrink(), 1, (64, 64), steps=200)
+    assert x.mean().item() == pytest.approx(0.5, abs=5 * 0.25 / x.numel() ** 0.5)
+    # 200 steps, and the 4.5 % of pixels that clipping moves
+    assert x.std().item() == pytest.approx(0.24, rel=0.05)
+
+
+def test_sample_takes_the_channels_of_the_prior() -> None:
+    grey = DDPM(channels=1, widths=(8, 16), blocks=(1, 1))
+    assert sample(grey, 1, (8, 8), steps=1).shape == (1, 1, 8, 8)
+
+
+def nan() -> Tensor:
+    y = batch()
+    y[1, 0, 2, 2] = float("nan")
+    return y
+
+
+BAD = {
+    "holds NaN or infinite values": {"y": nan()},
+    "floats must be in .0, 1., got values from": {"y": 255 * batch()},
+    r"must be \(B, C, H, W\) or \(C, H, W\) with 1 or 3 channels": {"y": batch()[:, :2]},
+    "an image is a torch tensor, a numpy array or a Pillow image, got list": {"y": [1, 2]},
+    "noise_std must be >= 0 and finite, in units of": {"noise_std": -0.1},
+    "noise_std must be >= 0 and finite": {"noise_std": float("inf")},
+    "noise_std must be one number or one for each of the 2 images, got 3": {
+        "noise_std": [0.1, 0.1, 0.1]
+    },
+    "samples must be at least 1, got 0": {"samples": 0},
+    "steps must be at least 1, got 0": {"solver": "hqs", "steps": 0},
+    "seed must be 0 or a positive integer, got -1": {"seed": -1, "solver": "diffpir"},
+    "index must hold one number for each of the 2 images, got 3": {"index": [1, 2, 3]},
+    "unknown solver 'dsp': choose one of .*dps": {"solver": "dsp"},
+    "solver 'hqs' has no setting 'turns', it has steps, coupling": {"solver": ("hqs", "turns")},
+    "steps goes with a solver's name": {"solver": DiffPIR(), "steps": 3},
+    "solver HQS is deterministic, its 2 samples would be equal": {"solver": HQS(), "samples": 2},
+    "unknown prior 'dpm': choose one of": {"prior": "dpm"},
+    "device 'tpu' is not available here: choose auto or cpu": {"device": "tpu"},
+    "dtype must be one of float32, bfloat16, float16, got 'half'": {"dtype": "half"},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_arguments_are_checked_at_the_door(prior: DDPM, message: str) -> None:
+    given = {"y": batch(), "prior": prior, "noise_std": 0.1} | BAD[message]
+    with pytest.raises(ValueError, match=message):
+        if isinstance(given.get("solver"), tuple):
+            make_solver(given["solver"][0], **{given["solver"][1]: 1})
+        restore(operator=make_operator("denoise"), **given)
+
+
+def test_errors_of_settings_are_told_apart(prior: DDPM) -> None:
+    with pytest.raises(SettingError, match="no setting 'steps', it has turns: leave it out"):
+        restore(batch(), make_operator("denoise"), prior, noise_std=0.1, steps=3)
+
+
+def test_what_is_no_prior_no_operator_no_sampler(prior: DDPM) -> None:
+    with pytest.raises(TypeError, match="HQS needs a prior that is a denoiser, and Linear is not"):
+        restore(batch(), make_operator("denoise"), torch.nn.Linear(2, 2), HQS())
+    with pytest.raises(TypeError, match="must have the methods A and A_adjoint, dict has no A"):
+        restore(batch(), {}, prior)
+    with pytest.raises(TypeError, match="Linear can neither denoise nor decode"):
+        sample(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="the mask must have the size of the image"):
+        restore(batch()[..., 1:], make_operator("inpaint", keep=~HOLE), prior)
+    with pytest.raises(ValueError, match="unknown operator 'inpant': choose one of"):
+        make_operator("inpant")
+
+
+@pytest.mark.parametrize("given", [{"count": 0}, {"size": (0, 3)}, {"steps": 0}])
+def test_sample_checks_its_arguments(prior: DDPM, given: dict) -> None:
+    with pytest.raises(ValueError, match="count, size and steps must be at least 1, got"):
+        sample(prior, **given)
+    with pytest.raises(ValueError, match="eta must be between 0 .DDIM. and 1 .DDPM., got 2"):
+        sample(prior, eta=2)
+
+
+def test_a_result_that_is_no_number_is_an_error() -> None:
+    class Broken(Shrink):
+        def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+            return x / 0
+
+    with pytest.raises(FloatingPointError, match="solver hqs gave NaN or infinite numbers: use"):
+        restore(batch(), make_operator("deblur", **OPERATORS["deblur"]), Broken(), "hqs", 0.1)
