@@ -5,28 +5,31 @@ files beside it.
 """
 
 import json
-import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from genprior import __version__
 from genprior.api import degrade, restore
-from genprior.errors import ImageError
+from genprior.checkpoint import MODEL, load_checkpoint
+from genprior.errors import CheckpointError, ImageError, SettingError
 from genprior.files import write_atomic
-from genprior.images import SUFFIXES, Picture, image_files, read_image, write_image
-from genprior.inverse.base import Restoration
-from genprior.metrics import psnr, ssim
+from genprior.images import Picture, read_image, write_image
+from genprior.inverse.base import Restoration, Solver
 from genprior.operators.base import Operator
 from genprior.panel import panel, std_map
+from genprior.parts import choose_solver
+from genprior.places import Place
+from genprior.record import describe, doubts, quality
+from genprior.watch import pick_device
+from genprior.weights import find_prior
 
 MakeOperator = Callable[[list[Picture], bool], Operator]
-BATCH = 16
-METRICS = "per image, RGB or grey, data range 1, result clipped to [0, 1]; SSIM window 7x7 uniform"
+BATCH, BATCH_PIXELS = 16, 2**24
 
 
 @dataclass(frozen=True)
@@ -34,185 +37,203 @@ class Job:
     """What to do with files.
 
     Arguments:
-        task: Name of the task, for the sidecar.
+        task: Name of the task, for the record.
         operator: Builds the operator of a batch of pictures of one size; the flag says that
             they are clean.
-        settings: Settings of the operator, for the sidecar.
-        noise_std: Noise level in units of [0, 1].
+        settings: Settings of the operator as they are typed, for the record.
+        noise: Noise level in units of [0, 1].
         save: What to save besides the picture: "mean", "std", "samples", "panel".
         degrade: The files are clean: measure them first, then compare.
-        overwrite: Replace files that exist.
         opaque: The alpha of the files was the hole: it does not go into the result.
-        solve: Arguments of `restore`: prior, solver, steps, samples, seed, device, dtype.
+        prior, solver, steps, samples, seed, device, dtype: See `restore`.
     """
 
     task: str
     operator: MakeOperator
     settings: dict[str, Any]
-    noise_std: float
+    noise: float
     save: tuple[str, ...] = ()
     degrade: bool = False
-    overwrite: bool = False
     opaque: bool = False
-    solve: dict[str, Any] = field(default_factory=dict)
+    prior: str = "ddpm"
+    solver: str = "auto"
+    steps: int | None = None
+    samples: int = 1
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "float32"
 
 
-def list_files(files: tuple[Path, ...]) -> list[Path]:
-    """Image files among paths, folders opened.
+@dataclass(frozen=True)
+class _Prior:
+    """A prior that is loaded once, for all files."""
 
-    Raises:
-        ImageError: A path does not exist, or a folder holds no image.
-    """
-    found = []
-    for path in files:
-        if path.is_dir():
-            found += [p for p in image_files(path) if ".genprior" not in p.suffixes]
-        elif path.exists():
-            found.append(path)
-        else:
-            raise ImageError(f"{path}: no such file")
-    return found
+    model: nn.Module
+    sha256: str
+    device: torch.device
 
 
-def plan_outputs(files: list[Path], output: Path | None) -> list[Path]:
-    """Where the picture of every file goes.
+@dataclass(frozen=True)
+class _Batch:
+    """Pictures of one size."""
 
-    Raises:
-        ImageError: Two files would go to one place, or a format cannot be written.
-    """
-    single = output is not None and output.suffix.lower() in (*SUFFIXES, ".npy")
-    if single and len(files) > 1:
-        raise ImageError(f"{output} is one file for {len(files)} inputs: give a folder to -o")
-    if single:
-        return [output]
-    if output is not None and output.suffix and not output.is_dir():
-        raise ImageError(
-            f"{output}: cannot write {output.suffix} files, choose one of "
-            f"{', '.join((*SUFFIXES, '.npy'))}"
+    places: list[Place] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+
+    def takes(self, picture: Picture) -> bool:
+        """Whether one more picture fits."""
+        shape = picture.pixels.shape
+        room = min(BATCH, BATCH_PIXELS // shape[-2:].numel())
+        return not self.pictures or (
+            len(self.pictures) < room and self.pictures[0].pixels.shape == shape
         )
-    named = [(output or p.parent) / f"{p.stem}.genprior{p.suffix}" for p in files]
-    for path in named:
-        if named.count(path) > 1:
-            raise ImageError(f"several inputs would be written to {path}: restore them apart")
-    return named
 
 
 def run(
-    job: Job,
-    files: list[Path],
-    outputs: list[Path],
-    progress: Callable[[int, int], object] | None = None,
+    job: Job, places: list[Place], progress: Callable[[int, int], object] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Restores files and yields the record of each, as it goes into the sidecar.
 
+    Several files are all looked at before the first one is restored.
+
     Raises:
-        ImageError: A file cannot be read, or an output exists; raised before any work.
+        ImageError: A file cannot be read, or not be restored as asked.
+        CheckpointError: The prior does not exist or is corrupt.
+        SettingError: The device, the solver or a setting of it does not exist.
     """
-    if not job.overwrite:
-        for path in outputs:
-            if path.exists():
-                raise ImageError(f"{path} exists: add --overwrite, or another -o")
-    for batch in _batches(files, outputs):
-        pictures = [picture for _, _, picture in batch]
-        yield from _run_batch(job, batch, pictures, progress)
+    device = pick_device(job.device, torch.empty(0))
+    model, manifest = load_checkpoint(find_prior(job.prior))
+    prior = _Prior(model.to(device), manifest["files"][MODEL]["sha256"], device)
+    for place in places if len(places) > 1 else ():
+        _measure(job, _Batch([place], [read_image(place.source)]))
+    for batch in _batches(places):
+        yield from _run_batch(job, batch, prior, progress)
 
 
-def _batches(files: list[Path], outputs: list[Path]) -> Iterator[list[tuple]]:
-    batch: list[tuple] = []
-    for path, output in zip(files, outputs, strict=True):
-        picture = read_image(path)
-        if batch and (len(batch) == BATCH or batch[0][2].pixels.shape != picture.pixels.shape):
+def measure(operator: MakeOperator, file: Path, output: Path, noise: float, seed: int) -> None:
+    """Writes a measurement of a clean file; pixels that are missing become transparent.
+
+    Raises:
+        ImageError: The file cannot be read, measured or written.
+    """
+    picture = read_image(file)
+    with _named(file):
+        built = operator([picture], True)
+        y = degrade(picture.pixels, built, noise, seed)
+    known = built.observed(torch.ones_like(y))[:, :1]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_image(output, y, like=picture, alpha=known if (known == 0).any() else None)
+
+
+def _batches(places: list[Place]) -> Iterator[_Batch]:
+    batch = _Batch()
+    for place in places:
+        picture = read_image(place.source)
+        if not batch.takes(picture):
             yield batch
-            batch = []
-        batch.append((path, output, picture))
+            batch = _Batch()
+        batch.places.append(place)
+        batch.pictures.append(picture)
     yield batch
 
 
+def _measure(job: Job, batch: _Batch) -> tuple[Tensor, Operator]:
+    """The measurements of a batch, and how they were made."""
+    pixels = torch.cat([picture.pixels for picture in batch.pictures])
+    with _named(batch.places[0].source):
+        operator = job.operator(batch.pictures, job.degrade)
+        if job.degrade:
+            return degrade(pixels, operator, job.noise, job.seed, [0] * len(pixels)), operator
+        operator.image_shape(pixels.shape)
+        return operator.observed(pixels), operator
+
+
 def _run_batch(
-    job: Job, batch: list[tuple], pictures: list[Picture], progress: Callable | None
+    job: Job, batch: _Batch, prior: _Prior, progress: Callable | None
 ) -> Iterator[dict[str, Any]]:
-    clean = torch.cat([picture.pixels for picture in pictures])
-    operator = job.operator(pictures, job.degrade)
-    index = [0] * len(batch)
-    y = operator.observed(clean) if not job.degrade else degrade(
-        clean, operator, job.noise_std, job.solve.get("seed", 0), index
-    )
-    result = restore(
-        y, operator, noise_std=job.noise_std, index=index, progress=progress, **job.solve
-    )
-    reference = operator.visible(clean) if job.degrade else None
-    for i, (path, output, picture) in enumerate(batch):
-        record = _describe(job, result, i)
-        one = slice(i, i + 1)
-        truth = None if reference is None else reference[one]
+    y, operator = _measure(job, batch)
+    name, solver = choose_solver(job.solver, job.steps, operator, prior.model, job.samples)
+    with _named(batch.places[0].source):
+        result = restore(
+            y, operator, prior.model, solver, job.noise, job.samples, seed=job.seed,
+            index=[0] * len(y), device=str(prior.device), dtype=job.dtype, progress=progress,
+        )
+    for i, (place, picture) in enumerate(zip(batch.places, batch.pictures, strict=True)):
+        truth = None
+        if job.degrade:
+            truth = operator.visible(picture.pixels)
+            alpha = picture.alpha
+            picture = replace(picture, alpha=None if alpha is None else operator.visible(alpha))
+        record = _facts(job, place, prior, name, solver)
+        record |= describe(result, i, len(y))
+        record["warnings"] += doubts(job.task, job.noise, place.output, picture)
+        record |= _save(job, place, result, i, y, truth, picture)
         if truth is not None:
-            record |= _quality(result.image[one], truth, y[one])
-        record |= {"input": str(path), "output": str(output)}
-        record |= _save(job, result, one, y[one], truth, picture, output)
-        text = json.dumps(record, indent=1) + "\n"
-        sidecar = output.with_suffix(".json")
-        write_atomic(sidecar, lambda file, text=text: file.write(text.encode()))
+            record |= quality(place.output, truth, y[i : i + 1])
+        text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+        write_atomic(place.sidecar, lambda file, text=text: file.write(text.encode()))
         yield record
 
 
-def _describe(job: Job, result: Restoration, i: int) -> dict[str, Any]:
-    facts = {k: v for k, v in vars(result).items() if isinstance(v, str | int | float)}
+def _facts(
+    job: Job, place: Place, prior: _Prior, name: str, solver: Solver
+) -> dict[str, Any]:
+    """What was asked, in full: enough to do it again."""
     return {
-        "genprior": __version__,
         "task": job.task,
-        "operator": job.settings,
-        **facts,
-        "misfit": result.misfit[i].item(),
-        "samples": job.solve.get("samples", 1),
+        "input": str(place.source),
+        "output": str(place.output),
+        "operator": {k: str(v) if isinstance(v, Path) else v for k, v in job.settings.items()},
+        "noise": job.noise,
         "degrade": job.degrade,
-        "dtype": job.solve.get("dtype", "float32"),
-        "device": job.solve.get("device", "auto"),
-        "warnings": [w for w in result.warnings if w.startswith(f"image {i}:")],
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "prior": job.prior,
+        "prior_sha256": prior.sha256,
+        "solver": name,
+        "solver_settings": asdict(solver),
+        "samples": job.samples,
+        "seed": job.seed,
+        "device": str(prior.device),
+        "dtype": job.dtype,
     }
-
-
-def _quality(image: Tensor, truth: Tensor, y: Tensor) -> dict[str, Any]:
-    image = image.clamp(0, 1)
-    record: dict[str, Any] = {"psnr": psnr(image, truth).item(), "metrics": METRICS}
-    if min(truth.shape[-2:]) >= 7:
-        record["ssim"] = ssim(image, truth).item()
-    if y.shape == truth.shape:
-        record["psnr_measurement"] = psnr(y.clamp(0, 1), truth).item()
-    return record
 
 
 def _save(
     job: Job,
+    place: Place,
     result: Restoration,
-    one: slice,
+    i: int,
     y: Tensor,
     truth: Tensor | None,
     picture: Picture,
-    output: Path,
 ) -> dict[str, Any]:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    image = result.image[one]
-    write_image(output, image, replace(picture, alpha=None) if job.opaque else picture)
-    extra: dict[str, Any] = {}
-
-    def side(name: str, pixels: Tensor) -> None:
-        path = output.with_name(f"{output.stem}.{name}.png")
-        write_image(path, pixels)
-        extra.setdefault("saved", []).append(str(path))
-
-    shown = [y, image]
+    """Writes the pictures; returns where the extra ones are, and the scale of the std map."""
+    place.output.parent.mkdir(parents=True, exist_ok=True)
+    one = slice(i, i + 1)
+    opaque = replace(picture, alpha=None)
+    shown = [y[one], result.image[one]]
+    extras = {}
+    about: dict[str, Any] = {}
     if result.std is not None:
-        std, scale = std_map(result.std[one])
-        shown.append(std)
-        extra["std_white"] = scale
-        if "std" in job.save:
-            side("std", std)
-        if "mean" in job.save:
-            side("mean", result.mean[one])
-        if "samples" in job.save:
-            for k in range(result.samples.shape[1]):
-                side(f"sample-{k:02d}", result.samples[one, k])
-    if "panel" in job.save:
-        side("panel", panel(shown if truth is None else [*shown, truth]))
-    return extra
+        extras["std"], about["std_white"] = std_map(result.std[one])
+        shown.append(extras["std"])
+        extras["mean"] = result.mean[one]
+        extras |= {f"sample-{k:02d}": x[None] for k, x in enumerate(result.samples[i])}
+    extras["panel"] = panel(shown if truth is None else [*shown, truth])
+    for extra in place.extras:
+        like = None if extra in ("std", "panel") else opaque
+        write_image(place.side(extra), extras[extra], like)
+    write_image(place.output, result.image[one], opaque if job.opaque else picture)
+    if place.extras:
+        about["saved"] = [str(place.side(extra)) for extra in place.extras]
+    return about
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Says which file an error is about."""
+    try:
+        yield
+    except (CheckpointError, SettingError):
+        raise
+    except ValueError as error:
+        raise ImageError(f"{path}: {error}") from error

@@ -48,7 +48,7 @@ class Mask(click.ParamType):
 class Size(click.ParamType):
     """HEIGHTxWIDTH in pixels."""
 
-    name = "HxW"
+    name = "size"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
         if isinstance(value, tuple):
@@ -62,7 +62,7 @@ class Size(click.ParamType):
 class Motion(click.ParamType):
     """LENGTH,ANGLE of a motion blur, in pixels and degrees."""
 
-    name = "LENGTH,ANGLE"
+    name = "length,angle"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
         if isinstance(value, tuple):
@@ -77,7 +77,7 @@ class Motion(click.ParamType):
 class Saves(click.ParamType):
     """Comma-separated list of what to save besides the picture."""
 
-    name = ",".join(SAVES)
+    name = "list"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
         if isinstance(value, tuple):
@@ -89,73 +89,106 @@ class Saves(click.ParamType):
         return wanted
 
 
-def _all(*options: Decorator) -> Decorator:
+class Device(click.ParamType):
+    """auto, cpu, cuda, cuda:1 ... or mps."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+            self.fail(f"{value!r} is no device: choose auto, cpu, cuda, cuda:1 or mps", param, ctx)
+        return value
+
+
+def mask_text(mask: tuple[str, Any]) -> str:
+    """A mask as it is typed."""
+    kind, value = mask
+    if kind == "box":
+        return f"box={value[0]}x{value[1]}"
+    return f"random={value}" if kind == "random" else str(value or kind)
+
+
+def check_blur(gaussian: object, motion: object, kernel: object) -> None:
+    """Asks for one of the three."""
+    if sum(part is not None for part in (gaussian, motion, kernel)) != 1:
+        raise click.UsageError("say which blur: give one of --gaussian, --motion and --kernel")
+
+
+def check_filter(kernel: str, std: float | None) -> None:
+    """--std goes with one filter only."""
+    if std is not None and kernel != "gaussian":
+        raise click.UsageError("--std is the width of --filter gaussian: add that, or leave it")
+
+
+def together(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in the order of the help."""
     return lambda command: reduce(lambda f, option: option(f), reversed(options), command)
 
 
-seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-steps = click.option("--steps", type=click.IntRange(1), help="Network evaluations.")
+seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+                    help="Seed of all that is random.")
+steps = click.option("--steps", type=click.IntRange(1),
+                     help="Network evaluations.  [default: the solver's]")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress bar and no messages.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-device = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."
-)
-prior = click.option(
-    "--prior",
-    default="ddpm",
-    show_default=True,
-    help="Name of a prior (see: genprior priors list) or a checkpoint folder.",
-)
-noise = click.option(
-    "--noise",
-    type=click.FloatRange(0),
-    default=None,
-    help="Noise level in the measurement, in units of [0, 1] (25/255 is 0.098).",
-)
-output = click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="File to write, or a folder for several. Default: STEM.genprior.EXT beside the input.",
-)
-files = click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+device = click.option("--device", type=Device(), default="auto", show_default=True,
+                      help="auto, cpu, cuda, cuda:1 or mps.")
+prior = click.option("--prior", default="ddpm", show_default=True,
+                     help="Name of a prior (see: genprior priors list) or a checkpoint folder.")
+output_file = click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
+                           help="File to write.")
+NOISE = "Noise level in the measurement, in units of [0, 1] (25/255 is 0.098)."
 
-restoring = _all(
-    files,
-    output,
-    prior,
-    noise,
-    click.option(
-        "--solver",
-        default="auto",
-        show_default=True,
-        help=f"auto, {', '.join(SOLVERS)}.",
-    ),
-    steps,
-    click.option("--samples", type=click.IntRange(1), default=1, show_default=True,
-                 help="Posterior samples per image."),
-    click.option("--save", type=Saves(), default="", help="Also save: mean,std,samples,panel."),
+
+def restoring(noise: float | None) -> Decorator:
+    """Options of a restoring command, with its default noise level; None asks for one."""
+    return together(
+        click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path)),
+        click.option("-o", "--output", type=click.Path(path_type=Path),
+                     help="File to write, or a folder.  [default: STEM.genprior.EXT beside the "
+                          "input]"),
+        prior,
+        click.option("--noise", type=click.FloatRange(0), help=NOISE,
+                     **({"required": True} if noise is None else
+                        {"default": noise, "show_default": True})),
+        click.option("--solver", type=click.Choice(("auto", *SOLVERS)), default="auto",
+                     show_default=True, help="How to restore; auto is the best one measured."),
+        steps,
+        click.option("--samples", type=click.IntRange(1), default=1, show_default=True,
+                     help="Posterior samples per image; their mean is the picture."),
+        click.option("--save", type=Saves(), default="", help=f"Also save: {','.join(SAVES)}."),
+        seed,
+        device,
+        click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
+                     default="float32", show_default=True, help="Precision of the network."),
+        click.option("--degrade", is_flag=True,
+                     help="The input is clean: apply the operator and --noise first, then print "
+                          "PSNR and SSIM against it."),
+        as_json,
+        quiet,
+        overwrite,
+    )
+
+
+measuring = together(
+    click.argument("file", type=click.Path(path_type=Path)),
+    output_file,
+    click.option("--noise", type=click.FloatRange(0), default=0.0, show_default=True,
+                 help="Noise to add, in units of [0, 1]."),
     seed,
-    device,
-    click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
-                 default="float32", show_default=True, help="Precision of the network."),
-    click.option("--degrade", is_flag=True,
-                 help="The input is clean: apply the operator and --noise first, then print "
-                      "PSNR and SSIM against it."),
-    as_json,
     quiet,
     overwrite,
 )
 
-mask = _all(
+mask = together(
     click.option("--mask", type=Mask(), default="alpha", show_default=True,
                  help="What to fill in: a mask file (white = fill in), alpha (transparent "
                       "pixels), random=SHARE or box=HEIGHTxWIDTH."),
     click.option("--invert-mask", is_flag=True, help="Black = fill in."),
 )
 
-blur = _all(
+blur = together(
     click.option("--gaussian", type=click.FloatRange(0, min_open=True),
                  help="Standard deviation of a Gaussian blur, pixels."),
     click.option("--motion", type=Motion(), help="Motion blur: length (pixels), angle (degrees)."),
@@ -165,7 +198,7 @@ blur = _all(
                  help="What is beyond the border; valid assumes nothing."),
 )
 
-superres = _all(
+superres = together(
     click.option("--factor", type=click.IntRange(2), default=2, show_default=True),
     click.option("--filter", "kernel", type=click.Choice(["bicubic", "box", "gaussian"]),
                  default="bicubic", show_default=True, help="Filter before decimation."),

@@ -40,8 +40,8 @@ def inpainting(mask: tuple[str, Any], invert: bool = False, seed: int = 0) -> Bu
             hole = read_mask(value)
             if hole.shape[-2:] != pixels.shape[-2:]:
                 raise ImageError(
-                    f"{value}: the mask is {_size(hole)} and the image {_size(pixels)}: "
-                    f"make them equal"
+                    f"the mask {value} is {_size(hole)} and the image {_size(pixels)} "
+                    f"(width x height): make them equal"
                 )
             known = ~hole
         elif kind == "alpha":
@@ -55,7 +55,14 @@ def inpainting(mask: tuple[str, Any], invert: bool = False, seed: int = 0) -> Bu
             known = random_keep((1, 1, *pixels.shape[-2:]), value, seed)
         else:
             known = ~box_hole((1, 1, *pixels.shape[-2:]), *value)
-        return ~known.bool() if invert else known.bool()
+        known = ~known.bool() if invert else known.bool()
+        for empty, what in ((known.all(), "nothing is missing"), (~known.any(), "all is missing")):
+            if empty:
+                raise ImageError(
+                    f"{what} by the mask {value or kind}: white (or transparent) is filled in, "
+                    f"the rest is kept; --invert-mask swaps the two"
+                )
+        return known
 
     def build(pictures: list[Picture], clean: bool) -> Operator:
         return Inpainting(torch.cat([keep(picture) for picture in pictures]))
@@ -72,21 +79,19 @@ def blurring(
     """A known blur: exactly one of `gaussian` (std), `motion` (length, angle), `kernel` (file).
 
     Raises:
-        ValueError: None or several of them are given.
+        ValueError: The blur is none: an image that cannot be read or is black, for one.
     """
-    if sum(part is not None for part in (gaussian, motion, kernel)) != 1:
-        raise ValueError("say which blur: one of --gaussian, --motion and --kernel")
-
-    def build(pictures: list[Picture], clean: bool) -> Operator:
-        if gaussian is not None:
-            weights = gaussian_kernel(gaussian)
-        elif motion is not None:
-            weights = motion_kernel(*motion)
-        else:
-            weights = read_image(kernel).pixels.mean(dim=1)[0]
-        return Blur(weights, boundary)
-
-    return build
+    if gaussian is not None:
+        weights = gaussian_kernel(gaussian)
+    elif motion is not None:
+        weights = motion_kernel(*motion)
+    else:
+        weights = read_image(kernel).pixels.mean(dim=1)[0]
+    try:
+        operator = Blur(weights, boundary)
+    except ValueError as error:
+        raise ImageError(f"{kernel}: {error}") from error
+    return lambda pictures, clean: operator
 
 
 def enlarging(

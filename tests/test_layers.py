@@ -12,7 +12,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 SHARED = {
     f"genprior.{name}" for name in ("diffusion", "errors", "linalg", "noise", "separable")
 }
+COMMANDS = [f"commands/{path.stem}" for path in sorted(PACKAGE.glob("commands/*.py"))]
 LIGHT = ["__init__", "__main__", "cli", "options", "registry", "errors", "weights/__init__"]
+LIGHT += COMMANDS
 
 
 def imports(path: Path, top_only: bool = False) -> set[str]:
@@ -70,6 +72,16 @@ def test_the_command_line_imports_nothing_heavy_at_the_top(name):
     heavy = {"torch", "torchvision", "deepinv", "numpy", "skimage", "PIL", "tifffile", "tqdm"}
     found = imports(PACKAGE / f"{name}.py", top_only=True)
     assert not {module.split(".")[0] for module in found} & heavy
+    light = ("commands", *(file.split("/")[0] for file in LIGHT))
+    assert all(m.split(".")[1] in light for m in found if m.startswith("genprior.")), found
+
+
+def test_only_the_command_line_prints_or_parses():
+    for path in FILES:
+        if path.stem not in ("cli", "options") and path.parent.name != "commands":
+            called = {n.func.id for n in ast.walk(ast.parse(path.read_text()))
+                      if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+            assert "print" not in called and "click" not in imports(path), path
 
 
 def test_help_needs_no_torch():

@@ -1,0 +1,70 @@
+"""degrade: make a measurement from a clean image, to try things."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from genprior import options
+
+
+@click.group()
+def degrade() -> None:
+    """Make a measurement from a clean image, to try things."""
+
+
+@degrade.command()
+@options.mask
+@options.measuring
+def inpaint(mask: tuple[str, Any], invert_mask: bool, seed: int, **common: Any) -> None:
+    """Knock out pixels; they become transparent."""
+    from genprior.tasks import inpainting
+
+    _degrade(inpainting(mask, invert_mask, seed), seed=seed, **common)
+
+
+@degrade.command()
+@options.blur
+@options.measuring
+def deblur(
+    gaussian: float, motion: tuple, kernel: Path, boundary: str, **common: Any
+) -> None:
+    """Blur."""
+    options.check_blur(gaussian, motion, kernel)
+    from genprior.tasks import blurring
+
+    _degrade(blurring(gaussian, motion, kernel, boundary), **common)
+
+
+@degrade.command()
+@options.superres
+@options.measuring
+def superres(factor: int, kernel: str, std: float, boundary: str, **common: Any) -> None:
+    """Make smaller."""
+    options.check_filter(kernel, std)
+    from genprior.tasks import enlarging
+
+    _degrade(enlarging(factor, kernel, std, boundary), **common)
+
+
+@degrade.command()
+@options.measuring
+def denoise(**common: Any) -> None:
+    """Add noise only."""
+    from genprior.tasks import denoising
+
+    _degrade(denoising(), **common)
+
+
+def _degrade(
+    operator: Callable, file: Path, output: Path, noise: float, seed: int, quiet: bool,
+    overwrite: bool,
+) -> None:
+    from genprior.jobs import measure
+    from genprior.places import check_free
+
+    check_free([output], overwrite)
+    measure(operator, file, output, noise, seed)
+    if not quiet:
+        click.echo(f"{file} -> {output}")

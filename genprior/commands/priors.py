@@ -1,0 +1,58 @@
+"""priors: what ships, what can be trained, and whether weights are sound."""
+
+import json
+from pathlib import Path
+
+import click
+
+from genprior.registry import PRIORS
+from genprior.weights import embedded_priors, find_prior
+
+
+@click.group()
+def priors() -> None:
+    """The priors that ship, and checkpoints of yours."""
+
+
+@priors.command("list")
+def list_() -> None:
+    """Names of the priors whose weights ship, and of those that can be trained."""
+    for name, folder in embedded_priors().items():
+        manifest = json.loads((folder / "manifest.json").read_text())
+        click.echo(f"{name:16} {manifest.get('summary', '')}")
+    click.echo(f"trainable: {', '.join(sorted(PRIORS))}")
+
+
+@priors.command()
+@click.argument("name")
+def info(name: str) -> None:
+    """The manifest of a prior."""
+    from genprior.checkpoint import newest, read_manifest
+
+    click.echo(json.dumps(read_manifest(newest(find_prior(name))), indent=1))
+
+
+@priors.command()
+@click.argument("names", nargs=-1)
+def verify(names: tuple[str, ...]) -> None:
+    """Check the weights against their manifests (all that ship, if none is named)."""
+    from genprior.checkpoint import load_checkpoint
+
+    for name in names or tuple(embedded_priors()):
+        load_checkpoint(find_prior(name))
+        click.echo(f"{name}: ok")
+
+
+@priors.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
+              help="Folder of the new checkpoint.")
+@click.option("--summary", default="", help="What it is, for: genprior priors list.")
+def pack(source: Path, output: Path, summary: str) -> None:
+    """Copy a checkpoint in half precision, without what only training needs."""
+    if output.exists():
+        raise click.UsageError(f"{output} exists: choose another -o")
+    from genprior.checkpoint import pack as pack_checkpoint
+
+    pack_checkpoint(source, output, {"summary": summary} if summary else {})
+    click.echo(str(output))

@@ -1,0 +1,42 @@
+"""sample: draw images from a prior."""
+
+from pathlib import Path
+
+import click
+
+from genprior import options
+from genprior.commands.progress import Progress
+
+
+@click.command()
+@options.prior
+@options.output_file
+@click.option("--count", type=click.IntRange(1), default=1, show_default=True,
+              help="Number of images.")
+@click.option("--size", type=options.Size(), default="256x256", show_default=True,
+              help="Their height and width in pixels.")
+@click.option("--eta", type=click.FloatRange(0, 1), default=1.0, show_default=True,
+              help="1 is ancestral sampling, 0 is DDIM.")
+@click.option("--steps", type=click.IntRange(1), default=100, show_default=True,
+              help="Network evaluations.")
+@options.seed
+@options.device
+@options.quiet
+@options.overwrite
+def sample(
+    prior: str, output: Path, count: int, size: tuple[int, int], eta: float, steps: int,
+    seed: int, device: str, quiet: bool, overwrite: bool,
+) -> None:
+    """Draw images from a prior, side by side in one file."""
+    from genprior import api
+    from genprior.images import write_image
+    from genprior.panel import panel
+    from genprior.places import check_free
+
+    check_free([output], overwrite)
+    with Progress(quiet) as progress:
+        x = api.sample(prior, count, size, steps=steps, eta=eta, seed=seed, device=device,
+                       progress=progress.update)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_image(output, panel(list(x.cpu().split(1))))
+        progress.write(str(output))

@@ -1,0 +1,71 @@
+"""What a sidecar says of one restored file: facts, doubts and quality."""
+
+import math
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genprior import __version__
+from genprior.encode import BITS
+from genprior.images import FORMAT_OF, Picture, read_image
+from genprior.inverse.base import Restoration
+from genprior.metrics import WINDOW, psnr, ssim
+
+METRICS = (
+    f"of the picture as written, data range 1, all channels; "
+    f"SSIM of {WINDOW}x{WINDOW} uniform windows"
+)
+
+
+def describe(result: Restoration, i: int, count: int) -> dict[str, Any]:
+    """How image i of a batch of `count` was restored, JSON types."""
+    about_i = f"image {i}: "
+    return {
+        "nfe": result.nfe,
+        "seconds": round(result.seconds / count, 3),
+        "misfit": result.misfit[i].item(),
+        "warnings": [w.removeprefix(about_i) for w in result.warnings if w.startswith(about_i)],
+        "versions": {
+            "genprior": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "threads": torch.get_num_threads(),
+    }
+
+
+def doubts(task: str, noise: float, output: Path, picture: Picture) -> list[str]:
+    """What the format of the output takes away from a restoration."""
+    format = FORMAT_OF[output.suffix.lower()]
+    exact = format != "JPEG" and BITS[format] >= picture.bits
+    if task != "inpaint" or noise > 0 or exact:
+        return []
+    return [f"known pixels change in a {format} file of {BITS[format]} bits: write .png or .tif"]
+
+
+def quality(output: Path, truth: Tensor, y: Tensor) -> dict[str, Any]:
+    """PSNR and SSIM of a written picture, and the PSNR of its measurement.
+
+    Arguments:
+        output: The written picture.
+        truth: What it should be, (1, C, H, W).
+        y: The measurement it was made from.
+
+    Returns:
+        Decibels; None where they are infinite, which JSON has no number for.
+    """
+    written = read_image(output).pixels  # not what was computed: what a user can check
+    truth = truth.expand_as(written)
+    record: dict[str, Any] = {"psnr": _finite(psnr(written, truth)), "metrics": METRICS}
+    if min(truth.shape[-2:]) >= WINDOW:
+        record["ssim"] = ssim(written, truth).item()
+    if y.shape == truth.shape:
+        record["psnr_measurement"] = _finite(psnr(y.clamp(0, 1), truth))
+    return record
+
+
+def _finite(value: Tensor) -> float | None:
+    return value.item() if math.isfinite(value.item()) else None
