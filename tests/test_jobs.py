@@ -1,0 +1,86 @@
+"""Batches of files, and where their results go."""
+
+import os
+from pathlib import Path
+
+import pytest
+from shell import save_photo
+
+from genprior import jobs, places
+from genprior.errors import ImageError
+from genprior.jobs import Job, run
+from genprior.places import Place, check_free, list_files, plan
+from genprior.tasks import denoising
+
+
+def test_pictures_of_one_size_are_solved_together(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heights = (9, 9, 9, 8, 9)
+    files = [save_photo(tmp_path / f"{k}.png", size=(h, 8)) for k, h in enumerate(heights)]
+    sizes, restore = [], jobs.restore
+    monkeypatch.setattr(jobs, "restore", lambda y, *a, **k: sizes.append(len(y)) or restore(
+        y, *a, **k))
+    monkeypatch.setattr(jobs, "BATCH", 2)
+    job = Job("denoise", denoising(), {}, 0.1, prior=str(weights))
+    records = list(run(job, plan(files, tmp_path / "out")))
+    assert sizes == [2, 1, 1, 1]
+    assert [record["input"] for record in records] == list(map(str, files))
+    monkeypatch.setattr(jobs, "BATCH_PIXELS", 71)  # less than one picture
+    sizes.clear()
+    list(run(job, plan(files[:2], tmp_path / "small")))
+    assert sizes == [1, 1]
+
+
+def test_the_prior_is_loaded_once(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads, load = [], jobs.load_checkpoint
+    monkeypatch.setattr(jobs, "load_checkpoint", lambda f: loads.append(f) or load(f))
+    files = [save_photo(tmp_path / f"{k}.png", size=(8, 8 + k)) for k in range(3)]
+    list(run(Job("denoise", denoising(), {}, 0.1, prior=str(weights)), plan(files)))
+    assert loads == [weights]
+
+
+def test_names_of_results(tmp_path: Path) -> None:
+    file = tmp_path / "a.b.jpg"
+    (place,) = plan([file], save=("std", "samples"), samples=2)
+    names = ["a.b.genprior.jpg", "a.b.genprior.json", "a.b.genprior.std.png"]
+    names += [f"a.b.genprior.sample-0{k}.png" for k in (0, 1)]
+    assert place.written == [tmp_path / name for name in names]
+    (place,) = plan([file], tmp_path / "out")
+    assert place.output == tmp_path / "out" / "a.b.genprior.jpg"
+    (place,) = plan([file], tmp_path / "x.tiff")
+    assert place == Place(file, tmp_path / "x.tiff")
+    folder = tmp_path / "v1.2"
+    folder.mkdir()
+    assert plan([file], folder)[0].output == folder / "a.b.genprior.jpg"
+
+
+def test_files_come_from_folders_without_the_results_of_other_runs(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "a.genprior.png", "a.genprior.std.png", ".hidden.png", "x.txt"):
+        (tmp_path / name).write_bytes(b"")
+    made = tmp_path / "a.genprior.png"
+    assert list_files([tmp_path]) == [tmp_path / "a.JPG", tmp_path / "b.png"]
+    assert list_files([made, tmp_path / "b.png"]) == [made, tmp_path / "b.png"]
+
+
+def test_a_file_without_suffix_needs_a_name(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="cannot write .genprior: give to -o a file that ends"):
+        plan([tmp_path / "photo"])
+    with pytest.raises(ImageError, match="cannot write files without suffix"):
+        check_free([tmp_path / "photo"], overwrite=True)
+
+
+def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(ImageError, match="a.png exists"):
+        check_free([tmp_path / "a.png"], overwrite=True)
+
+
+def test_a_folder_that_cannot_be_written_is_found_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places.os, "access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(ImageError, match="is no folder that can be written: change -o"):
+        plan([tmp_path / "a.png"], tmp_path / "new" / "out")
