@@ -56,7 +56,9 @@ def smooth_start(y: Tensor, operator: Operator, iterations: int = 20) -> Tensor:
         if c is None:
             c = data.new_full((*shape[:2], rows, columns), 0.5)
         else:
-            c = functional.interpolate(c, (rows, columns), mode="bilinear")
+            # by exactly 2, then cropped: the blocks of a coarse scale may stick out of the image
+            finer = functional.interpolate(c, scale_factor=2, mode="bilinear")
+            c = finer[..., :rows, :columns]
 
         def normal(c: Tensor, factor: int = factor) -> Tensor:
             fit = gather(operator.A_adjoint(operator.A(enlarge(c, factor))), factor)
