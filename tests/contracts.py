@@ -1,9 +1,22 @@
-"""The laws that every operator must pass."""
+"""The laws that every operator and every solver must pass."""
+
+from collections.abc import Iterator
 
 import torch
+from oracles import Dense, normals
 from torch import Tensor
 
+from genprior.inverse.base import Solver
+from genprior.noise import Noise
 from genprior.operators.base import Operator
+from genprior.operators.blur import Blur
+from genprior.operators.denoising import Denoising
+from genprior.operators.inpainting import Inpainting
+from genprior.operators.masks import random_keep
+from genprior.operators.superres import SuperResolution
+
+KEYS = [(4, 0), (4, 1), (9, 0)]
+NOISE_STD = (0.0, 0.05, 0.2)
 
 
 def dense(op: Operator, image: Tensor) -> Tensor:
@@ -108,3 +121,65 @@ def _close(a: Tensor, b: Tensor, rtol: float, law: str) -> None:
     assert a.shape == b.shape, f"{law}: shapes {tuple(a.shape)} and {tuple(b.shape)}"
     error = (a - b).norm() / b.norm().clamp(min=1e-30)
     assert error <= rtol, f"{law}: relative error {error:.2e}"
+
+
+def check_solver(solver: Solver, operators: tuple[str, ...] = ()) -> None:
+    """Checks a solver that needs a denoiser on batches of three small images.
+
+    Arguments:
+        solver: The solver, with few steps.
+        operators: Names out of `measurements` that it is for; () means all.
+    """
+    for dtype, channels, tolerance in ((torch.float64, 3, 1e-10), (torch.float32, 1, 1e-5)):
+        for name, op, shape in measurements(channels):
+            if name in operators or not operators:
+                prior = Dense(dtype=dtype)
+                y = measure(op, prior.draw(3, shape), torch.tensor(NOISE_STD))
+                law = f"{type(solver).__name__}, {name}, {channels} channels, {dtype}"
+                _check_solver(solver, op, prior, y, tolerance, law)
+
+
+def measurements(channels: int) -> Iterator[tuple[str, Operator, tuple[int, int, int]]]:
+    """Name, operator of three images, and shape of an image: odd sizes, none of them square."""
+    kernels = torch.rand(3, 1, 3, 2, generator=torch.Generator().manual_seed(2))
+    kernels[..., 1, 1] += 4  # so that rounding is not amplified by inverting the blur
+    valid = Blur(kernels, "valid", iterations=400, tolerance=1e-13)
+    yield "inpainting", Inpainting(random_keep((3, 1, 7, 10), 0.5)), (channels, 7, 10)
+    yield "valid blur", valid, (channels, 7, 8)
+    yield "circular blur", Blur(kernels, "circular"), (channels, 7, 9)
+    yield "superres", SuperResolution(2, image_size=(7, 10)), (channels, 7, 10)
+    yield "denoising", Denoising(), (channels, 9, 5)
+
+
+def measure(op: Operator, x: Tensor, noise_std: Tensor) -> Tensor:
+    """y = A x + sigma n."""
+    y = op.A(x)
+    noise = normals(1, *y.shape, seed=7)[0].to(y)
+    return y + noise_std.to(y).reshape(-1, 1, 1, 1) * op.observed(noise)
+
+
+def _check_solver(
+    solver: Solver, op: Operator, prior: Dense, y: Tensor, tolerance: float, law: str
+) -> None:
+    sigma = torch.tensor(NOISE_STD, dtype=y.dtype)
+    prior.calls.clear()
+    tensors = [y, sigma, *prior.parameters(), *op.buffers()]
+    before = [(t.clone(), t.requires_grad) for t in tensors]
+    state = torch.get_rng_state()
+    together = solver(y, op, prior, sigma, Noise(0, KEYS))
+
+    assert together.isfinite().all(), f"{law}: not finite"
+    assert together.dtype == y.dtype
+    assert not together.requires_grad
+    assert together.shape == op.image_shape(y.shape)
+    assert torch.equal(state, torch.get_rng_state()), f"{law}: the global RNG was used"
+    for tensor, (value, grad) in zip(tensors, before, strict=True):
+        assert torch.equal(tensor, value), f"{law}: a tensor of the caller was changed"
+        assert tensor.requires_grad == grad and tensor.grad is None, f"{law}: autograd was left on"
+    assert [shape[:2] for shape in prior.calls] == [together.shape[:2]] * solver.nfe, f"{law}: nfe"
+
+    other = solver(y, op, prior, sigma, Noise(1, KEYS))
+    assert torch.equal(together, other) != solver.stochastic, f"{law}: the seed"
+    for i, key in enumerate(KEYS):
+        alone = solver(y[i : i + 1], op.select([i]), prior, sigma[i : i + 1], Noise(0, [key]))
+        _close(alone[0], together[i], tolerance, f"{law}: image {i} depends on its batch")
