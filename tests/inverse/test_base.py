@@ -1,0 +1,100 @@
+import dataclasses
+
+import pytest
+import torch
+from oracles import Crooked, normals
+
+from genprior.inverse.base import Restoration, misfit
+from genprior.inverse.diffpir import DiffPIR
+from genprior.inverse.dps import DPS
+from genprior.inverse.hqs import HQS
+from genprior.inverse.pigdm import PiGDM
+from genprior.inverse.posterior_mean import PosteriorMean
+from genprior.noise import Noise
+from genprior.operators.denoising import Denoising
+from genprior.operators.inpainting import Inpainting
+from genprior.priors.base import Decoder
+
+SOLVERS = [HQS(2), DPS(2), PiGDM(2), DiffPIR(2), PosteriorMean()]
+NOISE = Noise(0, [0, 1])
+
+
+def image() -> torch.Tensor:
+    return 0.5 + 0.2 * normals(1, 2, 1, 4, 5)[0]
+
+
+class OnlyDecodes(Decoder):
+    def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
+        return tuple(image_shape)
+
+    def decode(self, z: torch.Tensor, image_shape: torch.Size) -> torch.Tensor:
+        return z
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+def test_errors(solver: object) -> None:
+    y, name = image(), type(solver).__name__
+    with pytest.raises(TypeError, match=f"{name} needs a prior that is a denoiser, and OnlyDec"):
+        solver(y, Denoising(), OnlyDecodes(), 0.1, NOISE)
+    with pytest.raises(TypeError, match="and NoneType is not: choose another solver or prior"):
+        solver(y, Denoising(), None, 0.1, NOISE)
+    for bad in (float("nan"), float("inf")):
+        broken = y.clone()
+        broken[1, 0, 2, 2] = bad
+        with pytest.raises(ValueError, match="measurement holds NaN or infinite numbers: repair"):
+            solver(broken, Denoising(), Crooked(), 0.1, NOISE)
+    for noise_std in (-0.1, float("nan"), float("inf"), torch.tensor([0.1, -1e-9])):
+        with pytest.raises(ValueError, match=r"noise_std must be >= 0 and finite.*\[0, 1\]; got"):
+            solver(y, Denoising(), Crooked(), noise_std, NOISE)
+    with pytest.raises(ValueError, match="each of the 2 images, got 3 numbers"):
+        solver(y, Denoising(), Crooked(), torch.full((3,), 0.1), NOISE)
+
+
+@pytest.mark.parametrize("solver", [DPS(2), PiGDM(2), DiffPIR(2)], ids=lambda s: type(s).__name__)
+def test_there_must_be_a_random_stream_for_every_image(solver: object) -> None:
+    with pytest.raises(ValueError, match="noise for 3 images, asked for 2"):
+        solver(image(), Denoising(), Crooked(), 0.1, Noise(0, [0, 1, 2]))
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+def test_a_noise_level_is_a_number_or_one_per_image(solver: object) -> None:
+    def run(noise_std: object) -> torch.Tensor:
+        return solver(image(), Denoising(), Crooked(), noise_std, Noise(0, [0, 1]))
+
+    expected = run(0.1)
+    for shape in ((), (1,), (2,)):
+        found = run(torch.full(shape, 0.1, dtype=torch.float64))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+def test_settings_cannot_be_changed(solver: object) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign"):
+        solver.steps = 3
+
+
+def test_misfit_is_the_residual_in_noise_levels_over_what_was_measured() -> None:
+    keep = torch.ones(2, 1, 2, 3)
+    keep[0, 0, 0] = 0
+    keep[1, 0, 1, 2] = 0
+    op, x = Inpainting(keep), torch.zeros(2, 3, 2, 3, dtype=torch.float64)
+    y = op.A(torch.full_like(x, 0.3))
+    noise_std = torch.tensor([0.1, 0.0]).double()
+    # the holes do not count; without noise it is the RMS itself
+    torch.testing.assert_close(misfit(x, y, op, noise_std), torch.tensor([3.0, 0.3]).double())
+
+
+def test_misfit_of_the_truth_is_1_within_the_error_of_its_estimate() -> None:
+    x, noise = normals(2, 3, 3, 40, 50)
+    noise_std = torch.tensor([0.01, 0.1, 1.0]).double()
+    y = x + noise_std.reshape(-1, 1, 1, 1) * noise
+    found = misfit(x, y, Denoising(), noise_std)
+    assert (found - 1).abs().max() < 5 / (2 * 6000) ** 0.5
+
+
+def test_a_restoration_is_frozen() -> None:
+    x = torch.zeros(1)
+    result = Restoration(x, None, None, None, x, "hqs", "ddpm", 24, 0.1, 0.05, 0)
+    assert result.warnings == ()
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'image'"):
+        result.image = x
