@@ -22,7 +22,6 @@ from genprior.diffusion import step_coefficients
 from genprior.inverse.laws import Law, Problem, Step, eye, right_solve, symmetric
 
 Rule = Callable[[Problem, float, float], Step]
-RANK = 1e-10
 
 
 def steps(rule: Rule, problem: Problem, sigmas: Sequence[float]) -> Iterator[Step]:
@@ -137,7 +136,7 @@ def singular_coordinates(problem: Problem) -> Problem:
 def _data_levels(problem: Problem) -> tuple[Tensor, Tensor]:
     """A^+ of a diagonal A, (..., n, m), and the noise of A^+ y in each coordinate, (..., n)."""
     s = problem.A.diagonal(dim1=-2, dim2=-1).real
-    seen = s > RANK * s.max()
+    seen = s > 0
     inverse = torch.where(seen, 1 / torch.where(seen, s, 1), 0)
     pinv = torch.zeros_like(problem.gain)
     pinv.diagonal(dim1=-2, dim2=-1).copy_(inverse)

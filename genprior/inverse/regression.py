@@ -10,8 +10,8 @@ Three ways, the same result:
                  F w + floor^2 A^T (r - A F w) / delta
     measurement  (A S A^T + sigma^2 I) psi = r,    S A^T psi
 
-The last two are conjugate gradients. Where A A^T = c I, a mask for one, they are
-preconditioned by the same law without the mask.
+The last two are conjugate gradients, preconditioned where A A^T = c I, as for a mask, by the
+same law with nothing masked, and for a blur by the circular one on a larger torus.
 
 References:
     Texture Inpainting Using Efficient Gaussian Conditional Simulation, Galerne and
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genprior.inverse.spectral import convolution, gram_inverse
+from genprior.inverse.spectral import convolution, gram_inverse, stationary_preconditioner
 from genprior.linalg import cg, inner, per_image
 from genprior.operators.base import Operator
 from genprior.priors.base import Factor, Gaussian
@@ -62,14 +62,21 @@ class Regression:
     def __call__(self, r: Tensor) -> Tensor:
         """Regression of images, shape (B, C, H, W), on residuals r, shape (B, ...)."""
         r, factor = self.known * r, self.prior.factor(self.image_shape, r)
-        if factor.transfer is not None and self.known.all():
+        torus = None if factor.transfer is None else factor.transfer.shape[-2:]
+        if torus == self.image_shape[-2:] and self.known.all():
             circular = convolution(self.operator, self._probe(self.image_shape), r)
             if circular is not None:
                 psi = gram_inverse(*circular, factor, self.sigma2)(r)
                 return self.prior.cov(self._adjoint(psi))
-        scale = self._row_scale()
-        if scale is None or not (self.sigma2 + factor.floor**2 > 0).all():
+        if not (self.sigma2 + factor.floor**2 > 0).all():
+            # singular: without a preconditioner the iterates stay in the range
             return self.prior.cov(self._adjoint(self._solve(r, None)))
+        scale = self._row_scale()
+        if scale is None:
+            nearby = None
+            if torus is not None and r.ndim == 4 and 2 * r.shape[-1] > self.image_shape[-1]:
+                nearby = stationary_preconditioner(self._adjoint, r, factor, self.sigma2)
+            return self.prior.cov(self._adjoint(self._solve(r, nearby)))
         delta = self.sigma2 + scale * factor.floor**2
         known = self.known.expand_as(r).flatten(1).sum(dim=1).min()
         if torch.Size(factor.shape).numel() < known:

@@ -76,6 +76,39 @@ def gram_inverse(h: Tensor, stride: int, factor: Factor, sigma2: Tensor) -> Line
     return _apply((vectors * inverse[..., None, :]) @ vectors.mH)
 
 
+def stationary_preconditioner(
+    adjoint: Linear, y: Tensor, factor: Factor, sigma2: Tensor
+) -> Linear:
+    """An approximate inverse of A S A^T + sigma^2 I, for a convolution A up to its borders.
+
+    It is the inverse for the circular convolution on the torus of the factor, between
+    padding with zeros and cropping: positive definite, whatever A is.
+
+    Arguments:
+        adjoint: A^T.
+        y: A measurement, about the size of the image.
+        factor: The covariance S, with a `transfer`.
+        sigma2: Variance of the noise per image, shape (B,), >= 0.
+    """
+    height, width = y.shape[-2:]
+    size = factor.transfer.shape[-2:]
+    impulse = torch.zeros_like(y)
+    impulse[..., height // 2, width // 2] = 1
+    h = fft2(adjoint(impulse), s=size).abs()
+    g = h * factor.transfer
+    white = factor.floor**2 * h.square() + sigma2.reshape(-1, 1, 1, 1)
+    power = g.abs().square().amax(dim=(1, 2, 3), keepdim=True)
+    white = torch.maximum(white, torch.finfo(white.dtype).eps * power)
+    total = 1 + (g.abs().square() / white).sum(dim=1, keepdim=True)
+
+    def apply(r: Tensor) -> Tensor:
+        v = fft2(r, s=size) / white
+        along = (g.conj() * v).sum(dim=1, keepdim=True) / total
+        return ifft2(v - g / white * along).real[..., :height, :width]
+
+    return apply
+
+
 def _fold(h: Tensor, stride: int) -> Tensor:
     """The aliases of each coarse frequency: (B, C, H, W) -> (B, C, s^2, H / s, W / s)."""
     height, width = (n // stride for n in h.shape[-2:])

@@ -61,8 +61,9 @@ class Factor:
         gram_inverse: (w, delta) -> (F^T F + delta I)^{-1} w, exactly or near enough to
             precondition, for delta > 0 of shape (B,).
         floor: Standard deviation of the white part, in image units, >= 0.
-        transfer: t such that F F^T multiplies frequency k of the image by t(k) t(k)^*, across
-            channels; complex, shape (C, H, W), in the layout of `fft2`. None where none is.
+        transfer: Where F w is the circular convolution of w with images t, cropped to the
+            image: the Fourier transform of t, complex, (C, *torus), in the layout of `fft2`.
+            None where F is something else.
     """
 
     shape: tuple[int, ...]

@@ -74,7 +74,7 @@ class Texture(nn.Module, Gaussian):
         self.floor = float(floor)
         self.register_buffer("texton", texton.detach())
         self.register_buffer("mean_colour", mean.detach())
-        self._cached: tuple[object, Tensor] | None = None
+        self._cached: tuple[tuple, tuple[Tensor, Tensor, Tensor]] | None = None
 
     @classmethod
     def from_exemplar(
@@ -168,8 +168,7 @@ class Texture(nn.Module, Gaussian):
 
     def factor(self, image_shape: torch.Size, like: Tensor) -> Factor:
         (height, width), size = image_shape[-2:], self.torus(image_shape)
-        t = self._half_spectrum(like, size)
-        power = t.abs().square().sum(dim=0)
+        full, t, power = self._spectra(like, size)
 
         def adjoint(v: Tensor) -> Tensor:
             return irfft2((t.conj() * rfft2(v, s=size)).sum(dim=1, keepdim=True), s=size)
@@ -180,7 +179,7 @@ class Texture(nn.Module, Gaussian):
             adjoint=adjoint,
             gram_inverse=lambda w, delta: irfft2(rfft2(w) / (power + per_image(delta, w)), s=size),
             floor=self.floor,
-            transfer=None if self.margin != 0 else fft2(self.texton.to(like), s=size),
+            transfer=full,
         )
 
     def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
@@ -260,11 +259,16 @@ class Texture(nn.Module, Gaussian):
         log_unit = channels * pixels * math.log(2 * math.pi)
         return -0.5 * (distance.sum(dim=(1, 2)) + log_det + log_unit)
 
-    def _half_spectrum(self, like: Tensor, size: tuple[int, int]) -> Tensor:
-        """`rfft2` of the texton on a torus; the last one is kept, for iterative solvers."""
+    def _spectra(self, like: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """`fft2` and `rfft2` of the texton on a torus, and the power of the latter.
+
+        The last ones are kept: an iterative solver asks for them at every step.
+        """
         key = (size, like.dtype, like.device)
         if self._cached is None or self._cached[0] != key:
-            self._cached = key, rfft2(self.texton.to(like), s=size)
+            full = fft2(self.texton.to(like), s=size)
+            half = full[..., : size[1] // 2 + 1].contiguous()
+            self._cached = key, (full, half, half.abs().square().sum(dim=0))
         return self._cached[1]
 
 

@@ -90,8 +90,15 @@ def check_against_dense(prior, op, sigma, shape, rtol=1e-8):
 
 @pytest.mark.parametrize(
     ("prior", "channels"),
-    [("torus", 1), ("torus", 3), ("no floor", 1), ("no floor", 2), ("margin", 2), ("plane", 1)]
-    + [("pca", 2)],
+    [
+        ("torus", 1),
+        ("torus", 3),
+        ("no floor", 1),
+        pytest.param("no floor", 3, marks=pytest.mark.slow),
+        ("margin", 2),
+        ("plane", 1),
+        ("pca", 2),
+    ],
 )
 @pytest.mark.parametrize("sigma", [0.0, 0.05])
 @pytest.mark.parametrize("operator", list(operators(6)))
