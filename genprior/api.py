@@ -1,6 +1,5 @@
 """What a pipeline calls: restore, degrade, sample (and load_prior, make_operator of `parts`)."""
 
-import copy
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,16 +7,22 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genprior.arrays import to_tensor
 from genprior.inverse.base import Restoration, Solver, misfit
 from genprior.inverse.unconditional import sample_denoiser
 from genprior.noise import Noise
 from genprior.operators.base import Operator
-from genprior.parts import choose_solver, load_prior, make_operator, make_solver
+from genprior.parts import (
+    choose_solver,
+    load_prior,
+    make_operator,
+    make_solver,
+    place_operator,
+    place_prior,
+)
 from genprior.priors.base import Decoder, Denoiser
-from genprior.registry import OPERATORS, lookup
 from genprior.watch import Watched, pick_device
 
 __all__ = ["degrade", "load_prior", "make_operator", "make_solver", "restore", "sample"]
@@ -46,18 +51,20 @@ def degrade(
             (seed, i), which is not the noise that `restore` draws for it.
 
     Returns:
-        The measurement, of the type of `image`. As an 8-bit type it is rounded and clipped.
+        The measurement, of the type of `image`. As an 8-bit type it is rounded and clipped. A
+        tensor where a physics measures no image.
 
     Raises:
         ValueError: An argument is out of its range; the message says which and why.
     """
     x, back = to_tensor(image)
     sigma = _noise_levels(noise_std, x)
-    operator = _adapt(operator, x.device)
+    operator = place_operator(operator, x.device)
     y = operator.A(x)
     noise = Noise(seed, [(number, 0, MEASUREMENT) for number in _numbers(index, len(y))])
     sigma = sigma.reshape(-1, *[1] * (y.ndim - 1))
-    return back(y + sigma * operator.observed(noise.normal(y)))
+    y = y + sigma * operator.observed(noise.normal(y))
+    return back(y) if y.ndim == 4 else y
 
 
 def restore(
@@ -78,7 +85,8 @@ def restore(
 
     Arguments:
         y: Measurements: tensor (B, C, H, W) or (C, H, W) in [0, 1], numpy (H, W, C) or PIL
-            image; see `to_tensor`.
+            image; see `to_tensor`. Of a physics of deepinv also a float tensor (B, ...) of any
+            scale.
         operator: How they were made: one of ours, or a `deepinv.physics.LinearPhysics`.
         prior: Name, checkpoint folder or object; see `load_prior`.
         solver: Name, object, or None for the best one measured: a point estimate for one
@@ -110,12 +118,12 @@ def restore(
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
-    measurement, back = to_tensor(y)
+    ours = isinstance(operator, Operator)
+    measurement, back = to_tensor(y) if ours else _foreign(y)
     sigma = _noise_levels(noise_std, measurement)
     place = pick_device(device, measurement)
-    ours = isinstance(operator, Operator)
-    operator = _adapt(operator, place)
-    prior_name, prior = _resolve_prior(prior, place)
+    operator = place_operator(operator, place)
+    prior_name, prior = place_prior(prior, place)
     name, method = choose_solver(solver, steps, operator, prior, samples)
 
     work = measurement.to(place, torch.float32)
@@ -199,7 +207,7 @@ def sample(
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be between 0 (DDIM) and 1 (DDPM), got {eta}")
     place = pick_device(device, torch.empty(0))
-    _, prior = _resolve_prior(prior, place)
+    _, prior = place_prior(prior, place)
     if not isinstance(prior, Decoder | Denoiser):
         raise TypeError(f"{type(prior).__name__} can neither denoise nor decode, so not sample")
     channels = channels or getattr(prior, "channels", 3)
@@ -218,21 +226,13 @@ def sample(
     return torch.cat(draws).clamp(0, 1)
 
 
-def _resolve_prior(prior: str | Path | object, place: torch.device) -> tuple[str, object]:
-    name = str(prior) if isinstance(prior, str | Path) else type(prior).__name__
-    if isinstance(prior, str | Path):
-        return name, load_prior(prior).to(place)
-    if isinstance(prior, nn.Module) and any(p.device != place for p in prior.parameters()):
-        prior = copy.deepcopy(prior).to(place)
-    return name, prior
-
-
-def _adapt(operator: object, place: torch.device) -> Operator:
-    if not isinstance(operator, Operator):
-        operator = lookup(OPERATORS, "external", "operator")(operator)
-    if isinstance(operator, nn.Module) and any(b.device != place for b in operator.buffers()):
-        operator = copy.deepcopy(operator).to(place)
-    return operator
+def _foreign(y: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """As `to_tensor`, but a batch of floats may have any shape and scale."""
+    if not isinstance(y, Tensor) or y.ndim == 3 or not y.is_floating_point():
+        return to_tensor(y)
+    if not y.isfinite().all():
+        raise ValueError("the measurement holds NaN or infinite numbers: repair it first")
+    return y, lambda x: x.to(y.dtype)
 
 
 def _noise_levels(noise_std: float | Sequence[float] | Tensor, y: Tensor) -> Tensor:

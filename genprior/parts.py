@@ -1,9 +1,11 @@
 """From names to the objects that a restoration is made of: prior, operator, solver."""
 
+import copy
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from genprior.checkpoint import load_checkpoint
@@ -69,6 +71,28 @@ def make_solver(name: str, steps: int | None = None, **settings: Any) -> Solver:
                 f"leave it out or choose another solver"
             )
     return cls(**settings)
+
+
+def place_prior(prior: str | Path | object, place: torch.device) -> tuple[str, object]:
+    """A prior on a device, and its name. An object of the caller is copied, not moved."""
+    if isinstance(prior, str | Path):
+        return str(prior), load_prior(prior).to(place)
+    if isinstance(prior, nn.Module) and any(p.device != place for p in prior.parameters()):
+        prior = copy.deepcopy(prior).to(place)
+    return type(prior).__name__, prior
+
+
+def place_operator(operator: object, place: torch.device) -> Operator:
+    """An operator, or a physics of deepinv, on a device. It is copied, not moved.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if not isinstance(operator, Operator):
+        operator = lookup(OPERATORS, "external", "operator")(operator)
+    if isinstance(operator, nn.Module) and any(b.device != place for b in operator.buffers()):
+        operator = copy.deepcopy(operator).to(place)
+    return operator
 
 
 def default_solver(operator: Operator, prior: object, samples: int) -> str:

@@ -181,6 +181,29 @@ def test_a_physics_of_deepinv_goes_in(prior: DDPM) -> None:
     assert (theirs.misfit <= ours.misfit + 1e-4).all()
 
 
+@pytest.mark.parametrize("solver", ["diffpir", "pigdm", "hqs"])
+def test_a_physics_that_measures_no_image_goes_in(solver: str) -> None:
+    x = batch(2)[..., :6, :6]
+    physics = deepinv.physics.CompressedSensing(m=90, img_size=(3, 6, 6), device="cpu")
+    y = 10 * degrade(x, physics, 0.001)
+    assert y.shape == (2, 90) and y.max() > 3
+
+    class Tenfold:
+        def A(self, x: Tensor) -> Tensor:
+            return 10 * physics.A(x)
+
+        def A_adjoint(self, y: Tensor) -> Tensor:
+            return 10 * physics.A_adjoint(y)
+
+    result = restore(y, Tenfold(), Shrink(), solver, noise_std=0.01, steps=20)
+    assert result.image.shape == x.shape
+    # 90 of 108 directions are measured; the rest is known to 1/4 by the prior
+    assert (result.image - x).square().mean() < x.sub(0.5).square().mean() / 2
+    assert result.misfit.max() * 0.01 < 0.05 * y.std()
+    with pytest.raises(ValueError, match="the measurement holds NaN"):
+        restore(y / 0, Tenfold(), Shrink(), solver, noise_std=0.01)
+
+
 def test_nothing_of_the_caller_is_touched(prior: DDPM) -> None:
     operator = make_operator("inpaint", keep=~HOLE)
     y, sigma = operator.A(batch()), torch.tensor([0.1, 0.2])
