@@ -197,12 +197,19 @@ def test_a_rotated_photo_meets_its_mask_upright(tmp_path: Path, quick: list) -> 
     assert record["operator"] == {"mask": str(tmp_path / "turned.png"), "invert_mask": False}
 
 
-@pytest.mark.parametrize("task", ["inpaint", "denoise"])
+REDONE = {
+    "inpaint": ["--mask", "random=0.5", "--invert-mask"],
+    "deblur": ["--motion", "3,30.5", "--boundary", "circular"],
+    "superres": ["--factor", 2, "--filter", "gaussian", "--std", 0.7],
+    "denoise": [],
+}
+
+
+@pytest.mark.parametrize("task", REDONE)
 def test_the_sidecar_is_enough_to_do_it_again(tmp_path: Path, weights: Path, task: str) -> None:
     file = save_photo(tmp_path / "a.png")
-    options = ["--mask", "random=0.5", "--invert-mask"] if task == "inpaint" else []
-    options += ["--noise", 0.05, "--samples", 2, "--save", "samples", "--steps", 3, "--seed", 7]
-    succeed(task, file, *options, "--degrade", "--prior", weights, "--dtype", "bfloat16")
+    options = ["--noise", 0.05, "--samples", 2, "--save", "samples", "--steps", 3, "--seed", 7]
+    succeed(task, file, *REDONE[task], *options, "--degrade", "--prior", weights, "--dtype", "bfloat16")
     record = sidecar(tmp_path / "a.genprior.png")
     manifest = json.loads((weights / "manifest.json").read_text())
     assert record["prior_sha256"] == manifest["files"]["model.safetensors"]["sha256"]
@@ -212,7 +219,7 @@ def test_the_sidecar_is_enough_to_do_it_again(tmp_path: Path, weights: Path, tas
         redo += [f"--{name}", record[name]]
     for name, value in record["operator"].items():
         flag = f"--{name.replace('_', '-')}"
-        redo += [flag] if value is True else [] if value is False else [flag, value]
+        redo += [flag] if value is True else [] if value in (False, None) else [flag, value]
     redo += ["--steps", record["solver_settings"]["steps"], "--save", "samples"]
     succeed(*redo, *(["--degrade"] if record["degrade"] else []))
     for name in ("", ".sample-00", ".sample-01"):

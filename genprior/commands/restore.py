@@ -33,8 +33,10 @@ def deblur(
     options.check_blur(gaussian, motion, kernel)
     from genprior.tasks import blurring
 
-    settings = {"gaussian": gaussian, "motion": motion, "kernel": kernel, "boundary": boundary}
-    _restore("deblur", blurring(**settings), settings, **common)
+    operator = blurring(gaussian, motion, kernel, boundary)
+    text = motion and f"{motion[0]},{motion[1]}"
+    settings = {"gaussian": gaussian, "motion": text, "kernel": kernel, "boundary": boundary}
+    _restore("deblur", operator, settings, **common)
 
 
 @click.command()
