@@ -219,7 +219,8 @@ def test_the_sidecar_is_enough_to_do_it_again(tmp_path: Path, weights: Path, tas
         redo += [f"--{name}", record[name]]
     for name, value in record["operator"].items():
         flag = f"--{name.replace('_', '-')}"
-        redo += [flag] if value is True else [] if value in (False, None) else [flag, value]
+        if value not in (False, None):
+            redo += [flag] if value is True else [flag, value]
     redo += ["--steps", record["solver_settings"]["steps"], "--save", "samples"]
     succeed(*redo, *(["--degrade"] if record["degrade"] else []))
     for name in ("", ".sample-00", ".sample-01"):
