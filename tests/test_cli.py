@@ -209,7 +209,8 @@ REDONE = {
 def test_the_sidecar_is_enough_to_do_it_again(tmp_path: Path, weights: Path, task: str) -> None:
     file = save_photo(tmp_path / "a.png")
     options = ["--noise", 0.05, "--samples", 2, "--save", "samples", "--steps", 3, "--seed", 7]
-    succeed(task, file, *REDONE[task], *options, "--degrade", "--prior", weights, "--dtype", "bfloat16")
+    options += ["--degrade", "--prior", weights, "--dtype", "bfloat16"]
+    succeed(task, file, *REDONE[task], *options)
     record = sidecar(tmp_path / "a.genprior.png")
     manifest = json.loads((weights / "manifest.json").read_text())
     assert record["prior_sha256"] == manifest["files"]["model.safetensors"]["sha256"]
