@@ -5,6 +5,7 @@ Written apart from the package's own Gaussian algebra, so that one can check the
 
 import torch
 from torch import Tensor, nn
+from torch.fft import irfft2, rfft2
 
 from genprior.noise import Noise
 from genprior.priors.base import Denoiser, per_image
@@ -64,8 +65,9 @@ class Stationary(Denoiser):
         self.spectrum, self.mean = spectrum, mean
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        gain = self.spectrum / (self.spectrum + per_image(sigma, x) ** 2)
-        return self.mean + torch.fft.ifft2(gain * torch.fft.fft2(x - self.mean)).real
+        half = self.spectrum[:, : x.shape[-1] // 2 + 1]  # of a real field: S(k) = S(-k)
+        gain = half / (half + per_image(sigma, x) ** 2)
+        return self.mean + irfft2(gain * rfft2(x - self.mean), s=x.shape[-2:])
 
 
 class Crooked(Denoiser):

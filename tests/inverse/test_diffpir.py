@@ -92,7 +92,7 @@ def test_known_pixels_are_met_exactly_at_every_step() -> None:
     [
         (1.0, 20, 0.05, 0.0662, 0.0274, 0.253),
         (0.1, 20, 0.2, 0.1186, 0.1076, 0.503),
-        (0.3, 100, 0.01, 0.0273, 0.0222, 0.694),
+        pytest.param(0.3, 100, 0.01, 0.0273, 0.0222, 0.694, marks=pytest.mark.slow),
     ],
 )
 def test_distance_to_the_posterior_is_the_one_computed_apart(

@@ -121,7 +121,7 @@ def test_mean_and_variance_of_chains_are_those_of_the_recursion() -> None:
 @pytest.mark.parametrize(
     ("variant", "steps", "eta", "noise_std", "w2", "mean", "ratio"),
     [
-        ("consistent", 100, 1.0, 0.05, 0.0213, 0.0100, 0.745),
+        pytest.param("consistent", 100, 1.0, 0.05, 0.0213, 0.0100, 0.745, marks=pytest.mark.slow),
         ("published", 20, 1.0, 0.01, 0.0452, 0.0126, 0.308),
         ("published", 20, 0.0, 0.2, 0.0695, 0.0200, 0.455),
     ],
