@@ -37,8 +37,10 @@ class GaussianPosterior(Solver):
     Arguments:
         mode: "sample" or "mean".
         border: 0 conditions on every known pixel. A width in pixels conditions on those that
-            are that near to a hole (3 in the paper), which is fast and close: for masks and
-            noise-free measurements only.
+            are that near to a hole: for masks and noise-free measurements only. Take 3, as
+            the paper does, for a texture that is estimated from the damaged image itself:
+            all of its known pixels together are explained by their own texton, which knows
+            nothing of the hole, and would fill it too smoothly.
         tolerance: Relative residual of the linear solve, where there is no direct one.
         iterations: Largest number of its iterations.
 
