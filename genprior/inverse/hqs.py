@@ -1,14 +1,19 @@
 """Half-quadratic splitting with a denoiser (DPIR): the best point estimate per evaluation.
 
     u = argmin_u ||A u - y||^2 + rho_k ||u - x||^2,   rho_k = lambda sigma^2 / sigma_k^2
-    x = D(u, sigma_k),                                sigma_k decreasing
+    x = u + (1 + r) (D(u, sigma_k) - u),              sigma_k decreasing, r = 0 at the last
 
 References:
     Plug-and-Play Image Restoration with Deep Denoiser Prior, Zhang et al., 2021.
+    On the Douglas-Rachford Splitting Method and the Proximal Point Algorithm, Eckstein and
+        Bertsekas, 1992 (over-relaxation).
 
 Differs from the authors' code:
     1. The start is the smoothest image that explains the data, for every operator alike.
     2. Images are flipped and turned in rotation, as theirs, also for inpainting.
+    3. Steps are over-relaxed (theirs is r = 0): on training photos, 24 steps and r = 1 gave
+        0.1 dB more than r = 0, and more than 40 steps of it.
+    4. `coupling`, `sigma_max` and r were chosen on training photos; theirs are 0.23, 49/255, 0.
 """
 
 from dataclasses import dataclass
@@ -16,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genprior.diffusion import sigma_steps
 from genprior.inverse.base import Solver
 from genprior.inverse.smooth import smooth_start
 from genprior.inverse.symmetry import turn, turn_back
@@ -34,8 +40,8 @@ class HQS(Solver):
         steps: Network evaluations.
         coupling: lambda of the paper, > 0.
         sigma_max: First noise level of the denoiser, in image units.
-        sigma_min: Last one; never below `noise_std` times `stop`.
-        stop: The last level is at least this multiple of the noise in the data.
+        sigma_min: Last one.
+        relaxation: r, >= 0.
     """
 
     needs = Denoiser
@@ -43,10 +49,10 @@ class HQS(Solver):
     summary = "one picture, highest PSNR, deterministic; 1 forward a step"
 
     steps: int = 24
-    coupling: float = 0.23
-    sigma_max: float = 49 / 255
+    coupling: float = 0.1
+    sigma_max: float = 25 / 255
     sigma_min: float = 2 / 255
-    stop: float = 0.0
+    relaxation: float = 1.0
 
     @property
     def nfe(self) -> int:
@@ -57,11 +63,9 @@ class HQS(Solver):
     ) -> Tensor:
         with torch.no_grad():
             x = smooth_start(y, operator)
-            last = (self.stop * noise_std).clamp(self.sigma_min, self.sigma_max)
             variance = noise_std.clamp(min=NOISE_FLOOR) ** 2
-            for k in range(self.steps):
-                done = k / max(self.steps - 1, 1)
-                sigma = self.sigma_max * (last / self.sigma_max) ** done
+            for k, sigma in enumerate(sigma_steps(self.steps, self.sigma_max, self.sigma_min)):
                 u = operator.prox(x, y, self.coupling * variance / sigma**2)
-                x = turn_back(prior.denoise(turn(u, k), sigma), k)
+                x_hat = turn_back(prior.denoise(turn(u, k), sigma), k)
+                x = x_hat + self.relaxation * (x_hat - u) if k < self.steps - 1 else x_hat
         return x

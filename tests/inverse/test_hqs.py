@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from contracts import check_solver, dense, measure
@@ -46,7 +47,8 @@ def test_laws() -> None:
     ids=lambda op: type(op).__name__,
 )
 @pytest.mark.parametrize("noise_std", [0.0, 0.1])
-def test_agrees_with_dense_algebra(op: Operator, noise_std: float) -> None:
+@pytest.mark.parametrize("relaxation", [0.0, 0.7])
+def test_agrees_with_dense_algebra(op: Operator, noise_std: float, relaxation: float) -> None:
     prior, shape = Dense(), (3, 5, 6)
     y = measure(op, prior.draw(2, shape), torch.tensor(noise_std))
     A, steps, coupling = dense(op, torch.zeros(1, *shape).double()), 3, 0.4
@@ -59,32 +61,20 @@ def test_agrees_with_dense_algebra(op: Operator, noise_std: float) -> None:
         u = torch.linalg.solve(normal, rhs.mT).mT
         S = prior.cov(shape)
         gain = S @ torch.linalg.inv(S + sigma**2 * torch.eye(len(S), dtype=S.dtype))
-        x = (0.5 + (u - 0.5) @ gain.mT).reshape(x.shape).detach()
-    ours = HQS(steps, coupling, 0.3, 0.02)(y, op, prior, noise_std, NOISE)
+        x_hat = 0.5 + (u - 0.5) @ gain.mT
+        x = x_hat if sigma == 0.02 else x_hat + relaxation * (x_hat - u)
+        x = x.reshape(2, *shape).detach()
+    ours = HQS(steps, coupling, 0.3, 0.02, relaxation)(y, op, prior, noise_std, NOISE)
     torch.testing.assert_close(ours, x, rtol=0, atol=1e-10)
 
 
 def test_the_levels_fall_geometrically_between_their_bounds() -> None:
     prior = Spy()
     y = torch.full((2, 1, 4, 4), 0.5, dtype=torch.float64)
-    noise_std = torch.tensor([0.0, 0.08])
-    HQS(5, sigma_max=0.2, sigma_min=0.01, stop=0.5)(y, Denoising(), prior, noise_std, NOISE)
-    levels = torch.stack([sigma for _, sigma in prior.seen], dim=1)
-    torch.testing.assert_close(levels[:, 0], torch.tensor([0.2, 0.2]).double())
-    torch.testing.assert_close(levels[:, -1], torch.tensor([0.01, 0.5 * 0.08]).double())
-    torch.testing.assert_close(levels.log().diff(n=2), torch.zeros(2, 3).double(), atol=1e-7,
-                               rtol=0)
-    prior.seen.clear()
-    HQS(1, sigma_max=0.2)(y, Denoising(), prior, noise_std, NOISE)
-    torch.testing.assert_close(prior.seen[0][1], torch.tensor([0.2, 0.2]).double())
-
-
-def test_the_last_level_is_never_above_the_first() -> None:
-    prior = Spy()
-    y = torch.full((2, 1, 4, 4), 0.5, dtype=torch.float64)
-    HQS(4, sigma_max=0.2, stop=1.0)(y, Denoising(), prior, 0.9, NOISE)
-    for _, sigma in prior.seen:
-        torch.testing.assert_close(sigma, torch.tensor([0.2, 0.2]).double())
+    HQS(5, sigma_max=0.2, sigma_min=0.01)(y, Denoising(), prior, 0.0, NOISE)
+    levels = np.array([sigma for _, sigma in prior.seen])
+    assert levels[[0, -1]] == pytest.approx([0.2, 0.01])
+    assert np.diff(np.log(levels), n=2) == pytest.approx(0, abs=1e-12)
 
 
 def test_known_pixels_without_noise_are_met_as_the_floor_allows() -> None:
@@ -94,7 +84,7 @@ def test_known_pixels_without_noise_are_met_as_the_floor_allows() -> None:
     HQS(steps)(y, op, prior, 0.0, NOISE)
     for k, (u, sigma) in enumerate(prior.seen):
         upright = u.rot90(-k, (-2, -1))  # steps 0 to 3 are quarter turns
-        rho = 0.23 * 0.001**2 / sigma[0] ** 2
+        rho = 0.1 * 0.001**2 / sigma**2
         pull = (op.A(upright) - y).abs().max()
         # u - y = rho (x - y) / (1 + rho), and images stay within 1.5 of each other
         assert 0 < pull < 1.5 * rho
@@ -105,6 +95,6 @@ def test_more_coupling_trusts_the_data_less() -> None:
     y = measure(Denoising(), prior.draw(2, (1, 6, 5)), torch.tensor(0.1))
     far = [
         (HQS(6, coupling)(y, Denoising(), prior, 0.1, NOISE) - y).norm().item()
-        for coupling in (0.01, 0.23, 10.0)
+        for coupling in (0.01, 0.1, 10.0)
     ]
     assert far == sorted(far)
