@@ -31,7 +31,7 @@ from genprior.weights import find_prior
 
 RESULTS = Path(__file__).parent / "results"
 SIZE = 256
-BALANCES = 10.0 ** np.arange(-4, 1.01, 0.25)
+BALANCES = 10.0 ** np.arange(-3, 0.01, 0.25)
 
 
 def hole_box(image: int) -> Operator:
