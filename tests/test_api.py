@@ -266,7 +266,7 @@ def test_misfit_tells_a_wrong_noise_level() -> None:
     right = restore(y, operator, Shrink(), noise_std=0.25)
     expected = (right.image - y).square().mean((1, 2, 3)).sqrt() / 0.25
     assert torch.allclose(right.misfit, expected) and right.warnings == ()
-    wrong = restore(y, operator, Shrink(), "hqs", noise_std=[0.25, 0.01])
+    wrong = restore(y, operator, Shrink(), HQS(coupling=0.5), noise_std=[0.25, 0.01])
     (warning,) = wrong.warnings
     assert warning.startswith("image 1: the restoration is ")
     assert warning.endswith("noise levels away from the data, which should be near 1: "

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genprior.diffusion import sigma_steps
 from genprior.inverse.base import Solver
 from genprior.inverse.smooth import smooth_start
 from genprior.inverse.symmetry import turn, turn_back
@@ -39,7 +38,8 @@ class HQS(Solver):
     Arguments:
         steps: Network evaluations.
         coupling: lambda of the paper, > 0.
-        sigma_max: First noise level of the denoiser, in image units.
+        sigma_max: First noise level of the denoiser, in image units; that of the data, if
+            it is larger.
         sigma_min: Last one.
         relaxation: r, >= 0.
     """
@@ -64,7 +64,9 @@ class HQS(Solver):
         with torch.no_grad():
             x = smooth_start(y, operator)
             variance = noise_std.clamp(min=NOISE_FLOOR) ** 2
-            for k, sigma in enumerate(sigma_steps(self.steps, self.sigma_max, self.sigma_min)):
+            first = noise_std.clamp(min=self.sigma_max)
+            for k in range(self.steps):
+                sigma = first * (self.sigma_min / first) ** (k / max(self.steps - 1, 1))
                 u = operator.prox(x, y, self.coupling * variance / sigma**2)
                 x_hat = turn_back(prior.denoise(turn(u, k), sigma), k)
                 x = x_hat + self.relaxation * (x_hat - u) if k < self.steps - 1 else x_hat
