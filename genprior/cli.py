@@ -13,9 +13,14 @@ from genprior.commands.degrade import degrade
 from genprior.commands.priors import priors
 from genprior.commands.restore import deblur, denoise, inpaint, superres
 from genprior.commands.sample import sample
+from genprior.commands.solvers import solvers
+from genprior.commands.texture import texture
 from genprior.commands.train import train
 from genprior.errors import CheckpointError, SettingError
 
+COMMANDS = (
+    inpaint, deblur, superres, denoise, degrade, sample, texture, train, priors, solvers
+)
 EXIT_USAGE, EXIT_INPUT, EXIT_WEIGHTS, EXIT_MEMORY, EXIT_INTERRUPTED = 2, 3, 4, 5, 130
 # Of our own making or the user's; anything else is a bug and shows where it happened.
 REPORTED = (
@@ -70,5 +75,5 @@ def main() -> None:
     """
 
 
-for command in (inpaint, deblur, superres, denoise, degrade, sample, train, priors):
+for command in COMMANDS:
     main.add_command(command)

@@ -4,6 +4,7 @@ Every file is restored as if it were alone: its noise depends on the seed only, 
 files beside it.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,19 +18,22 @@ from torch import Tensor, nn
 from genprior.api import degrade, restore
 from genprior.checkpoint import MODEL, load_checkpoint
 from genprior.errors import CheckpointError, ImageError, SettingError
+from genprior.exemplars import estimate_prior, read_exemplar
 from genprior.files import write_atomic
 from genprior.images import Picture, read_image, write_image
 from genprior.inverse.base import Restoration, Solver
 from genprior.operators.base import Operator
 from genprior.panel import panel, std_map
-from genprior.parts import choose_solver
+from genprior.parts import choose_solver, make_solver
 from genprior.places import Place
 from genprior.record import describe, doubts, quality
+from genprior.registry import FROM_EXEMPLAR
 from genprior.watch import pick_device
 from genprior.weights import find_prior
 
 MakeOperator = Callable[[list[Picture], bool], Operator]
 BATCH, BATCH_PIXELS = 16, 2**24
+BORDER = 3
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Job:
         save: What to save besides the picture: "mean", "std", "samples", "panel".
         degrade: The files are clean: measure them first, then compare.
         opaque: The alpha of the files was the hole: it does not go into the result.
+        exemplar: Picture that the prior "texture" is estimated from; None to inpaint each
+            file with the texture of its own known part.
         prior, solver, steps, samples, seed, device, dtype: See `restore`.
     """
 
@@ -55,6 +61,7 @@ class Job:
     save: tuple[str, ...] = ()
     degrade: bool = False
     opaque: bool = False
+    exemplar: Path | None = None
     prior: str = "ddpm"
     solver: str = "auto"
     steps: int | None = None
@@ -66,11 +73,10 @@ class Job:
 
 @dataclass(frozen=True)
 class _Prior:
-    """A prior that is loaded once, for all files."""
+    """A prior, and the checksum of the file that it comes from."""
 
     model: nn.Module
     sha256: str
-    device: torch.device
 
 
 @dataclass(frozen=True)
@@ -80,10 +86,10 @@ class _Batch:
     places: list[Place] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
 
-    def takes(self, picture: Picture) -> bool:
+    def takes(self, picture: Picture, most: int) -> bool:
         """Whether one more picture fits."""
         shape = picture.pixels.shape
-        room = min(BATCH, BATCH_PIXELS // shape[-2:].numel())
+        room = min(most, BATCH_PIXELS // shape[-2:].numel())
         return not self.pictures or (
             len(self.pictures) < room and self.pictures[0].pixels.shape == shape
         )
@@ -99,15 +105,15 @@ def run(
     Raises:
         ImageError: A file cannot be read, or not be restored as asked.
         CheckpointError: The prior does not exist or is corrupt.
-        SettingError: The device, the solver or a setting of it does not exist.
+        SettingError: The device, the solver or a setting of it does not exist, or the prior
+            does not go with the exemplar or the lack of one.
     """
     device = pick_device(job.device, torch.empty(0))
-    model, manifest = load_checkpoint(find_prior(job.prior))
-    prior = _Prior(model.to(device), manifest["files"][MODEL]["sha256"], device)
+    prior = _prior_of_all(job, device)
     for place in places if len(places) > 1 else ():
         _measure(job, _Batch([place], [read_image(place.source)]))
-    for batch in _batches(places):
-        yield from _run_batch(job, batch, prior, progress)
+    for batch in _batches(places, BATCH if prior else 1):
+        yield from _run_batch(job, batch, prior, device, progress)
 
 
 def measure(operator: MakeOperator, file: Path, output: Path, noise: float, seed: int) -> None:
@@ -125,11 +131,38 @@ def measure(operator: MakeOperator, file: Path, output: Path, noise: float, seed
     write_image(output, y, like=picture, alpha=known if (known == 0).any() else None)
 
 
-def _batches(places: list[Place]) -> Iterator[_Batch]:
+def _prior_of_all(job: Job, device: torch.device) -> _Prior | None:
+    """The prior of all files; None if each file has its own."""
+    if job.exemplar is not None:
+        model, _ = read_exemplar(job.prior, job.exemplar)
+        return _Prior(model.to(device), _sha256(job.exemplar))
+    if job.prior not in FROM_EXEMPLAR:
+        model, manifest = load_checkpoint(find_prior(job.prior))
+        return _Prior(model.to(device), manifest["files"][MODEL]["sha256"])
+    if job.task != "inpaint":
+        raise SettingError(
+            f"prior {job.prior!r} is estimated from a picture: give one with --exemplar (only "
+            f"inpaint does without, it has the known part of each file)"
+        )
+    return None
+
+
+def _prior_of_one(job: Job, source: Path, y: Tensor, operator: Operator) -> _Prior:
+    """The prior of one file: that of its known part."""
+    keep = operator.observed(torch.ones_like(y))[:, :1]
+    with _named(source):
+        return _Prior(estimate_prior(job.prior, y, keep), _sha256(source))
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _batches(places: list[Place], most: int) -> Iterator[_Batch]:
     batch = _Batch()
     for place in places:
         picture = read_image(place.source)
-        if not batch.takes(picture):
+        if not batch.takes(picture, most):
             yield batch
             batch = _Batch()
         batch.places.append(place)
@@ -149,14 +182,15 @@ def _measure(job: Job, batch: _Batch) -> tuple[Tensor, Operator]:
 
 
 def _run_batch(
-    job: Job, batch: _Batch, prior: _Prior, progress: Callable | None
+    job: Job, batch: _Batch, prior: _Prior | None, device: torch.device, progress: Callable | None
 ) -> Iterator[dict[str, Any]]:
     y, operator = _measure(job, batch)
-    name, solver = choose_solver(job.solver, job.steps, operator, prior.model, job.samples)
+    prior = prior or _prior_of_one(job, batch.places[0].source, y, operator)
+    name, solver = _choose_solver(job, operator, prior.model)
     with _named(batch.places[0].source):
         result = restore(
             y, operator, prior.model, solver, job.noise, job.samples, seed=job.seed,
-            index=[0] * len(y), device=str(prior.device), dtype=job.dtype, progress=progress,
+            index=[0] * len(y), device=str(device), dtype=job.dtype, progress=progress,
         )
     for i, (place, picture) in enumerate(zip(batch.places, batch.pictures, strict=True)):
         truth = None
@@ -164,7 +198,7 @@ def _run_batch(
             truth = operator.visible(picture.pixels)
             alpha = picture.alpha
             picture = replace(picture, alpha=None if alpha is None else operator.visible(alpha))
-        record = _facts(job, place, prior, name, solver)
+        record = _facts(job, place, prior, device, name, solver)
         record |= describe(result, i, len(y))
         record["warnings"] += doubts(job.task, job.noise, place.output, picture)
         record |= _save(job, place, result, i, y, truth, picture)
@@ -175,8 +209,17 @@ def _run_batch(
         yield record
 
 
+def _choose_solver(job: Job, operator: Operator, model: nn.Module) -> tuple[str, Solver]:
+    name, solver = choose_solver(job.solver, job.steps, operator, model, job.samples)
+    # A law estimated from one picture, told all pixels of it, explains them by repeating that
+    # picture, hole included. Galerne and Leclaire (2017) tell it those near the hole.
+    if (job.task, job.noise, name) == ("inpaint", 0, "gaussian") and job.prior in FROM_EXEMPLAR:
+        solver = make_solver(name, border=BORDER)
+    return name, solver
+
+
 def _facts(
-    job: Job, place: Place, prior: _Prior, name: str, solver: Solver
+    job: Job, place: Place, prior: _Prior, device: torch.device, name: str, solver: Solver
 ) -> dict[str, Any]:
     """What was asked, in full: enough to do it again."""
     return {
@@ -187,12 +230,13 @@ def _facts(
         "noise": job.noise,
         "degrade": job.degrade,
         "prior": job.prior,
+        "exemplar": None if job.exemplar is None else str(job.exemplar),
         "prior_sha256": prior.sha256,
         "solver": name,
         "solver_settings": asdict(solver),
         "samples": job.samples,
         "seed": job.seed,
-        "device": str(prior.device),
+        "device": str(device),
         "dtype": job.dtype,
     }
 

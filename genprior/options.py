@@ -135,7 +135,10 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print the result
 device = click.option("--device", type=Device(), default="auto", show_default=True,
                       help="auto, cpu, cuda, cuda:1 or mps.")
 prior = click.option("--prior", default="ddpm", show_default=True,
-                     help="Name of a prior (see: genprior priors list) or a checkpoint folder.")
+                     help="Name of a prior (see: genprior priors list), a checkpoint folder, or "
+                          "texture.")
+exemplar = click.option("--exemplar", type=click.Path(path_type=Path), metavar="IMG",
+                        help="Picture that --prior texture is estimated from.")
 output_file = click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
                            help="File to write.")
 NOISE = "Noise level in the measurement, in units of [0, 1] (25/255 is 0.098)."
@@ -149,6 +152,7 @@ def restoring(noise: float | None) -> Decorator:
                      help="File to write, or a folder.  [default: STEM.genprior.EXT beside the "
                           "input]"),
         prior,
+        exemplar,
         click.option("--noise", type=click.FloatRange(0), help=NOISE,
                      **({"required": True} if noise is None else
                         {"default": noise, "show_default": True})),

@@ -20,6 +20,8 @@ PRIORS = {
     "pca": "genprior.priors.pca:PCA",
     "gmm": "genprior.priors.gmm:GMM",
 }
+TRAINABLE = ("ddpm",)
+FROM_EXEMPLAR = ("texture",)
 
 SOLVERS = {
     "gaussian": "genprior.inverse.gaussian:GaussianPosterior",

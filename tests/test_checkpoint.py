@@ -4,6 +4,7 @@ import os
 import pytest
 import torch
 
+from genprior import weights
 from genprior.checkpoint import load_checkpoint, read_manifest, save_checkpoint
 from genprior.errors import CheckpointError
 from genprior.priors.ddpm import DDPM
@@ -73,9 +74,18 @@ def test_the_newest_complete_checkpoint_of_a_run_is_taken(tmp_path):
     assert read_manifest(newest(tmp_path))["step"] == 2
 
 
-def test_unknown_priors_list_the_known_ones():
-    with pytest.raises(CheckpointError, match="unknown prior 'dpmm': choose one of"):
-        find_prior("dpmm")
+def test_unknown_priors_list_the_known_ones(monkeypatch, tmp_path):
+    ways = {
+        (): "'dpmm': give the folder of a checkpoint$",
+        ("ddpm", "vae"): "'dpmm': choose one of ddpm, vae, or give the folder of a checkpoint$",
+    }
+    for ship, message in ways.items():
+        ships = dict.fromkeys(ship, tmp_path)
+        monkeypatch.setattr(weights, "embedded_priors", lambda ships=ships: ships)
+        with pytest.raises(CheckpointError, match=message):
+            find_prior("dpmm")
+    with pytest.raises(CheckpointError, match="'texture' has no weights, it is estimated from a"):
+        find_prior("texture")
 
 
 @pytest.mark.parametrize("name", embedded_priors())

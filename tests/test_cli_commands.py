@@ -11,6 +11,9 @@ from shell import SIZE, levels, photo, save_photo, succeed
 from genprior.api import sample
 from genprior.images import read_image
 from genprior.operators.superres import SuperResolution
+from genprior.parts import make_solver
+from genprior.priors.base import ABILITIES
+from genprior.registry import SOLVERS
 
 
 def test_degrade_then_inpaint_knows_the_hole(tmp_path: Path, weights: Path) -> None:
@@ -67,10 +70,22 @@ def test_sample_writes_what_the_api_draws(tmp_path: Path, weights: Path) -> None
 
 
 def test_priors_are_listed_described_and_verified(weights: Path) -> None:
-    assert "trainable: ddpm" in succeed("priors", "list").stdout
+    listed = succeed("priors", "list").stdout
+    assert "trainable: ddpm\n" in listed and "from an exemplar: texture\n" in listed
     manifest = json.loads((weights / "manifest.json").read_text())
     assert json.loads(succeed("priors", "info", weights).stdout) == manifest
     assert succeed("priors", "verify", weights).stdout == f"{weights}: ok\n"
+
+
+def test_solvers_are_listed_with_what_they_cost_and_need() -> None:
+    head, *lines = succeed("solvers").stdout.splitlines()
+    assert head.split() == ["solver", "NFE", "needs", "summary"]
+    listed = {name: rest for name, *rest in (line.split(maxsplit=3) for line in lines)}
+    assert list(listed) == list(SOLVERS)
+    for name, (nfe, ability, summary) in listed.items():
+        solver = make_solver(name)
+        assert (int(nfe), summary) == (solver.nfe, solver.summary)
+        assert ABILITIES[ability] is solver.needs
 
 
 def test_train_resume_use_and_pack(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ CASES = {
     "degrade denoise @/none.png -o @/x.png": (INPUT, "none.png: cannot be read"),
     "train ddpm @/empty -o @/run --steps 1": (INPUT, "no image in"),
     "train ddpm @ -o @/run": (USAGE, "either --steps or --minutes"),
-    "train dpm @ -o @/run --steps 1": (USAGE, "'dpm' is not one of 'ddpm'"),
+    "train dpm @ -o @/run --steps 1": (USAGE, "'dpm' is not 'ddpm'"),
     "train ddpm @ -o @/run --steps 1 --set depth=3": (USAGE, "choose one of channels, widths"),
     "train ddpm @ -o @/run --steps 1 --set depth": (USAGE, "write NAME=VALUE"),
     "train ddpm @/photos -o @/corrupt --steps 1 --crop 8 --resume": (

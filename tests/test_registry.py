@@ -4,7 +4,8 @@ import pytest
 
 from genprior.inverse.base import Solver
 from genprior.operators.base import Operator
-from genprior.registry import OPERATORS, PRIORS, SOLVERS, lookup
+from genprior.priors.base import Trainable
+from genprior.registry import FROM_EXEMPLAR, OPERATORS, PRIORS, SOLVERS, TRAINABLE, lookup
 
 TESTS = Path(__file__).parent
 ENTRIES = [(table, name) for table in (OPERATORS, PRIORS, SOLVERS) for name in table]
@@ -21,6 +22,12 @@ def test_every_entry_resolves_and_has_its_test_file(table, name):
 def test_classes_keep_their_contract():
     assert all(issubclass(lookup(SOLVERS, name, "solver"), Solver) for name in SOLVERS)
     assert all(issubclass(lookup(OPERATORS, name, "operator"), Operator) for name in OPERATORS)
+
+
+def test_what_can_be_trained_or_made_of_a_picture_is_listed():
+    classes = {name: lookup(PRIORS, name, "prior") for name in PRIORS}
+    assert TRAINABLE == tuple(n for n, cls in classes.items() if issubclass(cls, Trainable))
+    assert FROM_EXEMPLAR == tuple(n for n, cls in classes.items() if hasattr(cls, "from_exemplar"))
 
 
 def test_an_unknown_name_lists_the_known_ones():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from genprior.registry import PRIORS
+from genprior.registry import FROM_EXEMPLAR, TRAINABLE
 from genprior.weights import embedded_priors, find_prior
 
 
@@ -16,11 +16,12 @@ def priors() -> None:
 
 @priors.command("list")
 def list_() -> None:
-    """Names of the priors whose weights ship, and of those that can be trained."""
+    """The priors whose weights ship, those that can be trained, those made of a picture."""
     for name, folder in embedded_priors().items():
         manifest = json.loads((folder / "manifest.json").read_text())
         click.echo(f"{name:16} {manifest.get('summary', '')}")
-    click.echo(f"trainable: {', '.join(sorted(PRIORS))}")
+    click.echo(f"trainable: {', '.join(TRAINABLE)}")
+    click.echo(f"from an exemplar: {', '.join(FROM_EXEMPLAR)}")
 
 
 @priors.command()

@@ -10,6 +10,7 @@ from genprior.commands.progress import Progress
 
 @click.command()
 @options.prior
+@options.exemplar
 @options.output_file
 @click.option("--count", type=click.IntRange(1), default=1, show_default=True,
               help="Number of images.")
@@ -24,8 +25,8 @@ from genprior.commands.progress import Progress
 @options.quiet
 @options.overwrite
 def sample(
-    prior: str, output: Path, count: int, size: tuple[int, int], eta: float, steps: int,
-    seed: int, device: str, quiet: bool, overwrite: bool,
+    prior: str, exemplar: Path | None, output: Path, count: int, size: tuple[int, int],
+    eta: float, steps: int, seed: int, device: str, quiet: bool, overwrite: bool,
 ) -> None:
     """Draw images from a prior, side by side in one file."""
     from genprior import api
@@ -34,9 +35,15 @@ def sample(
     from genprior.places import check_free
 
     check_free([output], overwrite)
+    model, channels = prior, None
+    if exemplar is not None:
+        from genprior.exemplars import read_exemplar
+
+        model, picture = read_exemplar(prior, exemplar, margin=None)
+        channels = picture.pixels.shape[1]
     with Progress(quiet) as progress:
-        x = api.sample(prior, count, size, steps=steps, eta=eta, seed=seed, device=device,
-                       progress=progress.update)
+        x = api.sample(model, count, size, channels, steps=steps, eta=eta, seed=seed,
+                       device=device, progress=progress.update)
         output.parent.mkdir(parents=True, exist_ok=True)
         write_image(output, panel(list(x.cpu().split(1))))
         progress.write(str(output))

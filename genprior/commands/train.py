@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from genprior import options
-from genprior.registry import PRIORS, lookup
+from genprior.registry import PRIORS, TRAINABLE, lookup
 
 
 @click.command()
-@click.argument("prior", type=click.Choice(sorted(PRIORS)))
+@click.argument("prior", type=click.Choice(TRAINABLE))
 @click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path),
               help="Folder of the run: checkpoints and a log.")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from genprior.errors import CheckpointError
+from genprior.registry import FROM_EXEMPLAR
 
 EMBEDDED = Path(__file__).parent
 
@@ -24,7 +25,10 @@ def find_prior(name: str | Path) -> Path:
         return known[str(name)]
     if Path(name).is_dir():
         return Path(name)
-    raise CheckpointError(
-        f"unknown prior {str(name)!r}: choose one of {', '.join(known)}, or give the folder "
-        f"of a checkpoint"
-    )
+    if name in FROM_EXEMPLAR:
+        raise CheckpointError(
+            f"prior {name!r} has no weights, it is estimated from a picture: see --exemplar, in "
+            f"Python genprior.estimate_prior"
+        )
+    names = f"choose one of {', '.join(known)}, or " if known else ""
+    raise CheckpointError(f"unknown prior {str(name)!r}: {names}give the folder of a checkpoint")

@@ -1,0 +1,43 @@
+"""texture: synthesise a texture of any size from an exemplar."""
+
+from pathlib import Path
+
+import click
+
+from genprior import options
+
+
+@click.command()
+@click.argument("exemplar", metavar="IMG", type=click.Path(path_type=Path))
+@options.output_file
+@click.option("--size", type=options.Size(),
+              help="Height and width in pixels.  [default: those of IMG]")
+@click.option("--adsn", "method", flag_value="adsn", default="adsn",
+              help="Gaussian texture: asymptotic discrete spot noise (the default).")
+@click.option("--rpn", "method", flag_value="rpn",
+              help="Random phase noise: the modulus of the spectrum is kept.")
+@options.seed
+@options.quiet
+@options.overwrite
+def texture(
+    exemplar: Path, output: Path, size: tuple[int, int] | None, method: str, seed: int,
+    quiet: bool, overwrite: bool,
+) -> None:
+    """Synthesise a texture of any size from the picture IMG.
+
+    Made for micro-textures (grass, sand, cloth): what has objects or edges in it, such as
+    bricks, keeps its colours and correlations only.
+    """
+    from dataclasses import replace
+
+    from genprior.exemplars import draw_texture, read_exemplar
+    from genprior.images import write_image
+    from genprior.places import check_free
+
+    check_free([output], overwrite)
+    prior, picture = read_exemplar("texture", exemplar, margin=None)
+    x = draw_texture(prior, size or picture.pixels.shape[-2:], method, seed)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_image(output, x, like=replace(picture, exif=None))
+    if not quiet:
+        click.echo(f"{exemplar} -> {output}")
