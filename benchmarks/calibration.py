@@ -1,0 +1,299 @@
+"""Calibration of samplers where the posterior is known: ours, deepinv's and azula's.
+
+    python benchmarks/calibration.py [--seed 0]
+
+A stationary Gaussian prior on 16 x 16 grey pixels, periodic, mean 0.5, standard deviation
+0.15, spectrum proportional to (0.01 + |f|^2)^-1.5; noise 0.05; three operators, one
+measurement each. Every sampler gets the exact denoiser and draws 64 chains. Writes
+`results/calibration.md` and `.json`. azula is optional: `pip install azula==0.11.1`.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import deepinv
+import torch
+from torch import Tensor
+
+from genprior.inverse.calibration import bias_over_floor, misfit_ratio, std_ratio
+from genprior.inverse.laws import Problem
+from genprior.noise import Noise
+from genprior.operators.base import Operator
+from genprior.operators.blur import Blur
+from genprior.operators.inpainting import Inpainting
+from genprior.operators.kernels import gaussian_kernel
+from genprior.operators.masks import random_keep
+from genprior.operators.superres import SuperResolution
+from genprior.priors.texture import Texture
+from genprior.registry import SOLVERS, lookup
+
+RESULTS = Path(__file__).parent / "results"
+SIZE, PIXELS, NOISE, CHAINS, STEPS, REPEATS = 16, 256, 0.05, 64, 100, 200
+SHAPE = (1, SIZE, SIZE)
+CHAIN_KEYS = [(1, chain) for chain in range(CHAINS)]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A measurement and its exact posterior N(mean, cov)."""
+
+    operator: Operator
+    physics: deepinv.physics.LinearPhysics
+    y: Tensor
+    matrix: Tensor
+    mean: Tensor
+    cov: Tensor
+
+
+Sampler = Callable[[Task, Texture, int], Tensor]
+
+
+def texture() -> Texture:
+    """The prior, float64."""
+    f = torch.fft.fftfreq(SIZE, dtype=torch.float64)
+    spectrum = (0.01 + f[:, None] ** 2 + f**2) ** -1.5
+    return Texture.from_spectrum(spectrum * 0.15**2 / spectrum.mean(), mean=0.5)
+
+
+def tasks(prior: Texture, seed: int) -> dict[str, Task]:
+    """The three measurements of one image, for our operators and for deepinv's."""
+    keep = random_keep((1, *SHAPE), 0.5, seed)
+    kernel = gaussian_kernel(1.0)
+    noise = deepinv.physics.GaussianNoise(NOISE)
+    own = {
+        "inpaint": Inpainting(keep),
+        "deblur": Blur(kernel, "circular"),
+        "superres": SuperResolution(2, "bicubic", boundary="circular"),
+    }
+    peer = {
+        "inpaint": deepinv.physics.Inpainting(SHAPE, keep[0].float(), noise_model=noise),
+        "deblur": deepinv.physics.BlurFFT(SHAPE, kernel[None, None].float(), noise_model=noise),
+        "superres": deepinv.physics.Downsampling(SHAPE, "bicubic", noise_model=noise),
+    }
+    random = Noise(seed, [(0, 0)])
+    x = prior.decode(random.normal(torch.zeros(1, *SHAPE).double()), (1, *SHAPE))
+    unit = torch.eye(PIXELS).double().reshape(-1, *SHAPE)
+    S, m = prior.cov(unit).flatten(1), prior.mean(x.shape).expand_as(x).flatten()
+    out = {}
+    for name, operator in own.items():
+        A = operator.A(unit).flatten(1).mT
+        if not torch.allclose(peer[name].A(unit.float()).flatten(1).mT, A.float(), atol=1e-6):
+            raise ValueError(f"the two libraries disagree on the operator of {name}")
+        y = operator.A(x)
+        y = y + operator.observed(NOISE * random.normal(y))
+        exact = Problem(S, A, NOISE)
+        mean = m + exact.gain @ (y.flatten() - A @ m)
+        out[name] = Task(operator, peer[name], y, A, mean, exact.posterior_cov)
+    return out
+
+
+def ours(name: str, **settings: Any) -> Sampler:
+    """One of our solvers, as it is called by users."""
+
+    def run(task: Task, prior: Texture, seed: int) -> Tensor:
+        solver = lookup(SOLVERS, name, "solver")(**settings)
+        y, noise = task.y.expand(CHAINS, -1, -1, -1), Noise(seed, CHAIN_KEYS)
+        return solver(y, task.operator, prior, NOISE, noise)
+
+    return run
+
+
+def prior_only(task: Task, prior: Texture, seed: int) -> Tensor:
+    """Samples of the prior; of the measurement nothing is used."""
+    z = Noise(seed, CHAIN_KEYS).normal(torch.zeros(CHAINS, *SHAPE).double())
+    return prior.decode(z, z.shape)
+
+
+def theirs(make: Callable[[Callable], Any]) -> Sampler:
+    """A reconstructor of deepinv, in float32; `make` takes the denoiser."""
+
+    def run(task: Task, prior: Texture, seed: int) -> Tensor:
+        def denoiser(x: Tensor, sigma: float | Tensor, *_: Any, **__: Any) -> Tensor:
+            # DDRM asks for sigma 0, where the closed form is 0 / 0
+            return prior.denoise(x, torch.as_tensor(sigma).to(x).flatten().clamp(min=1e-5))
+
+        return make(denoiser)(task.y.float().repeat(CHAINS, 1, 1, 1), task.physics)
+
+    return run
+
+
+def guided(fidelity: type) -> Sampler:
+    """deepinv's reverse diffusion with one of its guidance terms, ancestral steps."""
+    d, times = deepinv.sampling, torch.linspace(1, 0, STEPS + 1).double()
+    sde, solver = d.VariancePreservingDiffusion(alpha=1.0), d.DDPMSolver(times)
+    return theirs(lambda D: d.PosteriorDiffusion(fidelity(), D, sde, solver))
+
+
+def azula(method: str, batch: int = CHAINS, eta: float = 0.0) -> Sampler:
+    """A sampler of azula in its own range [-1, 1], `batch` chains at a time."""
+
+    def run(task: Task, prior: Texture, seed: int) -> Tensor:
+        from azula.denoise import Denoiser, DiracPosterior
+        from azula.guidance import diffpir, dps, mmps, pgdm, tmpd
+        from azula.linalg.covariance import IsotropicCovariance
+        from azula.noise import VPSchedule
+        from azula.sample import DDPMSampler
+
+        class Exact(Denoiser):
+            schedule = VPSchedule()
+
+            def forward(self, x_t: Tensor, t: Tensor, **_: Any) -> DiracPosterior:
+                alpha, sigma = self.schedule(t)
+                x = (x_t / alpha + 1).reshape(-1, *SHAPE) / 2
+                return DiracPosterior(2 * prior.denoise(x, sigma / alpha / 2).flatten(1) - 1)
+
+        A, pinv, variance = task.matrix, torch.linalg.pinv(task.matrix), (2 * NOISE) ** 2
+        y = (2 * task.y.flatten() - A.sum(dim=1)).expand(batch, -1)
+        problem = (Exact(), y, lambda x: x @ A.mT)
+        options = {"steps": STEPS, "silent": True, "dtype": torch.float64}
+        if method == "dps":
+            sampler = dps.DPSSampler(*problem, **options)
+        elif method == "pgdm":
+            sampler = pgdm.PGDMSampler(*problem, lambda v: v @ pinv.mT, eta=eta, **options)
+        else:
+            guide, noise = {
+                "mmps": (mmps.MMPSDenoiser, IsotropicCovariance(variance)),
+                "tmpd": (tmpd.TMPDenoiser, variance),
+                "diffpir": (diffpir.DiffPIRDenoiser, variance),
+            }[method]
+            sampler = DDPMSampler(guide(*problem, noise), **options)
+        start = sampler.init((CHAINS, PIXELS), dtype=torch.float64)
+        return (torch.cat([sampler(x) for x in start.split(batch)]) + 1) / 2
+
+    return run
+
+
+def rows() -> list[tuple[str, str, int, str, Sampler]]:
+    """Library, name, evaluations, what is wrong by construction, sampler; defaults if unnamed."""
+    d, l2 = deepinv.sampling, deepinv.optim.data_fidelity.L2()
+    step, weak = "step size is no likelihood", "guidance shrinks with the step"
+    guess, prox = "covariance guessed isotropic", "proximal point, not a posterior mean"
+    narrow = "too narrow until steps are many"
+    us, di, az = "genprior", "deepinv", "azula"
+
+    def dps(steps: int, weight: float) -> Sampler:
+        return theirs(lambda D: d.DPS(D, num_steps=steps + 1, weight=weight))
+
+    return [
+        ("", "exact posterior", 0, "", ours("gaussian")),
+        ("", "prior, y ignored", 0, "no posterior", prior_only),
+        (us, "DPS", 100, step, ours("dps", steps=100)),
+        (us, "DPS", 1000, step, ours("dps", steps=1000)),
+        (us, "PiGDM consistent", 100, guess, ours("pigdm")),
+        (us, "PiGDM published", 100, f"{guess}; weight r^2", ours("pigdm", variant="published")),
+        (us, "DiffPIR", 100, prox, ours("diffpir")),
+        (us, "hqs", 24, "point estimate: no spread at all", ours("hqs", steps=24)),
+        (di, "DPS w=1", 100, f"{step}; {weak}", dps(100, 1.0)),
+        (di, "DPS w=1", 1000, f"{step}; {weak}", dps(1000, 1.0)),
+        (di, "DPS w=100", 100, f"{step}; {weak}", dps(100, 100.0)),
+        (di, "DPS w=100", 1000, f"{step}; {weak}", dps(1000, 100.0)),
+        (di, "DiffPIR", 100, prox, theirs(lambda D: d.DiffPIR(D, l2, max_iter=STEPS))),
+        (di, "DDRM", 100, "noise divided by sqrt 2", theirs(d.DDRM)),
+        (di, "PiGDM", 100, guess, guided(d.PiGDMDataFidelity)),
+        (di, "MMPS, 3 CG", 100, narrow, guided(d.MomentMatchingDataFidelity)),
+        (az, "DPS, batch 64", 100, f"{step}; norm over the batch", azula("dps")),
+        (az, "DPS, batch 1", 100, step, azula("dps", batch=1)),
+        (az, "PGDM eta=0", 100, f"{guess}; no noise in it", azula("pgdm")),
+        (az, "PGDM eta=1", 100, f"{guess}; no noise in it", azula("pgdm", eta=1.0)),
+        (az, "TMPD", 100, "covariance guessed diagonal", azula("tmpd")),
+        (az, "MMPS, 1 GMRES", 100, f"{narrow}; solve cut short", azula("mmps")),
+        (az, "DiffPIR, 1 GMRES", 100, f"{prox}; solve cut short", azula("diffpir")),
+    ]
+
+
+def measure(samples: Tensor, task: Task) -> dict[str, float]:
+    """The measures of one set of chains; 1 is perfect."""
+    x = samples.detach().double().flatten(1)
+    seen = task.matrix.abs().sum(dim=0) > 0
+    parts = {"std seen": seen, "std missing": ~seen}
+    out = {part: std_ratio(x, task.cov, where) for part, where in parts.items() if where.any()}
+    out["bias"] = bias_over_floor(x, task.mean, task.cov)
+    out["misfit"] = misfit_ratio(x, task.y.flatten(), task.matrix, task.mean, task.cov)
+    return out
+
+
+def scatter(task: Task, seed: int) -> dict[str, float]:
+    """Standard deviation of every measure over many sets of exact chains."""
+    values, vectors = torch.linalg.eigh(task.cov)
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(REPEATS, CHAINS, PIXELS, generator=generator, dtype=torch.float64)
+    x = task.mean + z * values.clamp(min=0).sqrt() @ vectors.mT
+    sets = [measure(chains, task) for chains in x]
+    return {key: statistics.stdev(s[key] for s in sets) for key in sets[0]}
+
+
+def evaluate(run: Sampler, task: Task, prior: Texture, seed: int) -> dict[str, float] | str:
+    """The measures, or the name of the error that a method raises."""
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        torch.manual_seed(seed)
+        warnings.simplefilter("ignore")
+        try:
+            samples = run(task, prior, seed)
+        except ModuleNotFoundError as error:
+            return f"{error.name} is not installed"
+        except Exception as error:
+            return type(error).__name__
+    return measure(samples, task) if samples.isfinite().all() else "not finite"
+
+
+def markdown(record: dict) -> str:
+    """The record as a table, with how to read it."""
+    columns = [(name, key) for name, spread in record["scatter"].items() for key in spread]
+    head = ["method", "evaluations", *(f"{name}: {key}" for name, key in columns)]
+    lines = [f"| {' | '.join(head)} | by construction |", "|---" * (len(head) + 1) + "|"]
+    scatter = {"library": "", "name": "scatter of 64 exact chains", "nfe": 0, "note": "1 sd"}
+    for row in [*record["rows"], scatter | record["scatter"]]:
+        cells = [f"{row['library']} {row['name']}".strip(), str(row["nfe"])]
+        cells += [v if isinstance(v := row[n], str) else f"{v[k]:.2f}" for n, k in columns]
+        lines.append(f"| {' | '.join([*cells, row['note']])} |")
+    versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
+    return f"""# Calibration where the posterior is known
+
+Every number is 1 for a perfect sampler, up to the scatter in the last row.
+
+- std: standard deviation of the chains over the exact one; below 1 is overconfident.
+- bias: distance of their mean to the exact mean, over its Monte-Carlo floor.
+- misfit: RMS(A x - y) over its exact value; below 1 fits the noise.
+
+{chr(10).join(lines)}
+
+{record["problem"]} Seed {record["seed"]}; {versions}; {record["machine"]}.
+"""
+
+
+def main() -> None:
+    """Runs all methods on all tasks and writes both files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    seed = parser.parse_args().seed
+    torch.set_num_threads(1)
+    prior = texture()
+    todo, done = tasks(prior, seed), []
+    for library, name, nfe, note, run in rows():
+        done.append({"library": library, "name": name, "nfe": nfe, "note": note})
+        done[-1] |= {k: evaluate(run, task, prior, seed) for k, task in todo.items()}
+        print(json.dumps(done[-1]), flush=True)
+    libraries = [library for library in ("torch", "deepinv", "azula") if find_spec(library)]
+    record = {
+        "problem": " ".join(__doc__.split("\n\n")[2].split("Writes")[0].split()),
+        "seed": seed,
+        "versions": {library: version(library) for library in libraries},
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
+        "rows": done,
+        "scatter": {name: scatter(task, seed) for name, task in todo.items()},
+    }
+    (RESULTS / "calibration.json").write_text(json.dumps(record, indent=1) + "\n")
+    (RESULTS / "calibration.md").write_text(markdown(record))
+
+
+if __name__ == "__main__":
+    main()
