@@ -11,6 +11,7 @@ Baselines are tuned on these photos themselves (Wiener's balance), ours is not.
 """
 
 import argparse
+import itertools
 import json
 import platform
 import time
@@ -139,29 +140,32 @@ def _bicubic(y: Tensor, factor: int) -> Tensor:
     )
 
 
-def measure(kind: str, folder: Path, out: Path, tasks: list[str], settings: dict) -> None:
+def measure(
+    kind: str, folder: Path, out: Path, tasks: list[str], every: int, settings: dict
+) -> None:
     """Runs what is missing in the result file `out`, one line of JSON per image and task."""
     done = {(r["task"], r["image"]) for r in map(json.loads, _lines(out))}
     prior = load_prior(settings.pop("prior")) if kind == "ours" else None
+    files = list(enumerate(image_files(folder)))[::every]
     with open(out, "a") as file:
-        for task in tasks:
+        for (i, path), task in itertools.product(files, tasks):
+            if (task, path.name) in done:
+                continue
             make, noise_std = TASKS[task]
-            for i, path in enumerate(image_files(folder)):
-                if (task, path.name) in done:
-                    continue
-                truth, operator = photo(path), make(i)
-                y = degrade(truth, operator, noise_std, seed=0, index=i)
-                record = {"task": task, "image": path.name}
-                started = time.perf_counter()
-                if kind == "ours":
-                    result = restore(y, operator, prior, noise_std=noise_std, index=i, **settings)
-                    record |= {"solver": result.solver, "nfe": result.nfe}
-                    record |= {"misfit": result.misfit.item()} | numbers(result.image, truth)
-                else:
-                    record["methods"] = baseline(task, operator, y, truth)
-                record["seconds"] = round(time.perf_counter() - started, 2)
-                file.write(json.dumps(record) + "\n")
-                file.flush()
+            truth, operator = photo(path), make(i)
+            y = degrade(truth, operator, noise_std, seed=0, index=i)
+            record = {"task": task, "image": path.name}
+            started = time.perf_counter()
+            if kind == "ours":
+                result = restore(y, operator, prior, noise_std=noise_std, index=i, **settings)
+                record |= {"solver": result.solver, "nfe": result.nfe}
+                record |= {"dtype": settings["dtype"], "misfit": result.misfit.item()}
+                record |= numbers(result.image, truth)
+            else:
+                record["methods"] = baseline(task, operator, y, truth)
+            record["seconds"] = round(time.perf_counter() - started, 2)
+            file.write(json.dumps(record) + "\n")
+            file.flush()
 
 
 def _lines(path: Path) -> list[str]:
@@ -172,11 +176,12 @@ def report() -> str:
     """The table of both result files, as Markdown."""
     base = [json.loads(line) for line in _lines(RESULTS / "photos_baselines.jsonl")]
     ours = [json.loads(line) for line in _lines(RESULTS / "photos_ours.jsonl")]
-    rows = ["| task | baseline | PSNR | SSIM | genprior | PSNR | SSIM | gain, dB | s / image |"]
-    rows.append("|---|---|---|---|---|---|---|---|---|")
+    rows = ["| task | photos | baseline | PSNR | SSIM | genprior | PSNR | SSIM | gain, dB | s / image |"]
+    rows.append("|---|---|---|---|---|---|---|---|---|---|")
     for task in TASKS:
-        theirs = [r["methods"] for r in base if r["task"] == task]
         mine = [r for r in ours if r["task"] == task]
+        names = {r["image"] for r in mine}
+        theirs = [r["methods"] for r in base if r["task"] == task and r["image"] in names]
         if not theirs or not mine:
             continue
         mean = {m: np.mean([r[m]["psnr"] for r in theirs]) for m in theirs[0]}
@@ -185,18 +190,18 @@ def report() -> str:
         values = np.array([r["psnr"] for r in mine])
         half = 1.96 * values.std(ddof=1) / len(values) ** 0.5
         rows.append(
-            f"| {task} | {'; '.join([best, *others])} | {mean[best]:.2f} | "
+            f"| {task} | {len(mine)} | {'; '.join([best, *others])} | {mean[best]:.2f} | "
             f"{np.mean([r[best]['ssim'] for r in theirs]):.3f} | "
             f"{mine[0]['solver']}, {mine[0]['nfe']} NFE | {values.mean():.2f} ± {half:.2f} | "
             f"{np.mean([r['ssim'] for r in mine]):.3f} | {values.mean() - mean[best]:+.2f} | "
             f"{np.mean([r['seconds'] for r in mine]):.1f} |"
         )
-    count = len({r["image"] for r in ours})
+    precision = " and ".join(sorted({r["dtype"] for r in ours}))
     manifest = json.loads((find_prior("ddpm") / "manifest.json").read_text())
     about = (
-        f"{count} photos of CBSD68, {SIZE}x{SIZE} centre crops; default weights (step "
+        f"Photos of CBSD68, {SIZE}x{SIZE} centre crops; default weights (step "
         f"{manifest['step']}, sha256 {manifest['files']['model.safetensors']['sha256'][:12]}), "
-        f"default solver and options. torch {torch.__version__}, scikit-image "
+        f"default solver and options, network in {precision}. torch {torch.__version__}, scikit-image "
         f"{skimage.__version__}, {platform.machine()} CPU. PSNR per image, RGB, data range 1, "
         f"clipped; mean ± 95 % interval over images. Wiener's balance is the best of "
         f"{len(BALANCES)} on these photos; circular boundaries, as the measurements have. "
@@ -211,6 +216,7 @@ def main() -> None:
     parser.add_argument("part", choices=["baselines", "ours", "report"])
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--every", type=int, default=1, help="take every Nth photo only")
     parser.add_argument("--prior", default="ddpm")
     parser.add_argument("--solver", default=None)
     parser.add_argument("--steps", type=int, default=None)
@@ -225,7 +231,7 @@ def main() -> None:
         return
     out = given.out or RESULTS / f"photos_{given.part}.jsonl"
     settings = {"prior": given.prior, "solver": given.solver, "steps": given.steps}
-    measure(given.part, given.folder, out, given.tasks, settings | {"dtype": given.dtype})
+    measure(given.part, given.folder, out, given.tasks, given.every, settings | {"dtype": given.dtype})
 
 
 if __name__ == "__main__":
