@@ -176,7 +176,9 @@ def report() -> str:
     """The table of both result files, as Markdown."""
     base = [json.loads(line) for line in _lines(RESULTS / "photos_baselines.jsonl")]
     ours = [json.loads(line) for line in _lines(RESULTS / "photos_ours.jsonl")]
-    rows = ["| task | photos | baseline | PSNR | SSIM | genprior | PSNR | SSIM | gain, dB | s / image |"]
+    rows = [
+        "| task | photos | baseline | PSNR | SSIM | genprior | PSNR | SSIM | gain, dB | s / image |"
+    ]
     rows.append("|---|---|---|---|---|---|---|---|---|---|")
     for task in TASKS:
         mine = [r for r in ours if r["task"] == task]
@@ -201,8 +203,8 @@ def report() -> str:
     about = (
         f"Photos of CBSD68, {SIZE}x{SIZE} centre crops; default weights (step "
         f"{manifest['step']}, sha256 {manifest['files']['model.safetensors']['sha256'][:12]}), "
-        f"default solver and options, network in {precision}. torch {torch.__version__}, scikit-image "
-        f"{skimage.__version__}, {platform.machine()} CPU. PSNR per image, RGB, data range 1, "
+        f"default solver and options, network in {precision}. "
+        f"torch {torch.__version__}, scikit-image {skimage.__version__}, {platform.machine()} CPU. PSNR per image, RGB, data range 1, "
         f"clipped; mean ± 95 % interval over images. Wiener's balance is the best of "
         f"{len(BALANCES)} on these photos; circular boundaries, as the measurements have. "
         f"Bicubic interpolates on the grid the pixels were taken from; on the half-pixel grid of "
@@ -231,7 +233,8 @@ def main() -> None:
         return
     out = given.out or RESULTS / f"photos_{given.part}.jsonl"
     settings = {"prior": given.prior, "solver": given.solver, "steps": given.steps}
-    measure(given.part, given.folder, out, given.tasks, given.every, settings | {"dtype": given.dtype})
+    settings["dtype"] = given.dtype
+    measure(given.part, given.folder, out, given.tasks, given.every, settings)
 
 
 if __name__ == "__main__":
