@@ -177,7 +177,7 @@ def report() -> str:
     base = [json.loads(line) for line in _lines(RESULTS / "photos_baselines.jsonl")]
     ours = [json.loads(line) for line in _lines(RESULTS / "photos_ours.jsonl")]
     rows = [
-        "| task | photos | baseline | PSNR | SSIM | genprior | PSNR | SSIM | gain, dB | s / image |"
+        "| task | photos | baseline | PSNR | SSIM | genprior | PSNR | SSIM | gain, dB | s |"
     ]
     rows.append("|---|---|---|---|---|---|---|---|---|---|")
     for task in TASKS:
@@ -204,7 +204,8 @@ def report() -> str:
         f"Photos of CBSD68, {SIZE}x{SIZE} centre crops; default weights (step "
         f"{manifest['step']}, sha256 {manifest['files']['model.safetensors']['sha256'][:12]}), "
         f"default solver and options, network in {precision}. "
-        f"torch {torch.__version__}, scikit-image {skimage.__version__}, {platform.machine()} CPU. PSNR per image, RGB, data range 1, "
+        f"torch {torch.__version__}, scikit-image {skimage.__version__}, "
+        f"{platform.machine()} CPU. PSNR per image, RGB, data range 1, "
         f"clipped; mean ± 95 % interval over images. Wiener's balance is the best of "
         f"{len(BALANCES)} on these photos; circular boundaries, as the measurements have. "
         f"Bicubic interpolates on the grid the pixels were taken from; on the half-pixel grid of "
