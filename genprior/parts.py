@@ -121,7 +121,7 @@ def choose_solver(
 
     Raises:
         ValueError: The solver or its setting does not exist, `steps` comes with an object that
-            has its own, or several samples are asked of a solver that gives always the same.
+            has its own, or several samples are asked of a solver that draws none.
     """
     if isinstance(solver, Solver):
         if steps is not None:
@@ -134,7 +134,7 @@ def choose_solver(
     if samples > 1 and not method.stochastic:
         drawing = [other for other in SOLVERS if lookup(SOLVERS, other, "solver").stochastic]
         raise SettingError(
-            f"solver {name} is deterministic, its {samples} samples would be equal: "
+            f"solver {name} gives one answer, not {samples} posterior samples: "
             f"choose one of {', '.join(drawing)}"
         )
     return name, method

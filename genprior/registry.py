@@ -30,6 +30,7 @@ SOLVERS = {
     "diffpir": "genprior.inverse.diffpir:DiffPIR",
     "pigdm": "genprior.inverse.pigdm:PiGDM",
     "dps": "genprior.inverse.dps:DPS",
+    "csgm": "genprior.inverse.latent:CSGM",
 }
 
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.fft import irfft2, rfft2
 
 from genprior.noise import Noise
-from genprior.priors.base import Denoiser, per_image
+from genprior.priors.base import Decoder, Denoiser, per_image
 
 
-class Dense(nn.Module, Denoiser):
+class Dense(nn.Module, Denoiser, Decoder):
     """x ~ N(1/2, S) for images of any shape: smooth fields that correlate over the colours.
 
     Arguments:
@@ -43,6 +43,14 @@ class Dense(nn.Module, Denoiser):
         gain = values / (values + per_image(sigma, x)[:, :, 0, 0] ** 2)
         centred = (x - self.mean).flatten(1)
         return self.mean + ((centred @ vectors * gain) @ vectors.mT).reshape(x.shape)
+
+    def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
+        return image_shape[0], image_shape[1:].numel()
+
+    def decode(self, z: Tensor, image_shape: torch.Size) -> Tensor:
+        self.calls.append(image_shape)
+        values, vectors = self._spectrum(image_shape[1:], z)
+        return self.mean + ((z * values.sqrt()) @ vectors.mT).reshape(image_shape)
 
     def draw(self, count: int, shape: tuple[int, int, int]) -> Tensor:
         """Samples, shape (count, C, H, W)."""

@@ -332,7 +332,7 @@ BAD = {
     "unknown solver 'dsp': choose one of .*dps": {"solver": "dsp"},
     "solver 'hqs' has no setting 'turns', it has steps, coupling": {"solver": ("hqs", "turns")},
     "steps goes with a solver's name": {"solver": DiffPIR(), "steps": 3},
-    "solver HQS is deterministic, its 2 samples would be equal": {"solver": HQS(), "samples": 2},
+    "solver HQS gives one answer, not 2 posterior samples": {"solver": HQS(), "samples": 2},
     "unknown prior 'dpm': choose one of": {"prior": "dpm"},
     "device 'tpu' is not available here: choose auto or cpu": {"device": "tpu"},
     "dtype must be one of float32, bfloat16, float16, got 'half'": {"dtype": "half"},
