@@ -74,7 +74,7 @@ CASES = {
     "inpaint @/a.png --save stds": (USAGE, "'stds' cannot be saved: choose among mean, std"),
     "inpaint @/a.png --save std": (USAGE, "--save mean, std or samples needs --samples 2"),
     "inpaint @/a.png --samples 2 --solver hqs": (
-        USAGE, "solver hqs is deterministic", "choose one of ", "diffpir, pigdm, dps"
+        USAGE, "solver hqs gives one answer, not 2", "choose one of ", "diffpir, pigdm, dps"
     ),
     "inpaint @/a.png --device gpu": (USAGE, "'gpu' is no device: choose auto, cpu, cuda"),
     "inpaint @/a.png --device cuda:99": (USAGE, "'cuda:99' is not available here", "auto or cpu"),
