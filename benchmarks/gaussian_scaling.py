@@ -2,7 +2,7 @@
 
     python benchmarks/gaussian_scaling.py [--largest 2048] [--threads 1]
 
-A colour texture with 30 % of its pixels missing in squares, no noise, float32. Beside it the
+A float32 colour texture with 30 % of its pixels missing in squares, no noise. Beside it the
 dense way, a Cholesky factor of the covariance of the known pixels in float64, as far as it
 goes. N is the number of pixels of the image.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from genprior.inverse import regression
 from genprior.inverse.gaussian import GaussianPosterior
-from genprior.linalg import cg
+from genprior.linalg import solve
 from genprior.noise import Noise
 from genprior.operators.inpainting import Inpainting
 from genprior.priors.texture import Texture
@@ -59,13 +59,13 @@ def iterative(size: int) -> dict:
 
     def recorded(matrix: Callable[[Tensor], Tensor], b: Tensor, **options: object) -> Tensor:
         products = []
-        solution = cg(lambda v: (products.append(v.shape), matrix(v))[1], b, **options)
+        solution = solve(lambda v: (products.append(v.shape), matrix(v))[1], b, **options)
         residual = (b - matrix(solution)).norm() / b.norm()
         solves.append({"iterations": len(products), "residual": residual.item()})
         return solution
 
     y = operator.A(x)
-    with patch.object(regression, "cg", recorded):
+    with patch.object(regression, "solve", recorded):
         start = time.process_time()
         prior = Texture.from_exemplar(y, keep)
         GaussianPosterior()(y, operator, prior, 0.0, Noise(0, [0]))

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from genprior.linalg import cg, damped_inverse, per_image
+from genprior.linalg import cg, damped_inverse, per_image, solve
 
 
 def systems(count: int = 3, size: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,3 +81,28 @@ def test_damped_inverse_is_a_pseudo_inverse_without_damping() -> None:
     inverse = damped_inverse(like, per_image(torch.tensor([0.0, 1.0]), like))
     expected = [[0.25, 1.0, 0.0, 0.0], [0.2, 0.5, 1.0, 1.0]]
     assert torch.allclose(inverse.flatten(1), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_solve_reaches_a_residual_where_rounding_stops_cg():
+    scale = torch.logspace(0, -3, 12)
+    basis = torch.linalg.qr(systems(1)[0][0]).Q.float()
+    matrix, b = (basis * scale) @ basis.T, systems()[1].float()
+
+    def residual(x: torch.Tensor) -> torch.Tensor:
+        return (x @ matrix - b).norm(dim=1) / b.norm(dim=1)
+
+    options = {"iterations": 200, "tolerance": 1e-5}
+    assert residual(cg(lambda v: v @ matrix, b, **options)).max() > 1e-5
+    x = solve(lambda v: v @ matrix, b, **options)
+    assert residual(x).max() <= 1e-5
+    alone = solve(lambda v: v @ matrix, b[1:2], **options)
+    assert torch.allclose(alone[0], x[1], rtol=1e-3)
+
+
+def test_solve_raises_where_there_is_no_solution():
+    matrix = torch.diag(torch.tensor([2.0, 1.0, 0.0], dtype=torch.float64))
+    b = torch.tensor([[2.0, 3.0, 0.0], [0.0, 1.0, 1.0]], dtype=torch.float64)
+    expected = torch.tensor([[1.0, 3.0, 0.0]], dtype=torch.float64)
+    assert torch.allclose(solve(lambda v: v @ matrix, b[:1], 20), expected)
+    with pytest.raises(ArithmeticError, match=r"residual is .* after 3 x 20 iterations"):
+        solve(lambda v: v @ matrix, b, 20)

@@ -13,6 +13,8 @@ References:
 
 Differs from the authors' code:
     1. Any linear operator and any noise level; all known pixels count unless `border` is set.
+    2. The solve is in float64, where the device has that and the operator takes it: a texture
+       is so near to singular that single precision would stop at residuals up to 1e-3.
 """
 
 from dataclasses import dataclass
@@ -41,11 +43,13 @@ class GaussianPosterior(Solver):
             the paper does, for a texture that is estimated from the damaged image itself:
             all of its known pixels together are explained by their own texton, which knows
             nothing of the hole, and would fill it too smoothly.
-        tolerance: Relative residual of the linear solve, where there is no direct one.
-        iterations: Largest number of its iterations.
+        tolerance: Relative residual of the linear solve, where there is no direct one. In
+            single precision (a physics of deepinv, an Apple GPU) it may not be reached.
+        iterations: Largest number of its iterations, from each of at most 3 starts.
 
     Raises:
         ValueError: Another mode, or a negative border.
+        ArithmeticError: When called: the linear solve ends with a relative residual above 1e-3.
     """
 
     needs = Gaussian
@@ -78,7 +82,7 @@ class GaussianPosterior(Solver):
     def kriging(self, y: Tensor, operator: Operator, prior: Gaussian, noise_std: Tensor) -> Tensor:
         """The posterior mean, shape (B, C, H, W); arguments as those of `solve`."""
         shape = operator.image_shape(y.shape)
-        mean = prior.mean(shape).to(y).expand(shape)
+        mean = prior.mean(shape).to(y.device, _precision(y, operator)).expand(shape)
         return self._condition(mean, y, y, operator, prior, noise_std)
 
     def innovation(
@@ -98,7 +102,8 @@ class GaussianPosterior(Solver):
     ) -> tuple[Tensor, Tensor]:
         shape = operator.image_shape(y.shape)
         z = generator.normal(y.new_empty(()).expand(prior.latent_shape(shape)))
-        return prior.decode(z, shape), per_image(noise_std, y) * generator.normal(y)
+        n = per_image(noise_std, y) * generator.normal(y)
+        return prior.decode(z.to(_precision(y, operator)), shape), n
 
     def _condition(
         self,
@@ -109,15 +114,20 @@ class GaussianPosterior(Solver):
         prior: Gaussian,
         noise_std: Tensor,
     ) -> Tensor:
-        """x moved so that A x is near `target`, and equal to y where y is an exact pixel."""
-        known = operator.observed(torch.ones_like(y))
+        """x moved so that A x is near `target`, and equal to y where y is an exact pixel.
+
+        It is worked out in the type of x, the result has that of y.
+        """
+        noise_std = noise_std.to(x)
+        known = operator.observed(torch.ones_like(y, dtype=x.dtype))
         if self.border:
             known = known * self._near_hole(known, x, noise_std)
         regression = Regression(
             operator, prior, x.shape, known, noise_std**2, self.tolerance, self.iterations
         )
-        x = x + regression(target - operator.A(x))
-        return torch.where(per_image(noise_std, x) == 0, operator.keep_known(x, y), x)
+        x = x + regression(target.to(x) - operator.A(x))
+        x = torch.where(per_image(noise_std, x) == 0, operator.keep_known(x, y.to(x)), x)
+        return x.to(y)
 
     def _near_hole(self, known: Tensor, x: Tensor, noise_std: Tensor) -> Tensor:
         if known.shape != x.shape or (noise_std > 0).any() or known.all():
@@ -127,3 +137,8 @@ class GaussianPosterior(Solver):
             )
         width = 2 * self.border + 1
         return (max_pool2d(1 - known, width, stride=1, padding=self.border) > 0).to(known)
+
+
+def _precision(y: Tensor, operator: Operator) -> torch.dtype:
+    exact = operator.takes_float64 and y.device.type != "mps"
+    return torch.float64 if exact else y.dtype

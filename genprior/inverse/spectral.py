@@ -54,15 +54,18 @@ def gram_inverse(h: Tensor, stride: int, factor: Factor, sigma2: Tensor) -> Line
     """The map r -> (A S A^T + sigma^2 I)^{-1} r; the pseudo-inverse for images without noise.
 
     In float64 whatever the type of r: a colour texture is so near to singular that single
-    precision would lose several per cent of the posterior mean.
+    precision would lose several per cent of the posterior mean. On the CPU for a device that
+    has no float64.
 
     Arguments:
         h, stride: Of `convolution`.
         factor: The covariance S, with a `transfer`.
         sigma2: Variance of the noise per image, shape (B,), >= 0.
     """
-    h, sigma2 = h.to(torch.complex128), sigma2.double().reshape(-1, 1, 1, 1)
-    g = _fold(h * factor.transfer, stride)
+    place = "cpu" if h.device.type == "mps" else h.device
+    h, transfer = (t.to(place).to(torch.complex128) for t in (h, factor.transfer))
+    sigma2 = sigma2.to(place).double().reshape(-1, 1, 1, 1)
+    g = _fold(h * transfer, stride)
     Q = torch.einsum("bcjuv,bdjuv->buvcd", g, g.conj())
     white = _fold(h.abs().square(), stride).sum(dim=2).permute(0, 2, 3, 1)
     Q = (Q + torch.diag_embed(factor.floor**2 * white)) / stride**2
@@ -118,7 +121,7 @@ def _fold(h: Tensor, stride: int) -> Tensor:
 
 def _apply(P: Tensor) -> Linear:
     def apply(r: Tensor) -> Tensor:
-        v = torch.einsum("buvcd,bduv->bcuv", P, fft2(r).to(P.dtype))
+        v = torch.einsum("buvcd,bduv->bcuv", P, fft2(r.to(P.device)).to(P.dtype))
         return ifft2(v).real.to(r)
 
     return apply

@@ -20,9 +20,11 @@ class Operator(ABC):
     """A linear operator with the solves that reconstruction needs.
 
     `is_identity` is true where A x = x, so that y is nothing but a noisy image.
+    `takes_float64` is false where images may have to be of the type of the measurement.
     """
 
     is_identity = False
+    takes_float64 = True
 
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:

@@ -27,6 +27,8 @@ class External(Operator, deepinv.physics.LinearPhysics):
         TypeError: The object has no `A` or `A_adjoint`.
     """
 
+    takes_float64 = False
+
     def __init__(
         self,
         physics: object,

@@ -1,9 +1,12 @@
+import deepinv
 import pytest
 import torch
 from contracts import dense
 
+from genprior.inverse import regression
 from genprior.inverse.gaussian import GaussianPosterior
 from genprior.inverse.laws import law_of
+from genprior.linalg import solve
 from genprior.noise import Noise
 from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
@@ -79,9 +82,9 @@ def check_against_dense(prior, op, sigma, shape, rtol=1e-8):
     assert (mean.flatten() - expected).norm() <= rtol * expected.norm()
 
     class Answer(GaussianPosterior):
-        # law_of takes y = 0, which without noise need not be an image of the law
-        def solve(self, zero, *rest):
-            return super().solve(zero + y, *rest)
+        # law_of takes 0 and unit vectors for y, which without noise need not be of the law
+        def solve(self, other, *rest):
+            return super().solve(y.expand_as(other), *rest)
 
     law, centre = law_of(Answer(**EXACT), op, prior, sigma, torch.zeros_like(y))
     assert (centre - expected).norm() <= rtol * expected.norm()
@@ -182,6 +185,43 @@ def test_single_precision_is_close(operator, channels, margin):
         single = GaussianPosterior("mean")(op.A(x).float(), op, prior, sigma, None)
         assert (single - mean).abs().max() < 1e-3
         assert single.dtype == torch.float32
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("operator", ["box", "random", "reflect"])
+def test_single_precision_pictures_are_solved_to_the_tolerance(operator, channels, monkeypatch):
+    residuals = []
+
+    def recorded(matrix, b, **options):
+        x = solve(matrix, b, **options)
+        residuals.append(((b - matrix(x)).norm() / b.norm()).item())
+        return x
+
+    monkeypatch.setattr(regression, "solve", recorded)
+    u = torch.cumsum(rand(1, channels, 40, 40) - 0.5, dim=2).float() / 10 + 0.5
+    op = operators(40)[operator]
+    prior, sigma = Texture.from_exemplar(u, floor=0.003), 0.01 if operator == "reflect" else 0.0
+    x = GaussianPosterior()(op.A(u), op, prior, sigma, Noise(0, [0]))
+    assert x.dtype == torch.float32
+    assert len(residuals) == 1
+    assert residuals[0] <= 1e-6
+
+
+def test_a_physics_of_deepinv_keeps_the_type_of_the_measurement():
+    op = External(deepinv.physics.Blur(gaussian_kernel(0.5)[None, None].float(), padding="valid"))
+    u = rand(1, 1, 20, 20).float()
+    prior = Texture.from_exemplar(u, floor=0.05)
+    x = GaussianPosterior("mean")(op.A(u), op, prior, 0.1, None)
+    exactly = Blur(gaussian_kernel(0.5), boundary="valid")
+    expected = GaussianPosterior("mean")(op.A(u), exactly, prior, 0.1, None)
+    assert torch.allclose(x, expected, rtol=0, atol=1e-4)
+
+
+def test_a_measurement_that_no_image_of_the_law_has_is_refused():
+    prior = Texture.from_exemplar(rand(1, 3, 16, 16), floor=0.0)
+    blur = operators(16)["reflect"]
+    with pytest.raises(ArithmeticError, match="give the prior a floor"):
+        GaussianPosterior("mean")(rand(1, 3, 16, 16, seed=1), blur, prior, 0.0, None)
 
 
 def test_a_border_stands_for_all_known_pixels_of_a_markov_law():
