@@ -2,9 +2,10 @@
 
     S A^T (A S A^T + sigma^2 I)^{-1} r,    S = F F^T + floor^2 I
 
-Three ways, the same result:
+Four ways, the same result:
 
     frequencies  A and S are circular: directly, one small matrix per frequency
+    pixels       S is stationary, A keeps few pixels: directly, one matrix for those
     latents      A A^T = c I, and w has fewer numbers than r:
                  (F^T A^T A F + delta I) w = F^T A^T r,    delta = c floor^2 + sigma^2,
                  F w + floor^2 A^T (r - A F w) / delta
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genprior.inverse.pixels import solve_pixels
 from genprior.inverse.spectral import convolution, gram_inverse, stationary_preconditioner
 from genprior.linalg import inner, per_image, solve
 from genprior.operators.base import Operator
@@ -35,6 +37,8 @@ from genprior.priors.base import Factor, Gaussian
 
 # The image errs more than the residual in latents says, that system being better conditioned.
 LATENT_TOLERANCE = 0.1
+# A dense matrix of so many rows is factored in two seconds; a singular one is diagonalised.
+PIXELS, SINGULAR_PIXELS = 5000, 1500
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,9 @@ class Regression:
             if circular is not None:
                 psi = gram_inverse(*circular, factor, self.sigma2)(r)
                 return self.prior.cov(self._adjoint(psi))
+        if torus is not None and self._few_pixels(r, factor):
+            psi = solve_pixels(r, self.known.expand_as(r), factor, self.sigma2)
+            return self.prior.cov(self._adjoint(psi))
         if not (self.sigma2 + factor.floor**2 > 0).all():
             # singular: without a preconditioner the iterates stay in the range, which a
             # residual that is nothing but rounding errors is not in
@@ -123,6 +130,16 @@ class Regression:
         x = factor.apply(w)
         rest = (r - self._A(x)) / per_image(delta, r)
         return x + factor.floor**2 * self._adjoint(rest)
+
+    def _few_pixels(self, r: Tensor, factor: Factor) -> bool:
+        """Whether A keeps so few pixels, as they are, that a dense solve is the quickest."""
+        if r.shape != self.image_shape or r.dtype != torch.float64:
+            return False
+        definite = (self.sigma2 + factor.floor**2 > 0).all()
+        count = self.known.expand_as(r).flatten(1).sum(dim=1).max()
+        few = min(PIXELS if definite else SINGULAR_PIXELS, r[0].numel() // 4)
+        v = self.known * self._probe(r.shape)
+        return bool(count <= few) and torch.equal(self._adjoint(v), v)
 
     def _row_scale(self) -> float | None:
         """c where A A^T = c I on the known entries, None where it is not so."""

@@ -239,6 +239,27 @@ def test_a_border_stands_for_all_known_pixels_of_a_markov_law():
 
 
 @pytest.mark.parametrize(
+    ("prior", "channels"),
+    [("torus", 3), ("margin", 3), ("plane", 2), ("no floor", 1), ("no floor", 3)],
+)
+@pytest.mark.parametrize("sigma", [0.0, 0.05])
+def test_few_pixels_are_solved_directly(prior, channels, sigma, monkeypatch):
+    monkeypatch.delattr(regression, "solve")
+    op = Inpainting(rand(1, channels, 8, 8, seed=1) > 0.8)
+    check_against_dense(priors(8, channels)[prior], op, sigma, torch.Size((1, channels, 8, 8)))
+
+
+def test_a_direct_solve_takes_each_image_with_its_mask_and_noise(monkeypatch):
+    op = Inpainting((rand(5, 1, 12, 12, seed=1) > 0.8)[[0, 1, 1, 1, 2]])
+    prior, y = Texture.from_exemplar(rand(1, 2, 12, 12)), op.A(rand(5, 2, 12, 12, seed=2))
+    sigma = torch.tensor([0.1, 0.1, 0.1, 0.0, 0.2], dtype=torch.float64)
+    directly = GaussianPosterior("mean")(y, op, prior, sigma, None)
+    monkeypatch.setattr(regression, "PIXELS", 0)
+    iterated = GaussianPosterior("mean", **EXACT)(y, op, prior, sigma, None)
+    assert torch.allclose(directly, iterated, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda op, y, p: GaussianPosterior("map"), "'sample' or 'mean'"),

@@ -1,0 +1,64 @@
+"""Direct solves for images of which few pixels count, such as a band around a hole.
+
+    (S_CC + delta I) psi = r,    S_cd(x, y) = (t_c * t_d)(x - y) + floor^2 [c = d, x = y]
+
+The covariance of any two pixels is read off one table, the autocorrelation of the texton.
+
+References:
+    Texture Inpainting Using Efficient Gaussian Conditional Simulation, Galerne and
+    Leclaire, 2017.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.fft import ifft2
+
+from genprior.priors.base import Factor
+
+RANK = 10
+
+
+def solve_pixels(r: Tensor, known: Tensor, factor: Factor, sigma2: Tensor) -> Tensor:
+    """(S_CC + sigma^2 I)^{-1} r on the known entries C of each image, 0 on the others.
+
+    The pseudo-inverse where neither noise nor a floor makes the matrix definite.
+
+    Arguments:
+        r: Right-hand sides, shape (B, C, H, W).
+        known: 1 for the entries that count, 0 for others, shape (B, C, H, W).
+        factor: The covariance S, with a `transfer`.
+        sigma2: Variance of the noise per image, shape (B,), >= 0.
+    """
+    psi, delta = torch.zeros_like(r), (sigma2 + factor.floor**2).tolist()
+    for i in range(len(r)):
+        if i == 0 or delta[i] != delta[i - 1] or not torch.equal(known[i], known[i - 1]):
+            inverse = _inverse(_covariance(known[i], factor.transfer), delta[i])
+        psi[i][known[i] > 0] = inverse(r[i][known[i] > 0])
+    return psi
+
+
+def _covariance(known: Tensor, transfer: Tensor) -> Tensor:
+    """Covariance of the known entries of one image, without the floor."""
+    height, width = transfer.shape[-2:]
+    table = ifft2(transfer[:, None] * transfer.conj()[None]).real
+    places = [(channel > 0).nonzero().unbind(dim=1) for channel in known]
+
+    def block(c: int, d: int) -> Tensor:
+        (i, j), (k, m) = places[c], places[d]
+        return table[c, d][(i[:, None] - k) % height, (j[:, None] - m) % width]
+
+    channels = range(len(known))
+    return torch.cat([torch.cat([block(c, d) for d in channels], dim=1) for c in channels])
+
+
+def _inverse(S: Tensor, delta: float) -> Callable[[Tensor], Tensor]:
+    if delta > 0:
+        S.diagonal().add_(delta)
+        factor = torch.linalg.cholesky(S)
+        return lambda r: torch.cholesky_solve(r[:, None], factor)[:, 0]
+    values, vectors = torch.linalg.eigh(S)
+    kept = values > RANK * torch.finfo(S.dtype).eps * len(S) * values.amax()
+    values, vectors = values[kept], vectors[:, kept]
+    return lambda r: vectors @ ((vectors.T @ r) / values)
