@@ -27,6 +27,7 @@ from torch.fft import fft2, ifft2, irfft2, rfft2
 from genprior.linalg import cg, per_image
 from genprior.priors.base import Factor, Gaussian
 from genprior.priors.periodic import periodic_component
+from genprior.priors.scattered import is_scattered, known_pairs, unbiased_texton
 
 FLOOR = 0.01
 MARGIN = 32
@@ -89,11 +90,13 @@ class Texture(nn.Module, Gaussian):
         Arguments:
             image: Exemplar, shape (1, C, H, W), in [0, 1].
             keep: Where the exemplar is known (non-zero), shape (1, 1, H, W); None if it is
-                everywhere.
+                everywhere. Where missing pixels are scattered, covariances are corrected for
+                the pairs of known pixels that are lost, as `priors.scattered` says.
             margin, floor: See the class.
 
         Raises:
-            ValueError: There is more than one image, or no known pixel.
+            ValueError: There is more than one image, no known pixel, or hardly one whose
+                neighbours are known too.
         """
         if image.ndim != 4 or len(image) != 1:
             raise ValueError(
@@ -111,7 +114,11 @@ class Texture(nn.Module, Gaussian):
         # A hole may hold anything, NaN included, so it is selected away and not multiplied.
         u = torch.where(known != 0, u, 0)
         mean = u.sum(dim=(1, 2)) / count
-        return cls(known * (u - mean[:, None, None]) / count.sqrt(), mean, margin, floor)
+        texton = known * (u - mean[:, None, None]) / count.sqrt()
+        pairs = known_pairs(known)
+        if is_scattered(pairs):
+            texton = unbiased_texton(texton, pairs)
+        return cls(texton, mean, margin, floor)
 
     @classmethod
     def from_spectrum(cls, spectrum: Tensor, mean: float = 0.5, floor: float = 0.0) -> "Texture":
