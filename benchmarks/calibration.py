@@ -179,6 +179,7 @@ def rows() -> list[tuple[str, str, int, str, Sampler]]:
     guess, prox = "covariance guessed isotropic", "proximal point, not a posterior mean"
     narrow = "too narrow until steps are many"
     us, di, az = "genprior", "deepinv", "azula"
+    latent = ours("csgm", optimiser="lbfgs", steps=100, restarts=1)
 
     def dps(steps: int, weight: float) -> Sampler:
         return theirs(lambda D: d.DPS(D, num_steps=steps + 1, weight=weight))
@@ -192,6 +193,7 @@ def rows() -> list[tuple[str, str, int, str, Sampler]]:
         (us, "PiGDM published", 100, f"{guess}; weight r^2", ours("pigdm", variant="published")),
         (us, "DiffPIR", 100, prox, ours("diffpir")),
         (us, "hqs", 24, "point estimate: no spread at all", ours("hqs", steps=24)),
+        (us, "csgm", 101, "point estimate: no spread at all", latent),
         (di, "DPS w=1", 100, f"{step}; {weak}", dps(100, 1.0)),
         (di, "DPS w=1", 1000, f"{step}; {weak}", dps(1000, 1.0)),
         (di, "DPS w=100", 100, f"{step}; {weak}", dps(100, 100.0)),
