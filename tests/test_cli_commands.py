@@ -11,7 +11,7 @@ from shell import SIZE, levels, photo, save_photo, succeed
 from genprior.api import sample
 from genprior.images import read_image
 from genprior.operators.superres import SuperResolution
-from genprior.parts import make_solver
+from genprior.parts import load_prior, make_solver
 from genprior.priors.base import ABILITIES
 from genprior.registry import SOLVERS
 
@@ -86,6 +86,17 @@ def test_solvers_are_listed_with_what_they_cost_and_need() -> None:
         solver = make_solver(name)
         assert (int(nfe), summary) == (solver.nfe, solver.summary)
         assert ABILITIES[ability] is solver.needs
+
+
+def test_training_starts_from_the_weights_of_a_prior(weights: Path, tmp_path: Path) -> None:
+    folder, run = tmp_path / "photos", tmp_path / "run"
+    folder.mkdir()
+    save_photo(folder / "a.png")
+    options = ["--init", weights, "-o", run, "--crop", 8, "--batch", 2, "--steps", 1, "-q"]
+    succeed("train", "ddpm", folder, *options, "--lr", 1e-9)
+    start, end = (load_prior(place).state_dict() for place in (weights, run))
+    assert all(torch.allclose(start[key], end[key], atol=1e-6) for key in start)
+    assert json.loads(succeed("priors", "info", run).stdout)["init"] == str(weights)
 
 
 def test_train_resume_use_and_pack(tmp_path: Path) -> None:

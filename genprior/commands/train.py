@@ -28,6 +28,8 @@ from genprior.registry import PRIORS, TRAINABLE, lookup
               help="Peak learning rate.")
 @click.option("--set", "arguments", multiple=True, metavar="NAME=VALUE",
               help="Argument of the prior, JSON value; may be repeated.")
+@click.option("--init", metavar="PRIOR",
+              help="Start from the weights of a prior that ships or of a checkpoint folder.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="bfloat16",
               show_default=True, help="Precision of the network.")
 @click.option("--resume", is_flag=True, help="Continue the run in --output.")
@@ -36,11 +38,13 @@ from genprior.registry import PRIORS, TRAINABLE, lookup
 @options.quiet
 def train(
     prior: str, data: tuple[Path, ...], out: Path, crop: int, resume: bool, device: str,
-    arguments: tuple[str, ...], quiet: bool, **settings: Any,
+    arguments: tuple[str, ...], init: str | None, quiet: bool, **settings: Any,
 ) -> None:
     """Train a prior on folders of images."""
     if (settings["steps"] is None) == (settings["minutes"] is None):
         raise click.UsageError("give the length of the training: either --steps or --minutes")
+    if init and arguments:
+        raise click.UsageError("--set does not go with --init, whose weights fix the network")
     if not resume and any(out.glob("step-*")):
         raise click.UsageError(f"{out} holds a training: add --resume, or choose another -o")
     import torch
@@ -50,11 +54,11 @@ def train(
     from genprior.watch import pick_device
 
     torch.manual_seed(settings["seed"])
-    cls = lookup(PRIORS, prior, "prior")
-    model = cls(**_arguments(arguments, list(inspect.signature(cls).parameters)))
+    model = _initial(init, prior) if init else _fresh(prior, arguments)
     model.to(pick_device(device, torch.empty(0)))
     crops = Crops(data, crop, model.config["channels"], settings["seed"])
     about = {"data": [path.name for path in data], "images": len(crops.images), "crop": crop}
+    about |= {"init": init} if init else {}
     hidden = quiet or not sys.stderr.isatty()
     with click.progressbar(length=10**6, label=prior, file=sys.stderr, hidden=hidden) as bar:
 
@@ -65,6 +69,21 @@ def train(
         folder = fit(prior, model, crops, out, Settings(**settings), about, resume, report)
     if not quiet:
         click.echo(str(folder))
+
+
+def _fresh(prior: str, arguments: tuple[str, ...]) -> Any:
+    cls = lookup(PRIORS, prior, "prior")
+    return cls(**_arguments(arguments, list(inspect.signature(cls).parameters)))
+
+
+def _initial(init: str, prior: str) -> Any:
+    from genprior.checkpoint import load_checkpoint
+    from genprior.weights import find_prior
+
+    model, manifest = load_checkpoint(find_prior(init))
+    if manifest["prior"] != prior:
+        raise click.UsageError(f"--init {init}: it is a {manifest['prior']}, not a {prior}")
+    return model.train().requires_grad_(True)
 
 
 def _arguments(texts: tuple[str, ...], known: list[str]) -> dict[str, Any]:
