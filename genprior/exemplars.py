@@ -95,6 +95,6 @@ def draw_texture(
     Returns:
         Image, shape (1, C, *size), clipped to [0, 1].
     """
-    shape = torch.Size((1, len(prior.texton), *size))
+    shape = torch.Size((1, prior.channels, *size))
     like = prior.texton.new_zeros(()).expand(1, 1, *prior.torus(shape))
     return prior.synthesise(Noise(seed, [(0, 0)]).normal(like), shape, method).clamp(0, 1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage import data
 
-from genprior import estimate_prior, restore
+from genprior import estimate_prior, restore, sample
 from genprior.errors import ImageError, SettingError
 from genprior.exemplars import draw_texture, read_exemplar
 from genprior.images import Picture, write_image
@@ -54,6 +54,12 @@ def test_adsn_has_the_covariance_of_the_law(size: tuple[int, int]) -> None:
         a, b = r[..., down:, right:], r[..., : size[0] - down, : size[1] - right]
         products = (a * b).mean((1, 2, 3))
         assert abs(products.mean() - expected) < 4 * products.std() / 40**0.5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_sample_has_the_channels_of_the_exemplar(channels: int) -> None:
+    prior = estimate_prior("texture", GRASS.expand(-1, channels, -1, -1))
+    assert sample(prior, count=2, size=(20, 30)).shape == (2, channels, 20, 30)
 
 
 def test_a_texture_depends_on_its_seed_only() -> None:

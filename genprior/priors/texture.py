@@ -139,21 +139,25 @@ class Texture(nn.Module, Gaussian):
         texton = ifft2(spectrum.sqrt()).real[None]
         return cls(texton, texton.new_full((1,), mean), margin=0, floor=floor)
 
+    @property
+    def channels(self) -> int:
+        """3 for colour, 1 for grey."""
+        return len(self.texton)
+
     def torus(self, image_shape: torch.Size) -> tuple[int, int]:
         """Height and width of the torus on which the white field lives.
 
         Raises:
             ValueError: The image has other channels than the texture, or is too small.
         """
-        (channels, *texton), size = self.texton.shape, tuple(image_shape[-2:])
-        if image_shape[1] != channels:
+        texton, size = self.texton.shape[1:], tuple(image_shape[-2:])
+        if image_shape[1] != self.channels:
             raise ValueError(
-                f"this texture has {channels} channel(s), got images of shape "
+                f"this texture has {self.channels} channel(s), got images of shape "
                 f"{tuple(image_shape)}: convert the images or the exemplar"
             )
         if self.margin != 0:
-            height, width = map(self._torus_side, size, texton)
-            return height, width
+            return tuple(map(self._torus_side, size, texton))
         if any(n < t for n, t in zip(size, texton, strict=True)):
             raise ValueError(
                 f"a periodic texture needs images at least as large as its texton "
