@@ -89,8 +89,8 @@ def restore(
             scale.
         operator: How they were made: one of ours, or a `deepinv.physics.LinearPhysics`.
         prior: Name, checkpoint folder or object; see `load_prior`.
-        solver: Name, object, or None for the best one measured: a point estimate for one
-            sample, a sampler for several.
+        solver: Name, object, or None for the default: a point estimate for one sample, a
+            sampler for several.
         noise_std: Noise level of y in units of [0, 1]; a number or one per image.
         samples: Posterior samples per image, >= 1.
         steps: Network evaluations; None keeps the solver's default.

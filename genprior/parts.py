@@ -96,9 +96,10 @@ def place_operator(operator: object, place: torch.device) -> Operator:
 
 
 def default_solver(operator: Operator, prior: object, samples: int) -> str:
-    """Name of the solver that was measured best for a problem.
+    """Name of the solver to take when none is named.
 
-    One picture is asked for: the best point estimate. Several samples: a sampler.
+    One picture is asked for: a point estimate. Several samples: the cheapest sampler, which
+    is not the best calibrated one (benchmarks/results/calibration.md).
     """
     if isinstance(prior, Gaussian):
         return "gaussian"
