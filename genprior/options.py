@@ -157,7 +157,7 @@ def restoring(noise: float | None) -> Decorator:
                      **({"required": True} if noise is None else
                         {"default": noise, "show_default": True})),
         click.option("--solver", type=click.Choice(("auto", *SOLVERS)), default="auto",
-                     show_default=True, help="How to restore; auto depends on the task and --samples."),
+                     show_default=True, help="How to restore; auto: by task and samples."),
         steps,
         click.option("--samples", type=click.IntRange(1), default=1, show_default=True,
                      help="Posterior samples per image; their mean is the picture."),
