@@ -22,6 +22,7 @@ from genprior.checkpoint import (
     save_checkpoint,
 )
 from genprior.data import Crops
+from genprior.optim import Kind, build_optimizers
 
 KEEP = 2
 
@@ -34,13 +35,14 @@ class Settings:
         steps: Optimiser steps in all, or None.
         minutes: Training time in all, earlier parts of a resumed run included, or None.
         batch: Images a step.
-        lr: Peak learning rate of AdamW.
+        lr: Peak learning rate.
         warmup: Steps of linear warm-up; after it the rate follows a cosine down to 0.
         ema: Decay of the running average of the weights.
         clip: Largest norm of the gradient.
         dtype: Precision of the network under autocast.
         save_minutes: Time between two checkpoints.
         seed: Seed of crops, noise and levels.
+        optimizer: "adamw", or "muon": Muon for the convolutions, AdamW for the rest.
     """
 
     steps: int | None = None
@@ -53,6 +55,7 @@ class Settings:
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     save_minutes: float = 5.0
     seed: int = 0
+    optimizer: Kind = "adamw"
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
@@ -121,12 +124,15 @@ class _Run:
         self.name, self.prior, self.settings, self.about = name, prior, settings, about
         self.groups = {group: list(params) for group, params in prior.groups().items()}
         self.optimizers = {
-            group: torch.optim.AdamW(params, settings.lr, betas=(0.9, 0.99), weight_decay=0.0)
+            group: build_optimizers(group, params, settings.optimizer, settings.lr)
             for group, params in self.groups.items()
         }
         self.average = {key: value.clone() for key, value in prior.state_dict().items()}
         self.step = 0
         self.seconds = 0.0
+
+    def named_optimizers(self) -> list[tuple[str, torch.optim.Optimizer]]:
+        return [item for group in self.optimizers.values() for item in group.items()]
 
     def fraction(self) -> float:
         if self.settings.steps is not None:
@@ -143,12 +149,13 @@ class _Run:
             losses = self.prior.losses(x.to(device), generator)
         lr = min((self.step + 1) / settings.warmup, 0.5 + 0.5 * math.cos(math.pi * done))
         for group, loss in losses.items():
-            optimizer = self.optimizers[group]
-            optimizer.param_groups[0]["lr"] = settings.lr * lr
-            optimizer.zero_grad()
+            for parameter in self.groups[group]:
+                parameter.grad = None
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.groups[group], settings.clip)
-            optimizer.step()
+            for optimizer in self.optimizers[group].values():
+                optimizer.param_groups[0]["lr"] = settings.lr * lr
+                optimizer.step()
         self.step += 1
         decay = min(settings.ema, self.step / (self.step + 10))
         live = self.prior.state_dict()
@@ -162,10 +169,10 @@ class _Run:
     def save(self, out: Path) -> Path:
         folder = out / f"step-{self.step:08d}"
         state = {f"live.{key}": value for key, value in self.prior.state_dict().items()}
-        for group, optimizer in self.optimizers.items():
+        for name, optimizer in self.named_optimizers():
             for index, moments in optimizer.state_dict()["state"].items():
                 for key, value in moments.items():
-                    state[f"optimizer.{group}.{index}.{key}"] = value
+                    state[f"optimizer.{name}.{index}.{key}"] = value
         about = {
             **self.about,
             "step": self.step,
@@ -189,11 +196,11 @@ class _Run:
         self.prior.load_state_dict(live)
         for key, value in self.average.items():
             value.copy_(model[key])
-        for group, optimizer in self.optimizers.items():
+        for name, optimizer in self.named_optimizers():
             moments: dict[int, dict[str, Tensor]] = {}
             for key, value in state.items():
-                if key.startswith(f"optimizer.{group}."):
-                    index, entry = key.removeprefix(f"optimizer.{group}.").split(".")
+                if key.startswith(f"optimizer.{name}."):
+                    index, entry = key.removeprefix(f"optimizer.{name}.").split(".")
                     moments.setdefault(int(index), {})[entry] = value
             param_groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": moments, "param_groups": param_groups})

@@ -38,17 +38,20 @@ class Killed(BaseException):
     pass
 
 
-def test_a_killed_run_resumes_bit_for_bit(crops, tmp_path):
-    whole = run(crops, tmp_path / "whole", 8)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_killed_run_resumes_bit_for_bit(crops, tmp_path, optimizer):
+    whole = run(crops, tmp_path / "whole", 8, optimizer=optimizer)
 
     def kill(step: int, done: float, loss: float) -> None:
         if step == 5:
             raise Killed
 
-    settings = Settings(steps=8, batch=4, warmup=2, dtype="float32", save_minutes=0)
+    settings = Settings(
+        steps=8, batch=4, warmup=2, dtype="float32", save_minutes=0, optimizer=optimizer
+    )
     with pytest.raises(Killed):
         fit("ddpm", prior(), crops, tmp_path / "cut", settings, report=kill)
-    resumed = run(crops, tmp_path / "cut", 8, resume=True)
+    resumed = run(crops, tmp_path / "cut", 8, resume=True, optimizer=optimizer)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 

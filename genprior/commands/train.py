@@ -26,6 +26,8 @@ from genprior.registry import PRIORS, TRAINABLE, lookup
               help="Crops a step.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=5e-4, show_default=True,
               help="Peak learning rate.")
+@click.option("--optimizer", type=click.Choice(["adamw", "muon"]), default="adamw",
+              show_default=True, help="Muon moves the convolutions, AdamW the rest.")
 @click.option("--set", "arguments", multiple=True, metavar="NAME=VALUE",
               help="Argument of the prior, JSON value; may be repeated.")
 @click.option("--init", metavar="PRIOR",
