@@ -118,8 +118,7 @@ def theirs(make: Callable[[Callable], Any]) -> Sampler:
 
     def run(task: Task, prior: Texture, seed: int) -> Tensor:
         def denoiser(x: Tensor, sigma: float | Tensor, *_: Any, **__: Any) -> Tensor:
-            # DDRM asks for sigma 0, where the closed form is 0 / 0
-            return prior.denoise(x, torch.as_tensor(sigma).to(x).flatten().clamp(min=1e-5))
+            return prior.denoise(x, torch.as_tensor(sigma).to(x).flatten())
 
         return make(denoiser)(task.y.float().repeat(CHAINS, 1, 1, 1), task.physics)
 

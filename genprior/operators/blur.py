@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fft import irfft2, rfft2
 
-from genprior.linalg import cg, damped_inverse, per_image
+from genprior.linalg import cg, damped_inverse, fast_shape, per_image
 from genprior.operators.base import Operator
 from genprior.operators.filters import filter_matrix
 from genprior.operators.kernels import check_kernel, separate
@@ -73,7 +73,7 @@ class Blur(Operator, deepinv.physics.Blur):
         if self.padding != "valid":
             x = F.pad(x, (left, right, top, bottom), mode=self.padding)
         h, w = self.filter.shape[-2:]
-        size = _fast_size(x.shape)
+        size = fast_shape(x.shape)
         return self._filter(x, self._transfer(size, x), x.shape)[..., h - 1 :, w - 1 :]
 
     def A_adjoint(self, y: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class Blur(Operator, deepinv.physics.Blur):
             return self._filter(y, self._transfer(shape, y).conj(), shape)
         h, w = self.filter.shape[-2:]
         y = F.pad(y, (w - 1, 0, h - 1, 0))
-        x = self._filter(y, self._transfer(_fast_size(y.shape), y).conj(), y.shape)
+        x = self._filter(y, self._transfer(fast_shape(y.shape), y).conj(), y.shape)
         if self.padding == "valid":
             return x
         for axis, (before, after) in zip((-2, -1), self._margins(), strict=True):
@@ -136,7 +136,7 @@ class Blur(Operator, deepinv.physics.Blur):
 
         h, w = self.filter.shape[-2:]
         # room around y, so that its opposite borders do not meet
-        roomy = _fast_size((shape[-2] + h, shape[-1] + w))
+        roomy = fast_shape((shape[-2] + h, shape[-1] + w))
         power = self._transfer(roomy, v).abs() ** 2
         # what is smaller would need more iterations than there are, and amplifies rounding
         floor = max(self.tolerance, torch.finfo(v.dtype).eps ** 0.75)
@@ -175,7 +175,7 @@ class Blur(Operator, deepinv.physics.Blur):
         self, x: Tensor, gain: Tensor, shape: torch.Size, size: Sequence[int] | None = None
     ) -> Tensor:
         if size is None:
-            size = shape[-2:] if self.padding == "circular" else _fast_size(shape)
+            size = shape[-2:] if self.padding == "circular" else fast_shape(shape)
         full = irfft2(gain * rfft2(x, s=size), s=size)
         return full[..., : shape[-2], : shape[-1]]
 
@@ -241,15 +241,3 @@ def _unpad(x: Tensor, boundary: str, axis: int, before: int, after: int) -> Tens
     if after:
         core.narrow(axis, n - 1 - after, after).add_(last.flip(axis))
     return core
-
-
-def _fast_size(shape: Sequence[int]) -> tuple[int, int]:
-    """The next sizes without prime factors above 7: their FFT is several times faster."""
-
-    def smooth(n: int) -> bool:
-        for prime in (2, 3, 5, 7):
-            while n % prime == 0:
-                n //= prime
-        return n == 1
-
-    return tuple(next(m for m in range(n, 2 * n + 1) if smooth(m)) for n in shape[-2:])

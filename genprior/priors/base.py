@@ -59,7 +59,7 @@ class Factor:
         apply: F w: (B, *shape) -> (B, C, H, W).
         adjoint: F^T v: (B, C, H, W) -> (B, *shape).
         gram_inverse: (w, delta) -> (F^T F + delta I)^{-1} w, exactly or near enough to
-            precondition, for delta > 0 of shape (B,).
+            precondition, for delta >= 0 of shape (B,); at 0 the pseudo-inverse.
         floor: Standard deviation of the white part, in image units, >= 0.
         transfer: Where F w is the circular convolution of w with images t, cropped to the
             image: the Fourier transform of t, complex, (C, *torus), in the layout of `fft2`.
@@ -75,8 +75,17 @@ class Factor:
 
     def inverse(self, v: Tensor, delta: Tensor) -> Tensor:
         """(F F^T + delta I)^{-1} v, as near as `gram_inverse`; delta > 0 of shape (B,)."""
-        inside = self.apply(self.gram_inverse(self.adjoint(v), delta))
-        return (v - inside) / per_image(delta, v)
+        return self.residual(v, delta) / per_image(delta, v)
+
+    def residual(self, v: Tensor, delta: Tensor) -> Tensor:
+        """delta (F F^T + delta I)^{-1} v; at delta = 0 its limit, what of v no F w has."""
+        return v - self.apply(self.gram_inverse(self.adjoint(v), delta))
+
+    def shrinkage(self, v: Tensor, sigma2: Tensor) -> Tensor:
+        """sigma^2 (F F^T + floor^2 I + sigma^2 I)^{-1} v, sigma^2 >= 0 of shape (B,)."""
+        delta = self.floor**2 + sigma2
+        share = torch.where(delta > 0, sigma2 / torch.where(delta > 0, delta, 1), 1)
+        return per_image(share, v) * self.residual(v, delta)
 
 
 class Gaussian(Denoiser, Decoder, Density):

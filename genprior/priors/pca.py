@@ -88,11 +88,12 @@ class PCA(nn.Module, Gaussian):
     def factor(self, image_shape: torch.Size, like: Tensor) -> Factor:
         shape = self.mean(image_shape).shape[1:]
         U, excess = self.components.to(like), self._excess().to(like)
+        tiny = torch.finfo(like.dtype).tiny
         return Factor(
             shape=(len(U),),
             apply=lambda w: ((w * excess.sqrt()) @ U).reshape(-1, *shape),
             adjoint=lambda v: (v.flatten(1) @ U.T) * excess.sqrt(),
-            gram_inverse=lambda w, delta: w / (excess + per_image(delta, w)),
+            gram_inverse=lambda w, delta: w / (excess + per_image(delta, w)).clamp(min=tiny),
             floor=self.floor,
         )
 
@@ -112,10 +113,8 @@ class PCA(nn.Module, Gaussian):
         return x + self.floor * n.reshape(x.shape) if self.floor else x
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        sigma2 = per_image(sigma, x).square()
-        r = x - self.mean(x.shape).to(x)
-        delta = (self.floor**2 + sigma2).flatten()
-        return x - sigma2 * self.factor(x.shape, x).inverse(r, delta)
+        sigma2 = per_image(sigma, x).square().flatten()
+        return x - self.factor(x.shape, x).shrinkage(x - self.mean(x.shape).to(x), sigma2)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats.

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.fft import fft2, ifft2, irfft2, rfft2
 
-from genprior.linalg import cg, per_image
+from genprior.linalg import cg, damped_inverse, fast_size, per_image
 from genprior.priors.base import Factor, Gaussian
 from genprior.priors.periodic import periodic_component
 from genprior.priors.scattered import is_scattered, known_pairs, unbiased_texton
@@ -184,11 +184,14 @@ class Texture(nn.Module, Gaussian):
         def adjoint(v: Tensor) -> Tensor:
             return irfft2((t.conj() * rfft2(v, s=size)).sum(dim=1, keepdim=True), s=size)
 
+        def gram_inverse(w: Tensor, delta: Tensor) -> Tensor:
+            return irfft2(rfft2(w) * damped_inverse(power, per_image(delta, w)), s=size)
+
         return Factor(
             shape=(1, *size),
             apply=lambda w: irfft2(t * rfft2(w), s=size)[..., :height, :width],
             adjoint=adjoint,
-            gram_inverse=lambda w, delta: irfft2(rfft2(w) / (power + per_image(delta, w)), s=size),
+            gram_inverse=gram_inverse,
             floor=self.floor,
             transfer=full,
         )
@@ -227,15 +230,15 @@ class Texture(nn.Module, Gaussian):
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         factor, sigma2 = self.factor(x.shape, x), per_image(sigma, x).square()
-        delta = (self.floor**2 + sigma2).flatten()
         r = x - self.mean(x.shape).to(x)
         if self.margin == 0:
-            return x - sigma2 * factor.inverse(r, delta)
+            return x - factor.shrinkage(r, sigma2.flatten())
+        delta = (self.floor**2 + sigma2).flatten()
         return x - sigma2 * cg(
             lambda v: self.cov(v) + sigma2 * v,
             r,
             iterations=1000,
-            preconditioner=lambda v: factor.inverse(v, delta),
+            preconditioner=lambda v: factor.residual(v, delta),
             tolerance=100 * torch.finfo(x.dtype).eps,
         )
 
@@ -281,19 +284,3 @@ class Texture(nn.Module, Gaussian):
             half = full[..., : size[1] // 2 + 1].contiguous()
             self._cached = key, (full, half, half.abs().square().sum(dim=0))
         return self._cached[1]
-
-
-def fast_size(n: int) -> int:
-    """Smallest integer >= n whose only prime factors are 2, 3 and 5, fast for an FFT.
-
-    >>> fast_size(2047), fast_size(121)
-    (2048, 125)
-    """
-    while True:
-        m = n
-        for prime in (2, 3, 5):
-            while m % prime == 0:
-                m //= prime
-        if m == 1:
-            return n
-        n += 1

@@ -42,6 +42,12 @@ def check_gaussian(prior: Gaussian, shape: torch.Size) -> None:
         for got in (prior.denoise(x, sigma)[i], prior.denoise(x[i : i + 1], s)[0]):
             assert_close(got.flatten(), expected, 1e-10)
 
+    # the limit sigma -> 0: the nearest image that the law has
+    values, vectors = torch.linalg.eigh(S)
+    inside = vectors[:, values > 1e-12 * values.max()]
+    expected = mean + inside @ (inside.T @ (x[0].flatten() - mean))
+    assert_close(prior.denoise(x[:1], 0.0).flatten(), expected, 1e-10)
+
 
 def dense_log_prob(x: Tensor, mean: Tensor, S: Tensor) -> Tensor:
     """log N(x; mean, S) for images x."""
