@@ -19,8 +19,9 @@ PRIORS = {
     "texture": "genprior.priors.texture:Texture",
     "pca": "genprior.priors.pca:PCA",
     "gmm": "genprior.priors.gmm:GMM",
+    "glow": "genprior.priors.glow:Glow",
 }
-TRAINABLE = ("ddpm",)
+TRAINABLE = ("ddpm", "glow")
 FROM_EXEMPLAR = ("texture",)
 
 SOLVERS = {

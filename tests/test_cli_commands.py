@@ -13,7 +13,7 @@ from genprior.images import read_image
 from genprior.operators.superres import SuperResolution
 from genprior.parts import load_prior, make_solver
 from genprior.priors.base import ABILITIES
-from genprior.registry import SOLVERS
+from genprior.registry import SOLVERS, TRAINABLE
 
 
 def test_degrade_then_inpaint_knows_the_hole(tmp_path: Path, weights: Path) -> None:
@@ -71,7 +71,8 @@ def test_sample_writes_what_the_api_draws(tmp_path: Path, weights: Path) -> None
 
 def test_priors_are_listed_described_and_verified(weights: Path) -> None:
     listed = succeed("priors", "list").stdout
-    assert "trainable: ddpm\n" in listed and "from an exemplar: texture\n" in listed
+    assert f"trainable: {', '.join(TRAINABLE)}\n" in listed
+    assert "from an exemplar: texture\n" in listed
     manifest = json.loads((weights / "manifest.json").read_text())
     assert json.loads(succeed("priors", "info", weights).stdout) == manifest
     assert succeed("priors", "verify", weights).stdout == f"{weights}: ok\n"

@@ -42,6 +42,14 @@ class Decoder(ABC):
         """Images of shape `image_shape` from latents z."""
 
 
+class Encoder(Decoder):
+    """Also finds the latents of an image."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """Latents of images x (B, C, H, W) from which `decode` makes them, or nearly so."""
+
+
 class Density(ABC):
     """Has a tractable log-density."""
 
@@ -127,6 +135,7 @@ class Trainable(ABC):
 ABILITIES: dict[str, type] = {
     "denoiser": Denoiser,
     "decoder": Decoder,
+    "encoder": Encoder,
     "density": Density,
     "gaussian": Gaussian,
     "trainable": Trainable,
