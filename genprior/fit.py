@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,10 +99,14 @@ def fit(
     out.mkdir(parents=True, exist_ok=True)
     saved = time.monotonic()
     with ThreadPoolExecutor(1) as loader, open(out / "log.jsonl", "a") as log:
-        batch = loader.submit(data.batch, run.step, settings.batch)
+        batch = loader.submit(data.batch, run.drawn, settings.batch)
         while (done := run.fraction()) < 1:
-            x, batch = batch.result(), loader.submit(data.batch, run.step + 1, settings.batch)
-            losses = run.train_step(x, done)
+            losses = {}
+            for groups in run.updates:
+                number = run.drawn
+                x, batch = batch.result(), loader.submit(data.batch, number + 1, settings.batch)
+                losses |= run.update(groups, x, done)
+            run.end_step(losses)
             if report:
                 report(run.step, done, sum(losses.values()))
             if run.step % 20 == 0:
@@ -123,12 +127,17 @@ class _Run:
     ) -> None:
         self.name, self.prior, self.settings, self.about = name, prior, settings, about
         self.groups = {group: list(params) for group, params in prior.groups().items()}
+        adam = {group: dict(prior.adam(group)) for group in self.groups}
+        self.lrs = {group: settings.lr * own.pop("lr", 1.0) for group, own in adam.items()}
         self.optimizers = {
-            group: build_optimizers(group, params, settings.optimizer, settings.lr)
+            group: build_optimizers(
+                group, params, settings.optimizer, self.lrs[group], **adam[group]
+            )
             for group, params in self.groups.items()
         }
+        self.updates = [tuple(groups) for groups in prior.updates()]
         self.average = {key: value.clone() for key, value in prior.state_dict().items()}
-        self.step = 0
+        self.step = self.drawn = 0
         self.seconds = 0.0
 
     def named_optimizers(self) -> list[tuple[str, torch.optim.Optimizer]]:
@@ -139,32 +148,40 @@ class _Run:
             return self.step / self.settings.steps
         return self.seconds / (60 * self.settings.minutes)
 
-    def train_step(self, x: Tensor, done: float) -> dict[str, float]:
+    def update(self, groups: Collection[str], x: Tensor, done: float) -> dict[str, float]:
+        """Changes the weights of some groups, after one batch."""
         started = time.monotonic()
         settings = self.settings
         device = next(self.prior.parameters()).device
-        generator = torch.Generator().manual_seed(settings.seed * 2**32 + self.step)
+        generator = torch.Generator().manual_seed(settings.seed * 2**32 + self.drawn)
         amp = torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16")
         with amp:
-            losses = self.prior.losses(x.to(device), generator)
+            losses = self.prior.losses_of(groups, x.to(device), generator)
         lr = min((self.step + 1) / settings.warmup, 0.5 + 0.5 * math.cos(math.pi * done))
-        for group, loss in losses.items():
+        for number, group in enumerate(groups, 1):
             for parameter in self.groups[group]:
                 parameter.grad = None
-            loss.backward()
+            # The loss of one network of a GAN runs through the other one, too.
+            inputs = self.groups[group] if len(self.groups) > 1 else None
+            losses[group].backward(inputs=inputs, retain_graph=number < len(groups))
+        for group in groups:
             torch.nn.utils.clip_grad_norm_(self.groups[group], settings.clip)
             for optimizer in self.optimizers[group].values():
-                optimizer.param_groups[0]["lr"] = settings.lr * lr
+                optimizer.param_groups[0]["lr"] = self.lrs[group] * lr
                 optimizer.step()
-        self.step += 1
-        decay = min(settings.ema, self.step / (self.step + 10))
-        live = self.prior.state_dict()
-        torch._foreach_lerp_(list(self.average.values()), list(live.values()), 1 - decay)
-        values = {group: loss.item() for group, loss in losses.items()}
-        if not all(map(math.isfinite, values.values())):
-            raise FloatingPointError(f"the loss is {values} at step {self.step}: lower the lr")
+        self.drawn += 1
+        values = {group: losses[group].item() for group in groups}
         self.seconds += time.monotonic() - started
         return values
+
+    def end_step(self, losses: dict[str, float]) -> None:
+        """Moves the running average, and checks that the training goes on."""
+        self.step += 1
+        decay = min(self.settings.ema, self.step / (self.step + 10))
+        live = self.prior.state_dict()
+        torch._foreach_lerp_(list(self.average.values()), list(live.values()), 1 - decay)
+        if not all(map(math.isfinite, losses.values())):
+            raise FloatingPointError(f"the loss is {losses} at step {self.step}: lower the lr")
 
     def save(self, out: Path) -> Path:
         folder = out / f"step-{self.step:08d}"
@@ -205,3 +222,4 @@ class _Run:
             param_groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": moments, "param_groups": param_groups})
         self.step, self.seconds = manifest["step"], manifest["seconds"]
+        self.drawn = self.step * len(self.updates)

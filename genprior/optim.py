@@ -21,7 +21,12 @@ SMALLEST_SIDE = 16
 
 
 def build_optimizers(
-    group: str, params: Iterable[nn.Parameter], kind: Kind, lr: float
+    group: str,
+    params: Iterable[nn.Parameter],
+    kind: Kind,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.99),
+    weight_decay: float = 0.0,
 ) -> dict[str, torch.optim.Optimizer]:
     """The optimisers of one group of parameters, by the name under which they are saved.
 
@@ -30,6 +35,8 @@ def build_optimizers(
         params: Its parameters; each goes to one of the optimisers.
         kind: "adamw", or "muon".
         lr: Learning rate of all of them.
+        betas: Of AdamW.
+        weight_decay: Of AdamW.
     """
     params = list(params)
     inner = [p for p in params if kind == "muon" and _is_inner_convolution(p)]
@@ -37,7 +44,7 @@ def build_optimizers(
     rest = [p for p in params if id(p) not in chosen]
     optimizers: dict[str, torch.optim.Optimizer] = {}
     if rest:
-        optimizers[group] = torch.optim.AdamW(rest, lr, betas=(0.9, 0.99), weight_decay=0.0)
+        optimizers[group] = torch.optim.AdamW(rest, lr, betas, weight_decay=weight_decay)
     if inner:
         optimizers[f"{group}-muon"] = ConvMuon(inner, lr)
     return optimizers

@@ -9,6 +9,7 @@ from genprior.checkpoint import load_checkpoint, read_manifest
 from genprior.data import Crops
 from genprior.errors import CheckpointError
 from genprior.fit import Settings, fit
+from genprior.priors.base import Trainable
 from genprior.priors.ddpm import DDPM
 
 
@@ -80,3 +81,52 @@ def test_errors(crops, tmp_path):
     settings = Settings(steps=2, batch=2, dtype="float32")
     with pytest.raises(FloatingPointError, match="at step 1"):
         fit("ddpm", broken, crops, tmp_path / "nan", settings)
+
+
+class Duel(torch.nn.Module, Trainable):
+    """Two numbers that take turns: `low` wants a small product, `high` a large one."""
+
+    config = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low = torch.nn.Parameter(torch.tensor([1.0]))
+        self.high = torch.nn.Parameter(torch.tensor([1.0]))
+        self.seen = []
+
+    def groups(self):
+        return {"low": [self.low], "high": [self.high]}
+
+    def losses(self, x, generator):
+        self.seen.append((x.sum().item(), torch.rand(1, generator=generator).item()))
+        product = (self.low * self.high).sum()
+        return {"low": product, "high": -product}
+
+    def updates(self):
+        return [["low"]] * 3 + [["high"]]
+
+    def adam(self, group):
+        return {"lr": 2.0, "betas": (0.0, 0.9)} if group == "high" else {}
+
+
+def test_groups_take_turns_each_with_its_own_batch_and_optimiser(crops, tmp_path):
+    duel = Duel()
+    settings = Settings(steps=1, batch=2, warmup=1, lr=0.01, dtype="float32")
+    fit("ddpm", duel, crops, tmp_path / "run", settings)
+    # The first steps of Adam have the length of the learning rate.
+    assert duel.low.item() == pytest.approx(1 - 3 * 0.01, abs=1e-3)
+    assert duel.high.item() == pytest.approx(1 + 2 * 0.01, abs=1e-5)
+    assert len(set(duel.seen)) == 4
+
+
+def test_groups_of_one_update_see_each_other_unchanged(crops, tmp_path):
+    class Together(Duel):
+        def updates(self):
+            return [["low", "high"]]
+
+    duel = Together()
+    settings = Settings(steps=1, batch=2, warmup=1, lr=0.01, clip=10.0, dtype="float32")
+    fit("ddpm", duel, crops, tmp_path / "run", settings)
+    assert duel.low.item() == pytest.approx(0.99, abs=1e-6)
+    assert duel.high.item() == pytest.approx(1.02, abs=1e-6)
+    assert len(duel.seen) == 1

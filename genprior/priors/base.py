@@ -6,7 +6,7 @@ batch are independent of each other.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,7 +116,12 @@ class Gaussian(Denoiser, Decoder, Density):
 
 
 class Trainable(ABC):
-    """Can be trained by `genprior.fit`: one optimiser per group of parameters."""
+    """Can be trained by `genprior.fit`: one optimiser per group of parameters.
+
+    `config`, `groups` and `losses` are all that a network with one loss needs. A prior whose
+    groups take turns, as the networks of a GAN do, also says in which order (`updates`), what
+    the loss of some of them alone is (`losses_of`), and how their optimisers differ (`adam`).
+    """
 
     @property
     @abstractmethod
@@ -129,7 +134,38 @@ class Trainable(ABC):
 
     @abstractmethod
     def losses(self, x: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
-        """Scalar training loss of every group on images x, shape (B, C, H, W) in [0, 1]."""
+        """Scalar training loss of every group: the mean over the images of a batch.
+
+        Arguments:
+            x: Images, shape (B, C, H, W) in [0, 1].
+            generator: All random numbers that are drawn here, on the CPU. (The global state,
+                which dropout uses, is seeded for every batch too.)
+        """
+
+    def updates(self) -> Sequence[Collection[str]]:
+        """Updates of one training step, in order: the groups of each.
+
+        Every update has its own batch and its own random numbers. The groups of one update
+        are changed together, after the gradients of all their losses. By default there is
+        one update, of all groups; a GAN with five critic steps for one of the generator
+        returns `[["critic"]] * 5 + [["generator"]]`.
+        """
+        return (tuple(self.groups()),)
+
+    def losses_of(
+        self, groups: Collection[str], x: Tensor, generator: torch.Generator
+    ) -> Mapping[str, Tensor]:
+        """Losses of the groups of one update; override it where they cost less than all."""
+        losses = self.losses(x, generator)
+        return {group: losses[group] for group in groups}
+
+    def adam(self, group: str) -> Mapping[str, Any]:
+        """How AdamW of a group differs from the run's.
+
+        `betas` (0.9, 0.99) and `weight_decay` (0) replace the defaults given here; `lr` (1)
+        multiplies the run's learning rate.
+        """
+        return {}
 
 
 ABILITIES: dict[str, type] = {
