@@ -27,7 +27,7 @@ def estimate_prior(
         keep: Where it is known (non-zero), shape (1, 1, H, W); None if it is everywhere.
         settings: Other arguments of the prior, such as `margin` and `floor` of a texture.
 
-    To inpaint without noise, take the solver `make_solver("gaussian", border=3)`: told all
+    To inpaint, take the solver `make_solver("gaussian", border=3)`: told all
     pixels of the picture that it was estimated from, the law fills its hole with the mean.
 
     Returns:

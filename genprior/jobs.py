@@ -213,7 +213,7 @@ def _choose_solver(job: Job, operator: Operator, model: nn.Module) -> tuple[str,
     name, solver = choose_solver(job.solver, job.steps, operator, model, job.samples)
     # A law estimated from one picture, told all pixels of it, explains them by repeating that
     # picture, hole included. Galerne and Leclaire (2017) tell it those near the hole.
-    if (job.task, job.noise, name) == ("inpaint", 0, "gaussian") and job.prior in FROM_EXEMPLAR:
+    if (job.task, name) == ("inpaint", "gaussian") and job.prior in FROM_EXEMPLAR:
         solver = make_solver(name, border=BORDER)
     return name, solver
 

@@ -17,7 +17,7 @@ Differs from the authors' code:
        is so near to singular that single precision would stop at residuals up to 1e-3.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -74,6 +74,9 @@ class GaussianPosterior(Solver):
     def solve(
         self, y: Tensor, operator: Operator, prior: Gaussian, noise_std: Tensor, generator: Noise
     ) -> Tensor:
+        if self.border:
+            y = self._restore_known(y, operator, prior, noise_std, generator)
+            noise_std = torch.zeros_like(noise_std)
         if self.mode == "mean":
             return self.kriging(y, operator, prior, noise_std)
         x, n = self._draw(y, operator, prior, noise_std, generator)
@@ -121,7 +124,9 @@ class GaussianPosterior(Solver):
         noise_std = noise_std.to(x)
         known = operator.observed(torch.ones_like(y, dtype=x.dtype))
         if self.border:
-            known = known * self._near_hole(known, x, noise_std)
+            if (noise_std > 0).any():
+                raise ValueError("with a border, kriging and innovation are for noise_std 0 only")
+            known = known * self._near_hole(known)
         regression = Regression(
             operator, prior, x.shape, known, noise_std**2, self.tolerance, self.iterations
         )
@@ -129,12 +134,19 @@ class GaussianPosterior(Solver):
         x = torch.where(per_image(noise_std, x) == 0, operator.keep_known(x, y.to(x)), x)
         return x.to(y)
 
-    def _near_hole(self, known: Tensor, x: Tensor, noise_std: Tensor) -> Tensor:
-        if known.shape != x.shape or (noise_std > 0).any() or known.all():
-            raise ValueError(
-                "border needs a mask and measurements without noise: leave it at 0 to condition "
-                "on all known pixels"
-            )
+    def _restore_known(
+        self, y: Tensor, operator: Operator, prior: Gaussian, noise_std: Tensor, generator: Noise
+    ) -> Tensor:
+        """Pixels y without their noise, given all of them; p(hole | y) needs only these."""
+        known = operator.observed(torch.ones_like(y))
+        if known.shape != operator.image_shape(y.shape) or known.all():
+            raise ValueError("border needs a mask: leave it at 0 to take all that is known")
+        if not (noise_std > 0).any():
+            return y
+        whole = replace(self, border=0).solve(y, operator, prior, noise_std, generator)
+        return operator.A(whole)
+
+    def _near_hole(self, known: Tensor) -> Tensor:
         width = 2 * self.border + 1
         return (max_pool2d(1 - known, width, stride=1, padding=self.border) > 0).to(known)
 
