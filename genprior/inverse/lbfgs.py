@@ -2,13 +2,17 @@
 
     z <- z - t H g,   H from the last pairs s = z_next - z, d = g_next - g (two-loop recursion)
 
-A step is one evaluation: of the trial z - t H g with t = 1. An image whose loss falls enough
-(Armijo) accepts it, another halves its t and stays where it is. Nothing is read back to the
-host.
+A step is one evaluation: of the trial z + t p, p = -H g, with t = 1 at first. An image accepts
+it under the strong Wolfe conditions
+
+    f(z + t p) <= f(z) + c1 t <g, p>   and   |<g(z + t p), p>| <= c2 |<g, p>|
+
+and tries another t otherwise, by bisection of the bracket in which such a t must be. Nothing is
+read back to the host.
 
 References:
     Updating Quasi-Newton Matrices with Limited Storage, Nocedal, 1980.
-    Minimization of Functions Having Lipschitz Continuous First Partial Derivatives, Armijo, 1966.
+    Convergence Conditions for Ascent Methods, Wolfe, 1969.
     On the Global Convergence of the BFGS Method for Nonconvex Unconstrained Optimization
         Problems, Li and Fukushima, 2001 (pairs without positive curvature are left out).
 """
@@ -22,6 +26,8 @@ from genprior.linalg import inner
 
 MEMORY = 10
 SUFFICIENT = 1e-4
+FLAT = 0.9
+PATIENCE = 8
 CURVATURE = 1e-8
 
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -43,14 +49,18 @@ def lbfgs(objective: Objective, z: Tensor, steps: int) -> Tensor:
     value = value.reshape(inner(z, z).shape)
     rounding = 2 * torch.finfo(z.dtype).eps
     s, d = z.new_zeros((2, MEMORY, *z.shape)).unbind()
-    t = torch.ones_like(value)
+    fresh = torch.ones_like(value), torch.zeros_like(value), torch.full_like(value, torch.inf)
+    (t, low, high), trials = fresh, torch.zeros_like(value)
     for _ in range(steps - 1):
         p = -_inverse_hessian(g, s, d)
         z_try = z + t * p
         value_try, g_try = objective(z_try)
         value_try = value_try.reshape(value.shape)
-        enough = value + SUFFICIENT * t * inner(g, p) + rounding * value.abs()
-        accepted = value_try <= enough
+        slope, slope_try = inner(g, p), inner(g_try, p)
+        enough = value_try <= value + SUFFICIENT * t * slope + rounding * value.abs()
+        flat = slope_try.abs() <= FLAT * slope.abs()
+        # what rounding makes of a slope near a minimum may never be flat
+        accepted = enough & (flat | (trials >= PATIENCE))
 
         s_new, d_new = z_try - z, g_try - g
         convex = inner(s_new, d_new) > CURVATURE * inner(s_new, s_new)
@@ -60,7 +70,13 @@ def lbfgs(objective: Objective, z: Tensor, steps: int) -> Tensor:
         )
         z, g = torch.where(accepted, z_try, z), torch.where(accepted, g_try, g)
         value = torch.where(accepted, value_try, value)
-        t = torch.where(accepted, 1, t / 2)
+
+        short = enough & (slope_try < 0)
+        low, high = torch.where(short, t, low), torch.where(short, high, t)
+        t = torch.where(high.isfinite(), (low + high) / 2, 2 * t)
+        trials = torch.where(accepted, 0, trials + 1)
+        state = zip(fresh, (t, low, high), strict=True)
+        t, low, high = (torch.where(accepted, new, old) for new, old in state)
     return z
 
 
