@@ -1,0 +1,97 @@
+"""What the solvers that search by descent share: losses of batches, their gradients, Adam."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from genprior.inverse.lbfgs import Objective, lbfgs
+from genprior.operators.base import Operator
+
+Optimiser = Literal["adam", "lbfgs"]
+
+
+def squared_misfit(x: Tensor, y: Tensor, operator: Operator) -> Tensor:
+    """||A x - y||^2 per image, shape (K B,).
+
+    Arguments:
+        x: K images for each measurement, shape (K B, C, H, W); image k of measurement i is
+            number k B + i.
+        y: Measurements, shape (B, ...).
+        operator: How they were made.
+    """
+    # one after the other, since an operator may hold something for each image of y
+    fits = [operator.observed(operator.A(x_k) - y) for x_k in x.split(len(y))]
+    return torch.cat(fits).flatten(1).square().sum(dim=1)
+
+
+def with_gradient(loss: Callable[[Tensor], Tensor]) -> Objective:
+    """A loss per image, shape (B,), as a function that returns its gradient too."""
+
+    def objective(z: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            value = loss(z)
+            gradient = torch.autograd.grad(value.sum(), z)[0]
+        return value.detach(), gradient
+
+    return objective
+
+
+def minimise(
+    loss: Callable[[Tensor], Tensor],
+    z: Tensor,
+    steps: int,
+    optimiser: Optimiser = "lbfgs",
+    step_size: float = 0.1,
+) -> Tensor:
+    """Descends on one loss per image.
+
+    Arguments:
+        loss: Maps z to losses (B,), each of z[i] alone.
+        z: First iterate, shape (B, ...).
+        steps: Evaluations, >= 1.
+        optimiser: "lbfgs" or "adam".
+        step_size: Learning rate of Adam.
+
+    Returns:
+        The best iterate of L-BFGS, or the last of Adam.
+    """
+    objective = with_gradient(loss)
+    if optimiser == "lbfgs":
+        return lbfgs(objective, z, steps)
+    return adam(objective, z, steps, step_size)
+
+
+def adam(objective: Objective, z: Tensor, steps: int, step_size: float) -> Tensor:
+    """The last iterate of Adam; arguments as those of `lbfgs`, and the learning rate.
+
+    References:
+        Adam: A Method for Stochastic Optimization, Kingma and Ba, 2015.
+    """
+    z = z.clone()
+    optimiser = torch.optim.Adam([z], lr=step_size)
+    for _ in range(steps):
+        z.grad = objective(z)[1]
+        optimiser.step()
+    return z
+
+
+def check_search(steps: int, penalty: float | None, optimiser: str, step_size: float) -> None:
+    """Refuses settings of a search that are out of their range.
+
+    Raises:
+        ValueError: The message says which and why.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if not 0 < step_size < float("inf"):
+        raise ValueError(f"step_size must be > 0 and finite, got {step_size}")
+    if penalty is not None and not 0 <= penalty < float("inf"):
+        raise ValueError(
+            f"penalty must be >= 0 and finite, or None for the square of the noise level, "
+            f"got {penalty}"
+        )
+    if optimiser not in ("adam", "lbfgs"):
+        raise ValueError(f"optimiser must be 'adam' or 'lbfgs', got {optimiser!r}")
