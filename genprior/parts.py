@@ -12,7 +12,7 @@ from genprior.checkpoint import load_checkpoint
 from genprior.errors import SettingError
 from genprior.inverse.base import Solver
 from genprior.operators.base import Operator
-from genprior.priors.base import Gaussian
+from genprior.priors.base import ABILITIES, Decoder, Denoiser, Density, Gaussian
 from genprior.registry import OPERATORS, SOLVERS, lookup
 from genprior.weights import find_prior
 
@@ -100,12 +100,26 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
 
     One picture is asked for: a point estimate. Several samples: the cheapest sampler, which
     is not the best calibrated one (benchmarks/results/calibration.md).
+
+    Raises:
+        SettingError: The prior has no ability that a solver could use.
     """
     if isinstance(prior, Gaussian):
         return "gaussian"
-    if samples > 1:
-        return "diffpir"
-    return "posterior-mean" if operator.is_identity else "hqs"
+    if isinstance(prior, Denoiser):
+        if samples > 1:
+            return "diffpir"
+        return "posterior-mean" if operator.is_identity else "hqs"
+    if isinstance(prior, Decoder):
+        if samples > 1:
+            return "langevin"
+        return "glowip" if isinstance(prior, Density) else "csgm"
+    if isinstance(prior, Density):
+        return "image-langevin" if samples > 1 else "map"
+    raise SettingError(
+        f"no solver takes a {type(prior).__name__}: give a prior that can do one of "
+        f"{', '.join(ABILITIES)}"
+    )
 
 
 def choose_solver(

@@ -32,6 +32,11 @@ SOLVERS = {
     "pigdm": "genprior.inverse.pigdm:PiGDM",
     "dps": "genprior.inverse.dps:DPS",
     "csgm": "genprior.inverse.latent:CSGM",
+    "glowip": "genprior.inverse.map:GlowIP",
+    "map": "genprior.inverse.map:MAP",
+    "patchnr": "genprior.inverse.patches:PatchNR",
+    "langevin": "genprior.inverse.langevin:Langevin",
+    "image-langevin": "genprior.inverse.langevin:ImageLangevin",
 }
 
 

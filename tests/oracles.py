@@ -3,15 +3,17 @@
 Written apart from the package's own Gaussian algebra, so that one can check the other.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.fft import irfft2, rfft2
 
 from genprior.noise import Noise
-from genprior.priors.base import Decoder, Denoiser, per_image
+from genprior.priors.base import Decoder, Denoiser, Density, per_image
 
 
-class Dense(nn.Module, Denoiser, Decoder):
+class Dense(nn.Module, Denoiser, Decoder, Density):
     """x ~ N(1/2, S) for images of any shape: smooth fields that correlate over the colours.
 
     Arguments:
@@ -52,6 +54,12 @@ class Dense(nn.Module, Denoiser, Decoder):
         values, vectors = self._spectrum(image_shape[1:], z)
         return self.mean + ((z * values.sqrt()) @ vectors.mT).reshape(image_shape)
 
+    def log_prob(self, x: Tensor) -> Tensor:
+        self.calls.append(x.shape)
+        values, vectors = self._spectrum(x.shape[1:], x)
+        z = ((x - self.mean).flatten(1) @ vectors) / values.sqrt()
+        return -0.5 * (z.square() + values.log() + math.log(2 * math.pi)).sum(dim=1)
+
     def draw(self, count: int, shape: tuple[int, int, int]) -> Tensor:
         """Samples, shape (count, C, H, W)."""
         values, vectors = self._spectrum(shape, self.mean)
@@ -86,6 +94,16 @@ class Crooked(Denoiser):
         weight = normals(1, n, n, seed=3)[0] / n**0.5
         scaled = (x - 0.5).flatten(1) / (0.25 + per_image(sigma, x)[:, 0, 0] ** 2).sqrt()
         return 0.5 + 0.4 * torch.tanh(scaled @ weight.mT).reshape(x.shape)
+
+
+class Stream(Noise):
+    """One stream for all chains: quick where there are thousands."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(0)
+
+    def normal(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self.generator, dtype=like.dtype)
 
 
 class Silence(Noise):
