@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genprior.arrays import to_tensor
+from genprior.frugal import Frugal, Tile, chunk_size, chunks
 from genprior.inverse.base import Restoration, Solver, misfit
 from genprior.inverse.unconditional import sample_denoiser
 from genprior.noise import Noise
@@ -28,8 +29,6 @@ from genprior.watch import Watched, pick_device
 __all__ = ["degrade", "load_prior", "make_operator", "make_solver", "restore", "sample"]
 
 FITS = (0.3, 1.5)
-# The rounding of a convolution depends on the batch, and a CPU gains nothing from batches.
-CHUNK_PIXELS = {"cpu": 1, "cuda": 2**24, "mps": 2**21}
 MEASUREMENT = 1
 
 
@@ -79,6 +78,7 @@ def restore(
     index: int | Sequence[int] = 0,
     device: str = "auto",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    tile: Tile = "auto",
     progress: Callable[[int, int], object] | None = None,
 ) -> Restoration:
     """Restores images from their measurements.
@@ -100,6 +100,9 @@ def restore(
             to the bit on a CPU.
         device: "auto" (where y is, else CUDA where there is one), "cpu", "cuda", "mps".
         dtype: Precision of the network; the solver's state stays float32.
+        tile: "auto" shows large images to the network in tiles, and of noise-free inpainting
+            only windows around the holes; a number is the side of the tiles in pixels; "off"
+            does neither.
         progress: Called after each network evaluation with (evaluations done, in all),
             counted over the whole batch.
 
@@ -114,7 +117,8 @@ def restore(
         ValueError: An argument is out of its range; the message says which and why.
         TypeError: The prior lacks what the solver needs, or the operator is none.
         CheckpointError: The prior's weights are missing or corrupt.
-        FloatingPointError: The result holds NaN or infinite numbers.
+        FloatingPointError: The network or the result holds NaN or infinite numbers.
+        MemoryError: There is not enough, even for the smallest tiles of one image.
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
@@ -132,17 +136,14 @@ def restore(
     chains = [(i, k) for k in range(samples) for i in range(len(work))]
     shape = operator.image_shape(work.shape)
     # A foreign operator may hold something for each image, which only it can tell apart.
-    parts = _chunks(chains, _chunk_size(shape, place) if ours else len(work))
-    watched = prior
-    if isinstance(prior, Denoiser) and method.needs is Denoiser:
-        watched = Watched(prior, dtype, progress, method.nfe * len(parts))
+    parts = chunks(chains, chunk_size(shape, place) if ours else len(work))
+    frugal = Frugal(method, prior, seed, numbers, tile, dtype, progress, len(parts))
     started = time.perf_counter()
     draws, fits = [], []
     for part in parts:
         images = [i for i, _ in part]
         local, data, level = operator.select(images), work[images], sigma[images]
-        noise = Noise(seed, [(numbers[i], k) for i, k in part])
-        x = method(data, local, watched, level, noise)
+        x = frugal.solve(data, local, level, part, splits=ours)
         x = torch.where((level == 0).reshape(-1, 1, 1, 1), local.keep_known(x, data), x)
         if not x.isfinite().all():
             raise FloatingPointError(
@@ -168,6 +169,9 @@ def restore(
         noise_std=noise_std,
         seed=seed,
         warnings=_doubts(fit, sigma.cpu()),
+        tile=frugal.tile,
+        windows=tuple(tuple(frugal.windows.get(i, ())) for i in range(len(work))),
+        reduced=tuple(frugal.reduced),
     )
 
 
@@ -212,7 +216,7 @@ def sample(
         raise TypeError(f"{type(prior).__name__} can neither denoise nor decode, so not sample")
     channels = channels or getattr(prior, "channels", 3)
     like = torch.zeros(count, channels, *size, device=place)
-    parts = _chunks(list(range(count)), _chunk_size(like.shape, place))
+    parts = chunks(list(range(count)), chunk_size(like.shape, place))
     watched = Watched(prior, "float32", progress, steps * len(parts))
     draws = []
     for part in parts:
@@ -257,14 +261,6 @@ def _numbers(index: int | Sequence[int], count: int) -> list[int]:
             f"index must hold one number for each of the {count} images, got {len(numbers)}"
         )
     return numbers
-
-
-def _chunk_size(shape: Sequence[int], place: torch.device) -> int:
-    return max(1, CHUNK_PIXELS.get(place.type, 1) // (shape[-1] * shape[-2]))
-
-
-def _chunks(items: list, size: int) -> list[list]:
-    return [items[k : k + size] for k in range(0, len(items), size)]
 
 
 def _samples_like(y: Any, x: Tensor, back: Callable[[Tensor], Any]) -> Any:

@@ -20,6 +20,7 @@ from genprior.checkpoint import MODEL, load_checkpoint
 from genprior.errors import CheckpointError, ImageError, SettingError
 from genprior.exemplars import estimate_prior, read_exemplar
 from genprior.files import write_atomic
+from genprior.frugal import Tile
 from genprior.images import Picture, read_image, write_image
 from genprior.inverse.base import Restoration, Solver
 from genprior.operators.base import Operator
@@ -51,7 +52,7 @@ class Job:
         opaque: The alpha of the files was the hole: it does not go into the result.
         exemplar: Picture that the prior "texture" is estimated from; None to inpaint each
             file with the texture of its own known part.
-        prior, solver, steps, samples, seed, device, dtype: See `restore`.
+        prior, solver, steps, samples, seed, device, dtype, tile: See `restore`.
     """
 
     task: str
@@ -69,6 +70,7 @@ class Job:
     seed: int = 0
     device: str = "auto"
     dtype: str = "float32"
+    tile: Tile = "auto"
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,8 @@ def _run_batch(
     with _named(batch.places[0].source):
         result = restore(
             y, operator, prior.model, solver, job.noise, job.samples, seed=job.seed,
-            index=[0] * len(y), device=str(device), dtype=job.dtype, progress=progress,
+            index=[0] * len(y), device=str(device), dtype=job.dtype,
+            tile=job.tile, progress=progress,
         )
     for i, (place, picture) in enumerate(zip(batch.places, batch.pictures, strict=True)):
         truth = None
@@ -238,6 +241,7 @@ def _facts(
         "seed": job.seed,
         "device": str(device),
         "dtype": job.dtype,
+        "tile": job.tile,
     }
 
 

@@ -89,6 +89,19 @@ class Saves(click.ParamType):
         return wanted
 
 
+class Tile(click.ParamType):
+    """auto, off or the side of a tile in pixels."""
+
+    name = "auto|off|n"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str | int:
+        if value in ("auto", "off") or isinstance(value, int):
+            return value
+        if not re.fullmatch(r"\d+", value) or int(value) < 64:
+            self.fail(f"{value!r}: write auto, off or a side of at least 64 pixels", param, ctx)
+        return int(value)
+
+
 class Device(click.ParamType):
     """auto, cpu, cuda, cuda:1 ... or mps."""
 
@@ -166,6 +179,10 @@ def restoring(noise: float | None) -> Decorator:
         device,
         click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
                      default="float32", show_default=True, help="Precision of the network."),
+        click.option("--tile", type=Tile(), default="auto", show_default=True,
+                     help="Side of the tiles in which the network sees a picture; auto: large "
+                          "pictures only, and of noise-free inpainting only what is around the "
+                          "holes; off: the whole."),
         click.option("--degrade", is_flag=True,
                      help="The input is clean: apply the operator and --noise first, then print "
                           "PSNR and SSIM against it."),

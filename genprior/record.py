@@ -27,7 +27,10 @@ def describe(result: Restoration, i: int, count: int) -> dict[str, Any]:
         "nfe": result.nfe,
         "seconds": round(result.seconds / count, 3),
         "misfit": result.misfit[i].item(),
-        "warnings": [w.removeprefix(about_i) for w in result.warnings if w.startswith(about_i)],
+        "tiles": result.tile,
+        "windows": result.windows[i],
+        "warnings": [w.removeprefix(about_i) for w in result.warnings if w.startswith(about_i)]
+        + list(result.reduced),
         "versions": {
             "genprior": __version__,
             "torch": torch.__version__,

@@ -12,7 +12,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class Watched(Denoiser):
-    """A denoiser that runs in a given precision and reports every evaluation.
+    """A denoiser that runs in a given precision, counts evaluations and looks for NaN.
 
     Arguments:
         prior: The denoiser.
@@ -34,16 +34,41 @@ class Watched(Denoiser):
         if dtype not in DTYPES:
             raise SettingError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         self.prior, self.dtype = prior, DTYPES[dtype]
+        self.reach, self.stride = prior.reach, prior.stride
         self.progress, self.total, self.done = progress, total, 0
+        self.evaluations: list[tuple[Tensor, Tensor]] = []
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         low = self.dtype != torch.float32
         with torch.autocast(x.device.type, self.dtype if low else None, enabled=low):
             x_hat = self.prior.denoise(x, sigma).to(x.dtype)
+        self.evaluations.append((x.isfinite().all(), x_hat.isfinite().all()))
         self.done += 1
+        if x.device.type == "cpu":  # elsewhere a look would stop the host at every step
+            self.check()
         if self.progress:
             self.progress(self.done, self.total)
         return x_hat
+
+    def rewind(self, done: int) -> None:
+        """Forgets evaluations that are made again, but for the first `done`."""
+        self.done, self.evaluations = done, []
+
+    def check(self) -> None:
+        """Looks at the evaluations since the last look, and forgets them.
+
+        Raises:
+            FloatingPointError: The network was given or gave NaN or infinite numbers.
+        """
+        seen, self.evaluations = self.evaluations, []
+        for number, (given, got) in enumerate(seen, self.done - len(seen) + 1):
+            if not (given and got):
+                low = self.dtype != torch.float32
+                raise FloatingPointError(
+                    f"the network {'gave' if given else 'was given'} NaN or infinite numbers in "
+                    f"evaluation {number} of {self.total}: use "
+                    f"{'float32' if low else 'another solver or prior'}"
+                )
 
 
 def pick_device(device: str, near: Tensor) -> torch.device:

@@ -374,10 +374,35 @@ def test_sample_checks_its_arguments(prior: DDPM, given: dict) -> None:
         sample(prior, eta=2)
 
 
-def test_a_result_that_is_no_number_is_an_error() -> None:
+@pytest.mark.parametrize("dtype, remedy", [("float32", "another solver"), ("float16", "float32")])
+def test_numbers_that_are_none_are_named_by_the_step_they_appeared_at(
+    dtype: str, remedy: str
+) -> None:
     class Broken(Shrink):
+        calls = 0
+
         def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+            self.calls += 1
+            return super().denoise(x, sigma) / (self.calls != 3)
+
+    deblur = make_operator("deblur", **OPERATORS["deblur"])
+    message = f"network gave NaN or infinite numbers in evaluation 3 of 48: use {remedy}"
+    with pytest.raises(FloatingPointError, match=message):
+        restore(batch(), deblur, Broken(), "hqs", 0.1, dtype=dtype)
+
+    class Spoiling(type(deblur)):
+        def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
             return x / 0
 
-    with pytest.raises(FloatingPointError, match="solver hqs gave NaN or infinite numbers: use"):
-        restore(batch(), make_operator("deblur", **OPERATORS["deblur"]), Broken(), "hqs", 0.1)
+    deblur = Spoiling(**OPERATORS["deblur"])
+    with pytest.raises(FloatingPointError, match="was given NaN .* in evaluation 1 of 48: use"):
+        restore(batch(), deblur, Shrink(), "hqs", 0.1)
+
+
+def test_a_result_that_is_no_number_is_an_error() -> None:
+    class Last(HQS):
+        def solve(self, *given: object) -> Tensor:
+            return super().solve(*given) / 0
+
+    with pytest.raises(FloatingPointError, match="solver Last gave NaN or infinite numbers: use"):
+        restore(batch(), make_operator("denoise"), Shrink(), Last(), 0.1)

@@ -197,6 +197,20 @@ def test_a_rotated_photo_meets_its_mask_upright(tmp_path: Path, quick: list) -> 
     assert record["operator"] == {"mask": str(tmp_path / "turned.png"), "invert_mask": False}
 
 
+def test_windows_and_tiles_are_recorded(tmp_path: Path, quick: list) -> None:
+    file = save_photo(tmp_path / "a.png", size=(70, 130))
+    succeed("inpaint", file, "--mask", "box=3x4", *quick)
+    ((top, bottom, left, right),) = sidecar(tmp_path / "a.genprior.png")["windows"]
+    assert 0 < top < 33 and 36 < bottom < 70 and 0 < left < 63 and 67 < right < 130
+    succeed("denoise", file, "--noise", 0.1, *quick, "--tile", 64, "--overwrite")
+    record = sidecar(tmp_path / "a.genprior.png")
+    assert (record["tile"], record["tiles"], record["windows"]) == (64, 64, [])
+    tiled = levels(tmp_path / "a.genprior.png")
+    succeed("denoise", file, "--noise", 0.1, *quick, "--overwrite")
+    assert sidecar(tmp_path / "a.genprior.png")["tiles"] is None
+    assert np.abs(tiled - levels(tmp_path / "a.genprior.png").astype(float)).max() <= 2
+
+
 REDONE = {
     "inpaint": ["--mask", "random=0.5", "--invert-mask"],
     "deblur": ["--motion", "3,30.5", "--boundary", "circular"],

@@ -78,6 +78,7 @@ CASES = {
     ),
     "inpaint @/a.png --device gpu": (USAGE, "'gpu' is no device: choose auto, cpu, cuda"),
     "inpaint @/a.png --device cuda:99": (USAGE, "'cuda:99' is not available here", "auto or cpu"),
+    "inpaint @/a.png --tile 63": (USAGE, "'63': write auto, off or a side of at least 64 pixels"),
     "inpaint @/a.png --dtype half": (USAGE, "'half' is not one of 'float32'"),
     "inpaint @/a.png -o @/out.gif": (INPUT, "out.gif: cannot write .gif: give to -o a file"),
     "inpaint @/a.png @/b.png -o @/out.png": (INPUT, "out.png is one file for 2 inputs"),

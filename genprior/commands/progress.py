@@ -26,6 +26,7 @@ class Progress:
             self.__exit__()
             hidden = True if self.quiet else None
             self.bar = tqdm(total=total, unit="NFE", disable=hidden, leave=False, file=sys.stderr)
+        self.bar.total = total  # it grows where less is done at a time
         self.bar.update(1)
 
     def write(self, text: str, err: bool = False) -> None:

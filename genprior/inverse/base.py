@@ -95,6 +95,10 @@ class Restoration:
         noise_std: The noise level that was assumed, in units of [0, 1].
         seed: The seed.
         warnings: What to be careful about, one sentence each.
+        tile: Side of the tiles that the network saw, None for whole images.
+        windows: For every image the parts (top, bottom, left, right) that alone were restored;
+            none where that is all of it.
+        reduced: What was made smaller since memory ran out, one sentence each.
     """
 
     image: object
@@ -109,6 +113,9 @@ class Restoration:
     noise_std: float | Tensor
     seed: int
     warnings: tuple[str, ...] = ()
+    tile: int | None = None
+    windows: tuple[tuple[tuple[int, int, int, int], ...], ...] = ()
+    reduced: tuple[str, ...] = ()
 
 
 def misfit(x: Tensor, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:

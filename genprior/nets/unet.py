@@ -39,6 +39,7 @@ class UNet(nn.Module):
         depths = [blocks] * len(widths) if isinstance(blocks, int) else list(blocks)
         self.embedding = embedding
         self.multiple = 2 ** (len(widths) - 1)
+        self.reach = receptive_field(depths)
         self.embed = nn.Sequential(
             nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
@@ -81,3 +82,13 @@ class UNet(nn.Module):
                 h = block(h, e)
         return self.tail(nn.functional.silu(h))
 
+
+def receptive_field(depths: Sequence[int]) -> int:
+    """How many pixels away an input can change an output of the UNet, at most.
+
+    Arguments:
+        depths: Residual blocks per level, each of two 3x3 convolutions.
+    """
+    last = len(depths) - 1
+    convolutions = sum(2 * d * 2**k * (1 if k == last else 2) for k, d in enumerate(depths))
+    return 2 + convolutions + 2**last - 1  # the last term: pixels that share a deepest one

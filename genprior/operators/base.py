@@ -74,6 +74,13 @@ class Operator(ABC):
         """
         return self
 
+    def part(self, rows: slice, columns: slice) -> "Operator | None":
+        """The operator between a part of the images and the same part of the measurements.
+
+        None where a measured pixel depends on more than one pixel of the image.
+        """
+        return None
+
     def observed(self, v: Tensor) -> Tensor:
         """Measurements v with the entries that nothing was measured at set to 0."""
         return v

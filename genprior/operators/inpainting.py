@@ -78,6 +78,9 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
     def select(self, images: Sequence[int]) -> "Inpainting":
         return self if len(self.mask) == 1 else Inpainting(self.mask[list(images)])
 
+    def part(self, rows: slice, columns: slice) -> "Inpainting":
+        return Inpainting(self.mask[..., rows, columns])
+
     def observed(self, v: Tensor) -> Tensor:
         # not a product: whatever is in the hole, NaN included, must not get out of it
         return torch.where(self._keep(v), v, 0)

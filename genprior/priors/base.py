@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 
 class Denoiser(ABC):
-    """Has the posterior mean of an image under white Gaussian noise."""
+    """Has the posterior mean of an image under white Gaussian noise.
+
+    Attributes:
+        reach: Pixels of x that are farther away than this, in rows or columns, do not change
+            an estimate; None if all do.
+        stride: Shifting x by a multiple of this shifts the estimate with it.
+    """
+
+    reach: int | None = None
+    stride: int = 1
 
     @abstractmethod
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:

@@ -84,6 +84,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
             "noise_std": noise_std,
         }
         self.network = UNet(channels, widths, blocks)
+        self.reach, self.stride = self.network.reach, self.network.multiple
         levels = torch.as_tensor(ddpm_sigmas(schedule), dtype=torch.float32)
         self.register_buffer("levels", levels, persistent=False)
 

@@ -1,0 +1,217 @@
+"""Runs a solver in no more memory than there is: windows, tiles, smaller batches.
+
+Windows around small holes and tiles of large images are taken from the start. Where memory
+runs out nevertheless, the batch is halved, then the tiles are, and that part of the work is
+done again from its seed: nothing of the failed attempt is used.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from genprior.errors import SettingError
+from genprior.inverse.base import Solver
+from genprior.noise import Noise
+from genprior.operators.base import Operator
+from genprior.priors.base import Denoiser
+from genprior.tiles import SMALLEST, Tiled
+from genprior.watch import Watched
+from genprior.windows import Window, cut, windows
+
+OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
+# Side of the tiles, for images of more pixels than that.
+TILES = {"cpu": (1024, 2**21), "mps": (1024, 2**21), "cuda": (2048, 2**24)}
+# Pixels from which windows are worth more than batches are.
+WINDOWS = {"cpu": 0, "mps": 2**18, "cuda": 2**20}
+# The keys of noise are (image, sample), and (image, 0, 1) is the noise of a measurement.
+WINDOW = 2
+
+# The rounding of a convolution depends on the batch, and a CPU gains nothing from batches.
+CHUNKS = {"cpu": 1, "mps": 2**21, "cuda": 2**24}
+
+Tile = int | Literal["auto", "off"]
+Chain = tuple[int, int]
+
+
+class Frugal:
+    """A solver that is spared what does not matter, and gets by with the memory there is.
+
+    Arguments:
+        method: The solver.
+        prior: The prior.
+        seed: Seed of the noise.
+        numbers: Number of every image, which with the seed tells its noise.
+        tile: Side of the tiles in pixels; "auto" for tiles of large images; "off" for whole
+            images, without windows either.
+        dtype: Precision of the network.
+        progress: Called with (evaluations done, in all), or None.
+        parts: How often `solve` will be called.
+
+    Attributes:
+        tile: Side of the tiles; None if no image was cut up.
+        windows: The windows of every image that was restored in windows, by its number.
+        reduced: What was made smaller because memory ran out, a sentence each.
+
+    Raises:
+        SettingError: Tiles or a precision were asked for that cannot be.
+    """
+
+    def __init__(
+        self,
+        method: Solver,
+        prior: object,
+        seed: int,
+        numbers: Sequence[int],
+        tile: Tile,
+        dtype: str,
+        progress: Callable[[int, int], object] | None,
+        parts: int,
+    ) -> None:
+        self.method, self.prior, self.asked = method, prior, tile
+        self.seed, self.numbers = seed, numbers
+        self.tile: int | None = None
+        self.windows: dict[int, list[Window]] = {}
+        self.reduced: list[str] = []
+        self.most: int | None = None
+        self.largest: int | None = None
+        self.watched: Watched | None = None
+        if isinstance(prior, Denoiser) and method.needs is Denoiser:
+            self.watched = Watched(prior, dtype, progress, method.nfe * parts)
+        elif isinstance(tile, int):
+            raise SettingError(
+                f"tiles are for solvers that denoise, and {type(method).__name__} takes images "
+                f"as a whole: leave tile at 'auto' or choose another solver"
+            )
+        if tile not in ("auto", "off") and not (isinstance(tile, int) and tile >= SMALLEST):
+            raise SettingError(
+                f"tile must be 'auto', 'off' or a side of at least {SMALLEST} pixels, got {tile!r}"
+            )
+
+    def solve(
+        self,
+        y: Tensor,
+        operator: Operator,
+        sigma: Tensor,
+        chains: list[Chain],
+        splits: bool = True,
+    ) -> Tensor:
+        """Restores a batch of measurements, as a `Solver` does.
+
+        Arguments:
+            y: Measurements, shape (B, ...).
+            operator: How they were made.
+            sigma: Noise levels, shape (B,).
+            chains: Which image, and which sample of it, every measurement is for.
+            splits: The operator of a part of the batch is known.
+
+        Raises:
+            MemoryError: There is not enough even for one image in the smallest tiles.
+            FloatingPointError: The network was given or gave NaN or infinite numbers.
+        """
+        found = self._windows(y, operator, sigma) if splits else []
+        if len(y) > 1 and (found or (self.most and len(y) > self.most)):
+            size = 1 if found else self.most
+            return self._in_parts(y, operator, sigma, chains, size)
+        done = self.watched.done if self.watched else 0
+        try:
+            if found:
+                return self._in_windows(y, operator, sigma, chains[0], found)
+            return self._whole(y, operator, sigma, chains)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            reason = str(error)
+        # Outside of the handler, since the traceback holds on to all that was computed.
+        self._reduce(len(y) if splits else 1, operator.image_shape(y.shape), reason)
+        if self.watched:
+            self.watched.rewind(done)
+        return self.solve(y, operator, sigma, chains, splits)
+
+    def _windows(self, y: Tensor, operator: Operator, sigma: Tensor) -> list[Window]:
+        """Windows of the first image of a batch that has any."""
+        pixels = operator.image_shape(y.shape)[-2:].numel()
+        large = pixels >= WINDOWS.get(y.device.type, 0)
+        if self.watched is None or self.asked == "off" or not large:
+            return []
+        known = operator.observed(torch.ones_like(y))
+        each = (
+            windows(self.prior, operator.select([i]), known[i : i + 1], sigma[i])
+            for i in range(len(y))
+        )
+        return next(filter(None, each), [])
+
+    def _in_parts(
+        self, y: Tensor, operator: Operator, sigma: Tensor, chains: list[Chain], size: int
+    ) -> Tensor:
+        parts = chunks(list(range(len(y))), size)
+        self._expect(len(parts))
+        return torch.cat([
+            self.solve(y[part], operator.select(part), sigma[part], [chains[i] for i in part])
+            for part in parts
+        ])
+
+    def _in_windows(
+        self, y: Tensor, operator: Operator, sigma: Tensor, chain: Chain, found: list[Window]
+    ) -> Tensor:
+        self._expect(len(found))
+        x = operator.A_adjoint(y)
+        for number, window in enumerate(found, WINDOW):
+            part = (..., *cut(window))
+            local = operator.part(*cut(window))
+            x[part] = self._whole(y[part], local, sigma, [(*chain, number)])
+        self.windows[chain[0]] = found
+        return x
+
+    def _whole(
+        self, y: Tensor, operator: Operator, sigma: Tensor, chains: list[tuple[int, ...]]
+    ) -> Tensor:
+        noise = Noise(self.seed, [(self.numbers[i], *rest) for i, *rest in chains])
+        if self.watched is None:
+            return self.method(y, operator, self.prior, sigma, noise)
+        side = self._side(operator.image_shape(y.shape), y.device.type)
+        self.tile = side or self.tile
+        self.watched.prior = Tiled(self.prior, side) if side else self.prior
+        x = self.method(y, operator, self.watched, sigma, noise)
+        self.watched.check()
+        return x
+
+    def _side(self, shape: torch.Size, device: str) -> int | None:
+        """Side of the tiles for images of that shape, None to leave them whole."""
+        side, pixels = TILES.get(device, TILES["cpu"])
+        if self.asked != "auto":
+            side = self.asked if isinstance(self.asked, int) else None
+        elif self.prior.reach is None or shape[-2:].numel() <= pixels:
+            side = None
+        side = min(filter(None, (side, self.largest)), default=None)
+        return side if side and max(shape[-2:]) > side else None
+
+    def _expect(self, times: int) -> None:
+        if self.watched:
+            self.watched.total += self.method.nfe * (times - 1)
+
+    def _reduce(self, count: int, shape: torch.Size, reason: str) -> None:
+        """Makes the next attempt smaller."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if count > 1:
+            self.most = -(-count // 2)
+            self.reduced.append(f"memory ran out: {self.most} images at a time")
+            return
+        side = -(-min(self.largest or max(shape[-2:]), max(shape[-2:])) // 2)
+        if self.watched is None or self.asked == "off" or side < SMALLEST:
+            raise MemoryError(
+                f"there is not enough memory for an image of {shape[-1]} x {shape[-2]} pixels "
+                f"({reason.partition('.')[0]}): allow tiles, or make it smaller"
+            )
+        self.largest = side
+        self.reduced.append(f"memory ran out: tiles of {side} pixels")
+
+
+def chunk_size(shape: Sequence[int], device: torch.device) -> int:
+    """How many images of a shape are restored at once."""
+    return max(1, CHUNKS.get(device.type, 1) // (shape[-1] * shape[-2]))
+
+
+def chunks(items: list, size: int) -> list[list]:
+    """Items in groups of `size`."""
+    return [items[k : k + size] for k in range(0, len(items), size)]

@@ -1,0 +1,81 @@
+"""When memory runs out less is done at a time, and the answer stays."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from genprior import frugal, load_prior, make_operator, restore
+from genprior.inverse.hqs import HQS
+from genprior.priors.base import Denoiser
+from genprior.priors.ddpm import DDPM
+
+
+class Narrow(Denoiser):
+    """Has memory for so many pixels; what it leaves behind when it fails must not be used."""
+
+    def __init__(self, prior: DDPM, pixels: int, error: type[Exception], fails_at: int = 1):
+        self.prior, self.pixels, self.error = prior, pixels, error
+        self.reach, self.stride = prior.reach, prior.stride
+        self.calls, self.fails_at = 0, fails_at
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls >= self.fails_at and x.shape[0] * x.shape[-2:].numel() > self.pixels:
+            raise self.error("Tried to allocate 20.00 GiB. GPU 0 has 4 GiB")
+        return self.prior.denoise(x, sigma)
+
+
+@pytest.fixture(scope="module")
+def prior(weights) -> DDPM:
+    return load_prior(weights)
+
+
+def pictures(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+@pytest.mark.parametrize("fails_at", [1, 3])
+def test_the_batch_is_halved_then_cut_into_tiles(
+    prior: DDPM, error: type[Exception], fails_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(frugal.CHUNKS, "cpu", 3 * 128 * 256)
+    y, operator = pictures(4, 3, 128, 256), make_operator("denoise")
+    options = {"solver": "diffpir", "steps": 3, "noise_std": 0.1}
+    expected = restore(y, operator, prior, **options)
+    assert expected.reduced == () and expected.tile is None
+    counts = []
+    few = restore(y, operator, Narrow(prior, 128 * 256, error, fails_at), **options,
+                  progress=lambda *count: counts.append(count))
+    assert few.reduced == ("memory ran out: 2 images at a time",
+                           "memory ran out: 1 images at a time")
+    assert torch.allclose(few.image, expected.image, atol=1e-5)
+    assert counts[-1][0] == counts[-1][1]
+    least = restore(y[:1], operator, Narrow(prior, 128 * 128, error, fails_at), **options)
+    assert least.reduced == ("memory ran out: tiles of 128 pixels",) and least.tile == 128
+    assert (least.image - expected.image[:1]).abs().max() < 1e-4
+
+
+def test_there_is_an_end_to_it(prior: DDPM) -> None:
+    y, operator = pictures(1, 3, 130, 70), make_operator("denoise")
+    none = Narrow(prior, 0, MemoryError)
+    message = r"not enough memory for an image of 70 x 130 pixels \(Tried to allocate 20\): allow"
+    with pytest.raises(MemoryError, match=message):
+        restore(y, operator, none, "hqs", 0.1)
+    with pytest.raises(MemoryError, match="allow tiles"):
+        restore(y, operator, Narrow(prior, 70 * 129, MemoryError), "hqs", 0.1, tile="off")
+
+
+def test_errors_are_told_apart_by_type(prior: DDPM) -> None:
+    with pytest.raises(RuntimeError, match="Tried to allocate") as caught:
+        restore(pictures(1, 3, 130, 70), make_operator("denoise"),
+                Narrow(prior, 0, RuntimeError), "hqs", 0.1)
+    assert type(caught.value) is RuntimeError
+
+
+def test_large_images_are_cut_up_unasked(prior: DDPM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(frugal.TILES, "cpu", (64, 64 * 80))
+    method = HQS(steps=1)
+    for size, tile in (((64, 80), None), ((65, 80), 64)):
+        y = pictures(1, 3, *size)
+        assert restore(y, make_operator("denoise"), prior, method, 0.1).tile == tile

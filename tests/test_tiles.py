@@ -1,0 +1,140 @@
+"""A denoiser in tiles is the denoiser on the whole image."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from genprior import degrade, load_prior, make_operator, restore
+from genprior.errors import SettingError
+from genprior.nets.unet import UNet
+from genprior.priors.base import Denoiser
+from genprior.priors.ddpm import DDPM
+from genprior.tiles import Tiled, blend, spans
+
+
+@given(
+    st.integers(1, 3000), st.integers(8, 60), st.sampled_from([1, 2, 8]), st.integers(0, 9)
+)
+def test_weights_of_tiles_sum_to_one(length: int, sides: int, stride: int, less: int) -> None:
+    side = 8 * sides + less
+    overlap = side // 2
+    tiles = spans(length, side, overlap, stride)
+    total = torch.zeros(length, dtype=torch.float64)
+    for k, (start, end) in enumerate(tiles):
+        assert start % stride == 0 and 0 < end - start <= side
+        w = blend(tiles, k, overlap, total)
+        total[start:end] += w
+        rim = overlap // 4  # of which nothing is taken where the tile was cut
+        assert start == 0 or not w[:rim].any()
+        assert end == length or not w[len(w) - rim :].any()
+    assert (total - 1).abs().max() < 1e-12
+
+
+class Recording(Denoiser):
+    """Remembers the sizes it saw."""
+
+    def __init__(self, prior: Denoiser) -> None:
+        self.prior, self.reach, self.stride, self.seen = prior, prior.reach, prior.stride, []
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        self.seen.append(tuple(x.shape[-2:]))
+        return self.prior.denoise(x, sigma)
+
+
+@pytest.fixture(scope="module")
+def prior(weights) -> DDPM:
+    return load_prior(weights).double()
+
+
+def noise(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("depths", [(1, 1), (2, 1, 1), (1, 0, 2)])
+def test_the_reach_of_a_network_is_what_it_is(depths: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    network = UNet(1, [4] * len(depths), depths, embedding=8).double()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    size = network.multiple * (2 * network.reach // network.multiple + 4)
+    farthest = 0
+    for shift in range(network.multiple):
+        x = noise(1, 1, 1, size).expand(1, 1, size, size).clone()
+        c_noise = torch.zeros(1, dtype=torch.float64)
+        before = network(x, c_noise)
+        middle = size // 2 + shift
+        x[..., :, middle] += 1
+        changed = (network(x, c_noise) != before).any(dim=2).flatten().nonzero()
+        farthest = max(farthest, int((changed - middle).abs().max()))
+    assert farthest == network.reach
+
+
+@pytest.mark.parametrize("size", [(150, 201), (64, 300), (129, 128)])
+def test_tiles_are_the_whole_where_the_reach_allows(prior: DDPM, size: tuple[int, int]) -> None:
+    x, sigma = noise(2, 3, *size), torch.tensor([0.1, 2.0], dtype=torch.float64)
+    seen = Recording(prior)
+    tiled = Tiled(seen, 128)  # overlap 64, of which 16 are not used: the reach is 11
+    assert prior.reach == 11
+    assert torch.allclose(tiled.denoise(x, sigma), prior.denoise(x, sigma), atol=1e-12)
+    assert len(seen.seen) > 1 and max(map(max, seen.seen)) <= 128
+
+
+def test_gradients_go_through_tiles(prior: DDPM) -> None:
+    x = noise(1, 3, 140, 40).requires_grad_()
+    v = noise(1, 3, 140, 40)
+    whole, tiles = (
+        torch.autograd.grad(denoiser.denoise(x, 0.3), x, v)[0]
+        for denoiser in (prior, Tiled(prior, 128))
+    )
+    assert torch.allclose(whole, tiles, atol=1e-12)
+
+
+@pytest.mark.parametrize("task, settings", [
+    ("deblur", {"kernel": torch.ones(5, 5), "boundary": "valid"}), ("denoise", {}),
+    ("superres", {"factor": 2}),
+])
+@pytest.mark.parametrize("solver", ["hqs", "pigdm"])
+def test_the_operator_acts_on_the_whole_image(weights, task, settings, solver) -> None:
+    operator = make_operator(task, **settings)
+    y = degrade(noise(1, 3, 144, 160).float(), operator, 0.02)
+    seen = Recording(load_prior(weights))
+    options = {"solver": solver, "noise_std": 0.02, "steps": 3}
+    whole = restore(y, operator, seen, tile="off", **options)
+    sizes = seen.seen.copy()
+    tiles = restore(y, operator, seen, tile=128, **options)
+    assert (whole.tile, tiles.tile) == (None, 128)
+    assert min(map(max, sizes)) >= 144 and max(map(max, seen.seen[len(sizes):])) <= 128
+    assert (whole.image - tiles.image).abs().max() < 1e-4
+    assert whole.nfe == tiles.nfe == 3
+
+
+def test_tiles_that_cannot_be(weights) -> None:
+    denoise, y = make_operator("denoise"), noise(1, 1, 8, 8).float()
+    with pytest.raises(SettingError, match="'off' or a side of at least 64 pixels, got 63"):
+        restore(y, denoise, weights, tile=63)
+    with pytest.raises(SettingError, match="got 'on'"):
+        restore(y, denoise, weights, tile="on")
+    from genprior import estimate_prior
+
+    texture = estimate_prior("texture", noise(1, 1, 8, 8))
+    with pytest.raises(SettingError, match="GaussianPosterior takes images as a whole"):
+        restore(y, denoise, texture, noise_std=0.1, tile=64)
+    with pytest.raises(ValueError, match="at least 64 pixels a side, got 8"):
+        Tiled(texture, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sigma", [2 / 255, 0.1, 0.5, 3.0, 50.0])
+def test_the_weights_that_ship_leave_no_seam(sigma: float) -> None:
+    from skimage import data
+
+    photo = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None] / 255
+    generator = torch.Generator().manual_seed(0)
+    x = photo + sigma * torch.randn(photo.shape, generator=generator)
+    prior = load_prior("ddpm")
+    with torch.no_grad():
+        difference = (prior.denoise(x, sigma) - Tiled(prior, 384).denoise(x, sigma)).abs().max()
+    assert difference < 1 / 255
