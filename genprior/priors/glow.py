@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.nets.chain import Chain
+from genprior.nets.colours import from_network, to_network
 from genprior.nets.flows import (
     ActNorm,
     Coupling,
@@ -128,7 +129,7 @@ class Glow(nn.Module, Encoder, Density, Trainable):
             x: Images whose values are multiples of 1/255.
             generator: Random numbers, on the CPU.
         """
-        x = self._grey_as_colour(x)
+        x = to_network(x, self.channels)
         noise = torch.rand(x.shape, generator=generator).to(x) - 0.5
         nats = -self.log_prob(x + noise / LEVELS_OF_GREY)
         return (nats / x[0].numel() + math.log(LEVELS_OF_GREY)) / math.log(2)
@@ -151,11 +152,7 @@ class Glow(nn.Module, Encoder, Density, Trainable):
         _, count = self.latent_shape(shape)
         height, width = (n + -n % self.multiple for n in shape[2:])
         x = self._image(self._inverse(z.reshape(len(z), count), height, width))
-        x = x[..., : shape[2], : shape[3]]
-        if image_shape[1] == self.channels:
-            return x
-        self._check_channels(image_shape[1])
-        return x.mean(dim=1, keepdim=True)
+        return from_network(x[..., : shape[2], : shape[3]], image_shape[1])
 
     def _forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (B, n), those that are split off first come first, and log |det dz/du|."""
@@ -190,20 +187,7 @@ class Glow(nn.Module, Encoder, Density, Trainable):
         return (u.sigmoid() - self.logit) / (1 - 2 * self.logit) if self.logit else u + 0.5
 
     def _extend(self, x: Tensor) -> Tensor:
-        return pad_to_multiple(self._grey_as_colour(x), self.multiple)[0]
-
-    def _grey_as_colour(self, x: Tensor) -> Tensor:
-        if x.shape[1] == self.channels:
-            return x
-        self._check_channels(x.shape[1])
-        return x.expand(-1, self.channels, -1, -1)
-
-    def _check_channels(self, channels: int) -> None:
-        if channels not in (1, self.channels):
-            raise ValueError(
-                f"this prior is of images of {self.channels} channel(s) and takes those or "
-                f"grey ones, got {channels} channels: convert the image"
-            )
+        return pad_to_multiple(to_network(x, self.channels), self.multiple)[0]
 
     @torch.no_grad()
     def _initialise(self, x: Tensor, generator: torch.Generator) -> None:
