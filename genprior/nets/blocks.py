@@ -49,3 +49,22 @@ class ResBlock(nn.Module):
         h = self.conv1(nn.functional.silu(x))
         h = torch.addcmul(h + shift, h, scale)
         return x + self.conv2(nn.functional.silu(h))
+
+
+class Residual(nn.Module):
+    """x + conv2(silu(conv1(silu(x)))), two 3x3 convolutions; it starts as the identity.
+
+    Arguments:
+        channels: Number of channels.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(nn.functional.silu(x))
+        return x + self.conv2(nn.functional.silu(h))

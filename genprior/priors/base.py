@@ -59,6 +59,25 @@ class Encoder(Decoder):
         """Latents of images x (B, C, H, W) from which `decode` makes them, or nearly so."""
 
 
+class Variational(Encoder):
+    """A decoder with noise: x | z ~ N(decode(z), decoder_std^2 I), and a law of z given x."""
+
+    @property
+    @abstractmethod
+    def decoder_std(self) -> Tensor:
+        """Standard deviation of x around decode(z), in units of [0, 1]; shape ()."""
+
+    @abstractmethod
+    def reconstruct(self, x: Tensor, temperature: float = 1.0) -> Tensor:
+        """Images decoded from the latents of images x (B, C, H, W).
+
+        Arguments:
+            x: Images.
+            temperature: In (0, 1]; below 1 the latents are drawn to the mean of their prior,
+                as if its standard deviation were so many times smaller.
+        """
+
+
 class Density(ABC):
     """Has a tractable log-density."""
 
@@ -181,6 +200,7 @@ ABILITIES: dict[str, type] = {
     "denoiser": Denoiser,
     "decoder": Decoder,
     "encoder": Encoder,
+    "variational": Variational,
     "density": Density,
     "gaussian": Gaussian,
     "trainable": Trainable,
