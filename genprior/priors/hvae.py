@@ -1,0 +1,259 @@
+"""Hierarchical variational autoencoder: latents from coarse to fine, each given those above.
+
+    z_l = mu_p(s_l) + s_p(s_l) e_l,   e_l ~ N(0, I),   s_{l+1} = f_l(s_l, z_l)
+    x ~ N(G(s_L), s^2 I)
+
+    q(e_l | x, above) = N(d_l, exp(r_l)^2),   (d_l, r_l) from s_l and features of x
+
+The posterior is residual: in units of the prior it is N(d, e^2r), and its divergence has the
+closed form of a plain autoencoder. The latents of this prior are all e_l, coarse ones first.
+
+References:
+    Ladder Variational Autoencoders, Sonderby et al., 2016 (top-down inference).
+    NVAE: A Deep Hierarchical Variational Autoencoder, Vahdat and Kautz, 2020 (the residual law).
+    Inverse Problem Regularization with Hierarchical Variational Autoencoders, Prost et al., 2023
+        (the temperature).
+
+Differs from the authors' code:
+    1. Plain residual blocks without normalisation; a Gaussian likelihood with one learned
+        standard deviation.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genprior.nets.blocks import Residual
+from genprior.nets.colours import from_network, to_network
+from genprior.nets.flows import zero_convolution
+from genprior.nets.padding import pad_to_multiple
+from genprior.priors.base import Trainable, Variational
+from genprior.priors.elbo import (
+    divergence,
+    importance_bound,
+    log_normal,
+    sampled_divergence,
+)
+
+SMALLEST_STD = 1 / 255
+LOG_RATIO = 4.0
+# Which e of a group: from (number of the group, d, r), the last two None without an image.
+Pick = Callable[[int, Tensor | None, Tensor | None], Tensor]
+
+
+class HVAE(nn.Module, Variational, Trainable):
+    """Hierarchical variational autoencoder of images of any size.
+
+    Arguments:
+        channels: Image channels of the network, 3 or 1.
+        latent: Numbers per site of each group of latents.
+        widths: Features per level; each level but the first halves the resolution.
+        groups: Groups of latents per level, the finest level first.
+        blocks: Residual blocks before each group, and per level of the encoder.
+        beta: Weight of the divergence in the loss, > 0.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        latent: int = 8,
+        widths: Sequence[int] = (32, 64, 128, 128),
+        groups: Sequence[int] = (0, 2, 2, 2),
+        blocks: int = 1,
+        beta: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if len(groups) != len(widths) or min(groups) < 0 or not sum(groups):
+            raise ValueError(
+                f"groups must hold a number >= 0 for each of the {len(widths)} levels and not "
+                f"only zeros, got {list(groups)}"
+            )
+        if not beta > 0:
+            raise ValueError(f"beta must be > 0, got {beta}")
+        self._config = {
+            "channels": channels,
+            "latent": latent,
+            "widths": list(widths),
+            "groups": list(groups),
+            "blocks": blocks,
+            "beta": beta,
+        }
+        self.channels, self.latent, self.beta = channels, latent, beta
+        self.multiple = 2 ** (len(widths) - 1)
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+
+        def stack(width: int) -> nn.Sequential:
+            return nn.Sequential(*(Residual(width) for _ in range(blocks)))
+
+        self.head = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(stack(width) for width in widths)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs)
+        self.start = nn.Parameter(torch.zeros(widths[-1], 1, 1))
+        self.levels = nn.ModuleList(
+            nn.ModuleList(_Group(width, latent, stack(width)) for _ in range(count))
+            for width, count in zip(widths, groups, strict=True)
+        )
+        self.last = stack(widths[0])
+        self.tail = nn.Conv2d(widths[0], channels, 3, padding=1)
+        self.log_std = nn.Parameter(torch.tensor(math.log(0.1)))
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self._config
+
+    @property
+    def decoder_std(self) -> Tensor:
+        return self.log_std.exp().clamp(min=SMALLEST_STD)
+
+    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        return {"hvae": self.parameters()}
+
+    def group_shapes(self, image_shape: torch.Size) -> list[tuple[int, int, int]]:
+        """Shape of each group of latents (latent, rows, columns), the coarsest first."""
+        rows, columns = (-(-n // self.multiple) * self.multiple for n in image_shape[2:])
+        return [
+            (self.latent, rows >> level, columns >> level)
+            for level in reversed(range(len(self.levels)))
+            for _ in self.levels[level]
+        ]
+
+    def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
+        return image_shape[0], sum(map(math.prod, self.group_shapes(image_shape)))
+
+    def decode(self, z: Tensor, image_shape: torch.Size) -> Tensor:
+        shapes = self.group_shapes(image_shape)
+        parts = z.split([math.prod(shape) for shape in shapes], dim=1)
+        x = self._down(lambda k, d, r: parts[k].reshape(-1, *shapes[k]), None, image_shape, z)
+        return from_network(x, image_shape[1])
+
+    def encode(self, x: Tensor) -> Tensor:
+        means: list[Tensor] = []
+
+        def pick(k: int, d: Tensor, r: Tensor) -> Tensor:
+            means.append(d.flatten(1))
+            return d
+
+        self._down(pick, self._features(x), x.shape, x)
+        return torch.cat(means, dim=1)
+
+    def reconstruct(self, x: Tensor, temperature: float = 1.0) -> Tensor:
+        pull = 1 / temperature**2 - 1
+        x_hat = self._down(
+            lambda k, d, r: d / (1 + pull * (2 * r).exp()), self._features(x), x.shape, x
+        )
+        return from_network(x_hat, x.shape[1])
+
+    def resample(
+        self, z: Tensor, image_shape: torch.Size, fixed: int, generator: torch.Generator
+    ) -> Tensor:
+        """Latents whose first groups are those of z and whose others are drawn anew.
+
+        Arguments:
+            z: Latents, shape (B, n).
+            image_shape: Shape of the images.
+            fixed: How many groups stay, the coarsest ones.
+            generator: Random numbers, on the CPU.
+        """
+        kept = sum(math.prod(shape) for shape in self.group_shapes(image_shape)[:fixed])
+        fresh = torch.randn(len(z), z.shape[1] - kept, generator=generator).to(z)
+        return torch.cat((z[:, :kept], fresh), dim=1)
+
+    def losses(self, x: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
+        x_hat, terms = self._sample(x, generator, lambda e, n, d, r: divergence(d, r))
+        log_p = log_normal(to_network(x, self.channels), x_hat, self.decoder_std)
+        numbers = self.channels * x.shape[-2:].numel()
+        return {"hvae": (self.beta * sum(terms) - log_p).mean() / numbers}
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+        """The bound of Burda et al. on log p(x) in nats, shape (B,); it rises with the samples.
+
+        Arguments:
+            x: Images.
+            samples: Importance samples per image, >= 1.
+            generator: Random numbers, on the CPU.
+        """
+        x = to_network(x, self.channels)
+
+        def log_weight() -> Tensor:
+            x_hat, terms = self._sample(
+                x, generator, lambda e, n, d, r: sampled_divergence(e, n, r)
+            )
+            return log_normal(x, x_hat, self.decoder_std) - sum(terms)
+
+        return importance_bound(log_weight, samples)
+
+    def _sample(
+        self, x: Tensor, generator: torch.Generator, divergence_of: Callable[..., Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Decoded image of a draw of the latents of x, and the divergence of every group."""
+        terms: list[Tensor] = []
+
+        def pick(k: int, d: Tensor, r: Tensor) -> Tensor:
+            n = torch.randn(d.shape, generator=generator).to(d)
+            e = d + r.exp() * n
+            terms.append(divergence_of(e, n, d, r))
+            return e
+
+        return self._down(pick, self._features(x), x.shape, x), terms
+
+    def _features(self, x: Tensor) -> list[Tensor]:
+        """Features of images per level, the finest first."""
+        x = pad_to_multiple(to_network(x, self.channels), self.multiple)[0]
+        h, features = self.head(2 * x - 1), []
+        for level, stack in enumerate(self.encoder):
+            h = stack(h if level == 0 else self.down[level - 1](h))
+            features.append(h)
+        return features
+
+    def _down(
+        self, pick: Pick, features: list[Tensor] | None, image_shape: torch.Size, like: Tensor
+    ) -> Tensor:
+        """The image, with the channels of the network, for a choice of all e."""
+        rows, columns = (-(-n // self.multiple) for n in image_shape[2:])
+        s = self.start.to(like.dtype).expand(image_shape[0], -1, rows, columns)
+        number = 0
+        for level in reversed(range(len(self.levels))):
+            for group in self.levels[level]:
+                d, r = (None, None) if features is None else group.posterior(s, features[level])
+                s = group(s, pick(number, d, r))
+                number += 1
+            if level:
+                s = self.up[level - 1](s)
+        u = self.tail(nn.functional.silu(self.last(s))).to(like.dtype)
+        return (u[..., : image_shape[2], : image_shape[3]] + 1) / 2
+
+
+class _Group(nn.Module):
+    """One group of latents: its prior, its posterior, and what it does to the state."""
+
+    def __init__(self, width: int, latent: int, stack: nn.Module) -> None:
+        super().__init__()
+        self.stack = stack
+        self.law = zero_convolution(width, 2 * latent)
+        self.mix = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.residual = zero_convolution(width, 2 * latent)
+        self.insert = nn.Conv2d(latent, width, 3, padding=1)
+
+    def forward(self, s: Tensor, e: Tensor) -> Tensor:
+        mean, log_std = self.law(nn.functional.silu(s)).chunk(2, dim=1)
+        z = mean + _bounded(log_std).exp() * e
+        return self.stack(s + self.insert(z))
+
+    def posterior(self, s: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-std of e given the state and the features of an image."""
+        mixed = self.mix(nn.functional.silu(torch.cat((s, h), dim=1)))
+        law = self.residual(nn.functional.silu(mixed)).to(self.residual.weight.dtype)
+        d, r = law.chunk(2, dim=1)
+        return d, _bounded(r)
+
+
+def _bounded(log_std: Tensor) -> Tensor:
+    return LOG_RATIO * torch.tanh(log_std / LOG_RATIO)
