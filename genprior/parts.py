@@ -12,7 +12,7 @@ from genprior.checkpoint import load_checkpoint
 from genprior.errors import SettingError
 from genprior.inverse.base import Solver
 from genprior.operators.base import Operator
-from genprior.priors.base import ABILITIES, Decoder, Denoiser, Density, Gaussian
+from genprior.priors.base import ABILITIES, Decoder, Denoiser, Density, Gaussian, Variational
 from genprior.registry import OPERATORS, SOLVERS, lookup
 from genprior.weights import find_prior
 
@@ -113,6 +113,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
     if isinstance(prior, Decoder):
         if samples > 1:
             return "langevin"
+        if isinstance(prior, Variational):
+            return "jpmap"
         return "glowip" if isinstance(prior, Density) else "csgm"
     if isinstance(prior, Density):
         return "image-langevin" if samples > 1 else "map"

@@ -20,8 +20,10 @@ PRIORS = {
     "pca": "genprior.priors.pca:PCA",
     "gmm": "genprior.priors.gmm:GMM",
     "glow": "genprior.priors.glow:Glow",
+    "vae": "genprior.priors.vae:VAE",
+    "hvae": "genprior.priors.hvae:HVAE",
 }
-TRAINABLE = ("ddpm", "glow")
+TRAINABLE = ("ddpm", "glow", "vae", "hvae")
 FROM_EXEMPLAR = ("texture",)
 
 SOLVERS = {
@@ -35,6 +37,8 @@ SOLVERS = {
     "glowip": "genprior.inverse.map:GlowIP",
     "map": "genprior.inverse.map:MAP",
     "patchnr": "genprior.inverse.patches:PatchNR",
+    "jpmap": "genprior.inverse.jpmap:JPMAP",
+    "pnp-hvae": "genprior.inverse.jpmap:PnPHVAE",
     "langevin": "genprior.inverse.langevin:Langevin",
     "image-langevin": "genprior.inverse.langevin:ImageLangevin",
 }
