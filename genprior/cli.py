@@ -16,16 +16,15 @@ from genprior.commands.sample import sample
 from genprior.commands.solvers import solvers
 from genprior.commands.texture import texture
 from genprior.commands.train import train
-from genprior.errors import CheckpointError, SettingError
+from genprior.errors import EXIT_USAGE, SomeFailed, exit_code
 
 COMMANDS = (
     inpaint, deblur, superres, denoise, degrade, sample, texture, train, priors, solvers
 )
-EXIT_USAGE, EXIT_INPUT, EXIT_WEIGHTS, EXIT_MEMORY, EXIT_INTERRUPTED = 2, 3, 4, 5, 130
 # Of our own making or the user's; anything else is a bug and shows where it happened.
 REPORTED = (
     click.UsageError, ValueError, TypeError, OSError, ArithmeticError, MemoryError,
-    KeyboardInterrupt,
+    KeyboardInterrupt, SomeFailed,
 )
 
 
@@ -41,7 +40,7 @@ class Commands(click.Group):
             if os.environ.get("GENPRIOR_DEBUG"):
                 raise
             click.echo(f"genprior: {_one_line(error)}", err=True)
-            ctx.exit(_exit_code(error))
+            ctx.exit(EXIT_USAGE if isinstance(error, click.UsageError) else exit_code(error))
 
 
 def _one_line(error: BaseException) -> str:
@@ -53,16 +52,6 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _exit_code(error: BaseException) -> int:
-    if isinstance(error, click.UsageError | SettingError):
-        return EXIT_USAGE
-    if isinstance(error, CheckpointError):
-        return EXIT_WEIGHTS
-    if isinstance(error, MemoryError):
-        return EXIT_MEMORY
-    return EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_INPUT
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

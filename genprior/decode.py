@@ -44,18 +44,31 @@ def decode(data: bytes, name: str, max_pixels: int) -> Raster:
     return raster
 
 
-def _decode(data: bytes, max_pixels: int) -> Raster:
+def sniff(data: bytes) -> str:
+    """The format of a file, by how it begins.
+
+    Raises:
+        ImageError: It is none of `FORMATS`, nor NPY.
+    """
     if not data:
         raise ImageError("the file is empty: get another copy of it")
     if data.startswith(b"\x93NUMPY"):
-        return _numpy_file(data, max_pixels)
+        return "NPY"
     if data.startswith(TIFF_STARTS):
-        return read_tiff(data, max_pixels) or _with_pillow("TIFF", data, max_pixels)
+        return "TIFF"
     Image.init()
     for format in FORMATS:
         if Image.OPEN[format][1](data[:16]) is True:
-            return _with_pillow(format, data, max_pixels)
+            return format
     raise ImageError(f"not an image in {', '.join(FORMATS)} or NPY format: convert it to PNG")
+
+
+def _decode(data: bytes, max_pixels: int) -> Raster:
+    format = sniff(data)
+    if format == "NPY":
+        return _numpy_file(data, max_pixels)
+    deep = read_tiff(data, max_pixels) if format == "TIFF" else None
+    return deep or _with_pillow(format, data, max_pixels)
 
 
 def _with_pillow(format: str, data: bytes, max_pixels: int) -> Raster:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from genprior.arrays import check_floats
-from genprior.decode import decode
+from genprior.decode import decode, sniff
 from genprior.encode import BITS, WITH_ALPHA, encode
 from genprior.errors import ImageError
 from genprior.files import write_atomic
@@ -26,8 +26,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 # NPY is an image when named, but not one among the files of a folder.
 WRITABLE = (*SUFFIXES, ".npy")
 KINDS = ("PNG", "JPEG", "JPEG", "WEBP", "TIFF", "TIFF", "BMP", "NPY")
-FORMAT_OF = dict(zip(WRITABLE, KINDS, strict=True))
 MAX_PIXELS = 178_956_970
+FORMAT_OF = dict(zip(WRITABLE, KINDS, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,7 @@ class Picture:
         exif: EXIF block; the orientation is applied to the pixels and taken out.
         format: One of `FORMATS`, or "NPY".
         mode: Pixel mode of the file, for messages.
+        name: Name of the file, in its folder among those that were given; "-" if it has none.
     """
 
     pixels: Tensor
@@ -52,6 +53,7 @@ class Picture:
     exif: bytes | None = None
     format: str = "PNG"
     mode: str = "RGB"
+    name: Path = Path("-")
 
 
 def image_files(folder: Path, recursive: bool = False) -> list[Path]:
@@ -85,17 +87,49 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Picture:
             pictures, NaN or values far from [0, 1], or channels that cannot be kept.
     """
     path = Path(path)
+    return parse_image(read_bytes(path), path, max_pixels)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ImageError(f"{path}: cannot be read ({reason}): check the name") from error
+
+
+def parse_image(data: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
+    """As `read_image`, of the content of a file, with the name that it has or had."""
     raster = decode(data, str(path), max_pixels)
     expected = FORMAT_OF.get(path.suffix.lower(), raster.format)
     if raster.format != expected:
-        suffix = next(s for s, format in FORMAT_OF.items() if format == raster.format)
-        raise ImageError(f"{path}: holds {raster.format}, not {expected}: rename it to {suffix}")
-    return _picture(raster, path)
+        raise ImageError(
+            f"{path}: holds {raster.format}, not {expected}: rename it to "
+            f"{suffix_of(raster.format)}"
+        )
+    return replace(_picture(raster, path), name=Path(path.name))
+
+
+def suffix_of(format: str) -> str:
+    """The usual suffix of a format."""
+    return next(suffix for suffix, other in FORMAT_OF.items() if other == format)
+
+
+def suffix_for(data: bytes, path: Path) -> str:
+    """The suffix that the content of an image file should have.
+
+    Raises:
+        ImageError: It is no image.
+    """
+    try:
+        return suffix_of(sniff(data))
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
 
 
 def _picture(raster: Raster, path: Path) -> Picture:

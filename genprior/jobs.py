@@ -1,14 +1,12 @@
 """Restoring files: read, group into batches, restore, write the pictures and a sidecar.
 
 Every file is restored as if it were alone: its noise depends on the seed only, not on the
-files beside it.
+files beside it, and what is wrong with one file is no obstacle to the next.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +15,17 @@ from torch import Tensor, nn
 
 from genprior.api import degrade, restore
 from genprior.checkpoint import MODEL, load_checkpoint
-from genprior.errors import CheckpointError, ImageError, SettingError
+from genprior.errors import FOR_ALL, OF_ONE_FILE, ImageError, SettingError
 from genprior.exemplars import estimate_prior, read_exemplar
-from genprior.files import write_atomic
 from genprior.frugal import Tile
-from genprior.images import Picture, read_image, write_image
+from genprior.images import MAX_PIXELS, Picture, read_image, write_image
 from genprior.inverse.base import Restoration, Solver
 from genprior.operators.base import Operator
-from genprior.panel import panel, std_map
 from genprior.parts import choose_solver, make_solver
 from genprior.places import Place
-from genprior.record import describe, doubts, quality
+from genprior.record import describe, doubts, facts
 from genprior.registry import FROM_EXEMPLAR
+from genprior.results import sha256, write_results
 from genprior.watch import pick_device
 from genprior.weights import find_prior
 
@@ -50,6 +47,7 @@ class Job:
         save: What to save besides the picture: "mean", "std", "samples", "panel".
         degrade: The files are clean: measure them first, then compare.
         opaque: The alpha of the files was the hole: it does not go into the result.
+        max_pixels: Larger files are refused.
         exemplar: Picture that the prior "texture" is estimated from; None to inpaint each
             file with the texture of its own known part.
         prior, solver, steps, samples, seed, device, dtype, tile: See `restore`.
@@ -62,6 +60,7 @@ class Job:
     save: tuple[str, ...] = ()
     degrade: bool = False
     opaque: bool = False
+    max_pixels: int = MAX_PIXELS
     exemplar: Path | None = None
     prior: str = "ddpm"
     solver: str = "auto"
@@ -98,11 +97,19 @@ class _Batch:
 
 
 def run(
-    job: Job, places: list[Place], progress: Callable[[int, int], object] | None = None
+    job: Job,
+    places: list[Place],
+    progress: Callable[[int, int], object] | None = None,
+    failed: Callable[[Place, Exception], object] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Restores files and yields the record of each, as it goes into the sidecar.
 
-    Several files are all looked at before the first one is restored.
+    Arguments:
+        job: What to do.
+        places: The files.
+        progress: See `restore`.
+        failed: Called with a file and what is wrong with it; the others are restored all the
+            same. None: the first error is raised.
 
     Raises:
         ImageError: A file cannot be read, or not be restored as asked.
@@ -110,12 +117,15 @@ def run(
         SettingError: The device, the solver or a setting of it does not exist, or the prior
             does not go with the exemplar or the lack of one.
     """
+
+    def stop(place: Place, error: Exception) -> None:
+        raise error
+
+    failed = failed or stop
     device = pick_device(job.device, torch.empty(0))
     prior = _prior_of_all(job, device)
-    for place in places if len(places) > 1 else ():
-        _measure(job, _Batch([place], [read_image(place.source)]))
-    for batch in _batches(places, BATCH if prior else 1):
-        yield from _run_batch(job, batch, prior, device, progress)
+    for batch in _batches(job, places, BATCH if prior else 1, failed):
+        yield from _run_batch(job, batch, prior, device, progress, failed)
 
 
 def measure(operator: MakeOperator, file: Path, output: Path, noise: float, seed: int) -> None:
@@ -137,7 +147,7 @@ def _prior_of_all(job: Job, device: torch.device) -> _Prior | None:
     """The prior of all files; None if each file has its own."""
     if job.exemplar is not None:
         model, _ = read_exemplar(job.prior, job.exemplar)
-        return _Prior(model.to(device), _sha256(job.exemplar))
+        return _Prior(model.to(device), sha256(job.exemplar.read_bytes()))
     if job.prior not in FROM_EXEMPLAR:
         model, manifest = load_checkpoint(find_prior(job.prior))
         return _Prior(model.to(device), manifest["files"][MODEL]["sha256"])
@@ -149,67 +159,104 @@ def _prior_of_all(job: Job, device: torch.device) -> _Prior | None:
     return None
 
 
-def _prior_of_one(job: Job, source: Path, y: Tensor, operator: Operator) -> _Prior:
+def _prior_of_one(job: Job, place: Place, y: Tensor, operator: Operator) -> _Prior:
     """The prior of one file: that of its known part."""
     keep = operator.observed(torch.ones_like(y))[:, :1]
-    with _named(source):
-        return _Prior(estimate_prior(job.prior, y, keep), _sha256(source))
+    return _Prior(estimate_prior(job.prior, y, keep), sha256(place.content()))
 
 
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _batches(places: list[Place], most: int) -> Iterator[_Batch]:
+def _batches(job: Job, places: list[Place], most: int, failed: Callable) -> Iterator[_Batch]:
     batch = _Batch()
     for place in places:
-        picture = read_image(place.source)
+        try:
+            picture = place.read(job.max_pixels)
+        except OF_ONE_FILE as error:
+            failed(place, error)
+            continue
         if not batch.takes(picture, most):
             yield batch
             batch = _Batch()
         batch.places.append(place)
         batch.pictures.append(picture)
-    yield batch
-
-
-def _measure(job: Job, batch: _Batch) -> tuple[Tensor, Operator]:
-    """The measurements of a batch, and how they were made."""
-    pixels = torch.cat([picture.pixels for picture in batch.pictures])
-    with _named(batch.places[0].source):
-        operator = job.operator(batch.pictures, job.degrade)
-        if job.degrade:
-            return degrade(pixels, operator, job.noise, job.seed, [0] * len(pixels)), operator
-        operator.image_shape(pixels.shape)
-        return operator.observed(pixels), operator
+    if batch.places:
+        yield batch
 
 
 def _run_batch(
-    job: Job, batch: _Batch, prior: _Prior | None, device: torch.device, progress: Callable | None
+    job: Job,
+    batch: _Batch,
+    prior: _Prior | None,
+    device: torch.device,
+    progress: Callable | None,
+    failed: Callable,
 ) -> Iterator[dict[str, Any]]:
-    y, operator = _measure(job, batch)
-    prior = prior or _prior_of_one(job, batch.places[0].source, y, operator)
-    name, solver = _choose_solver(job, operator, prior.model)
-    with _named(batch.places[0].source):
-        result = restore(
-            y, operator, prior.model, solver, job.noise, job.samples, seed=job.seed,
-            index=[0] * len(y), device=str(device), dtype=job.dtype,
-            tile=job.tile, progress=progress,
-        )
-    for i, (place, picture) in enumerate(zip(batch.places, batch.pictures, strict=True)):
+    try:
+        with _named(batch.places[0].source):
+            restored = _restore_batch(job, batch, prior, device, progress)
+    except FOR_ALL:
+        raise
+    except OF_ONE_FILE as error:
+        if len(batch.places) == 1:
+            failed(batch.places[0], error)
+            return
+        restored = None  # and it is not known by which of them
+    if restored is None:
+        for place, picture in zip(batch.places, batch.pictures, strict=True):
+            yield from _run_batch(job, _Batch([place], [picture]), prior, device, progress, failed)
+        return
+    for i, place in enumerate(batch.places):
+        try:
+            record = restored.write(job, place, batch.pictures[i], i)
+        except OF_ONE_FILE as error:
+            failed(place, error)
+        else:
+            yield record
+
+
+@dataclass(frozen=True)
+class _Restored:
+    """A batch of results, and all that was used for them."""
+
+    result: Restoration
+    y: Tensor
+    operator: Operator
+    prior: _Prior
+    device: torch.device
+    name: str
+    solver: Solver
+
+    def write(self, job: Job, place: Place, picture: Picture, i: int) -> dict[str, Any]:
+        """Writes image i and its record."""
         truth = None
         if job.degrade:
-            truth = operator.visible(picture.pixels)
+            truth = self.operator.visible(picture.pixels)
             alpha = picture.alpha
-            picture = replace(picture, alpha=None if alpha is None else operator.visible(alpha))
-        record = _facts(job, place, prior, device, name, solver)
-        record |= describe(result, i, len(y))
+            alpha = None if alpha is None else self.operator.visible(alpha)
+            picture = replace(picture, alpha=alpha)
+        record = facts(job, place, self.prior.sha256, self.device, self.name, self.solver)
+        record |= describe(self.result, i, len(self.y))
         record["warnings"] += doubts(job.task, job.noise, place.output, picture)
-        record |= _save(job, place, result, i, y, truth, picture)
-        if truth is not None:
-            record |= quality(place.output, truth, y[i : i + 1])
-        text = json.dumps(record, indent=1, allow_nan=False) + "\n"
-        write_atomic(place.sidecar, lambda file, text=text: file.write(text.encode()))
-        yield record
+        return write_results(place, picture, self.result, i, self.y, truth, record, job.opaque)
+
+
+def _restore_batch(
+    job: Job, batch: _Batch, prior: _Prior | None, device: torch.device, progress: Callable | None
+) -> _Restored:
+    pixels = torch.cat([picture.pixels for picture in batch.pictures])
+    operator = job.operator(batch.pictures, job.degrade)
+    if job.degrade:
+        y = degrade(pixels, operator, job.noise, job.seed, [0] * len(pixels))
+    else:
+        operator.image_shape(pixels.shape)
+        y = operator.observed(pixels)
+    prior = prior or _prior_of_one(job, batch.places[0], y, operator)
+    name, solver = _choose_solver(job, operator, prior.model)
+    result = restore(
+        y, operator, prior.model, solver, job.noise, job.samples, seed=job.seed,
+        index=[0] * len(y), device=str(device), dtype=job.dtype, tile=job.tile,
+        progress=progress,
+    )
+    return _Restored(result, y, operator, prior, device, name, solver)
 
 
 def _choose_solver(job: Job, operator: Operator, model: nn.Module) -> tuple[str, Solver]:
@@ -221,67 +268,16 @@ def _choose_solver(job: Job, operator: Operator, model: nn.Module) -> tuple[str,
     return name, solver
 
 
-def _facts(
-    job: Job, place: Place, prior: _Prior, device: torch.device, name: str, solver: Solver
-) -> dict[str, Any]:
-    """What was asked, in full: enough to do it again."""
-    return {
-        "task": job.task,
-        "input": str(place.source),
-        "output": str(place.output),
-        "operator": {k: str(v) if isinstance(v, Path) else v for k, v in job.settings.items()},
-        "noise": job.noise,
-        "degrade": job.degrade,
-        "prior": job.prior,
-        "exemplar": None if job.exemplar is None else str(job.exemplar),
-        "prior_sha256": prior.sha256,
-        "solver": name,
-        "solver_settings": asdict(solver),
-        "samples": job.samples,
-        "seed": job.seed,
-        "device": str(device),
-        "dtype": job.dtype,
-        "tile": job.tile,
-    }
-
-
-def _save(
-    job: Job,
-    place: Place,
-    result: Restoration,
-    i: int,
-    y: Tensor,
-    truth: Tensor | None,
-    picture: Picture,
-) -> dict[str, Any]:
-    """Writes the pictures; returns where the extra ones are, and the scale of the std map."""
-    place.output.parent.mkdir(parents=True, exist_ok=True)
-    one = slice(i, i + 1)
-    opaque = replace(picture, alpha=None)
-    shown = [y[one], result.image[one]]
-    extras = {}
-    about: dict[str, Any] = {}
-    if result.std is not None:
-        extras["std"], about["std_white"] = std_map(result.std[one])
-        shown.append(extras["std"])
-        extras["mean"] = result.mean[one]
-        extras |= {f"sample-{k:02d}": x[None] for k, x in enumerate(result.samples[i])}
-    extras["panel"] = panel(shown if truth is None else [*shown, truth])
-    for extra in place.extras:
-        like = None if extra in ("std", "panel") else opaque
-        write_image(place.side(extra), extras[extra], like)
-    write_image(place.output, result.image[one], opaque if job.opaque else picture)
-    if place.extras:
-        about["saved"] = [str(place.side(extra)) for extra in place.extras]
-    return about
-
-
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     """Says which file an error is about."""
     try:
         yield
-    except (CheckpointError, SettingError):
+    except FOR_ALL:
         raise
-    except ValueError as error:
-        raise ImageError(f"{path}: {error}") from error
+    except OF_ONE_FILE as error:
+        if str(error).startswith(str(path)):
+            raise
+        kinds = {ValueError: ImageError, OSError: ImageError, MemoryError: MemoryError}
+        kind = next((new for old, new in kinds.items() if isinstance(error, old)), type(error))
+        raise kind(f"{path}: {error}") from error

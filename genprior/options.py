@@ -10,6 +10,7 @@ import click
 
 from genprior.registry import SOLVERS
 
+EXTENSIONS = ("keep", "png", "jpg", "webp", "tif", "bmp", "npy")
 SAVES = ("mean", "std", "samples", "panel")
 Decorator = Callable[[Callable], Callable]
 
@@ -35,10 +36,10 @@ class Mask(click.ParamType):
             return "random", missing
         if kind == "box" and number:
             return "box", Size().convert(number, param, ctx)
-        if not Path(value).is_file():
+        if not Path(value).exists():
             self.fail(
-                f"{value!r} is no file: give a mask file (white = fill in), alpha, "
-                f"random=0.5 or box=48x48",
+                f"{value!r} is no file: give a mask file (white = fill in), a folder of masks, "
+                f"alpha, random=0.5 or box=48x48",
                 param,
                 ctx,
             )
@@ -162,8 +163,8 @@ def restoring(noise: float | None) -> Decorator:
     return together(
         click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path)),
         click.option("-o", "--output", type=click.Path(path_type=Path),
-                     help="File to write, or a folder.  [default: STEM.genprior.EXT beside the "
-                          "input]"),
+                     help="File to write, a folder, or - for standard output.  [default: "
+                          "STEM.genprior.EXT beside the input]"),
         prior,
         exemplar,
         click.option("--noise", type=click.FloatRange(0), help=NOISE,
@@ -186,9 +187,17 @@ def restoring(noise: float | None) -> Decorator:
         click.option("--degrade", is_flag=True,
                      help="The input is clean: apply the operator and --noise first, then print "
                           "PSNR and SSIM against it."),
+        click.option("--recursive", is_flag=True,
+                     help="Look into the folders of folders; under -o they are made anew."),
+        click.option("--ext", type=click.Choice(EXTENSIONS), default="keep", show_default=True,
+                     help="Format of the results; keep: that of each input."),
+        click.option("--max-pixels", type=click.IntRange(1),
+                     help="Refuse larger files, before they are decoded.  [default: 178956970]"),
         as_json,
         quiet,
         overwrite,
+        click.option("--skip-existing", is_flag=True,
+                     help="Leave out files whose result is there, whole and of the same input."),
     )
 
 
@@ -204,8 +213,9 @@ measuring = together(
 
 mask = together(
     click.option("--mask", type=Mask(), default="alpha", show_default=True,
-                 help="What to fill in: a mask file (white = fill in), alpha (transparent "
-                      "pixels), random=SHARE or box=HEIGHTxWIDTH."),
+                 help="What to fill in: a mask file (white = fill in), a folder of masks that "
+                      "have the names of the files, alpha (transparent pixels), random=SHARE or "
+                      "box=HEIGHTxWIDTH."),
     click.option("--invert-mask", is_flag=True, help="Black = fill in."),
 )
 

@@ -1,14 +1,46 @@
 """Which files are restored and where everything goes; nothing is replaced unasked."""
 
+import glob
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from genprior.errors import ImageError
-from genprior.images import WRITABLE, image_files
+from genprior.images import (
+    MAX_PIXELS,
+    WRITABLE,
+    Picture,
+    image_files,
+    parse_image,
+    read_bytes,
+    suffix_for,
+)
 
 MADE = ".genprior"
+STREAM = Path("-")
+
+
+class Found(NamedTuple):
+    """A file, the folder it was found in below the one that was given, and what it holds.
+
+    `data` is None where the file is still to be read.
+    """
+
+    file: Path
+    below: Path = Path()
+    data: bytes | None = None
+
+    @property
+    def suffix(self) -> str:
+        """That of the file; of standard input the one it should have."""
+        return self.file.suffix if self.data is None else suffix_for(self.data, self.file)
+
+    @property
+    def stem(self) -> str:
+        """Name of the file without suffix."""
+        return self.file.stem if self.data is None else "stdin"
 
 
 @dataclass(frozen=True)
@@ -19,11 +51,15 @@ class Place:
         source: The file to restore.
         output: Where the picture goes; the other files stand beside it.
         extras: What else is written: "mean", "std", "panel", "sample-00" and so on.
+        below: Folder of the source, below the one that was given.
+        data: What the source holds, if it is not a file.
     """
 
     source: Path
     output: Path
     extras: tuple[str, ...] = ()
+    below: Path = Path()
+    data: bytes | None = None
 
     @property
     def sidecar(self) -> Path:
@@ -35,13 +71,35 @@ class Place:
         return self.output.with_name(f"{self.output.stem}.{extra}.png")
 
     @property
+    def pictures(self) -> list[Path]:
+        """The pictures that are written."""
+        return [self.output, *map(self.side, self.extras)]
+
+    @property
     def written(self) -> list[Path]:
         """All files that are written."""
-        return [self.output, self.sidecar, *map(self.side, self.extras)]
+        return [*self.pictures, self.sidecar]
+
+    def content(self) -> bytes:
+        """What the source holds.
+
+        Raises:
+            ImageError: It cannot be read.
+        """
+        return read_bytes(self.source) if self.data is None else self.data
+
+    def read(self, max_pixels: int = MAX_PIXELS) -> Picture:
+        """The picture to restore; see `read_image`."""
+        picture = parse_image(self.content(), self.source, max_pixels)
+        return replace(picture, name=self.below / self.source.name)
 
 
-def list_files(files: Sequence[Path]) -> list[Path]:
-    """Image files among paths, folders opened; the results of earlier runs are left out.
+def list_files(files: Sequence[Path], recursive: bool = False) -> list[Found]:
+    """Image files among paths, folders and patterns opened; results of earlier runs left out.
+
+    Arguments:
+        files: Files, folders, or patterns such as "photos/*.jpg" that no shell has opened.
+        recursive: Look into the folders of folders too.
 
     Raises:
         ImageError: A path does not exist, or a folder holds no image.
@@ -49,23 +107,28 @@ def list_files(files: Sequence[Path]) -> list[Path]:
     found = []
     for path in files:
         if path.is_dir():
-            inside = [p for p in image_files(path) if MADE not in p.suffixes]
+            inside = [p for p in image_files(path, recursive) if MADE not in p.suffixes]
             if not inside:
                 raise ImageError(f"{path} holds no image but results (*{MADE}.*): name the files")
-            found += inside
+            found += [Found(p, p.parent.relative_to(path)) for p in inside]
         elif path.exists():
-            found.append(path)
+            found.append(Found(path))
         else:
-            raise ImageError(f"{path}: no such file or folder: check the name")
+            matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
+            if not matches:
+                raise ImageError(f"{path}: no such file or folder: check the name")
+            found += [Found(p) for p in matches if p.is_file() and MADE not in p.suffixes]
     return found
 
 
 def plan(
-    files: Sequence[Path],
+    files: Sequence[Found | Path],
     output: Path | None = None,
     save: Sequence[str] = (),
     samples: int = 1,
     overwrite: bool = False,
+    suffix: str | None = None,
+    redo: bool = False,
 ) -> list[Place]:
     """Where the results of every file go.
 
@@ -75,26 +138,39 @@ def plan(
         save: What to save besides the picture: "mean", "std", "samples", "panel".
         samples: How many samples are drawn.
         overwrite: Files that exist may be replaced, but for the inputs.
+        suffix: Format of the results; None is that of each input.
+        redo: Results of an earlier run, which their name tells, may be replaced.
 
     Raises:
         ImageError: Two results would go to one place, onto an input or a file that exists, or
             a format or a folder cannot be written.
     """
+    inputs = [file if isinstance(file, Found) else Found(file) for file in files]
     names = [name for name in save if name != "samples"]
     if "samples" in save:
         names += [f"sample-{k:02d}" for k in range(samples)]
     one = output is not None and bool(output.suffix) and not output.is_dir()
     if one and len(files) > 1 and output.suffix.lower() in WRITABLE:
         raise ImageError(f"{output} is one file for {len(files)} inputs: give a folder to -o")
-    if one:
-        places = [Place(path, output, tuple(names)) for path in files]
-    else:
-        places = [
-            Place(p, (output or p.parent) / f"{p.stem}{MADE}{p.suffix}", tuple(names))
-            for p in files
-        ]
+
+    def place(file: Found) -> Place:
+        folder = output / file.below if output else file.file.parent
+        made = folder / f"{file.stem}{MADE}{suffix or file.suffix}"
+        return Place(file.file, output if one else made, tuple(names), file.below, file.data)
+
+    places = list(map(place, inputs))
+    _check_apart(places)
+    for each in places:
+        free = overwrite or (redo and not one)
+        check_free([each.output], free)
+        check_free([each.sidecar, *map(each.side, each.extras)], free, formats=None)
+    return places
+
+
+def _check_apart(places: Sequence[Place]) -> None:
+    """Makes sure that no two results go to one place, and none onto an input."""
     taken: dict[Path, Path] = {}
-    inputs = {path.resolve() for path in files}
+    inputs = {place.source.resolve() for place in places}
     for place in places:
         for path in place.written:
             if path in taken:
@@ -105,10 +181,6 @@ def plan(
             if path.resolve() in inputs:
                 raise ImageError(f"{path} is an input: choose another -o")
             taken[path] = place.source
-    for place in places:
-        check_free([place.output], overwrite)
-        check_free([place.sidecar, *map(place.side, place.extras)], overwrite, formats=None)
-    return places
 
 
 def check_free(

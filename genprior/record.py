@@ -1,9 +1,11 @@
 """What a sidecar says of one restored file: facts, doubts and quality."""
 
+import hashlib
 import math
 import platform
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,13 +13,42 @@ from torch import Tensor
 from genprior import __version__
 from genprior.encode import BITS
 from genprior.images import FORMAT_OF, Picture, read_image
-from genprior.inverse.base import Restoration
+from genprior.inverse.base import Restoration, Solver
 from genprior.metrics import WINDOW, psnr, ssim
+from genprior.places import Place
+
+if TYPE_CHECKING:
+    from genprior.jobs import Job
 
 METRICS = (
     f"of the picture as written, data range 1, all channels; "
     f"SSIM of {WINDOW}x{WINDOW} uniform windows"
 )
+
+
+def facts(
+    job: "Job", place: Place, prior_sha256: str, device: torch.device, name: str, solver: Solver
+) -> dict[str, Any]:
+    """What was asked of one file, in full: enough to do it again."""
+    return {
+        "task": job.task,
+        "input": str(place.source),
+        "input_sha256": hashlib.sha256(place.content()).hexdigest(),
+        "output": str(place.output),
+        "operator": {k: str(v) if isinstance(v, Path) else v for k, v in job.settings.items()},
+        "noise": job.noise,
+        "degrade": job.degrade,
+        "prior": job.prior,
+        "exemplar": None if job.exemplar is None else str(job.exemplar),
+        "prior_sha256": prior_sha256,
+        "solver": name,
+        "solver_settings": asdict(solver),
+        "samples": job.samples,
+        "seed": job.seed,
+        "device": str(device),
+        "dtype": job.dtype,
+        "tile": job.tile,
+    }
 
 
 def describe(result: Restoration, i: int, count: int) -> dict[str, Any]:

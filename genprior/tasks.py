@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from genprior.errors import ImageError
-from genprior.images import Picture, read_image, read_mask
+from genprior.images import MAX_PIXELS, Picture, image_files, read_image, read_mask
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
@@ -23,24 +23,29 @@ from genprior.operators.superres import SuperResolution
 Build = Callable[[list[Picture], bool], Operator]
 
 
-def inpainting(mask: tuple[str, Any], invert: bool = False, seed: int = 0) -> Build:
+def inpainting(
+    mask: tuple[str, Any], invert: bool = False, seed: int = 0, max_pixels: int = MAX_PIXELS
+) -> Build:
     """Missing pixels.
 
     Arguments:
         mask: ("alpha", None), ("random", share missing), ("box", (height, width)) or
-            ("file", path of an image whose white pixels are missing).
+            ("file", path of an image whose white pixels are missing, or of a folder that holds
+            one for every picture, of its name and in its subfolder).
         invert: Swap missing and known.
         seed: Seed of random masks.
+        max_pixels: Larger mask files are refused.
     """
     kind, value = mask
 
     def keep(picture: Picture) -> torch.Tensor:
         pixels = picture.pixels
         if kind == "file":
-            hole = read_mask(value)
+            file = _mask_of(value, picture.name) if value.is_dir() else value
+            hole = read_mask(file, max_pixels)
             if hole.shape[-2:] != pixels.shape[-2:]:
                 raise ImageError(
-                    f"the mask {value} is {_size(hole)} and the image {_size(pixels)} "
+                    f"the mask {file} is {_size(hole)} and the image {_size(pixels)} "
                     f"(width x height): make them equal"
                 )
             known = ~hole
@@ -68,6 +73,19 @@ def inpainting(mask: tuple[str, Any], invert: bool = False, seed: int = 0) -> Bu
         return Inpainting(torch.cat([keep(picture) for picture in pictures]))
 
     return build
+
+
+def _mask_of(folder: Path, name: Path) -> Path:
+    """The mask of a picture in a folder of masks: of the same name, but for the suffix."""
+    below = folder / name.parent
+    masks = [p for p in (image_files(below) if below.is_dir() else ()) if p.stem == name.stem]
+    masks = [p for p in masks if p.name == name.name] or masks
+    if len(masks) != 1:
+        raise ImageError(
+            f"there are {len(masks)} masks for it in {folder}: there must be one, such as "
+            f"{below / name.stem}.png"
+        )
+    return masks[0]
 
 
 def blurring(

@@ -9,7 +9,7 @@ from shell import save_photo
 from genprior import jobs, places
 from genprior.errors import ImageError
 from genprior.jobs import Job, run
-from genprior.places import Place, check_free, list_files, plan
+from genprior.places import Found, Place, check_free, list_files, plan
 from genprior.tasks import denoising
 
 
@@ -45,8 +45,8 @@ def test_the_prior_is_loaded_once(
 def test_names_of_results(tmp_path: Path) -> None:
     file = tmp_path / "a.b.jpg"
     (place,) = plan([file], save=("std", "samples"), samples=2)
-    names = ["a.b.genprior.jpg", "a.b.genprior.json", "a.b.genprior.std.png"]
-    names += [f"a.b.genprior.sample-0{k}.png" for k in (0, 1)]
+    names = ["a.b.genprior.jpg", "a.b.genprior.std.png"]
+    names += [f"a.b.genprior.sample-0{k}.png" for k in (0, 1)] + ["a.b.genprior.json"]
     assert place.written == [tmp_path / name for name in names]
     (place,) = plan([file], tmp_path / "out")
     assert place.output == tmp_path / "out" / "a.b.genprior.jpg"
@@ -58,11 +58,29 @@ def test_names_of_results(tmp_path: Path) -> None:
 
 
 def test_files_come_from_folders_without_the_results_of_other_runs(tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPG", "a.genprior.png", "a.genprior.std.png", ".hidden.png", "x.txt"):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    names = ["b.png", "a.JPG", "a.genprior.png", "a.genprior.std.png", ".hidden.png", "x.txt"]
+    for name in (*names, "deep/er/c.png", "deep/er/c.genprior.png"):
         (tmp_path / name).write_bytes(b"")
-    made = tmp_path / "a.genprior.png"
-    assert list_files([tmp_path]) == [tmp_path / "a.JPG", tmp_path / "b.png"]
-    assert list_files([made, tmp_path / "b.png"]) == [made, tmp_path / "b.png"]
+    made, deep = tmp_path / "a.genprior.png", Found(tmp_path / "deep/er/c.png", Path("deep/er"))
+    flat = [Found(tmp_path / "a.JPG"), Found(tmp_path / "b.png")]
+    assert list_files([tmp_path]) == flat
+    assert list_files([tmp_path], recursive=True) == [*flat, deep]
+    assert list_files([made, tmp_path / "b.png"]) == [Found(made), flat[1]]
+    assert list_files([tmp_path / "*.*"]) == [*flat, Found(tmp_path / "x.txt")]
+    assert list_files([tmp_path / "**/c*"]) == [Found(deep.file)]
+    with pytest.raises(ImageError, match="no such file or folder"):
+        list_files([tmp_path / "*.gif"])
+
+
+def test_folders_are_made_anew_and_formats_can_be_changed(tmp_path: Path) -> None:
+    files = [Found(Path("in/a/x.png"), Path("a")), Found(Path("in/b/x.jpg"), Path("b"))]
+    first, second = plan(files, tmp_path)
+    assert first.output == tmp_path / "a" / "x.genprior.png"
+    assert second.output == tmp_path / "b" / "x.genprior.jpg"
+    assert plan(files, tmp_path, suffix=".tif")[1].output == tmp_path / "b" / "x.genprior.tif"
+    with pytest.raises(ImageError, match="would both be written to"):
+        plan([Path("in/a/x.png"), Path("in/b/x.png")], tmp_path)
 
 
 def test_a_file_without_suffix_needs_a_name(tmp_path: Path) -> None:

@@ -31,8 +31,11 @@ class Progress:
 
     def write(self, text: str, err: bool = False) -> None:
         """Prints a line, unless quiet, without breaking the bar."""
-        if self.quiet:
-            return
+        if not self.quiet:
+            self.clear()
+            click.echo(text, err=err)
+
+    def clear(self) -> None:
+        """Makes room for a line."""
         if self.bar is not None:
             self.bar.clear()
-        click.echo(text, err=err)

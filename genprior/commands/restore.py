@@ -1,6 +1,5 @@
 """inpaint, deblur, superres, denoise: restore files."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 import click
 
 from genprior import options
-from genprior.commands.progress import Progress
+from genprior.commands.report import Report
+from genprior.commands.streams import streams
 
 
 @click.command()
@@ -18,7 +18,10 @@ def inpaint(mask: tuple[str, Any], invert_mask: bool, **common: Any) -> None:
     """Fill in missing pixels."""
     from genprior.tasks import inpainting
 
-    operator = inpainting(mask, invert_mask, common["seed"])
+    limit = common["max_pixels"]
+    operator = inpainting(
+        mask, invert_mask, common["seed"], **({} if limit is None else {"max_pixels": limit})
+    )
     settings = {"mask": options.mask_text(mask), "invert_mask": invert_mask}
     _restore("inpaint", operator, settings, opaque=mask[0] == "alpha", **common)
 
@@ -68,45 +71,36 @@ def _restore(
     files: tuple[Path, ...],
     output: Path | None,
     noise: float,
+    recursive: bool,
+    ext: str,
+    max_pixels: int | None,
     as_json: bool,
     quiet: bool,
     overwrite: bool,
+    skip_existing: bool,
     opaque: bool = False,
     **options: Any,
 ) -> None:
     save, samples = options["save"], options["samples"]
     if {"mean", "std", "samples"} & set(save) and samples < 2:
         raise click.UsageError("--save mean, std or samples needs --samples 2 or more")
+    if max_pixels is not None:
+        options["max_pixels"] = max_pixels
     from genprior.jobs import Job, run
-    from genprior.places import list_files, plan
+    from genprior.places import plan
+    from genprior.results import is_complete
 
-    places = plan(list_files(files), output, save, samples, overwrite)
     job = Job(task, operator, settings, noise, opaque=opaque, **options)
-    records = []
-    with Progress(quiet or as_json) as progress:
-        for record in run(job, places, progress.update):
-            records.append(record)
-            progress.write(_line(record))
-            for warning in record["warnings"]:
-                progress.write(f"warning: {record['output']}: {warning}", err=True)
-    if as_json:
-        click.echo(json.dumps(records, indent=1, allow_nan=False))
-
-
-def _line(record: dict[str, Any]) -> str:
-    parts = [f"{record['input']} -> {record['output']}"]
-    if record["degrade"]:
-        parts.append(f"PSNR {_decibels(record['psnr'])}")
-    if "ssim" in record:
-        parts.append(f"SSIM {record['ssim']:.4f}")
-    if "psnr_measurement" in record:
-        parts.append(f"(measurement {_decibels(record['psnr_measurement'])})")
-    parts.append(
-        f"[{record['solver']}, noise {record['noise']:g}, {record['nfe']} NFE, "
-        f"{record['seconds']:.1f} s]"
-    )
-    return " ".join(parts)
-
-
-def _decibels(value: float | None) -> str:
-    return "infinite" if value is None else f"{value:.2f} dB"
+    suffix = None if ext == "keep" else f".{ext}"
+    with streams(files, output, recursive, as_json) as (found, output, to_stdout):
+        places = plan(found, output, save, samples, overwrite, suffix, redo=skip_existing)
+        report = Report(len(places), as_json, quiet, to_stdout)
+        if skip_existing:
+            done = [place for place in places if is_complete(place)]
+            places = [place for place in places if place not in done]
+            report.skipped(done)
+        with report:
+            failed = report.failed if report.many else None
+            for record in run(job, places, report.progress.update, failed):
+                report.restored(record)
+    report.finish()

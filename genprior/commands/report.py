@@ -1,0 +1,91 @@
+"""What a restoring command says: a line for each file, or JSON; and whether all went well."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from genprior.commands.progress import Progress
+from genprior.errors import SomeFailed, exit_code
+
+if TYPE_CHECKING:
+    from genprior.places import Place
+
+
+class Report:
+    """The lines of a command that restores files.
+
+    Arguments:
+        count: Number of files.
+        as_json: Records on standard output, and nothing else there.
+        quiet: No progress bar, and lines about errors only.
+        to_stdout: Standard output is for a picture.
+    """
+
+    def __init__(self, count: int, as_json: bool, quiet: bool, to_stdout: bool) -> None:
+        self.count, self.many, self.as_json = count, count > 1, as_json
+        self.to_stdout = to_stdout
+        self.progress = Progress(quiet or as_json)
+        self.records: list[dict[str, Any]] = []
+        self.failures = 0
+
+    def __enter__(self) -> "Report":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.__exit__(*error)
+
+    def restored(self, record: dict[str, Any]) -> None:
+        """A file was restored."""
+        self.records.append(record)
+        self.progress.write(_line(record), err=self.to_stdout)
+        for warning in record["warnings"]:
+            self.progress.write(f"warning: {record['output']}: {warning}", err=True)
+
+    def failed(self, place: "Place", error: Exception) -> None:
+        """A file could not be restored."""
+        self.failures += 1
+        text = " ".join(str(error).split()) or type(error).__name__
+        source = str(place.source)
+        text = text if source in text else f"{source}: {text}"
+        self.records.append({"input": source, "error": text, "exit_code": exit_code(error)})
+        self.progress.clear()
+        click.echo(f"error: {text}", err=True)
+
+    def skipped(self, places: "list[Place]") -> None:
+        """Files that were restored before."""
+        for place in places:
+            self.records.append(
+                {"input": str(place.source), "output": str(place.output), "skipped": True}
+            )
+            self.progress.write(f"{place.source} -> {place.output} [exists]")
+
+    def finish(self) -> None:
+        """Prints the records.
+
+        Raises:
+            SomeFailed: Not all files could be restored.
+        """
+        if self.as_json:
+            click.echo(json.dumps(self.records, indent=1, allow_nan=False))
+        if self.failures:
+            raise SomeFailed(f"{self.failures} of {self.count} files failed")
+
+
+def _line(record: dict[str, Any]) -> str:
+    parts = [f"{record['input']} -> {record['output']}"]
+    if record["degrade"]:
+        parts.append(f"PSNR {_decibels(record['psnr'])}")
+    if "ssim" in record:
+        parts.append(f"SSIM {record['ssim']:.4f}")
+    if "psnr_measurement" in record:
+        parts.append(f"(measurement {_decibels(record['psnr_measurement'])})")
+    parts.append(
+        f"[{record['solver']}, noise {record['noise']:g}, {record['nfe']} NFE, "
+        f"{record['seconds']:.1f} s]"
+    )
+    return " ".join(parts)
+
+
+def _decibels(value: float | None) -> str:
+    return "infinite" if value is None else f"{value:.2f} dB"

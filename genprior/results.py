@@ -1,0 +1,104 @@
+"""What is left of a restored file: pictures, and a record from which it can be made again."""
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from genprior.files import write_atomic
+from genprior.images import Picture, write_image
+from genprior.inverse.base import Restoration
+from genprior.panel import panel, std_map
+from genprior.places import Place
+from genprior.record import quality
+
+
+def write_results(
+    place: Place,
+    picture: Picture,
+    result: Restoration,
+    i: int,
+    y: Tensor,
+    truth: Tensor | None,
+    record: dict[str, Any],
+    opaque: bool = False,
+) -> dict[str, Any]:
+    """Writes the pictures of image i of a batch, then its record; all of them or none.
+
+    Arguments:
+        place: Where to.
+        picture: The input, which gives the results its bits, transparency and metadata.
+        result: The restored batch.
+        i: Number of the image in the batch.
+        y: The measurements of the batch.
+        truth: What the picture should be, (1, C, H, W), if that is known.
+        record: What the sidecar says besides: see `record.describe`.
+        opaque: The results are without the transparency of the input.
+
+    Returns:
+        The whole record.
+
+    Raises:
+        ImageError: A picture cannot be written.
+    """
+    place.output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        about = _write_pictures(place, picture, result, i, y, truth, opaque)
+        record = record | about
+        if truth is not None:
+            record |= quality(place.output, truth, y[i : i + 1])
+        record["files"] = {path.name: sha256(path.read_bytes()) for path in place.pictures}
+        text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+        write_atomic(place.sidecar, lambda file: file.write(text.encode()))
+    except BaseException:
+        for path in place.written:
+            path.unlink(missing_ok=True)
+        raise
+    return record
+
+
+def _write_pictures(
+    place: Place,
+    picture: Picture,
+    result: Restoration,
+    i: int,
+    y: Tensor,
+    truth: Tensor | None,
+    opaque: bool,
+) -> dict[str, Any]:
+    """Returns where the extra ones are, and the scale of the std map."""
+    one = slice(i, i + 1)
+    without_alpha = replace(picture, alpha=None)
+    shown = [y[one], result.image[one]]
+    extras = {}
+    about: dict[str, Any] = {}
+    if result.std is not None:
+        extras["std"], about["std_white"] = std_map(result.std[one])
+        shown.append(extras["std"])
+        extras["mean"] = result.mean[one]
+        extras |= {f"sample-{k:02d}": x[None] for k, x in enumerate(result.samples[i])}
+    extras["panel"] = panel(shown if truth is None else [*shown, truth])
+    for extra in place.extras:
+        like = None if extra in ("std", "panel") else without_alpha
+        write_image(place.side(extra), extras[extra], like)
+    write_image(place.output, result.image[one], without_alpha if opaque else picture)
+    if place.extras:
+        about["saved"] = [str(place.side(extra)) for extra in place.extras]
+    return about
+
+
+def is_complete(place: Place) -> bool:
+    """Whether all that a place is for has been written, from the input as it is now."""
+    try:
+        record = json.loads(place.sidecar.read_text())
+        files = {path.name: sha256(path.read_bytes()) for path in place.pictures}
+        return record["files"] == files and record["input_sha256"] == sha256(place.content())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def sha256(data: bytes) -> str:
+    """Checksum of a file's content."""
+    return hashlib.sha256(data).hexdigest()
