@@ -14,7 +14,7 @@ def solvers() -> None:
     from genprior.priors.base import ABILITIES
 
     names = {cls: ability for ability, cls in ABILITIES.items()}
-    click.echo(f"{'solver':16}{'NFE':>5}  {'needs':10}summary")
+    click.echo(f"{'solver':16}{'NFE':>5}  {'needs':12}summary")
     for name in SOLVERS:
         cls = lookup(SOLVERS, name, "solver")
-        click.echo(f"{name:16}{cls().nfe:>5}  {names[cls.needs]:10}{cls.summary}")
+        click.echo(f"{name:16}{cls().nfe:>5}  {names[cls.needs]:12}{cls.summary}")
