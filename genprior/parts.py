@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from genprior.baselines.base import Baseline
 from genprior.checkpoint import load_checkpoint
 from genprior.errors import SettingError
 from genprior.inverse.base import Solver
 from genprior.operators.base import Operator
 from genprior.priors.base import ABILITIES, Decoder, Denoiser, Density, Gaussian, Variational
-from genprior.registry import OPERATORS, SOLVERS, lookup
+from genprior.registry import BASELINES, OPERATORS, SOLVERS, lookup
 from genprior.weights import find_prior
 
 
@@ -63,12 +64,33 @@ def make_solver(name: str, steps: int | None = None, **settings: Any) -> Solver:
         if steps < 1:
             raise SettingError(f"steps must be at least 1, got {steps}")
         settings["steps"] = steps
+    return _with_settings(cls, f"solver {name!r}", settings)
+
+
+def make_baseline(name: str, **settings: Any) -> Baseline:
+    """Builds a classical method by name.
+
+    Arguments:
+        name: Name in the registry, or "deepinv:NAME" for a reconstructor of deepinv.
+        settings: Its fields, or the arguments of deepinv's class.
+
+    Raises:
+        ValueError: The name or a setting does not exist; the message lists those that do.
+    """
+    name, _, peer = name.partition(":")
+    cls = lookup(BASELINES, name, "baseline")
+    if peer:
+        return cls(peer, tuple(settings.items()))
+    return _with_settings(cls, f"baseline {name!r}", settings)
+
+
+def _with_settings(cls: type, what: str, settings: dict[str, Any]) -> Any:
     known = [field.name for field in fields(cls)]
     for setting in settings:
         if setting not in known:
             raise SettingError(
-                f"solver {name!r} has no setting {setting!r}, it has {', '.join(known)}: "
-                f"leave it out or choose another solver"
+                f"{what} has no setting {setting!r}, it has {', '.join(known) or 'none'}: "
+                f"leave it out or choose another one"
             )
     return cls(**settings)
 

@@ -1,4 +1,4 @@
-"""Every operator, prior and solver by name. Plain dictionaries, no torch.
+"""Every operator, prior, solver and baseline by name. Plain dictionaries, no torch.
 
 Adding one is a file, a line here and a test.
 """
@@ -43,6 +43,17 @@ SOLVERS = {
     "image-langevin": "genprior.inverse.langevin:ImageLangevin",
 }
 
+BASELINES = {
+    "measurement": "genprior.baselines.measurement:Measurement",
+    "biharmonic": "genprior.baselines.biharmonic:Biharmonic",
+    "tv": "genprior.baselines.variation:TotalVariation",
+    "wiener": "genprior.baselines.wiener:Wiener",
+    "richardson-lucy": "genprior.baselines.wiener:RichardsonLucy",
+    "bicubic": "genprior.baselines.interpolation:Bicubic",
+    "lanczos": "genprior.baselines.interpolation:Lanczos",
+    "deepinv": "genprior.baselines.peer:Peer",
+}
+
 
 def lookup(table: dict[str, str], name: str, kind: str) -> Any:
     """The class behind a name.
@@ -50,7 +61,7 @@ def lookup(table: dict[str, str], name: str, kind: str) -> Any:
     Arguments:
         table: One of the dictionaries above.
         name: Key in the table.
-        kind: What the table holds, for the message: "prior", "solver" or "operator".
+        kind: What the table holds, for the message: "prior", "solver", "operator" ...
 
     Raises:
         ValueError: The name is not in the table; the message lists those that are.

@@ -45,6 +45,12 @@ def test_solvers_know_contracts_only(path):
             assert "class" not in module.read_text() or "(Solver)" not in module.read_text(), name
 
 
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("baselines/*.py")), ids=str)
+def test_baselines_know_contracts_only(path):
+    packages = ("baselines", "inverse", "operators", "priors")
+    assert ours(path) <= SHARED | {f"genprior.{package}.base" for package in packages}
+
+
 @pytest.mark.parametrize("folder", ["operators", "priors"])
 def test_operators_and_priors_import_no_sibling_but_base(folder):
     shared = SHARED | {"genprior.images", "genprior.nets"}

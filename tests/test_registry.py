@@ -2,13 +2,22 @@ from pathlib import Path
 
 import pytest
 
+from genprior.baselines.base import Baseline
 from genprior.inverse.base import Solver
 from genprior.operators.base import Operator
 from genprior.priors.base import Trainable
-from genprior.registry import FROM_EXEMPLAR, OPERATORS, PRIORS, SOLVERS, TRAINABLE, lookup
+from genprior.registry import (
+    BASELINES,
+    FROM_EXEMPLAR,
+    OPERATORS,
+    PRIORS,
+    SOLVERS,
+    TRAINABLE,
+    lookup,
+)
 
 TESTS = Path(__file__).parent
-ENTRIES = [(table, name) for table in (OPERATORS, PRIORS, SOLVERS) for name in table]
+ENTRIES = [(table, name) for table in (OPERATORS, PRIORS, SOLVERS, BASELINES) for name in table]
 
 
 @pytest.mark.parametrize("table, name", ENTRIES)
@@ -22,6 +31,7 @@ def test_every_entry_resolves_and_has_its_test_file(table, name):
 def test_classes_keep_their_contract():
     assert all(issubclass(lookup(SOLVERS, name, "solver"), Solver) for name in SOLVERS)
     assert all(issubclass(lookup(OPERATORS, name, "operator"), Operator) for name in OPERATORS)
+    assert all(issubclass(lookup(BASELINES, name, "baseline"), Baseline) for name in BASELINES)
 
 
 def test_what_can_be_trained_or_made_of_a_picture_is_listed():

@@ -1,0 +1,144 @@
+"""Any reconstructor or sampler of deepinv by name, on our operators and with our denoisers.
+
+`deepinv:NAME` is the class of that name, whatever its capitals, in `deepinv.sampling`,
+`deepinv.optim` or `deepinv.models`. Arguments that it must have and that follow from the task
+are filled in: the denoiser, the noise level, the data fidelity, the prior.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from warnings import catch_warnings, simplefilter
+
+import deepinv
+import torch
+from torch import Tensor, nn
+
+from genprior.baselines.base import Baseline
+from genprior.errors import SettingError
+from genprior.noise import Noise
+from genprior.operators.base import Operator
+from genprior.priors.base import Denoiser
+
+MODULES = (deepinv.sampling, deepinv.optim, deepinv.models)
+SMALLEST_SIGMA = 1e-3
+
+
+@dataclass(frozen=True)
+class Peer(Baseline):
+    """A method of deepinv.
+
+    Arguments:
+        name: Name of its class.
+        settings: Its arguments (name, value) other than the defaults.
+
+    Raises:
+        SettingError: deepinv has no such method, or the method no such argument.
+    """
+
+    needs: ClassVar[type] = Denoiser
+    stochastic: ClassVar[bool] = True
+    summary: ClassVar[str] = "a reconstructor or sampler of deepinv"
+
+    name: str
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        known = inspect.signature(_find(self.name)).parameters
+        for setting, _ in self.settings:
+            if setting not in known:
+                raise SettingError(
+                    f"deepinv:{self.name} has no setting {setting!r}, it has {', '.join(known)}"
+                )
+
+    def suits(self, operator: Operator) -> bool:
+        return isinstance(operator, deepinv.physics.LinearPhysics)
+
+    def solve(
+        self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor, generator: Noise
+    ) -> Tensor:
+        images = []
+        for i, stream in enumerate(generator.generators):
+            physics = copy.copy(operator.select([i]))
+            physics.noise_model = deepinv.physics.GaussianNoise(float(noise_std[i]))
+            denoiser = _Adapted(prior)
+            method = self._build(denoiser, max(float(noise_std[i]), SMALLEST_SIGMA), y.device)
+            # deepinv draws from the global state; fork_rng gives it back as it was.
+            with torch.random.fork_rng([y.device] if y.is_cuda else []), catch_warnings():
+                simplefilter("ignore", DeprecationWarning)  # what deepinv says of itself
+                torch.manual_seed(stream.initial_seed())
+                x = method(y[i : i + 1], physics)
+            images.append((x[0] if isinstance(x, tuple) else x).to(y.dtype))
+        return torch.cat(images)
+
+    def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
+        raise NotImplementedError("a method of deepinv is run by `solve`")
+
+    def _build(self, denoiser: nn.Module, sigma: float, device: torch.device) -> Callable:
+        cls = _find(self.name)
+        given = dict(self.settings)
+        filled = _arguments(cls, denoiser, sigma, device)
+        missing = [
+            name
+            for name, parameter in inspect.signature(cls).parameters.items()
+            if parameter.default is parameter.empty
+            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            and name not in {**given, **filled}
+        ]
+        if missing:
+            raise SettingError(
+                f"deepinv:{self.name} needs {', '.join(missing)}, which no task gives: "
+                f"choose another method"
+            )
+        return cls(**{**filled, **given}).eval()
+
+
+class _Adapted(deepinv.models.Denoiser):
+    """A denoiser of ours as deepinv calls it."""
+
+    def __init__(self, prior: Denoiser) -> None:
+        super().__init__()
+        self.prior = [prior]  # in a list: not a submodule, so that nothing moves or copies it
+
+    def forward(self, x: Tensor, sigma: float | Tensor, *_: Any, **__: Any) -> Tensor:
+        # Some methods ask for sigma 0, where a denoiser has nothing to do.
+        sigma = torch.as_tensor(sigma).to(x).flatten().clamp(min=1e-5)
+        return self.prior[0].denoise(x, sigma)
+
+
+def _find(name: str) -> type:
+    found = {}
+    for module in MODULES:
+        for key, value in vars(module).items():
+            if isinstance(value, type) and issubclass(value, deepinv.models.Reconstructor):
+                found.setdefault(key.lower(), value)
+    if name.lower() not in found:
+        raise SettingError(
+            f"deepinv has no reconstructor {name!r}: choose one of "
+            f"{', '.join(sorted(cls.__name__ for cls in found.values()))}"
+        )
+    return found[name.lower()]
+
+
+def _arguments(
+    cls: type, denoiser: nn.Module, sigma: float, device: torch.device
+) -> Mapping[str, Any]:
+    """What follows from the task, of the arguments that the class takes."""
+    taken = inspect.signature(cls).parameters
+    samples = cls.__module__.startswith("deepinv.sampling")
+    prior = deepinv.optim.ScorePrior if samples else deepinv.optim.PnP
+    values = {
+        "denoiser": denoiser,
+        "model": denoiser,
+        "backbone_net": denoiser,
+        "prior": prior(denoiser),
+        "data_fidelity": deepinv.optim.L2(sigma if samples and "prior" in taken else 1.0),
+        "sigma": sigma,
+        "sigma_denoiser": sigma,
+        "dtype": torch.float32,
+        "verbose": False,
+        "device": device,
+    }
+    return {name: value for name, value in values.items() if name in taken}

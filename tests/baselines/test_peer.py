@@ -1,0 +1,56 @@
+import deepinv
+import pytest
+import torch
+
+from genprior.api import restore
+from genprior.baselines.peer import Peer
+from genprior.errors import SettingError
+from genprior.noise import Noise
+from genprior.operators.inpainting import Inpainting
+from genprior.operators.masks import random_keep
+from genprior.priors.texture import Texture
+
+
+@pytest.fixture(scope="module")
+def prior() -> Texture:
+    generator = torch.Generator().manual_seed(0)
+    return Texture.from_exemplar(torch.rand(1, 3, 12, 12, generator=generator))
+
+
+OPERATOR = Inpainting(random_keep((2, 3, 12, 12), 0.5))
+Y = OPERATOR.A(torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(1)))
+
+
+def test_a_sampler_is_the_one_of_deepinv(prior):
+    solver = Peer("diffpir", (("max_iter", 5), ("zeta", 0.3)))
+    before = torch.random.get_rng_state()
+    result = restore(Y, OPERATOR, prior, solver, noise_std=0.1).image
+    assert torch.equal(torch.random.get_rng_state(), before)
+    physics = deepinv.physics.Inpainting((3, 12, 12), OPERATOR.mask[1])
+    physics.noise_model = deepinv.physics.GaussianNoise(0.1)
+    theirs = deepinv.sampling.DiffPIR(
+        lambda x, sigma: prior.denoise(x, sigma.flatten()), deepinv.optim.L2(), sigma=0.1,
+        max_iter=5, zeta=0.3,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(Noise(0, [(1, 0)]).generators[0].initial_seed())
+        expected = theirs(Y[1:], physics)
+    assert torch.allclose(result[1:], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["DPIR", "dps", "pgd", "ula"])
+def test_others_run_with_what_follows_from_the_task(prior, name):
+    settings = {"dps": (("num_steps", 3),), "DPIR": ()}.get(name, (("max_iter", 20),))
+    result = restore(Y, OPERATOR, prior, Peer(name, settings), noise_std=0.1).image
+    assert result.shape == Y.shape and result.isfinite().all()
+
+
+def test_errors(prior):
+    with pytest.raises(SettingError, match="no reconstructor 'nothing': choose one of ADMM, "):
+        Peer("nothing")
+    with pytest.raises(SettingError, match="deepinv:diffpir has no setting 'turns', it has model"):
+        Peer("diffpir", (("turns", 3),))
+    with pytest.raises(SettingError, match="deepinv:deepimageprior needs generator, img_size"):
+        restore(Y, OPERATOR, prior, Peer("deepimageprior"), noise_std=0.1)
+    with pytest.raises(TypeError, match="Peer needs a prior that is a denoiser"):
+        restore(Y, OPERATOR, None, Peer("diffpir"), noise_std=0.1)
