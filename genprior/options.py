@@ -46,6 +46,20 @@ class Mask(click.ParamType):
         return "file", Path(value)
 
 
+class Level(click.FloatRange):
+    """A noise level: a number or a fraction, 25/255."""
+
+    name = "level"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        if isinstance(value, str) and value.count("/") == 1:
+            above, below = (super(Level, self).convert(n, param, ctx) for n in value.split("/"))
+            if not below:
+                self.fail(f"{value!r} divides by zero", param, ctx)
+            value = above / below
+        return super().convert(value, param, ctx)
+
+
 class Size(click.ParamType):
     """HEIGHTxWIDTH in pixels."""
 
@@ -155,7 +169,7 @@ exemplar = click.option("--exemplar", type=click.Path(path_type=Path), metavar="
                         help="Picture that --prior texture is estimated from.")
 output_file = click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
                            help="File to write.")
-NOISE = "Noise level in the measurement, in units of [0, 1] (25/255 is 0.098)."
+NOISE = "Noise level in the measurement, in units of [0, 1]; a number or 25/255."
 
 
 def restoring(noise: float | None) -> Decorator:
@@ -167,7 +181,7 @@ def restoring(noise: float | None) -> Decorator:
                           "STEM.genprior.EXT beside the input]"),
         prior,
         exemplar,
-        click.option("--noise", type=click.FloatRange(0), help=NOISE,
+        click.option("--noise", type=Level(0), help=NOISE,
                      **({"required": True} if noise is None else
                         {"default": noise, "show_default": True})),
         click.option("--solver", type=click.Choice(("auto", *SOLVERS)), default="auto",
@@ -204,7 +218,7 @@ def restoring(noise: float | None) -> Decorator:
 measuring = together(
     click.argument("file", type=click.Path(path_type=Path)),
     output_file,
-    click.option("--noise", type=click.FloatRange(0), default=0.0, show_default=True,
+    click.option("--noise", type=Level(0), default=0.0, show_default=True,
                  help="Noise to add, in units of [0, 1]."),
     seed,
     quiet,
