@@ -1,4 +1,4 @@
-"""How close an image is to a reference: PSNR and SSIM, one value per image."""
+"""How close an image, or a set of samples, is to a reference; one value per image."""
 
 import torch
 from torch import Tensor
@@ -64,6 +64,69 @@ def ssim(x: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     structure = (2 * cov + c2) / (var_x + var_y + c2)
     return (luminance * structure).mean((1, 2, 3)).to(x.dtype)
+
+
+def central_interval(samples: int, level: float = 0.9) -> tuple[int, float]:
+    """Which of K sorted samples bound an interval, and how often it should hold the truth.
+
+    The truth and K samples of its exact posterior are exchangeable, so that it lies between the
+    a-th smallest and the a-th largest with probability (K + 1 - 2 a) / (K + 1).
+
+    Arguments:
+        samples: Number K of samples, >= 2.
+        level: The wanted probability.
+
+    Returns:
+        a, and the probability: the smallest one that is at least `level`, or else the largest.
+
+    >>> central_interval(19), central_interval(4)
+    ((1, 0.9), (1, 0.6))
+    """
+    a = max(1, int((samples + 1) * (1 - level) / 2 + 1e-9))
+    return a, (samples + 1 - 2 * a) / (samples + 1)
+
+
+def coverage(samples: Tensor, reference: Tensor, level: float = 0.9) -> Tensor:
+    """Share of the pixels whose true value lies in the central interval of the samples.
+
+    Pixels at which all samples agree, the known ones of an inpainting, do not count.
+
+    Arguments:
+        samples: Shape (B, K, C, H, W), K >= 2.
+        reference: The true images, (B, C, H, W).
+        level: The wanted probability; what can be had of K samples is `central_interval`.
+
+    Returns:
+        (B,); NaN for an image at which all samples agree everywhere.
+    """
+    ordered = samples.sort(dim=1).values
+    a, _ = central_interval(samples.shape[1], level)
+    low, high = ordered[:, a - 1], ordered[:, -a]
+    counted = ordered[:, 0] < ordered[:, -1]
+    inside = counted & (low <= reference) & (reference <= high)
+    return inside.flatten(1).sum(dim=1) / counted.flatten(1).sum(dim=1)
+
+
+def crps(samples: Tensor, reference: Tensor) -> Tensor:
+    """Continuous ranked probability score, mean over the pixels; 0 is best.
+
+    E|X - x| - E|X - X'| / 2 for X, X' of the samples, with the unbiased second term (Gneiting
+    and Raftery, 2007; Zamo and Naveau, 2018). For one answer it would be the absolute error.
+
+    Arguments:
+        samples: Shape (B, K, C, H, W), K >= 2.
+        reference: The true images, (B, C, H, W).
+
+    Returns:
+        (B,), in image units.
+    """
+    ordered = samples.double().sort(dim=1).values
+    count = ordered.shape[1]
+    error = (ordered - reference.double().unsqueeze(1)).abs().mean(dim=1)
+    # sum over pairs of |X_i - X_j| = sum of (2 i - K + 1) X_(i)
+    rank = 2 * torch.arange(count).to(ordered) - count + 1
+    spread = (ordered * rank.view(1, -1, 1, 1, 1)).sum(dim=1) / (count * (count - 1))
+    return (error - spread).flatten(1).mean(dim=1).to(samples.dtype)
 
 
 def _pair(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from genprior.metrics import psnr, ssim
+from genprior.metrics import central_interval, coverage, crps, psnr, ssim
 
 
 def pair(channels: int, size: tuple[int, int] = (19, 30)) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,3 +52,36 @@ def test_errors_name_the_shapes() -> None:
         ssim(torch.zeros(3, 8, 8), torch.zeros(3, 8, 8))
     with pytest.raises(ValueError, match="images of 6 x 20 are too small"):
         ssim(torch.zeros(1, 3, 20, 6), torch.zeros(1, 3, 20, 6))
+
+
+def test_coverage_of_exchangeable_samples_is_what_is_promised() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for count in (4, 19, 25):
+        drawn = torch.randn(2, count + 1, 1, 150, 150, generator=generator)
+        _, promised = central_interval(count)
+        got = coverage(drawn[:, 1:], drawn[:, 0])
+        assert (got - promised).abs().max() < 4 * (promised * (1 - promised) / 22_500) ** 0.5
+
+
+def test_known_pixels_do_not_count_in_the_coverage() -> None:
+    samples = torch.zeros(2, 3, 1, 2, 2)
+    samples[0, :, 0, 0, 0] = torch.tensor([0.1, 0.2, 0.3])
+    truth = torch.full((2, 1, 2, 2), 0.2)
+    share = coverage(samples, truth)
+    assert share[0] == 1 and math.isnan(share[1])
+
+
+def test_crps_equals_its_definition_and_the_closed_form() -> None:
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.rand(2, 5, 1, 3, 4, generator=generator)
+    truth = torch.rand(2, 1, 3, 4, generator=generator)
+    for i in range(2):
+        error = (samples[i] - truth[i]).abs().mean()
+        pairs = (samples[i][:, None] - samples[i][None]).abs().sum(dim=(0, 1)).mean()
+        assert crps(samples, truth)[i].item() == pytest.approx(
+            (error - pairs / (2 * 5 * 4)).item(), abs=1e-7
+        )
+    # Gneiting and Raftery: CRPS(N(0, 1), 0) = (sqrt(2) - 1) / sqrt(pi)
+    many = torch.randn(1, 40, 1, 100, 100, generator=generator)
+    expected = (2**0.5 - 1) / math.pi**0.5
+    assert crps(many, torch.zeros(1, 1, 100, 100)).item() == pytest.approx(expected, abs=3e-3)
