@@ -4,7 +4,7 @@ Each function takes the settings of a task and returns a builder: (pictures of o
 whether they are clean) -> operator. A picture that is not clean is the measurement itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,10 @@ Build = Callable[[list[Picture], bool], Operator]
 
 
 def inpainting(
-    mask: tuple[str, Any], invert: bool = False, seed: int = 0, max_pixels: int = MAX_PIXELS
+    mask: tuple[str, Any],
+    invert: bool = False,
+    seed: int | Sequence[torch.Generator] = 0,
+    max_pixels: int = MAX_PIXELS,
 ) -> Build:
     """Missing pixels.
 
@@ -33,12 +36,13 @@ def inpainting(
             ("file", path of an image whose white pixels are missing, or of a folder that holds
             one for every picture, of its name and in its subfolder).
         invert: Swap missing and known.
-        seed: Seed of random masks.
+        seed: Seed of random masks, which depend on nothing else; or one random generator for
+            each picture.
         max_pixels: Larger mask files are refused.
     """
     kind, value = mask
 
-    def keep(picture: Picture) -> torch.Tensor:
+    def keep(picture: Picture, seed: int | Sequence[torch.Generator]) -> torch.Tensor:
         pixels = picture.pixels
         if kind == "file":
             file = _mask_of(value, picture.name) if value.is_dir() else value
@@ -70,7 +74,8 @@ def inpainting(
         return known
 
     def build(pictures: list[Picture], clean: bool) -> Operator:
-        return Inpainting(torch.cat([keep(picture) for picture in pictures]))
+        seeds = [seed] * len(pictures) if isinstance(seed, int) else [[g] for g in seed]
+        return Inpainting(torch.cat([keep(*pair) for pair in zip(pictures, seeds, strict=True)]))
 
     return build
 
