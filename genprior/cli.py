@@ -10,6 +10,7 @@ import click
 
 from genprior import __version__
 from genprior.commands.degrade import degrade
+from genprior.commands.evaluate import evaluate
 from genprior.commands.priors import priors
 from genprior.commands.restore import deblur, denoise, inpaint, superres
 from genprior.commands.sample import sample
@@ -19,7 +20,7 @@ from genprior.commands.train import train
 from genprior.errors import EXIT_USAGE, SomeFailed, exit_code
 
 COMMANDS = (
-    inpaint, deblur, superres, denoise, degrade, sample, texture, train, priors, solvers
+    inpaint, deblur, superres, denoise, degrade, sample, texture, train, evaluate, priors, solvers
 )
 # Of our own making or the user's; anything else is a bug and shows where it happened.
 REPORTED = (

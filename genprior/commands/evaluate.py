@@ -1,0 +1,252 @@
+"""evaluate: priors x tasks x solvers x seeds on a folder of images."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from genprior import options
+from genprior.commands.specs import (
+    BASELINES_KNOWN,
+    SOLVERS_KNOWN,
+    Methods,
+    MethodText,
+    Numbers,
+    Task,
+    TaskText,
+)
+
+REPORT = {"report.md": "the report", "report.json": "the same", "report.csv": "the same",
+          "contact.png": "pictures"}
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path),
+              help="Folder of the results; a stopped measurement in it is gone on with.")
+@click.option("--task", "tasks", type=Task(), multiple=True, required=True,
+              help="KIND:SETTING=VALUE,... with the settings of the restoring commands, noise and "
+                   "crop: inpaint:random=0.5, deblur:gaussian=1.6,boundary=circular, "
+                   "superres:factor=4,noise=0.01, denoise:noise=25/255. May be repeated.")
+@click.option("--prior", "priors", default="ddpm", show_default=True,
+              help="Names of priors or checkpoint folders, with commas; none for baselines only.")
+@options.exemplar
+@click.option("--solver", "solvers", type=Methods(SOLVERS_KNOWN), default="auto",
+              show_default=True, help="Solvers, with commas: NAME[:SETTING=VALUE]...")
+@click.option("--baseline", "baselines", type=Methods(BASELINES_KNOWN), default="",
+              help=f"Classical methods, with commas: {', '.join(BASELINES_KNOWN)}:NAME; settings "
+                   "as of solvers.")
+@click.option("--tune", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Tune the baselines on these images first.  [default: their default settings]")
+@click.option("--tune-count", type=click.IntRange(1), default=8, show_default=True,
+              help="Images to tune on, evenly spaced.")
+@click.option("--crop", type=click.IntRange(1), help="Side of the centre crop that is taken of "
+              "each image, pixels; crop=SIZE in a task overrides it.")
+@click.option("--every", type=click.IntRange(1), default=1, show_default=True,
+              help="Take every Nth image only.")
+@click.option("--samples", type=click.IntRange(1), default=1, show_default=True,
+              help="Posterior samples per image, of the solvers that draw them.")
+@options.steps
+@click.option("--seeds", type=Numbers(), default="0", show_default=True,
+              help="Seeds of noise and random masks, with commas.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
+              default="float32", show_default=True, help="Precision of the networks.")
+@options.device
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True,
+              help="Images of one size restored together, for a GPU.")
+@click.option("--lpips", is_flag=True, help="Measure LPIPS, too; its weights are fetched.")
+@click.option("--show", type=click.IntRange(0), default=4, show_default=True,
+              help="Images on the contact sheet.")
+@options.as_json
+@options.quiet
+@click.option("--overwrite", is_flag=True, help="Forget the results in the folder.")
+def evaluate(
+    data: Path, out: Path, tasks: tuple[TaskText, ...], priors: str, exemplar: Path | None,
+    solvers: tuple[MethodText, ...], baselines: tuple[MethodText, ...], tune: Path | None,
+    tune_count: int, crop: int | None, every: int, as_json: bool, quiet: bool, overwrite: bool,
+    **settings: Any,
+) -> None:
+    """Measure priors and solvers on a folder of images.
+
+    Every prior goes with every solver that it can, beside the baselines, through every task
+    and seed. Results are kept image by image: the same command again goes on where it was
+    stopped. Under torchrun the work is shared out.
+    """
+    from genprior.evaluate import run
+    from genprior.images import image_files
+    from genprior.ranks import joined
+    from genprior.trials import Plan, not_suited
+    from genprior.tuning import tuned
+
+    files = list(enumerate(image_files(data)))[::every]
+    chosen = [_task(task, crop) for task in tasks]
+    methods = _methods(priors, solvers, baselines, exemplar)
+    note = {"tuned on": tune.name if tune else None, "exemplar": exemplar and exemplar.name}
+    plan = Plan(files, chosen, methods, settings=note, **settings)
+    unsuited = not_suited(plan)
+    with joined() as ranks, _Bar(quiet or not ranks.first) as bar:
+        if overwrite and ranks.first:
+            _clear(out)
+        ranks.wait()
+        if tune:
+            spaced = _spaced(image_files(tune), tune_count)
+            if ranks.first:
+                plan = tuned(plan, spaced, out, lambda name: bar.say(f"tuning {name}"))
+            plan = ranks.agree(plan)
+        records = run(plan, out, ranks, bar.update)
+        if ranks.first:
+            where = f"{len(spaced)} images of {tune.name}" if tune else None
+            notes = _notes(data, plan, unsuited, where)
+            texts = _write(out, records, plan.samples, notes)
+    if ranks.first and (as_json or not quiet):
+        click.echo(texts["report.json" if as_json else "table"])
+        if not as_json:
+            click.echo(f"{out / 'report.md'} {' '.join(list(REPORT)[1:])}")
+
+
+def _task(task: TaskText, crop: int | None) -> Any:
+    from genprior.trials import Task
+
+    return Task(task.text, task.kind, task.settings, task.noise, task.crop or crop)
+
+
+def _methods(
+    priors: str, solvers: tuple[MethodText, ...], baselines: tuple[MethodText, ...],
+    exemplar: Path | None,
+) -> list:
+    """Every prior with every solver, then the baselines."""
+    from genprior.parts import make_baseline, make_solver
+    from genprior.priors.base import Denoiser
+    from genprior.trials import Method, load_method_prior
+
+    loaded = [
+        (name, *load_method_prior(name, exemplar))
+        for name in priors.split(",") if name and name != "none"
+    ]
+    methods = []
+    for name, model, sha256 in loaded:
+        for text in solvers:
+            solver = text.name
+            if text.settings:
+                solver = make_solver(text.name, **text.settings)
+            methods.append(Method(f"{name} {text.text}", solver, name, model, sha256))
+    for text in baselines:
+        solver = make_baseline(text.name, **text.settings)
+        if solver.needs is not Denoiser:
+            methods.append(Method(text.text, solver))
+            continue
+        able = [entry for entry in loaded if isinstance(entry[1], Denoiser)]
+        if not able:
+            raise click.UsageError(f"--baseline {text.text} needs a --prior that is a denoiser")
+        for name, model, sha256 in able:
+            title = text.text if len(able) == 1 else f"{text.text} ({name})"
+            methods.append(Method(title, solver, name, model, sha256))
+    if not methods:
+        raise click.UsageError("there is nothing to measure: give --prior or --baseline")
+    return methods
+
+
+def _spaced(files: list[Path], count: int) -> list[Path]:
+    count = min(count, len(files))
+    return [files[k * len(files) // count] for k in range(count)]
+
+
+def _clear(out: Path) -> None:
+    from genprior.evaluate import KEYS
+    from genprior.ledger import Ledger
+    from genprior.tuning import TUNING
+
+    Ledger(out, KEYS).clear()
+    for name in (TUNING, *REPORT):
+        (out / name).unlink(missing_ok=True)
+    for picture in out.glob("pictures/*.png"):
+        picture.unlink()
+
+
+def _notes(
+    data: Path, plan: Any, unsuited: list[tuple[str, str]], tuned_on: str | None
+) -> dict[str, str]:
+    """What a reader of the report must know besides the numbers."""
+    from genprior.report import environment
+
+    here = environment()
+    versions = ", ".join(f"{name} {number}" for name, number in here["versions"].items())
+    weights = {m.prior: m.sha256[:12] for m in plan.methods if m.sha256}
+    notes = {
+        "command": f"`{shlex.join(['genprior', *map(_last, sys.argv[1:])])}`",
+        "images": f"{len(plan.files)} of {data.name}",
+        "network": f"{plan.dtype}; weights (sha256) "
+                   f"{', '.join(f'{name} {sha}' for name, sha in weights.items()) or 'none'}",
+        "machine": f"{here['machine']}, {here['gpu'] or 'no GPU'}; {versions}",
+    }
+    settings = [
+        f"{method.name} on {task}: {_settings(solver)}"
+        for method in plan.methods for task, solver in method.tuned.items()
+    ]
+    if tuned_on:
+        found = "; ".join(settings)
+        notes["tuning"] = f"on {tuned_on}, for the best mean PSNR. {found}"
+    elif any(method.is_baseline for method in plan.methods):
+        notes["tuning"] = "none: the baselines have their defaults, or the settings typed"
+    if unsuited:
+        notes["left out"] = "; ".join(f"{name} on {task}" for task, name in unsuited)
+    return notes
+
+
+def _last(word: str) -> str:
+    """The last part of an absolute path, which says nothing to others."""
+    return Path(word).name if Path(word).is_absolute() else word
+
+
+def _settings(solver: Any) -> str:
+    from dataclasses import asdict
+
+    pairs = asdict(solver).items()
+    return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in pairs)
+
+
+def _write(out: Path, records: list, samples: int, notes: dict[str, str]) -> dict[str, str]:
+    from genprior.contact import contact_sheet
+    from genprior.files import write_atomic
+    from genprior.report import as_csv, as_json, markdown, table
+    from genprior.summary import summarise
+
+    rows = summarise(records)
+    texts = {
+        "report.md": markdown(rows, samples, notes),
+        "report.json": as_json(rows, samples, notes),
+        "report.csv": as_csv(rows),
+    }
+    for name, text in texts.items():
+        write_atomic(out / name, lambda file, text=text: file.write(text.encode()))
+    contact_sheet(records, out, out / "contact.png")
+    return {**texts, "table": table(rows)}
+
+
+class _Bar:
+    """A progress bar over the results, on stderr."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet, self.bar = quiet, None
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def update(self, done: int, total: int, what: str) -> None:
+        if self.bar is None:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, unit="result", disable=True if self.quiet else None,
+                            leave=False, file=sys.stderr)
+        self.bar.set_postfix_str(what, refresh=False)
+        self.bar.update(done - self.bar.n)
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            click.echo(text, err=True)

@@ -1,0 +1,220 @@
+"""Priors x tasks x solvers x seeds on a collection of images, resumable image by image.
+
+Image number i of the collection gets the noise of (seed, i) and the random mask of
+(seed + 1, i), whatever else is measured and by however many processes.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from genprior.api import degrade, restore
+from genprior.baselines.base import Baseline
+from genprior.errors import ImageError, SettingError
+from genprior.exemplars import estimate_prior
+from genprior.images import Picture, write_image
+from genprior.inverse.base import Solver
+from genprior.jobs import BORDER
+from genprior.ledger import Ledger, Record
+from genprior.meter import Meter
+from genprior.operators.base import Operator
+from genprior.parts import choose_solver, make_solver
+from genprior.ranks import Ranks
+from genprior.registry import FROM_EXEMPLAR
+from genprior.scores import Perceptual, score
+from genprior.trials import Method, Plan, Task, not_suited, read_cropped
+from genprior.watch import pick_device
+
+KEYS = ("index", "task", "seed", "method")
+TRUTH, MEASURED = "truth", "measurement"
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """One piece of work."""
+
+    task: Task
+    method: Method
+    seed: int
+    files: tuple[tuple[int, Path], ...]
+
+
+def run(
+    plan: Plan,
+    out: Path,
+    ranks: Ranks | None = None,
+    progress: Callable[[int, int, str], object] | None = None,
+) -> list[Record]:
+    """Measures what is not yet measured.
+
+    Arguments:
+        plan: What to measure.
+        out: Folder of the results; a stopped measurement in it is gone on with.
+        ranks: The processes that share the work.
+        progress: Called after each piece of work with (results done, in all, what was done).
+
+    Returns:
+        The results of the plan, one dictionary for each image, task, seed and method.
+
+    Raises:
+        SettingError: The folder holds results of other settings, or a method suits no task.
+        ImageError: An image cannot be read, or not be restored as asked.
+    """
+    ranks = ranks or Ranks()
+    device = pick_device(ranks.device(plan.device), torch.empty(0))
+    methods = [_placed(method, device) for method in plan.methods]
+    plan = replace(plan, methods=methods)
+    perceptual = Perceptual(device) if plan.lpips else None
+    ledger = Ledger(out, KEYS)
+    if ranks.first:
+        ledger.open(plan.facts())
+    ranks.wait()
+    done = ledger.read()
+    units = list(_units(plan, set(done)))
+    ranks.wait()
+    wanted = [key for unit in _units(plan, set()) for key in _keys(unit)]
+    count = sum(key in done for key in wanted)
+    for unit in ranks.share(units):
+        records = _measure(plan, unit, out, device, perceptual)
+        ledger.append(records, ranks.rank)
+        count += len(records) * (ranks.world if ranks.world > 1 else 1)
+        if progress:
+            progress(min(count, len(wanted)), len(wanted), f"{unit.task.text}: {unit.method.name}")
+    ranks.wait()
+    if ranks.first:
+        ledger.merge()
+    ranks.wait()
+    records = ledger.read()
+    return [records[key] for key in wanted]
+
+
+def _units(plan: Plan, done: set[tuple]) -> Iterator[_Unit]:
+    """What is left to do, image by image, so that a stopped measurement is even."""
+    unsuited = set(not_suited(plan))
+    for start in range(0, len(plan.files), plan.batch):
+        files = plan.files[start : start + plan.batch]
+        for task in plan.tasks:
+            for seed in plan.seeds:
+                for method in plan.methods:
+                    if (task.text, method.name) in unsuited:
+                        continue
+                    left = tuple(
+                        (number, path) for number, path in files
+                        if (number, task.text, seed, method.name) not in done
+                    )
+                    if left:
+                        yield _Unit(task, method, seed, left)
+
+
+def _keys(unit: _Unit) -> list[tuple]:
+    return [(number, unit.task.text, unit.seed, unit.method.name) for number, _ in unit.files]
+
+
+def _measure(
+    plan: Plan, unit: _Unit, out: Path, device: torch.device, perceptual: Perceptual | None
+) -> list[Record]:
+    """The results of one piece of work; images of different sizes one after the other."""
+    records = []
+    for group in _same_size(unit):
+        numbers, paths = zip(*group, strict=True)
+        pictures = [read_cropped(path, unit.task.crop) for path in paths]
+        try:
+            records += _restore(plan, unit, pictures, numbers, paths, out, device, perceptual)
+        except (SettingError, ImageError):
+            raise
+        except ValueError as error:
+            names = ", ".join(path.name for path in paths)
+            raise ImageError(f"{names}: {unit.method.name}: {error}") from error
+    return records
+
+
+def _restore(
+    plan: Plan, unit: _Unit, pictures: list[Picture], numbers: Sequence[int],
+    paths: Sequence[Path], out: Path, device: torch.device, perceptual: Perceptual | None,
+) -> list[Record]:
+    task, method = unit.task, unit.method
+    truth = torch.cat([picture.pixels for picture in pictures])
+    operator = task.operator(pictures, numbers, unit.seed)
+    y = degrade(truth, operator, task.noise, unit.seed, list(numbers))
+    model, name, solver, samples = _resolve(plan, unit, operator, y)
+    counted: list[int] = []
+    with Meter(device) as meter:
+        result = restore(
+            y, operator, model, solver, task.noise, samples, seed=unit.seed, index=list(numbers),
+            device=str(device), dtype=plan.dtype, progress=lambda k, _: counted.append(k),
+        )
+    truth = operator.visible(truth)
+    scores = score(result, truth, perceptual)
+    shown = {number for number, _ in plan.files[: plan.show]} if unit.seed == plan.seeds[0] else ()
+    records = []
+    for i, (number, path) in enumerate(zip(numbers, paths, strict=True)):
+        if number in shown:
+            pieces = {TRUTH: truth, MEASURED: y, method.name: result.image}
+            for piece, images in pieces.items():
+                _keep(picture_file(out, task.text, piece, number), images[i : i + 1])
+        records.append({
+            "index": number, "image": path.name, "task": task.text, "seed": unit.seed,
+            "method": method.name, "prior": method.prior,
+            "solver": None if method.is_baseline else name, "baseline": method.is_baseline,
+            "samples": samples, **scores[i], "seconds": meter.seconds / len(numbers),
+            "nfe": len(counted) if counted else result.nfe * samples,
+            "memory": meter.memory and meter.memory / 2**20, "device": str(device),
+        })
+    return records
+
+
+def picture_file(out: Path, task: str, name: str, number: int) -> Path:
+    """Where the picture of one image is kept."""
+    safe = hashlib.sha256(f"{task}\n{name}".encode()).hexdigest()[:16]
+    return out / "pictures" / f"{number:05d}-{safe}.png"
+
+
+def _keep(path: Path, image: Tensor) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if image.ndim == 4 and image.shape[1] in (1, 3):
+        write_image(path, image.clamp(0, 1).cpu())
+
+
+def _resolve(
+    plan: Plan, unit: _Unit, operator: Operator, y: Tensor
+) -> tuple[nn.Module | None, str, Solver, int]:
+    """The prior, the solver with its name, and how many samples it draws."""
+    method, model = unit.method, unit.method.model
+    solver = method.solver_of(unit.task)
+    if method.prior is not None and model is None:
+        keep = operator.observed(torch.ones_like(y))[:, :1]
+        model = estimate_prior(method.prior, y, keep)
+    if isinstance(solver, Baseline):
+        return model, method.name, solver, 1
+    samples = plan.samples
+    if solver != "auto" and not choose_solver(solver, None, operator, model, 1)[1].stochastic:
+        samples = 1
+    name, solver = choose_solver(solver, None, operator, model, samples)
+    if plan.steps is not None and "steps" in (field.name for field in fields(solver)):
+        solver = replace(solver, steps=plan.steps)
+    if (name, unit.task.noise) == ("gaussian", 0) and method.prior in FROM_EXEMPLAR:
+        solver = make_solver(name, border=BORDER)
+    return model, name, solver, samples
+
+
+def _placed(method: Method, device: torch.device) -> Method:
+    return method if method.model is None else replace(method, model=method.model.to(device))
+
+
+def _same_size(unit: _Unit) -> list[list[tuple[int, Path]]]:
+    """Neighbours of one size; one at a time where each image has its own prior."""
+    alone = unit.method.prior is not None and unit.method.model is None
+    groups: list[list[tuple[int, Path]]] = []
+    last = None
+    for number, path in unit.files:
+        shape = read_cropped(path, unit.task.crop).pixels.shape if len(unit.files) > 1 else None
+        if groups and shape == last and not alone:
+            groups[-1].append((number, path))
+        else:
+            groups.append([(number, path)])
+        last = shape
+    return groups

@@ -1,0 +1,196 @@
+"""What is to be measured: tasks, methods and images."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from genprior.baselines.base import Baseline
+from genprior.checkpoint import MODEL, load_checkpoint
+from genprior.errors import ImageError, SettingError
+from genprior.exemplars import read_exemplar
+from genprior.images import Picture, read_image
+from genprior.inverse.base import Solver
+from genprior.noise import Noise
+from genprior.operators.base import Operator
+from genprior.parts import choose_solver
+from genprior.registry import FROM_EXEMPLAR
+from genprior.tasks import blurring, denoising, enlarging, inpainting
+from genprior.weights import find_prior
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is done to an image.
+
+    Arguments:
+        text: As it is typed, and called in the results.
+        kind: "inpaint", "deblur", "superres" or "denoise".
+        settings: Arguments of the builder of that name in `genprior.tasks`.
+        noise: Noise level in units of [0, 1].
+        crop: Side of the centre crop that is taken of an image; None takes all of it.
+    """
+
+    text: str
+    kind: str
+    settings: Mapping[str, Any]
+    noise: float
+    crop: int | None = None
+
+    def operator(self, pictures: list[Picture], numbers: Sequence[int], seed: int) -> Operator:
+        """How pictures of one size are measured."""
+        if self.kind == "inpaint":
+            masks = Noise(seed + 1, list(numbers)).generators
+            return inpainting(**self.settings, seed=masks)(pictures, True)
+        build = {"deblur": blurring, "superres": enlarging, "denoise": denoising}[self.kind]
+        return build(**self.settings)(pictures, True)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How an image is restored.
+
+    Arguments:
+        name: What it is called in the results.
+        solver: Name ("auto" too) or object.
+        prior: Name of the prior; None for a baseline without one.
+        model: The prior itself; None if each image has its own, estimated from its known part.
+        sha256: Checksum of the prior's weights.
+        tuned: Solvers to take instead for some tasks, by the text of the task.
+    """
+
+    name: str
+    solver: str | Solver
+    prior: str | None = None
+    model: nn.Module | None = None
+    sha256: str | None = None
+    tuned: Mapping[str, Solver] = field(default_factory=dict)
+
+    def solver_of(self, task: Task) -> str | Solver:
+        """The solver for a task."""
+        return self.tuned.get(task.text, self.solver)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is there to be compared with."""
+        return isinstance(self.solver, Baseline)
+
+    def suits(self, task: Task, operator: Operator) -> bool:
+        """Whether it can do a task: baselines and solvers are made for some only."""
+        if self.prior is not None and self.model is None:
+            return task.kind == "inpaint"
+        if isinstance(self.solver, Baseline) and not self.solver.suits(operator):
+            return False
+        _, solver = choose_solver(self.solver, None, operator, self.model, 1)
+        return isinstance(self.model, solver.needs)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Arguments:
+        files: Images, with the number of each in the collection.
+        tasks: What is done to them.
+        methods: How they are restored.
+        seeds: Seeds of noise and random masks.
+        samples: Posterior samples of the solvers that draw them.
+        steps: Network evaluations of the solvers that have steps; None keeps their defaults.
+        dtype: Precision of the networks.
+        device: Where to compute.
+        batch: Images of one size restored together.
+        show: The pictures of the first so many images are kept, for the contact sheet.
+        lpips: Whether to measure LPIPS.
+        settings: What else the results depend on, JSON types.
+    """
+
+    files: Sequence[tuple[int, Path]]
+    tasks: Sequence[Task]
+    methods: Sequence[Method]
+    seeds: Sequence[int] = (0,)
+    samples: int = 1
+    steps: int | None = None
+    dtype: str = "float32"
+    device: str = "auto"
+    batch: int = 1
+    show: int = 4
+    lpips: bool = False
+    settings: Mapping[str, Any] | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """All that a result depends on besides its key."""
+        fixed = {name: getattr(self, name) for name in ("samples", "steps", "dtype", "lpips")}
+        weights = {m.prior: m.sha256 for m in self.methods if m.sha256 is not None}
+        noise = {task.text: [task.noise, task.crop] for task in self.tasks}
+        solvers = {
+            m.name: {task.text: _describe(m.solver_of(task)) for task in self.tasks}
+            for m in self.methods
+        }
+        names = {str(number): path.name for number, path in self.files}
+        return {**fixed, **(self.settings or {}), "weights": weights, "tasks": noise,
+                "methods": solvers, "images": names}
+
+
+def not_suited(plan: Plan) -> list[tuple[str, str]]:
+    """Tasks and the methods that are not made for them.
+
+    Raises:
+        SettingError: A method is made for none of the tasks.
+    """
+    number, path = plan.files[0]
+    pairs = []
+    for task in plan.tasks:
+        operator = task.operator([read_cropped(path, task.crop)], [number], 0)
+        pairs += [(task.text, m.name) for m in plan.methods if not m.suits(task, operator)]
+    for method in plan.methods:
+        if all((task.text, method.name) in pairs for task in plan.tasks):
+            raise SettingError(f"{method.name} is made for none of the tasks: leave it out")
+    return pairs
+
+
+def read_cropped(path: Path, crop: int | None) -> Picture:
+    """An image file, or its centre crop.
+
+    Raises:
+        ImageError: It cannot be read, or is smaller than the crop.
+    """
+    picture = read_image(path)
+    if crop is None:
+        return picture
+    height, width = picture.pixels.shape[-2:]
+    if min(height, width) < crop:
+        raise ImageError(
+            f"{path} has {width}x{height} pixels, too few for a crop of {crop}: choose a "
+            f"smaller crop"
+        )
+    top, left = (height - crop) // 2, (width - crop) // 2
+    window = (..., slice(top, top + crop), slice(left, left + crop))
+    alpha = None if picture.alpha is None else picture.alpha[window]
+    return replace(picture, pixels=picture.pixels[window], alpha=alpha)
+
+
+def _describe(solver: str | Solver) -> Any:
+    if isinstance(solver, str):
+        return solver
+    return [type(solver).__name__, {k: repr(v) for k, v in asdict(solver).items()}]
+
+
+def load_method_prior(name: str, exemplar: Path | None) -> tuple[nn.Module | None, str | None]:
+    """A prior by name, and the checksum of what it comes from.
+
+    Returns:
+        (None, None) for one that is estimated from the known part of each image.
+
+    Raises:
+        CheckpointError: There is no such prior, or it is corrupt.
+        ImageError: The exemplar cannot be read.
+    """
+    if name not in FROM_EXEMPLAR:
+        model, manifest = load_checkpoint(find_prior(name))
+        return model, manifest["files"][MODEL]["sha256"]
+    if exemplar is None:
+        return None, None
+    return read_exemplar(name, exemplar)[0], hashlib.sha256(exemplar.read_bytes()).hexdigest()

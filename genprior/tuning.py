@@ -1,0 +1,72 @@
+"""Settings of the baselines for each task: those with the best mean PSNR on given images."""
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genprior.api import degrade, restore
+from genprior.files import write_atomic
+from genprior.metrics import psnr
+from genprior.trials import Method, Plan, Task, read_cropped
+
+TUNING = "tuning.json"
+
+
+def tuned(
+    plan: Plan, files: list[Path], out: Path, progress: Callable[[str], object] | None = None
+) -> Plan:
+    """A plan whose baselines are tuned, task by task.
+
+    What was tuned before in the same folder is taken from there.
+
+    Arguments:
+        plan: What is to be measured.
+        files: The images to tune on; they should not be those of the plan.
+        out: Folder of the results.
+        progress: Called with what is tuned at the moment.
+    """
+    path = out / TUNING
+    found = json.loads(path.read_text()) if path.exists() else {}
+    methods = []
+    for method in plan.methods:
+        solvers = {}
+        for task in plan.tasks:
+            if not method.is_baseline or not method.solver.choices(task.noise):
+                continue
+            name = f"{method.name}, {task.text}"
+            if name not in found:
+                if progress:
+                    progress(name)
+                best = _best(plan, method, task, files)
+                if best is None:
+                    continue
+                found[name] = best
+                out.mkdir(parents=True, exist_ok=True)
+                text = json.dumps(found, indent=1) + "\n"
+                write_atomic(path, lambda file, text=text: file.write(text.encode()))
+            solvers[task.text] = replace(method.solver, **found[name])
+        methods.append(replace(method, tuned=solvers))
+    return replace(plan, methods=methods)
+
+
+def _best(plan: Plan, method: Method, task: Task, files: list[Path]) -> dict[str, Any] | None:
+    """The best settings of a baseline; None if it is not made for the task."""
+    choices = method.solver.choices(task.noise)
+    grid = [dict(zip(choices, v, strict=True)) for v in itertools.product(*choices.values())]
+    totals = torch.zeros(len(grid))
+    for number, path in enumerate(files):
+        picture = read_cropped(path, task.crop)
+        operator = task.operator([picture], [number], plan.seeds[0])
+        if not method.suits(task, operator):
+            return None
+        y = degrade(picture.pixels, operator, task.noise, plan.seeds[0], number)
+        for k, settings in enumerate(grid):
+            solver = replace(method.solver, **settings)
+            x = restore(y, operator, method.model, solver, task.noise, index=number).image
+            totals[k] += psnr(x.clamp(0, 1), operator.visible(picture.pixels)).item()
+    return grid[int(totals.argmax())]

@@ -1,0 +1,178 @@
+"""Evaluation from the shell: right numbers, resumable, the same by any number of processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from shell import levels, photo, refused, save_photo, succeed
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from skimage.restoration import inpaint_biharmonic
+
+from genprior.commands.specs import Task
+from genprior.noise import Noise
+from genprior.operators.masks import random_keep
+
+MASK = "inpaint:random=0.5"
+SCALE = "superres:factor=2,noise=0.01"
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for k in range(4):
+        save_photo(folder / f"{k}.png", start=40 * k)
+    return folder
+
+
+def results(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def values(folder: Path) -> dict:
+    """What must not depend on who measured."""
+    return {
+        (r["index"], r["task"], r["seed"], r["method"]): (r["psnr"], r["ssim"], r["misfit"])
+        for r in results(folder)
+    }
+
+
+def command(photos: Path, out: Path, weights: Path, *more: object) -> list[object]:
+    return ["evaluate", photos, "-o", out, "--prior", weights, "--steps", 2, "--crop", 20,
+            "--solver", "hqs", "--task", MASK, "--task", SCALE,
+            "--baseline", "biharmonic,bicubic", "-q", *more]
+
+
+@pytest.fixture(scope="module")
+def whole(photos, weights, tmp_path_factory) -> Path:
+    """An evaluation that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole")
+    succeed(*command(photos, out, weights))
+    return out
+
+
+def test_a_baseline_gets_the_numbers_of_scikit_image(photos, whole):
+    record = values(whole)[2, MASK, 0, "biharmonic"]
+    truth = levels(photos / "2.png")[2:22, 6:26] / 255
+    keep = random_keep((1, 3, 20, 20), 0.5, Noise(1, [2]).generators)[0, 0].numpy()
+    x = inpaint_biharmonic(truth * keep[..., None], ~keep, channel_axis=2).clip(0, 1)
+    assert record[0] == pytest.approx(peak_signal_noise_ratio(truth, x, data_range=1), abs=1e-4)
+    expected = structural_similarity(truth, x, data_range=1, channel_axis=2)
+    assert record[1] == pytest.approx(expected, abs=1e-5)
+
+
+def test_every_method_meets_every_task_that_it_suits(whole):
+    found = {(r["task"], r["method"].split()[-1]) for r in results(whole)}
+    assert found == {(MASK, "hqs"), (SCALE, "hqs"), (MASK, "biharmonic"), (SCALE, "bicubic")}
+    assert {r["nfe"] for r in results(whole)} == {0, 2}
+    report = (whole / "report.md").read_text()
+    assert "biharmonic on superres" in report and "bicubic on inpaint" in report
+    sheet = levels(whole / "contact.png")
+    assert sheet.shape[0] > 8 * 192 and sheet.shape[1] >= 4 * 192 and np.ptp(sheet) == 255
+    assert len(json.loads((whole / "report.json").read_text())["rows"]) == 4
+
+
+def test_images_in_batches_and_one_by_one_agree(photos, weights, whole, tmp_path):
+    succeed(*command(photos, tmp_path, weights, "--batch", 3))
+    one, many = values(whole), values(tmp_path)
+    assert one.keys() == many.keys()
+    for key in one:
+        assert one[key] == pytest.approx(many[key], abs=1e-4), key
+
+
+def test_a_killed_evaluation_goes_on(photos, weights, whole, tmp_path):
+    words = list(map(str, command(photos, tmp_path, weights)))
+    process = subprocess.Popen([sys.executable, "-m", "genprior", *words], env=ONE_THREAD)
+    part = tmp_path / "results.0.jsonl"
+    deadline = time.monotonic() + 120
+    while not (part.exists() and part.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = part.read_bytes()
+    assert not (tmp_path / "report.md").exists()
+    succeed(*words)
+    assert values(tmp_path) == values(whole)
+    kept = [json.loads(line) for line in before.split(b"\n")[:-1]]
+    assert all(record in results(tmp_path) for record in kept)
+
+
+def test_two_processes_find_what_one_finds(photos, weights, whole, tmp_path):
+    words = list(map(str, command(photos, tmp_path, weights)))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+              "2", "-m", "genprior", *words]
+    subprocess.run(launch, env=ONE_THREAD, check=True, timeout=300, capture_output=True)
+    assert values(tmp_path) == values(whole)
+    text = (tmp_path / "report.csv").read_text().splitlines()
+    assert len(text) == 5 and not list(tmp_path.glob("results.*.jsonl"))
+
+
+def test_a_changed_setting_is_refused_and_overwrite_starts_anew(photos, weights, tmp_path):
+    words = ["evaluate", photos, "-o", tmp_path, "--prior", "none", "--baseline", "bicubic",
+             "--task", SCALE, "--every", 2]
+    succeed(*words, "-q")
+    code, message = refused(*words, "--crop", 16)
+    assert code == 2 and f"results with tasks {SCALE} = [0.01, null], now it is" in message
+    succeed(*words, "--crop", 16, "--overwrite", "-q")
+    assert [r["index"] for r in results(tmp_path)] == [0, 2]
+    succeed(*words, "--crop", 16, "--seeds", "0,1", "-q")
+    assert len(results(tmp_path)) == 4
+
+
+def test_samples_are_scored_as_a_law(photos, weights, tmp_path):
+    result = succeed("evaluate", photos, "-o", tmp_path, "--prior", weights, "--steps", 2,
+                     "--every", 4, "--task", SCALE, "--solver", "auto,hqs", "--samples", 3,
+                     "--baseline", "deepinv:diffpir:max_iter=2", "--json", "--show", 0)
+    by_name = {r["method"].split()[-1]: r for r in results(tmp_path)}
+    assert by_name["auto"]["solver"] == "diffpir" and by_name["auto"]["nfe"] == 6
+    assert 0 <= by_name["auto"]["coverage"] <= 1 and by_name["auto"]["crps"] > 0
+    assert by_name["hqs"]["samples"] == 1 and "crps" not in by_name["hqs"]
+    assert by_name["deepinv:diffpir:max_iter=2"]["nfe"] == 2
+    meaning = json.loads(result.stdout)["definitions"]["coverage"]
+    assert "50% of the time" in meaning and not (tmp_path / "contact.png").exists()
+
+
+def test_baselines_are_tuned_on_images_of_their_own(photos, tmp_path):
+    others = tmp_path / "others"
+    others.mkdir()
+    save_photo(others / "a.png", start=10)
+    task = "deblur:gaussian=1,boundary=circular,noise=0.02"
+    out = tmp_path / "out"
+    succeed("evaluate", photos, "-o", out, "--prior", "none", "--task", task, "--every", 4,
+            "--baseline", "wiener,richardson-lucy", "--tune", others, "-q")
+    tuned = json.loads((out / "tuning.json").read_text())
+    best = tuned[f"wiener, {task}"]["balance"]
+    from genprior.api import degrade, restore
+    from genprior.baselines.wiener import BALANCES, Wiener
+    from genprior.metrics import psnr
+    operator = Task().convert(task, None, None)
+    from genprior.tasks import blurring
+    operator = blurring(**operator.settings)([], True)
+    x = torch.from_numpy(photo(start=10) / 255).float().permute(2, 0, 1)[None]
+    y = degrade(x, operator, 0.02)
+    scores = {b: psnr(restore(y, operator, None, Wiener(b)).image.clamp(0, 1), x).item()
+              for b in BALANCES}
+    assert best == max(scores, key=scores.get)
+    assert "tuning: on 1 images of others" in (out / "report.md").read_text()
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--prior", "none", "--task", MASK], "nothing to measure: give --prior or --baseline"),
+    (["--prior", "none", "--baseline", "bicubic", "--task", MASK], "bicubic is made for none"),
+    (["--prior", "none", "--baseline", "deepinv:dps", "--task", MASK], "needs a --prior that is"),
+    (["--prior", "none", "--baseline", "tv:weigth=3", "--task", MASK], "no setting 'weigth'"),
+    (["--prior", "nothing", "--task", MASK], "unknown prior 'nothing'"),
+    (["--prior", "none", "--baseline", "tv", "--crop", "900", "--task", MASK], "too few for a c"),
+])
+def test_errors(photos, tmp_path, words, message):
+    _, error = refused("evaluate", photos, "-o", tmp_path / "out", *words)
+    assert message in error
+    assert not list(tmp_path.rglob("report*"))
