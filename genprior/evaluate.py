@@ -161,7 +161,7 @@ def _restore(
             "method": method.name, "prior": method.prior,
             "solver": None if method.is_baseline else name, "baseline": method.is_baseline,
             "samples": samples, **scores[i], "seconds": meter.seconds / len(numbers),
-            "nfe": len(counted) if counted else result.nfe * samples,
+            "nfe": len(counted) / len(numbers) if method.is_baseline else result.nfe * samples,
             "memory": meter.memory and meter.memory / 2**20, "device": str(device),
         })
     return records
@@ -196,7 +196,7 @@ def _resolve(
     name, solver = choose_solver(solver, None, operator, model, samples)
     if plan.steps is not None and "steps" in (field.name for field in fields(solver)):
         solver = replace(solver, steps=plan.steps)
-    if (name, unit.task.noise) == ("gaussian", 0) and method.prior in FROM_EXEMPLAR:
+    if (name, unit.task.kind) == ("gaussian", "inpaint") and method.prior in FROM_EXEMPLAR:
         solver = make_solver(name, border=BORDER)
     return model, name, solver, samples
 

@@ -85,6 +85,7 @@ def test_images_in_batches_and_one_by_one_agree(photos, weights, whole, tmp_path
     assert one.keys() == many.keys()
     for key in one:
         assert one[key] == pytest.approx(many[key], abs=1e-4), key
+    assert {r["nfe"] for r in results(tmp_path)} == {0, 2}
 
 
 def test_a_killed_evaluation_goes_on(photos, weights, whole, tmp_path):
