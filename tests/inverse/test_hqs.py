@@ -64,17 +64,19 @@ def test_agrees_with_dense_algebra(op: Operator, noise_std: float, relaxation: f
         x_hat = 0.5 + (u - 0.5) @ gain.mT
         x = x_hat if sigma == 0.02 else x_hat + relaxation * (x_hat - u)
         x = x.reshape(2, *shape).detach()
-    ours = HQS(steps, coupling, 0.3, 0.02, relaxation)(y, op, prior, noise_std, NOISE)
+    ours = HQS(steps, coupling, 0.3, 0.02, relaxation, 0.3, 0.02)(y, op, prior, noise_std, NOISE)
     torch.testing.assert_close(ours, x, rtol=0, atol=1e-10)
 
 
 def test_the_levels_fall_geometrically_from_the_noise_of_the_data_at_least() -> None:
     prior = Spy()
     y = torch.full((2, 1, 4, 4), 0.5, dtype=torch.float64)
-    noise_std = torch.tensor([0.0, 0.4])
-    HQS(5, sigma_max=0.2, sigma_min=0.01)(y, Denoising(), prior, noise_std, NOISE)
+    y, noise_std = y.repeat_interleave(2, 0)[:3], torch.tensor([0.0, 0.1, 0.4])
+    solver = HQS(5, sigma_max=0.2, sigma_min=0.01, exact_max=0.15, exact_min=0.02)
+    solver(y, Denoising(), prior, noise_std, Noise(0, [0, 1, 2]))
     levels = np.array([sigma.numpy() for _, sigma in prior.seen])
-    assert levels[0] == pytest.approx([0.2, 0.4]) and levels[-1] == pytest.approx([0.01, 0.01])
+    assert levels[0] == pytest.approx([0.15, 0.2, 0.4])
+    assert levels[-1] == pytest.approx([0.02, 0.01, 0.01])
     assert np.diff(np.log(levels), n=2, axis=0) == pytest.approx(0, abs=1e-7)
 
 
