@@ -51,6 +51,22 @@ class Decoder(ABC):
         """Images of shape `image_shape` from latents z."""
 
 
+class Layered(Decoder):
+    """A decoder that is a chain of layers, so that a search can start in its middle."""
+
+    @abstractmethod
+    def layers(self, image_shape: torch.Size) -> Sequence[Callable[[Tensor], Tensor]]:
+        """Functions, at least two, whose chain, the first one first, is `decode`.
+
+        Each takes and returns a tensor (B, ...) whose images are independent.
+        """
+
+    def decode(self, z: Tensor, image_shape: torch.Size) -> Tensor:
+        for layer in self.layers(image_shape):
+            z = layer(z)
+        return z
+
+
 class Encoder(Decoder):
     """Also finds the latents of an image."""
 
@@ -199,6 +215,7 @@ class Trainable(ABC):
 ABILITIES: dict[str, type] = {
     "denoiser": Denoiser,
     "decoder": Decoder,
+    "layered": Layered,
     "encoder": Encoder,
     "variational": Variational,
     "density": Density,

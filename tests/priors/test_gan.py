@@ -1,0 +1,175 @@
+import pytest
+import torch
+from gaussians import generator
+from torch import Tensor
+
+from genprior.fit import Settings, fit
+from genprior.nets.style import StyleLayer
+from genprior.parts import load_prior
+from genprior.priors.gan import GAN
+
+SMALL = {"channels": 1, "latent": 3, "widths": (4, 6)}
+LOSSES = ["nonsaturating", "wgan-clip", "wgan-gp"]
+STYLE = {**SMALL, "size": (8, 12), "architecture": "style"}
+
+
+def prior(scale: float = 0.1, **settings) -> GAN:
+    torch.manual_seed(0)
+    model = GAN(**(SMALL | settings)).double()
+    for p in model.parameters():
+        p.data += scale * torch.randn(p.shape, generator=generator(p.numel()), dtype=p.dtype)
+    return model.eval()
+
+
+def images(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=generator(1), dtype=torch.float64)
+
+
+def normals(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=generator(2), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_losses_are_those_of_the_papers(loss):
+    model, x = prior(loss=loss, strength=0.05 if loss == "wgan-clip" else 7.0), images(5, 1, 8, 8)
+    found = model.losses(x, generator(0))
+    random = generator(0)
+    z = torch.randn(5, 3, 2, 2, generator=random).double()
+    fake, real = 2 * model.decode(z, x.shape) - 1, 2 * x - 1
+    D = model.critic
+    if loss == "nonsaturating":
+        s = torch.sigmoid
+        critic = (-s(D(real)).log() - (1 - s(D(fake))).log()).mean()
+        assert found["generator"].item() == pytest.approx(-s(D(fake)).log().mean().item())
+    else:
+        critic = (D(fake) - D(real)).mean()
+        assert found["generator"].item() == pytest.approx(-D(fake).mean().item())
+    if loss == "wgan-gp":
+        share = torch.rand(5, 1, 1, 1, generator=random).double()
+        for i in range(5):
+            u = real[i : i + 1] + share[i] * (fake[i : i + 1] - real[i : i + 1])
+            slope = torch.autograd.functional.jacobian(lambda v: D(v)[0], u.detach())
+            critic = critic + 7 * (slope.norm() - 1) ** 2 / 5
+    assert found["critic"].item() == pytest.approx(critic.item(), rel=1e-9)
+    if loss == "wgan-clip":
+        assert max(p.abs().max() for p in D.parameters()) == 0.05
+
+
+def test_the_critic_does_not_train_the_generator_and_takes_turns():
+    model, x = prior(loss="wgan-gp", critic_steps=3), images(2, 1, 8, 8)
+    loss = model.losses_of(["critic"], x, generator(0))
+    assert list(loss) == ["critic"]
+    loss["critic"].backward()
+    assert all(p.grad is None for p in model.generator.parameters())
+    assert model.updates() == [["critic"]] * 3 + [["generator"]]
+    assert model.adam("critic") == {"betas": (0.0, 0.9)}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 3), (31, 18)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_size_grey_and_colour(size, channels):
+    model, shape = prior(channels=3), torch.Size((2, channels, *size))
+    z = normals(*model.latent_shape(shape))
+    x = model.decode(z, shape)
+    assert x.shape == shape and ((x >= 0) & (x <= 1)).all() and x.std() > 0
+    torch.testing.assert_close(model.decode(z[1:], torch.Size((1, *shape[1:])))[0], x[1])
+    h = z
+    for layer in model.layers(shape):
+        h = layer(h)
+    assert torch.equal(h, x)
+
+
+def test_a_modulated_convolution_is_a_convolution_with_other_weights():
+    torch.manual_seed(0)
+    layer = StyleLayer(3, 4, 5).double()
+    layer.strength.data.fill_(0.3)
+    h, w, n = normals(2, 3, 6, 5), normals(2, 5), normals(2, 1, 6, 5)
+    found = layer(h, w, n)
+    for i in range(2):
+        s = layer.affine(w[i])
+        weight = layer.weight * s[None, :, None, None]
+        weight = weight / (weight.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8).sqrt()
+        y = torch.nn.functional.conv2d(h[i : i + 1], weight, padding=1)
+        y = torch.nn.functional.leaky_relu(y + layer.bias + 0.3 * n[i], 0.2)
+        torch.testing.assert_close(found[i], y[0], rtol=0, atol=1e-10)
+
+
+def test_the_spaces_of_styles_hold_each_other():
+    model = prior(**STYLE)
+    model.w_mean.copy_(normals(3))
+    model.w_std.copy_(normals(3).abs())
+    shape = torch.Size((2, 1, 8, 12))
+    noise = model.generator.noise
+    z = normals(*model.latent_shape(shape))
+    x = model.decode(z, shape)
+    w = (model.generator.map(z[:, :3]) - model.w_mean) / model.w_std
+    in_w, in_w_plus = model.in_space("w"), model.in_space("w+")
+    torch.testing.assert_close(in_w.decode(torch.cat((w, z[:, 3:]), 1), shape), x)
+    count = len(model.generator.layers)
+    assert in_w_plus.latent_shape(shape) == (2, 3 * count + noise)
+    torch.testing.assert_close(
+        in_w_plus.decode(torch.cat((w.repeat(1, count), z[:, 3:]), 1), shape), x
+    )
+    assert model.space == "z" and in_w.generator is model.generator
+    # every noise input counts
+    for p in model.generator.layers:
+        p.strength.data.fill_(1.0)
+    J = torch.autograd.functional.jacobian(lambda v: model.decode(v, shape).sum(), z)
+    assert (J[:, 3:] != 0).all()
+
+
+def test_truncation_draws_styles_to_their_mean():
+    model, shape = prior(**STYLE), torch.Size((2, 1, 8, 12))
+    z = normals(*model.latent_shape(shape))
+    none = model.truncated(0.0).decode(z, shape)
+    mean = model.in_space("w").decode(torch.cat((0 * z[:, :3], z[:, 3:]), 1), shape)
+    torch.testing.assert_close(none, mean)
+    torch.testing.assert_close(model.truncated(1.0).decode(z, shape), model.decode(z, shape))
+    with pytest.raises(ValueError, match=r"needs styles and psi in \[0, 1\], got psi = 0.5"):
+        prior().truncated(0.5)
+
+
+class Levels:
+    """Even images, each white or black: a law with two modes."""
+
+    def batch(self, number: int, count: int) -> Tensor:
+        random = generator(number)
+        level = 0.2 + 0.6 * (torch.rand(count, 1, 1, 1, generator=random) < 0.5)
+        return (level + 0.02 * torch.randn(count, 1, 8, 8, generator=random)).clamp(0, 1)
+
+
+@pytest.mark.parametrize("settings", [
+    {"loss": "nonsaturating"},
+    pytest.param({"loss": "wgan-gp", "critic_steps": 2}, marks=pytest.mark.slow),
+    pytest.param({"loss": "wgan-clip", "strength": 0.1}, marks=pytest.mark.slow),
+    pytest.param({"architecture": "style"}, marks=pytest.mark.slow),
+], ids=str)
+def test_it_learns_two_modes(settings, tmp_path):
+    torch.manual_seed(0)
+    model = GAN(1, 4, (8, 8), size=(8, 8), **settings)
+    length = Settings(steps=150, batch=32, lr=2e-3, warmup=1, ema=0.9, dtype="float32")
+    folder = fit("gan", model, Levels(), tmp_path, length)
+    loaded, shape = load_prior(folder), torch.Size((200, 1, 8, 8))
+    z = torch.randn(loaded.latent_shape(shape), generator=generator(0))
+    level = loaded.decode(z, shape).mean(dim=(1, 2, 3))
+    near = torch.minimum((level - 0.2).abs(), (level - 0.8).abs())
+    assert near.median() < 0.1
+    if not loaded.style:  # the tiny style-based one collapses onto one of the two
+        assert 0.1 < (level > 0.5).float().mean() < 0.9
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="'dcgan' or 'style', got 'big'"):
+        GAN(architecture="big")
+    with pytest.raises(ValueError, match="one of nonsaturating, wgan-clip, wgan-gp, got 'hinge'"):
+        GAN(loss="hinge")
+    with pytest.raises(ValueError, match="critic_steps must be at least 1 and strength > 0"):
+        GAN(critic_steps=0)
+    with pytest.raises(ValueError, match="needs the size of the images"):
+        GAN(architecture="style")
+    with pytest.raises(ValueError, match=r"multiples of 8 for 3 levels, got \[28, 28\]"):
+        GAN(size=(28, 28))
+    with pytest.raises(ValueError, match="space must be 'z'.* got 'w'"):
+        GAN(space="w")
+    with pytest.raises(ValueError, match="8 x 12 pixels .* got 8 x 8"):
+        prior(**STYLE).latent_shape(torch.Size((1, 1, 8, 8)))
