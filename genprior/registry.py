@@ -22,8 +22,9 @@ PRIORS = {
     "glow": "genprior.priors.glow:Glow",
     "vae": "genprior.priors.vae:VAE",
     "hvae": "genprior.priors.hvae:HVAE",
+    "gan": "genprior.priors.gan:GAN",
 }
-TRAINABLE = ("ddpm", "glow", "vae", "hvae")
+TRAINABLE = ("ddpm", "glow", "vae", "hvae", "gan")
 FROM_EXEMPLAR = ("texture",)
 
 SOLVERS = {
@@ -34,6 +35,8 @@ SOLVERS = {
     "pigdm": "genprior.inverse.pigdm:PiGDM",
     "dps": "genprior.inverse.dps:DPS",
     "csgm": "genprior.inverse.latent:CSGM",
+    "iagan": "genprior.inverse.iagan:IAGAN",
+    "ilo": "genprior.inverse.ilo:ILO",
     "glowip": "genprior.inverse.map:GlowIP",
     "map": "genprior.inverse.map:MAP",
     "patchnr": "genprior.inverse.patches:PatchNR",

@@ -1,0 +1,118 @@
+"""Image-adaptive generator: CSGM, then descent on the latent and the weights together.
+
+    (z, theta) = argmin ||A G_theta(z) - y||^2,   from the latent of CSGM and the trained weights
+
+It stops for an image as soon as the data fit as well as the noise allows. Without noise the
+answer is projected onto the images that explain the measurement.
+
+References:
+    Image-Adaptive GAN Based Reconstruction, Abu Hussein, Tirer and Giryes, 2020.
+
+Differs from the authors' code:
+    1. The noise level stops the descent; theirs runs a number of steps.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from genprior.inverse.base import Solver
+from genprior.inverse.restarts import search_latents
+from genprior.inverse.search import Optimiser, check_search, squared_misfit
+from genprior.noise import Noise
+from genprior.operators.base import Operator
+from genprior.priors.base import Decoder
+
+
+@dataclass(frozen=True)
+class IAGAN(Solver):
+    """CSGM, then refinement of the weights of the generator, for each image its own.
+
+    Arguments:
+        steps: Steps of CSGM, >= 1.
+        step_size: Learning rate of CSGM.
+        restarts: Random starts of CSGM.
+        penalty: lambda of CSGM; None is the square of the noise level of each image.
+        optimiser: Optimiser of CSGM.
+        refinements: Steps on latent and weights, >= 0, by Adam.
+        latent_rate: Learning rate of the latent there, > 0.
+        weight_rate: Learning rate of the weights there, > 0.
+
+    Raises:
+        ValueError: A setting is out of its range.
+    """
+
+    needs = Decoder
+    stochastic = False
+    summary = "one picture, CSGM with weights that adapt; 1 forward + 1 backward a step"
+
+    steps: int = 500
+    step_size: float = 0.1
+    restarts: int = 4
+    penalty: float | None = None
+    optimiser: Optimiser = "adam"
+    refinements: int = 300
+    latent_rate: float = 1e-3
+    weight_rate: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if self.restarts < 1 or self.refinements < 0:
+            raise ValueError(
+                f"restarts must be at least 1 and refinements >= 0, got {self.restarts} and "
+                f"{self.refinements}"
+            )
+        if not (0 < self.latent_rate < float("inf") and 0 < self.weight_rate < float("inf")):
+            raise ValueError(
+                f"latent_rate and weight_rate must be > 0 and finite, got {self.latent_rate} "
+                f"and {self.weight_rate}"
+            )
+        check_search(self.steps, self.penalty, self.optimiser, self.step_size)
+
+    @property
+    def nfe(self) -> int:
+        return self.restarts * (self.steps + 1) + self.refinements + 1
+
+    def solve(
+        self, y: Tensor, operator: Operator, prior: Decoder, noise_std: Tensor, generator: Noise
+    ) -> Tensor:
+        if not isinstance(prior, nn.Module):
+            raise TypeError(
+                f"IAGAN changes the weights of a module, and {type(prior).__name__} is none: "
+                f"choose csgm"
+            )
+        with torch.no_grad():
+            z, _ = search_latents(y, operator, prior, noise_std, generator, self)
+        rows = [
+            self._refine(z[i : i + 1], y[i : i + 1], operator.select([i]), prior, noise_std[i])
+            for i in range(len(y))
+        ]
+        x = torch.cat(rows)
+        exact = operator.prox(x, y, 0.0)
+        return torch.where((noise_std == 0).reshape(-1, 1, 1, 1), exact, x)
+
+    def _refine(
+        self, z: Tensor, y: Tensor, operator: Operator, prior: nn.Module, noise_std: Tensor
+    ) -> Tensor:
+        """The image of one latent after the descent."""
+        shape = operator.image_shape(y.shape)
+        prior, z = copy.deepcopy(prior).requires_grad_(True), z.clone().requires_grad_()
+        weights = list(prior.parameters())
+        optimiser = torch.optim.Adam([
+            {"params": [z], "lr": self.latent_rate},
+            {"params": weights, "lr": self.weight_rate},
+        ])
+        allowed = operator.measured(y) * noise_std**2
+        answer, done = None, torch.zeros((), dtype=torch.bool, device=y.device)
+        for k in range(self.refinements + 1):
+            with torch.enable_grad():
+                x = prior.decode(z, shape)
+                fit = squared_misfit(x, y, operator)
+            answer = x.detach() if answer is None else torch.where(done, answer, x.detach())
+            done = done | (fit.detach() <= allowed).squeeze()
+            if k < self.refinements:
+                optimiser.zero_grad()
+                fit.sum().backward()
+                optimiser.step()
+        return answer
