@@ -2,9 +2,13 @@
 
 import os
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+TEMPORARY = ".genprior-"
+HOUR = 3600
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -15,7 +19,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         write: Called with the open temporary file.
     """
     # Not the name of the file with something added, which may be too long.
-    temporary = path.parent / f".genprior-{secrets.token_hex(8)}"
+    temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
     try:
         with open(temporary, "xb") as file:
             write(file)
@@ -31,3 +35,10 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed runs left unfinished in a folder, once it is an hour old."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if time.time() - path.stat().st_mtime > HOUR:  # a younger one may be at work
+            path.unlink(missing_ok=True)

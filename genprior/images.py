@@ -133,7 +133,8 @@ def suffix_for(data: bytes, path: Path) -> str:
 
 
 def _picture(raster: Raster, path: Path) -> Picture:
-    array = torch.tensor(np.ascontiguousarray(raster.array)).permute(2, 0, 1)[None]
+    # a copy, since numpy counts mirrored pixels of a single row or column as contiguous
+    array = torch.from_numpy(raster.array.copy()).permute(2, 0, 1)[None]
     bits = 8 * raster.array.dtype.itemsize
     if bits == 32:
         try:

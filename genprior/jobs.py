@@ -17,6 +17,7 @@ from genprior.api import degrade, restore
 from genprior.checkpoint import MODEL, load_checkpoint
 from genprior.errors import FOR_ALL, OF_ONE_FILE, ImageError, SettingError
 from genprior.exemplars import estimate_prior, read_exemplar
+from genprior.files import sweep
 from genprior.frugal import Tile
 from genprior.images import MAX_PIXELS, Picture, read_image, write_image
 from genprior.inverse.base import Restoration, Solver
@@ -124,6 +125,8 @@ def run(
     failed = failed or stop
     device = pick_device(job.device, torch.empty(0))
     prior = _prior_of_all(job, device)
+    for folder in {place.output.parent for place in places}:
+        sweep(folder)
     for batch in _batches(job, places, BATCH if prior else 1, failed):
         yield from _run_batch(job, batch, prior, device, progress, failed)
 

@@ -1,5 +1,7 @@
+import hashlib
 import json
 import os
+import random
 
 import pytest
 import torch
@@ -55,6 +57,38 @@ def test_weights_of_another_configuration_are_refused(saved):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match="do not fit"):
         load_checkpoint(folder)
+
+
+def refuse_damage(source, folder, flips, cuts):
+    """Flips one bit, then truncates, at random places; every time loading must be refused."""
+    folder.mkdir()
+    (folder / "manifest.json").write_bytes((source / "manifest.json").read_bytes())
+    path, data = folder / "model.safetensors", (source / "model.safetensors").read_bytes()
+    rng = random.Random(0)
+    whole = hashlib.sha256(data).hexdigest()
+    for number in range(flips + cuts):
+        damaged = bytearray(data)
+        if number < flips:
+            damaged[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        else:
+            del damaged[rng.randrange(len(data)) :]
+        path.write_bytes(damaged)
+        actual = hashlib.sha256(damaged).hexdigest()
+        with pytest.raises(CheckpointError) as refused:
+            load_checkpoint(folder)
+        message = str(refused.value)
+        assert all(part in message for part in (str(path), whole, actual, "restore the file"))
+    path.write_bytes(data)
+    load_checkpoint(folder)
+
+
+def test_damaged_weights_are_refused(saved, tmp_path):
+    refuse_damage(saved[1], tmp_path / "copy", flips=40, cuts=10)
+
+
+@pytest.mark.slow
+def test_damage_to_the_weights_that_ship_is_refused(tmp_path):
+    refuse_damage(find_prior("ddpm"), tmp_path / "copy", flips=400, cuts=100)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"schema": 2}', "[1]"])

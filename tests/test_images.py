@@ -106,6 +106,19 @@ def test_orientation_is_applied_once(tmp_path: Path, orientation: int, kind: str
         assert dict(tags) == {0x010F: "A camera"}
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1)])
+def test_a_single_row_is_turned_too(tmp_path: Path, orientation: int, size: tuple) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in ("a.png", "a.tif"):
+        pillow(levels(3, 8, size)).save(tmp_path / name, exif=exif)
+        with Image.open(tmp_path / name) as image:
+            image.load()
+            expected = np.asarray(ImageOps.exif_transpose(image))
+        np.testing.assert_array_equal(as_array(read_image(tmp_path / name)), expected)
+
+
 def _with_exif(array: np.ndarray, exif: Image.Exif) -> Image.Image:
     file = io.BytesIO()
     pillow(array).save(file, "PNG", exif=exif)
