@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from genprior import __version__
+from genprior.commands.completion import completion
 from genprior.commands.degrade import degrade
+from genprior.commands.doctor import doctor
 from genprior.commands.evaluate import evaluate
 from genprior.commands.priors import priors
 from genprior.commands.restore import deblur, denoise, inpaint, superres
@@ -20,7 +22,8 @@ from genprior.commands.train import train
 from genprior.errors import EXIT_USAGE, SomeFailed, exit_code
 
 COMMANDS = (
-    inpaint, deblur, superres, denoise, degrade, sample, texture, train, evaluate, priors, solvers
+    inpaint, deblur, superres, denoise, degrade, sample, texture, train, evaluate, priors, solvers,
+    doctor, completion,
 )
 # Of our own making or the user's; anything else is a bug and shows where it happened.
 REPORTED = (

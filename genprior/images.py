@@ -7,7 +7,6 @@ reading to writing, and nothing is dropped or guessed in silence.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from genprior.commands.config import configurable
 from genprior.registry import SOLVERS
 
 EXTENSIONS = ("keep", "png", "jpg", "webp", "tif", "bmp", "npy")
@@ -19,6 +20,14 @@ class Mask(click.ParamType):
     """`alpha`, `random=0.5`, `box=48x48` or the path of a mask file."""
 
     name = "mask"
+
+    @staticmethod
+    def text(mask: tuple[str, Any]) -> str:
+        """A mask as it is typed."""
+        kind, value = mask
+        if kind == "box":
+            return f"box={value[0]}x{value[1]}"
+        return f"random={value}" if kind == "random" else str(value or kind)
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, Any]:
         if isinstance(value, tuple):
@@ -79,6 +88,11 @@ class Motion(click.ParamType):
 
     name = "length,angle"
 
+    @staticmethod
+    def text(motion: tuple[float, float]) -> str:
+        """A motion as it is typed."""
+        return f"{motion[0]},{motion[1]}"
+
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
         if isinstance(value, tuple):
             return value
@@ -126,14 +140,6 @@ class Device(click.ParamType):
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
             self.fail(f"{value!r} is no device: choose auto, cpu, cuda, cuda:1 or mps", param, ctx)
         return value
-
-
-def mask_text(mask: tuple[str, Any]) -> str:
-    """A mask as it is typed."""
-    kind, value = mask
-    if kind == "box":
-        return f"box={value[0]}x{value[1]}"
-    return f"random={value}" if kind == "random" else str(value or kind)
 
 
 def check_blur(gaussian: object, motion: object, kernel: object) -> None:
@@ -212,6 +218,7 @@ def restoring(noise: float | None) -> Decorator:
         overwrite,
         click.option("--skip-existing", is_flag=True,
                      help="Leave out files whose result is there, whole and of the same input."),
+        configurable,
     )
 
 

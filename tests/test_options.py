@@ -14,7 +14,7 @@ def convert(kind: click.ParamType, text: str) -> object:
 @pytest.mark.parametrize("text", ["alpha", "random=0.5", "box=48x64", __file__])
 def test_a_mask_is_read_and_written(text: str) -> None:
     mask = convert(options.Mask(), text)
-    assert options.mask_text(mask) == text
+    assert options.Mask.text(mask) == text
     assert convert(options.Mask(), mask) == mask
 
 

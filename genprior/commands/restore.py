@@ -22,7 +22,7 @@ def inpaint(mask: tuple[str, Any], invert_mask: bool, **common: Any) -> None:
     operator = inpainting(
         mask, invert_mask, common["seed"], **({} if limit is None else {"max_pixels": limit})
     )
-    settings = {"mask": options.mask_text(mask), "invert_mask": invert_mask}
+    settings = {"mask": options.Mask.text(mask), "invert_mask": invert_mask}
     _restore("inpaint", operator, settings, opaque=mask[0] == "alpha", **common)
 
 
@@ -37,7 +37,7 @@ def deblur(
     from genprior.tasks import blurring
 
     operator = blurring(gaussian, motion, kernel, boundary)
-    text = motion and f"{motion[0]},{motion[1]}"
+    text = motion and options.Motion.text(motion)
     settings = {"gaussian": gaussian, "motion": text, "kernel": kernel, "boundary": boundary}
     _restore("deblur", operator, settings, **common)
 

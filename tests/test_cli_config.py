@@ -1,0 +1,112 @@
+"""Options from a file, completion, and the doctor."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from shell import genprior, refused, save_photo, sidecar, succeed
+
+from genprior.commands import doctor
+
+TYPED = {
+    "inpaint": ["--mask", "box=3x4", "--invert-mask", "--solver", "diffpir", "--samples", 2],
+    "deblur": ["--motion", "3,30.5", "--noise", 0.02, "--boundary", "circular"],
+    "superres": ["--filter", "gaussian", "--std", 0.7, "--ext", "tif"],
+    "denoise": ["--noise", 0.1, "--seed", 3, "--tile", 64, "--solver", "hqs"],
+}
+
+
+@pytest.mark.parametrize("task", TYPED)
+def test_a_dumped_configuration_does_the_same_again(
+    tmp_path: Path, weights: Path, task: str
+) -> None:
+    file, config = save_photo(tmp_path / "a.png"), tmp_path / "run.toml"
+    options = [*TYPED[task], "--prior", weights, "--steps", 2, "--save", "panel"]
+    result = succeed(task, file, *options, "--dump-config")
+    assert not list(tmp_path.glob("*.genprior.*"))
+    config.write_text(result.stdout)
+    values = tomllib.loads(result.stdout)
+    assert values["prior"] == str(weights) and values["tile"] in ("auto", 64)
+    succeed(task, file, *options, "-o", tmp_path / "one")
+    succeed(task, file, "--config", config, "-o", tmp_path / "two")
+    (first,) = (sidecar(p) for p in (tmp_path / "one").glob("*.json"))
+    (second,) = (sidecar(p) for p in (tmp_path / "two").glob("*.json"))
+    for record in (first, second):
+        for name in ("output", "seconds", "saved"):
+            record.pop(name)
+    assert first == second
+
+
+def test_what_is_typed_wins(tmp_path: Path, weights: Path) -> None:
+    file, config = save_photo(tmp_path / "a.png"), tmp_path / "run.toml"
+    config.write_text(f'noise = 0.1\nprior = "{weights}"\nsteps = 2\nsolver = "hqs"\n'
+                      'save = ["panel"]\noverwrite = true\nmax_pixels = 5000\n')
+    succeed("denoise", file, "--config", config, "--noise", 0.2)
+    record = sidecar(tmp_path / "a.genprior.png")
+    assert (record["noise"], record["solver_settings"]["steps"]) == (0.2, 2)
+    assert len(record["saved"]) == 1
+    succeed("denoise", file, "--config", config)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("nois = 0.1", "denoise has no option 'nois': choose among degrade, device"),
+    ("noise = ", "not TOML"),
+    ('noise = "much"', "Invalid value for '--noise': 'much' is not a valid float"),
+    ("files = 3", "no option 'files'"),
+])
+def test_configurations_that_are_none(tmp_path: Path, text: str, message: str) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(text)
+    code, line = refused("denoise", save_photo(tmp_path / "a.png"), "--config", config)
+    assert code == 2 and message in line
+    code, line = refused("denoise", "a.png", "--config", tmp_path / "none.toml")
+    assert code == 2 and "none.toml: No such file" in line
+
+
+def test_completion_scripts() -> None:
+    script = succeed("completion", "bash").stdout
+    assert "_GENPRIOR_COMPLETE=bash_complete" in script and "complete -o nosort" in script
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    assert refused("completion", "cmd")[0] == 2
+
+
+def test_options_are_completed() -> None:
+    environment = {"_GENPRIOR_COMPLETE": "bash_complete", "COMP_WORDS": "genprior inpaint --ma",
+                   "COMP_CWORD": "2", "PATH": "/usr/bin:/bin"}
+    root = str(Path(__file__).parent.parent)
+    code = "from genprior.cli import main; main(prog_name='genprior')"
+    run = subprocess.run([sys.executable, "-c", code], env=environment | {"PYTHONPATH": root},
+                         capture_output=True, text=True)
+    assert run.stdout.split() == ["plain,--mask", "plain,--max-pixels"]
+
+
+def test_the_doctor_finds_this_installation_sound() -> None:
+    result = succeed("doctor")
+    assert "BAD" not in result.stdout and "verified" in result.stdout
+    checks = {c["check"]: c for c in json.loads(succeed("doctor", "--json").stdout)}
+    assert all(check["ok"] for check in checks.values())
+    assert {"genprior", "torch", "torchvision", "deepinv", "ddpm", "denoise, cpu"} <= set(checks)
+
+
+def test_the_doctor_names_what_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(name: str) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(doctor.importlib, "import_module", broken)
+    monkeypatch.setattr(doctor, "find_prior", lambda name: tmp_path)
+    monkeypatch.setattr(doctor, "_denoise", lambda device: (False, "0.1 dB better"))
+    monkeypatch.setattr(doctor, "LIBRARIES", ("numpy", "no-such-library"))
+    result = genprior("doctor")
+    bad = [line for line in result.stdout.splitlines() if line.startswith("BAD")]
+    assert result.exit_code == 6
+    for line, parts in zip(bad, [
+        ("torchvision", "does not go with torch", "nms", "install both from one index"),
+        ("no-such-library", "pip install no-such-library"),
+        ("ddpm", "no checkpoint in"),
+        ("denoise", "0.1 dB"),
+    ], strict=True):
+        assert all(part in line for part in parts)
+    assert result.stderr == f"genprior: 4 of {len(result.stdout.splitlines())} checks failed\n"
