@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from genprior.errors import CheckpointError
 from genprior.files import write_atomic
 from genprior.registry import PRIORS, lookup
+from genprior.stamps import is_verified, remember
 from genprior.weights import EMBEDDED
 
 MANIFEST, MODEL, STATE = "manifest.json", "model.safetensors", "state.safetensors"
@@ -76,8 +77,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def read_tensors(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+def read_tensors(
+    folder: Path, manifest: Mapping[str, Any], name: str, anew: bool = False
+) -> dict[str, Tensor]:
     """The tensors of one file of a checkpoint, after checking its sha256.
+
+    Arguments:
+        folder: The checkpoint.
+        manifest: Its manifest.
+        name: The file.
+        anew: Check even a large file that was found sound before, and is untouched since.
 
     Raises:
         CheckpointError: The file is missing or its bytes are not those of the manifest.
@@ -88,23 +97,27 @@ def read_tensors(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[s
     except OSError as error:
         raise CheckpointError(f"cannot read weights {path}: {error.strerror}") from None
     expected = manifest["files"][name]["sha256"]
-    actual = hashlib.sha256(data).hexdigest()
+    known = not anew and is_verified(path, expected)
+    actual = expected if known else hashlib.sha256(data).hexdigest()
     if actual != expected:
         raise CheckpointError(
             f"weights {path} are corrupt: sha256 is {actual}, expected {expected}; "
             f"{'install genprior again' if EMBEDDED in path.parents else 'restore the file'}"
         )
+    if not known:
+        remember(path, expected)
     try:
         return load(data)
     except safetensors.SafetensorError:
         raise CheckpointError(f"weights {path} are not a safetensors file") from None
 
 
-def load_checkpoint(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_checkpoint(folder: Path, anew: bool = False) -> tuple[nn.Module, dict[str, Any]]:
     """Rebuilds the prior of a checkpoint.
 
     Arguments:
         folder: Checkpoint folder, or the folder of a training run (its newest is taken).
+        anew: See `read_tensors`.
 
     Returns:
         The prior (float32, evaluation mode, on the CPU) and the manifest.
@@ -114,7 +127,7 @@ def load_checkpoint(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     folder = newest(folder)
     manifest = read_manifest(folder)
-    tensors = read_tensors(folder, manifest, MODEL)
+    tensors = read_tensors(folder, manifest, MODEL, anew)
     prior = lookup(PRIORS, manifest["prior"], "prior")(**manifest["config"])
     expected = {key: value.shape for key, value in prior.state_dict().items()}
     if {key: value.shape for key, value in tensors.items()} != expected:

@@ -13,6 +13,7 @@ from genprior.commands.completion import completion
 from genprior.commands.degrade import degrade
 from genprior.commands.doctor import doctor
 from genprior.commands.evaluate import evaluate
+from genprior.commands.importing import import_
 from genprior.commands.priors import priors
 from genprior.commands.restore import deblur, denoise, inpaint, superres
 from genprior.commands.sample import sample
@@ -23,7 +24,7 @@ from genprior.errors import EXIT_USAGE, SomeFailed, exit_code
 
 COMMANDS = (
     inpaint, deblur, superres, denoise, degrade, sample, texture, train, evaluate, priors, solvers,
-    doctor, completion,
+    import_, doctor, completion,
 )
 # Of our own making or the user's; anything else is a bug and shows where it happened.
 REPORTED = (

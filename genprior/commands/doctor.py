@@ -47,7 +47,10 @@ def _checks() -> Iterator[Check]:
     yield _torchvision()
     yield from map(_library, LIBRARIES)
     yield from _devices()
-    yield _disk("temporary", Path(tempfile.gettempdir()))
+    from genprior.stamps import cache_folder
+
+    yield _disk("temporary", Path(tempfile.gettempdir()), "TMPDIR")
+    yield _disk("cache", cache_folder(), "GENPRIOR_HOME")
     for name in embedded_priors():
         yield _weights(name)
     if "ddpm" in embedded_priors():
@@ -101,13 +104,14 @@ def _devices() -> Iterator[Check]:
         yield "mps", True, "available"
 
 
-def _disk(name: str, folder: Path) -> Check:
+def _disk(name: str, folder: Path, variable: str) -> Check:
+    there = next(f for f in (folder.absolute(), *folder.absolute().parents) if f.exists())
     try:
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"genprior")
-        free = shutil.disk_usage(folder).free / 2**30
+        free = shutil.disk_usage(there).free / 2**30
     except OSError as error:
-        return name, False, f"{folder} cannot be written ({error.strerror}): set TMPDIR"
+        return name, False, f"{folder} cannot be written ({error.strerror}): set {variable}"
     return name, free > 0.1, f"{folder}, {free:.1f} GiB free"
 
 
@@ -116,7 +120,7 @@ def _weights(name: str) -> Check:
     from genprior.errors import CheckpointError
 
     try:
-        manifest = load_checkpoint(find_prior(name))[1]
+        manifest = load_checkpoint(find_prior(name), anew=True)[1]
     except CheckpointError as error:
         return name, False, str(error)
     checksum = manifest["files"]["model.safetensors"]["sha256"]

@@ -40,7 +40,7 @@ def verify(names: tuple[str, ...]) -> None:
     from genprior.checkpoint import load_checkpoint
 
     for name in names or tuple(embedded_priors()):
-        load_checkpoint(find_prior(name))
+        load_checkpoint(find_prior(name), anew=True)
         click.echo(f"{name}: ok")
 
 

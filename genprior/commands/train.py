@@ -74,8 +74,7 @@ def train(
 
 
 def _fresh(prior: str, arguments: tuple[str, ...]) -> Any:
-    cls = lookup(PRIORS, prior, "prior")
-    return cls(**_arguments(arguments, list(inspect.signature(cls).parameters)))
+    return lookup(PRIORS, prior, "prior")(**constructor_arguments(prior, arguments))
 
 
 def _initial(init: str, prior: str) -> Any:
@@ -88,7 +87,9 @@ def _initial(init: str, prior: str) -> Any:
     return model.train().requires_grad_(True)
 
 
-def _arguments(texts: tuple[str, ...], known: list[str]) -> dict[str, Any]:
+def constructor_arguments(prior: str, texts: tuple[str, ...]) -> dict[str, Any]:
+    """Arguments of a prior's class from what --set was given."""
+    known = list(inspect.signature(lookup(PRIORS, prior, "prior")).parameters)
     parsed = {}
     for text in texts:
         name, equals, value = text.partition("=")

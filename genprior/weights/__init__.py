@@ -30,5 +30,10 @@ def find_prior(name: str | Path) -> Path:
             f"prior {name!r} has no weights, it is estimated from a picture: see --exemplar, in "
             f"Python genprior.estimate_prior"
         )
+    if Path(name).is_file():
+        raise CheckpointError(
+            f"{name} is a file, and a prior is a folder with a manifest: make one of weights with "
+            f"genprior import {name} --prior NAME -o FOLDER"
+        )
     names = f"choose one of {', '.join(known)}, or " if known else ""
     raise CheckpointError(f"unknown prior {str(name)!r}: {names}give the folder of a checkpoint")
