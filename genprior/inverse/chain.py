@@ -1,15 +1,85 @@
-"""The loop that all diffusion solvers share: from pure noise down to an image."""
+"""What all diffusion solvers share: the levels, the loop, one step, Jacobian products.
 
+A solver is an estimate of x0 given the state x at level sigma, and the measurement; `descend`
+goes from estimate to estimate by DDIM or DDPM steps. Some papers make a step of their own:
+those call `run_chain` with it.
+"""
+
+from abc import ABC
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
+from genprior.diffusion import Spacing, reverse_step, sigma_steps
+from genprior.inverse.base import Solver
 from genprior.noise import Noise
+from genprior.operators.base import Operator
 
 PRIOR_MEAN, PRIOR_VAR = 0.5, 0.25
 
 Step = Callable[[Tensor, float, float, Tensor | None], Tensor]
+Estimate = Callable[[Tensor, float], Tensor]
+
+
+@dataclass(frozen=True)
+class ChainSolver(Solver, ABC):
+    """A solver that goes down through noise levels, with one network evaluation at each.
+
+    Arguments:
+        steps: Number of levels.
+        spacing: Placement of the levels, see `sigma_steps`.
+        sigma_max: First level, in image units; unused by "ddpm".
+        sigma_min: Last level above 0, likewise.
+    """
+
+    steps: int = 100
+    _: KW_ONLY
+    spacing: Spacing = "karras"
+    sigma_max: float = 50.0
+    sigma_min: float = 0.005
+
+    @property
+    def sigmas(self) -> list[float]:
+        """The levels, decreasing, in image units."""
+        return sigma_steps(self.steps, self.sigma_max, self.sigma_min, self.spacing)
+
+    @property
+    def nfe(self) -> int:
+        return len(self.sigmas)
+
+
+def descend(
+    y: Tensor,
+    operator: Operator,
+    sigmas: Sequence[float],
+    generator: Noise,
+    estimate: Estimate,
+    eta: float,
+) -> Tensor:
+    """Goes down by DDIM / DDPM steps, given an estimate of E[x0 | x, y] at every level.
+
+    Arguments:
+        y, operator: The measurement, for the shape of the images.
+        sigmas: Decreasing noise levels.
+        generator: Random streams.
+        estimate: Maps (state, sigma) to an estimate of x0.
+        eta: 0 is DDIM (deterministic after the first state), 1 is DDPM.
+
+    Returns:
+        Images, shape (B, C, H, W).
+    """
+
+    def step(x: Tensor, sigma: float, sigma_next: float, noise: Tensor | None) -> Tensor:
+        return reverse_step(x, estimate(x, sigma), noise, sigma, sigma_next, eta)
+
+    return run_chain(images_of(y, operator), sigmas, generator, step)
+
+
+def images_of(y: Tensor, operator: Operator) -> Tensor:
+    """A tensor of the shape, type and device of the images behind y, without memory."""
+    return y.new_zeros(()).expand(operator.image_shape(y.shape))
 
 
 def run_chain(like: Tensor, sigmas: Sequence[float], generator: Noise, step: Step) -> Tensor:
@@ -41,13 +111,14 @@ def denoise_with_vjp(
     """The denoised image and its vector-Jacobian product, from one network evaluation.
 
     Returns:
-        D(x) without gradient, and the map v -> J^T v; it may be called once.
+        D(x) without gradient, and the map v -> J^T v, for any number of calls; it holds the
+        memory of the evaluation as long as it lives.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         x_hat = denoise(x, sigma)
 
     def vjp(v: Tensor) -> Tensor:
-        return torch.autograd.grad(x_hat, x, v)[0]
+        return torch.autograd.grad(x_hat, x, v, retain_graph=True)[0]
 
     return x_hat.detach(), vjp

@@ -18,41 +18,29 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from genprior.diffusion import Spacing, sigma_steps
-from genprior.inverse.base import Solver
-from genprior.inverse.chain import run_chain
+from genprior.inverse.chain import ChainSolver, images_of, run_chain
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
 
 @dataclass(frozen=True)
-class DiffPIR(Solver):
+class DiffPIR(ChainSolver):
     """Plug-and-play diffusion.
 
     Arguments:
         steps: Network evaluations.
         coupling: lambda of the paper, > 0; the larger, the less the data pull.
         renewal: zeta of the paper in [0, 1]: share of the noise variance drawn anew.
-        spacing: Placement of the noise levels.
-        sigma_max: First level, in image units; unused by "ddpm".
-        sigma_min: Last level, likewise.
+        spacing, sigma_max, sigma_min: See `ChainSolver`.
     """
 
     needs = Denoiser
     stochastic = True
     summary = "samples that look natural; 1 forward a step"
 
-    steps: int = 100
     coupling: float = 1.0
     renewal: float = 0.3
-    spacing: Spacing = "karras"
-    sigma_max: float = 50.0
-    sigma_min: float = 0.005
-
-    @property
-    def nfe(self) -> int:
-        return len(sigma_steps(self.steps, self.sigma_max, self.sigma_min, self.spacing))
 
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
@@ -68,6 +56,4 @@ class DiffPIR(Solver):
             e = (x - x_hat) / sigma
             return x_hat + sigma_next * (kept * e + renewed * noise)
 
-        like = y.new_zeros(()).expand(operator.image_shape(y.shape))
-        sigmas = sigma_steps(self.steps, self.sigma_max, self.sigma_min, self.spacing)
-        return run_chain(like, sigmas, generator, step)
+        return run_chain(images_of(y, operator), self.sigmas, generator, step)

@@ -13,14 +13,19 @@ Differs from the authors' code:
     3. Fixed DDPM posterior variance; no clipping of D(x) to the image range.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from genprior.diffusion import Spacing, reverse_step, sigma_steps
-from genprior.inverse.base import Solver
-from genprior.inverse.chain import PRIOR_VAR, denoise_with_vjp, run_chain
+from genprior.diffusion import Spacing, reverse_step
+from genprior.inverse.chain import (
+    PRIOR_VAR,
+    ChainSolver,
+    denoise_with_vjp,
+    images_of,
+    run_chain,
+)
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -29,15 +34,13 @@ AUTHORS_MEASUREMENTS = 3 * 256 * 256
 
 
 @dataclass(frozen=True)
-class DPS(Solver):
+class DPS(ChainSolver):
     """Diffusion posterior sampling.
 
     Arguments:
         steps: Network evaluations, each with a backward pass; the paper takes 1000.
         strength: Step size zeta of the paper, >= 0.
-        spacing: Placement of the noise levels.
-        sigma_max: First level, in image units; unused by "ddpm".
-        sigma_min: Last level, likewise.
+        spacing, sigma_max, sigma_min: See `ChainSolver`.
     """
 
     needs = Denoiser
@@ -46,13 +49,7 @@ class DPS(Solver):
 
     steps: int = 1000
     strength: float = 1.0
-    spacing: Spacing = "ddpm"
-    sigma_max: float = 50.0
-    sigma_min: float = 0.005
-
-    @property
-    def nfe(self) -> int:
-        return len(sigma_steps(self.steps, self.sigma_max, self.sigma_min, self.spacing))
+    spacing: Spacing = field(default="ddpm", kw_only=True)
 
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
@@ -68,9 +65,7 @@ class DPS(Solver):
             x_next = reverse_step(x, x_hat, noise, sigma, sigma_next, eta=1.0)
             return x_next + zeta * self.unscale(sigma, sigma_next) * ascent
 
-        like = y.new_zeros(()).expand(operator.image_shape(y.shape))
-        sigmas = sigma_steps(self.steps, self.sigma_max, self.sigma_min, self.spacing)
-        return run_chain(like, sigmas, generator, step)
+        return run_chain(images_of(y, operator), self.sigmas, generator, step)
 
     def unscale(self, sigma: float, sigma_next: float) -> float:
         """The paper's step is on sqrt(a_t) x in [-1, 1]; this brings it to x in [0, 1]."""

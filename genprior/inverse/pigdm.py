@@ -18,16 +18,22 @@ from typing import Literal
 
 from torch import Tensor
 
-from genprior.diffusion import Spacing, reverse_step, sigma_steps
-from genprior.inverse.base import Solver
-from genprior.inverse.chain import PRIOR_VAR, denoise_with_vjp, run_chain
+from genprior.diffusion import reverse_step
+from genprior.inverse.chain import (
+    PRIOR_VAR,
+    ChainSolver,
+    denoise_with_vjp,
+    descend,
+    images_of,
+    run_chain,
+)
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
 
 @dataclass(frozen=True)
-class PiGDM(Solver):
+class PiGDM(ChainSolver):
     """Pseudo-inverse guided diffusion.
 
     Arguments:
@@ -35,22 +41,16 @@ class PiGDM(Solver):
         eta: 1 is DDPM, 0 is DDIM.
         variant: "consistent" or "published", see the head of this file.
         prior_var: Variance v of the images in squared image units.
-        spacing: Placement of the noise levels.
-        sigma_max: First level, in image units; unused by "ddpm".
-        sigma_min: Last level, likewise.
+        spacing, sigma_max, sigma_min: See `ChainSolver`.
     """
 
     needs = Denoiser
     stochastic = True
     summary = "posterior samples, isotropic covariance; 1 forward + 1 backward a step"
 
-    steps: int = 100
     eta: float = 1.0
     variant: Literal["consistent", "published"] = "consistent"
     prior_var: float = PRIOR_VAR
-    spacing: Spacing = "karras"
-    sigma_max: float = 50.0
-    sigma_min: float = 0.005
 
     def __post_init__(self) -> None:
         if self.variant not in ("consistent", "published"):
@@ -58,24 +58,25 @@ class PiGDM(Solver):
                 f"variant must be 'consistent' or 'published', got {self.variant!r}"
             )
 
-    @property
-    def nfe(self) -> int:
-        return len(sigma_steps(self.steps, self.sigma_max, self.sigma_min, self.spacing))
-
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         variance = noise_std**2
 
-        def step(x: Tensor, sigma: float, sigma_next: float, noise: Tensor | None) -> Tensor:
+        def guide(x: Tensor, sigma: float) -> tuple[Tensor, Tensor, float]:
             x_hat, vjp = denoise_with_vjp(prior.denoise, x, sigma)
             r2 = self.prior_var * sigma**2 / (self.prior_var + sigma**2)
             residual = operator.solve_gram(y - operator.A(x_hat), r2, variance)
-            g = vjp(operator.A_adjoint(residual))
-            if self.variant == "published":
-                return reverse_step(x, x_hat, noise, sigma, sigma_next, self.eta) + r2 * g
-            return reverse_step(x, x_hat + sigma**2 * g, noise, sigma, sigma_next, self.eta)
+            return x_hat, vjp(operator.A_adjoint(residual)), r2
 
-        like = y.new_zeros(()).expand(operator.image_shape(y.shape))
-        sigmas = sigma_steps(self.steps, self.sigma_max, self.sigma_min, self.spacing)
-        return run_chain(like, sigmas, generator, step)
+        def consistent(x: Tensor, sigma: float) -> Tensor:
+            x_hat, g, _ = guide(x, sigma)
+            return x_hat + sigma**2 * g
+
+        def published(x: Tensor, sigma: float, sigma_next: float, noise: Tensor | None) -> Tensor:
+            x_hat, g, r2 = guide(x, sigma)
+            return reverse_step(x, x_hat, noise, sigma, sigma_next, self.eta) + r2 * g
+
+        if self.variant == "published":
+            return run_chain(images_of(y, operator), self.sigmas, generator, published)
+        return descend(y, operator, self.sigmas, generator, consistent, self.eta)
