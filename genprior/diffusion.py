@@ -63,7 +63,9 @@ def sigma_steps(
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     if spacing == "ddpm":
-        index = np.unique(np.rint(np.linspace(0, TRAINING_STEPS - 1, steps)).astype(int))
+        last = TRAINING_STEPS - 1
+        times = np.linspace(0, last, steps) if steps > 1 else np.array([last])
+        index = np.unique(np.rint(times).astype(int))
         return ddpm_sigmas()[index[::-1]].tolist()
     if not 0 < sigma_min <= sigma_max:
         raise ValueError(

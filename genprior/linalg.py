@@ -1,12 +1,30 @@
 """Matrix-free linear solves, batched: the images of a batch never influence each other."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 RESTARTS = 3
 WORST_RESIDUAL = 1e-3
+
+
+@dataclass(frozen=True)
+class Singular:
+    """A = U diag(s) V^T, in coordinates that may be complex and fewer than the pixels.
+
+    Arguments:
+        values: s >= 0, broadcastable to the coordinates (B, C, ...).
+        image: V^T x.
+        back: V c, real; what V does not reach is 0.
+        data: U^T y.
+    """
+
+    values: Tensor
+    image: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor], Tensor]
+    data: Callable[[Tensor], Tensor]
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
@@ -83,9 +101,39 @@ def cg(
     References:
         Methods of Conjugate Gradients for Solving Linear Systems, Hestenes and Stiefel, 1952.
     """
+
+    def carry(p: Tensor) -> tuple[Tensor, Tensor]:
+        return matrix(p), p
+
+    r = b if start is None else b - matrix(start)
+    step = cg_image(carry, b, r, iterations, preconditioner, tolerance)
+    return step if start is None else start + step
+
+
+def cg_image(
+    matrix: Callable[[Tensor], tuple[Tensor, Tensor]],
+    b: Tensor,
+    r: Tensor,
+    iterations: int,
+    preconditioner: Callable[[Tensor], Tensor] | None = None,
+    tolerance: float = 0.0,
+) -> Tensor:
+    """L M^{-1} r by conjugate gradient, where M p and L p are had together.
+
+    For M = A C A^T and L = C A^T, where a product with C is what costs: L need not be applied
+    once more to the solution.
+
+    Arguments:
+        matrix: Maps p, shape (B, ...), to (M p, L p).
+        b: What the residual is compared with, shape (B, ...).
+        r: Right-hand sides, shape (B, ...).
+        iterations, preconditioner, tolerance: As for `cg`.
+
+    Returns:
+        Of the shape of L p.
+    """
     precondition = preconditioner or (lambda r: r)
-    x = torch.zeros_like(b) if start is None else start
-    r = b if start is None else b - matrix(x)
+    image: Tensor | float = 0.0
     z = precondition(r)
     p, rz = z, inner(r, z)
     floor = max(tolerance, torch.finfo(b.dtype).eps) ** 2 * inner(b, b)
@@ -93,16 +141,16 @@ def cg(
         active = inner(r, r) > floor
         if tolerance and iteration % 10 == 0 and not active.any():
             break
-        q = matrix(p)
+        q, u = matrix(p)
         curvature = torch.where(active, inner(p, q), 1)
         step = torch.where(active & (curvature > 0), rz / curvature, 0)
-        x = x + step * p
+        image = image + step.reshape(-1, *[1] * (u.ndim - 1)) * u
         r = r - step * q
         z = precondition(r)
         rz_next = inner(r, z)
         p = z + torch.where(active, rz_next / torch.where(active, rz, 1), 0) * p
         rz = rz_next
-    return x
+    return image if isinstance(image, Tensor) else torch.zeros_like(b)
 
 
 def solve(

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from genprior.linalg import damped_inverse, per_image
+from genprior.linalg import Singular, damped_inverse, per_image
 
 
 class Separable:
@@ -52,6 +52,17 @@ class Separable:
         U_v, U_h, s, _, _ = self.svd
         gain = damped_inverse(per_image(c, v) * s**2, per_image(sigma2, v))
         return U_v @ (gain * (U_v.mT @ v @ U_h)) @ U_h.mT
+
+    def singular(self) -> Singular:
+        """The singular coordinates; s that is nothing but rounding errors counts as 0."""
+        U_v, U_h, s, V_v, V_h = self.svd
+        floor = torch.finfo(s.dtype).eps ** 0.75 * s.amax((-2, -1), keepdim=True)
+        return Singular(
+            values=s * (s > floor),
+            image=lambda x: V_v.mT @ x @ V_h,
+            back=lambda c: V_v @ c @ V_h.mT,
+            data=lambda y: U_v.mT @ y @ U_h,
+        )
 
     @cached_property
     def svd(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

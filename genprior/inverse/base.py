@@ -29,6 +29,11 @@ class Solver(ABC):
     def nfe(self) -> int:
         """Evaluations of the prior's network per image."""
 
+    @property
+    def products(self) -> int:
+        """Products with the network's Jacobian per image; each costs a backward pass."""
+        return 0
+
     @abstractmethod
     def solve(
         self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor, generator: Noise

@@ -82,10 +82,16 @@ def images_of(y: Tensor, operator: Operator) -> Tensor:
     return y.new_zeros(()).expand(operator.image_shape(y.shape))
 
 
-def run_chain(like: Tensor, sigmas: Sequence[float], generator: Noise, step: Step) -> Tensor:
+def run_chain(
+    like: Tensor,
+    sigmas: Sequence[float],
+    generator: Noise,
+    step: Step,
+    start: Tensor | None = None,
+) -> Tensor:
     """Runs a sampler through decreasing noise levels, the last one being 0.
 
-    The first state is N(1/2, 1/4 + sigma^2), which is DDPM's N(0, I) in image units.
+    Unless it is given, the first state is N(1/2, 1/4 + sigma^2): DDPM's N(0, I) in image units.
 
     Arguments:
         like: Tensor of the shape, type and device of the images, (B, C, H, W).
@@ -93,13 +99,16 @@ def run_chain(like: Tensor, sigmas: Sequence[float], generator: Noise, step: Ste
         generator: Noise of the first state and of every step but the last.
         step: Maps (state, sigma, sigma_next, noise) to the state at sigma_next; the noise
             is None where sigma_next is 0.
+        start: The first state, at level sigmas[0].
 
     Returns:
         Images, shape (B, C, H, W).
     """
     with torch.no_grad():
-        spread = (PRIOR_VAR + sigmas[0] ** 2) ** 0.5
-        x = PRIOR_MEAN + spread * generator.normal(like)
+        x = start
+        if x is None:
+            spread = (PRIOR_VAR + sigmas[0] ** 2) ** 0.5
+            x = PRIOR_MEAN + spread * generator.normal(like)
         for sigma, sigma_next in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
             x = step(x, sigma, sigma_next, generator.normal(x) if sigma_next else None)
     return x

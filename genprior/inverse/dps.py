@@ -45,11 +45,15 @@ class DPS(ChainSolver):
 
     needs = Denoiser
     stochastic = True
-    summary = "posterior samples, published step size; 1 forward + 1 backward a step"
+    summary = "samples, the published step size; for comparisons"
 
     steps: int = 1000
     strength: float = 1.0
     spacing: Spacing = field(default="ddpm", kw_only=True)
+
+    @property
+    def products(self) -> int:
+        return self.nfe
 
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise

@@ -46,7 +46,7 @@ class PiGDM(ChainSolver):
 
     needs = Denoiser
     stochastic = True
-    summary = "posterior samples, isotropic covariance; 1 forward + 1 backward a step"
+    summary = "samples, covariance guessed isotropic"
 
     eta: float = 1.0
     variant: Literal["consistent", "published"] = "consistent"
@@ -57,6 +57,10 @@ class PiGDM(ChainSolver):
             raise ValueError(
                 f"variant must be 'consistent' or 'published', got {self.variant!r}"
             )
+
+    @property
+    def products(self) -> int:
+        return self.nfe
 
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise

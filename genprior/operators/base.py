@@ -15,15 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genprior.linalg import Singular
+
 
 class Operator(ABC):
     """A linear operator with the solves that reconstruction needs.
 
     `is_identity` is true where A x = x, so that y is nothing but a noisy image.
+    `keeps_pixels` is true where A keeps some pixels of x as they are, and sets others to 0.
     `takes_float64` is false where images may have to be of the type of the measurement.
     """
 
     is_identity = False
+    keeps_pixels = False
     takes_float64 = True
 
     @abstractmethod
@@ -67,6 +71,10 @@ class Operator(ABC):
             sigma2: Weight >= 0, a number or shape (B,).
         """
 
+    def precondition(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
+        """About `solve_gram`, but never an iteration: symmetric, positive semi-definite."""
+        return self.solve_gram(v, c, sigma2)
+
     def select(self, images: Sequence[int]) -> "Operator":
         """The operator of the given images of the batch, in that order, repeats allowed.
 
@@ -80,6 +88,17 @@ class Operator(ABC):
         None where a measured pixel depends on more than one pixel of the image.
         """
         return None
+
+    def singular(self, image_shape: torch.Size, like: Tensor) -> Singular:
+        """The singular coordinates of A for images of that shape, in the type of `like`.
+
+        Raises:
+            ValueError: They are not known in closed form.
+        """
+        raise ValueError(
+            f"the singular vectors of {type(self).__name__} are not known: this solver takes "
+            f"masks, circular blur, separable blur (a Gaussian) and SR: choose another solver"
+        )
 
     def observed(self, v: Tensor) -> Tensor:
         """Measurements v with the entries that nothing was measured at set to 0."""

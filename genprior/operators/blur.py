@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fft import irfft2, rfft2
 
-from genprior.linalg import cg, damped_inverse, fast_shape, per_image
+from genprior.linalg import Singular, cg, damped_inverse, fast_shape, per_image
 from genprior.operators.base import Operator
 from genprior.operators.filters import filter_matrix
 from genprior.operators.kernels import check_kernel, separate
@@ -129,25 +129,58 @@ class Blur(Operator, deepinv.physics.Blur):
         shape = self.image_shape(v.shape)
         if self.padding != "circular" and (solves := self._separable(shape, v)):
             return solves.solve_gram(v, c, sigma2)
-        c, sigma2 = per_image(c, v), per_image(sigma2, v)
         if self.padding == "circular":
-            power = self._transfer(shape, v).abs() ** 2
-            return self._filter(v, damped_inverse(c * power, sigma2), shape)
-
-        h, w = self.filter.shape[-2:]
-        # room around y, so that its opposite borders do not meet
-        roomy = fast_shape((shape[-2] + h, shape[-1] + w))
-        power = self._transfer(roomy, v).abs() ** 2
-        # what is smaller would need more iterations than there are, and amplifies rounding
-        floor = max(self.tolerance, torch.finfo(v.dtype).eps ** 0.75)
-        sigma2 = torch.maximum(sigma2, floor * c * power.amax((-2, -1), keepdim=True))
-        gain = 1 / (c * power + sigma2)
+            return self.precondition(v, c, sigma2)
+        c, sigma2 = self._floored(v, per_image(c, v), per_image(sigma2, v))
         return cg(
             lambda u: c * self.A(self.A_adjoint(u)) + sigma2 * u,
             v,
             iterations=self.iterations,
-            preconditioner=lambda r: self._filter(r, gain, r.shape, roomy),
+            preconditioner=lambda r: self.precondition(r, c, sigma2),
             tolerance=self.tolerance,
+        )
+
+    def precondition(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
+        shape = self.image_shape(v.shape)
+        if self.padding != "circular" and (solves := self._separable(shape, v)):
+            return solves.solve_gram(v, c, sigma2)
+        c, sigma2 = per_image(c, v), per_image(sigma2, v)
+        if self.padding == "circular":
+            power = self._transfer(shape, v).abs() ** 2
+            return self._filter(v, damped_inverse(c * power, sigma2), shape)
+        c, sigma2 = self._floored(v, c, sigma2)
+        gain = 1 / (c * self._roomy_power(v) + sigma2)
+        return self._filter(v, gain, v.shape, self._roomy(v))
+
+    def _floored(self, v: Tensor, c: Tensor, sigma2: Tensor) -> tuple[Tensor, Tensor]:
+        # what is smaller would need more iterations than there are, and amplifies rounding
+        floor = max(self.tolerance, torch.finfo(v.dtype).eps ** 0.75)
+        power = self._roomy_power(v).amax((-2, -1), keepdim=True)
+        return c, torch.maximum(sigma2, floor * c * power)
+
+    def _roomy_power(self, v: Tensor) -> Tensor:
+        return self._transfer(self._roomy(v), v).abs() ** 2
+
+    def _roomy(self, v: Tensor) -> tuple[int, int]:
+        """Room around measurements v, so that their opposite borders do not meet."""
+        h, w = self.filter.shape[-2:]
+        height, width = self.image_shape(v.shape)[-2:]
+        return fast_shape((height + h, width + w))
+
+    def singular(self, image_shape: torch.Size, like: Tensor) -> Singular:
+        if self.padding != "circular":
+            if solves := self._separable(image_shape, like):
+                return solves.singular()
+            return super().singular(image_shape, like)
+        h = self._transfer(image_shape, like)
+        size = h.abs()
+        floor = torch.finfo(like.dtype).eps ** 0.75 * size.amax((-2, -1), keepdim=True)
+        phase = torch.where(size > floor, h / size.clamp(min=1e-30), 1)
+        return Singular(
+            size * (size > floor),
+            rfft2,
+            lambda c: irfft2(c, s=image_shape[-2:]),
+            lambda y: phase.conj() * rfft2(y),
         )
 
     def update_parameters(self, filter: Tensor | None = None, **settings: Tensor) -> None:

@@ -4,7 +4,7 @@ import deepinv
 import torch
 from torch import Tensor
 
-from genprior.linalg import per_image
+from genprior.linalg import Singular, per_image
 from genprior.operators.base import Operator
 
 
@@ -12,6 +12,7 @@ class Denoising(Operator, deepinv.physics.Denoising):
     """The identity."""
 
     is_identity = True
+    keeps_pixels = True
 
     def __init__(self) -> None:
         # deepinv's default adds noise of std 0.1 on every forward call
@@ -35,3 +36,9 @@ class Denoising(Operator, deepinv.physics.Denoising):
 
     def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
         return v / (per_image(c, v) + per_image(sigma2, v))
+
+    def singular(self, image_shape: torch.Size, like: Tensor) -> Singular:
+        def same(x: Tensor) -> Tensor:
+            return x
+
+        return Singular(torch.ones(1, 1, 1, 1).to(like), same, same, same)

@@ -76,6 +76,9 @@ class External(Operator, deepinv.physics.LinearPhysics):
         c, sigma2 = per_image(c, v), per_image(sigma2, v)
         return self._cg(lambda w: c * self.A(self.A_adjoint(w)) + sigma2 * w, v)
 
+    def precondition(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
+        return v
+
     def _least_squares(self, y: Tensor, rho: Tensor) -> Tensor:
         # from 0 and without a preconditioner, CG stays in the range of A^T: smallest norm
         return self._cg(lambda u: self.A_adjoint(self.A(u)) + rho * u, self.A_adjoint(y))

@@ -6,7 +6,7 @@ import deepinv
 import torch
 from torch import Tensor
 
-from genprior.linalg import per_image
+from genprior.linalg import Singular, per_image
 from genprior.operators.base import Operator
 
 
@@ -21,6 +21,8 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
         ValueError: The shape is not one of these, a value is neither 0 nor 1, or an image has
             nothing missing or nothing known.
     """
+
+    keeps_pixels = True
 
     def __init__(self, keep: Tensor) -> None:
         if keep.ndim != 4:
@@ -84,6 +86,12 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
     def observed(self, v: Tensor) -> Tensor:
         # not a product: whatever is in the hole, NaN included, must not get out of it
         return torch.where(self._keep(v), v, 0)
+
+    def singular(self, image_shape: torch.Size, like: Tensor) -> Singular:
+        def same(x: Tensor) -> Tensor:
+            return x
+
+        return Singular(self.mask.to(like), same, same, same)
 
     def keep_known(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.where(self._keep(y), y, x)

@@ -6,6 +6,7 @@ import deepinv
 import torch
 from torch import Tensor
 
+from genprior.linalg import Singular
 from genprior.operators.base import Operator
 from genprior.operators.filters import filter_matrix
 from genprior.operators.kernels import resampling_weights
@@ -87,6 +88,9 @@ class SuperResolution(Operator, deepinv.physics.LinearPhysics):
 
     def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
         return self._at(self.image_shape(v.shape), v).solve_gram(v, c, sigma2)
+
+    def singular(self, image_shape: torch.Size, like: Tensor) -> Singular:
+        return self._at(image_shape, like).singular()
 
     def _measured_size(self, size: tuple[int, int]) -> tuple[int, int]:
         return tuple(-(-n // self.factor) for n in size)

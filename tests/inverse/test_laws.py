@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from golden import VAR, grf12, spectrum
 
 from genprior.diffusion import sigma_steps
 from genprior.inverse import affine
@@ -16,12 +17,7 @@ from genprior.inverse.gaussian import GaussianPosterior
 from genprior.inverse.laws import Law, Problem, Step, distance, law_of, propagate, trace, white
 from genprior.inverse.pigdm import PiGDM
 from genprior.noise import Noise
-from genprior.operators.base import Operator
-from genprior.operators.inpainting import Inpainting
-from genprior.operators.superres import SuperResolution
-from genprior.priors.texture import Texture
 
-VAR = 0.25
 RULES = {
     "MMPS DDPM": affine.mmps(1.0),
     "MMPS DDIM": affine.mmps(0.0),
@@ -79,68 +75,10 @@ GRF12 = {
 }
 
 
-def spectrum(size, rho):
-    f = torch.fft.fftfreq(size, dtype=torch.float64)
-    k2 = f[:, None] ** 2 + f**2
-    S = (1 + (2 * math.pi * rho) ** 2 * k2) ** -2
-    return k2, VAR / 4 * S / S.mean()
-
-
 def grf64(sigma=0.05):
     k2, S = spectrum(64, 4)
     h = torch.exp(-2 * math.pi**2 * 2**2 * k2)
     return Problem(S.reshape(-1, 1, 1), h.reshape(-1, 1, 1), sigma / 2)
-
-
-class Convolution(Operator):
-    """Circular convolution by a real transfer function."""
-
-    def __init__(self, h):
-        self.h = h
-
-    def A(self, x):
-        return self.multiply(x, self.h)
-
-    A_adjoint = A
-
-    def image_shape(self, measurement_shape):
-        return measurement_shape
-
-    def pinv(self, y):
-        return self.multiply(y, 1 / self.h)
-
-    def prox(self, x, y, rho):
-        residual = self.multiply(y - self.A(x), self.h / (self.h**2 + rho.reshape(-1, 1, 1, 1)))
-        return x + residual
-
-    def solve_gram(self, v, c, sigma2):
-        return self.multiply(v, 1 / (c * self.h**2 + sigma2.reshape(-1, 1, 1, 1)))
-
-    def multiply(self, x, gain):
-        return torch.fft.ifft2(gain * torch.fft.fft2(x)).real
-
-
-def grf12():
-    """Prior and operators of the small reference problem, and the matrices of both."""
-    k2, S = spectrum(12, 2)
-    prior = Texture.from_spectrum(S)
-    i, j = torch.meshgrid(torch.arange(12), torch.arange(12), indexing="ij")
-    box = torch.ones(1, 1, 12, 12)
-    box[..., 3:9, 3:9] = 0
-    operators = [
-        Convolution(torch.exp(-2 * math.pi**2 * k2)),
-        Inpainting(box),
-        Inpainting(((5 * i + 7 * j) % 10 < 3)[None, None]),
-        SuperResolution(3, "box"),
-    ]
-    unit = torch.eye(144, dtype=torch.float64).reshape(-1, 1, 12, 12)
-    cov = prior.cov(unit).flatten(1)
-    problems = []
-    for op in operators:
-        A = op.A(unit).flatten(1).T
-        A = A[A.abs().sum(dim=1) > 0]
-        problems.append(Problem(cov[None], A[None], 0.025))
-    return prior, operators, problems
 
 
 def law(method, problem, steps):

@@ -1,0 +1,162 @@
+"""Mean and covariance of x0 given x = x0 + sigma n, from a denoiser and its Jacobian J = D'.
+
+    E[x0 | x] = D(x),    C = Cov[x0 | x] = sigma^2 J
+
+Given y as well, and p(x0 | x) taken as Gaussian, a draw of x0 is
+
+    D + xi + C A^T (A C A^T + sigma_y^2 I)^{-1} (y - A (D + xi) - n),   xi ~ N(0, C)
+
+and without xi and n it is the mean. One product with J costs a backward pass.
+
+References:
+    Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al.,
+    2024 (moment matching with conjugate gradient).
+    Matrix Computations, Golub and Van Loan, 1996 (Lanczos; Jacobi's rotations).
+    Matrix Free Solution of Stochastic Equations with a Krylov Method, Allen et al., 2000
+    (Lanczos square roots for Gaussian draws).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from genprior.inverse.chain import denoise_with_vjp
+from genprior.inverse.photos import PHOTO_VAR, photo_filter
+from genprior.linalg import cg_image, inner
+from genprior.noise import Noise
+from genprior.operators.base import Operator
+from genprior.priors.base import Denoiser, Gaussian
+
+SWEEPS = 6
+
+Linear = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and covariance of x0 given x.
+
+    Arguments:
+        mean: D(x), shape (B, C, H, W).
+        cov: The map v -> C v on images.
+        sigma: Level of x.
+    """
+
+    mean: Tensor
+    cov: Linear
+    sigma: float
+
+
+def moments(prior: Denoiser, x: Tensor, sigma: float) -> Moments:
+    """Moments of x0 given x at level sigma; one evaluation, and one product for each C v."""
+    x_hat, vjp = denoise_with_vjp(prior.denoise, x, sigma)
+    return Moments(x_hat, lambda v: sigma**2 * vjp(v), sigma)
+
+
+def correction(
+    r: Tensor, operator: Operator, at: Moments, variance: Tensor, iterations: int
+) -> Tensor:
+    """C A^T (A C A^T + sigma_y^2 I)^{-1} r by conjugate gradient, one product an iteration.
+
+    Preconditioned by the solve for an isotropic C, or where A keeps pixels for that of photos.
+
+    Arguments:
+        r: Residuals in the measurement, shape (B, ...).
+        operator: A.
+        at: Moments with C.
+        variance: sigma_y^2 per image, shape (B,).
+        iterations: Of the conjugate gradient.
+
+    Returns:
+        Images, shape (B, C, H, W).
+    """
+    noise = variance.reshape(-1, *[1] * (r.ndim - 1))
+
+    def gram(v: Tensor) -> tuple[Tensor, Tensor]:
+        image = at.cov(operator.A_adjoint(v))
+        return operator.A(image) + noise * v, image
+
+    def near_isotropic(v: Tensor) -> Tensor:
+        size = PHOTO_VAR * at.sigma**2 / (PHOTO_VAR + at.sigma**2)
+        return operator.precondition(v, size, variance)
+
+    def near_photos(v: Tensor) -> Tensor:
+        full = photo_filter(v, lambda S: 1 / (1 / (1 / S + 1 / at.sigma**2) + noise))
+        return operator.observed(full)
+
+    near = near_photos if operator.keeps_pixels else near_isotropic
+    return cg_image(gram, r, r, iterations, near)
+
+
+def draw_prior(prior: Denoiser, at: Moments, products: int, generator: Noise) -> Tensor:
+    """xi, a draw of N(0, C): exactly for Gaussian priors, else by Lanczos.
+
+    Of a Gaussian law x' - D(x' + sigma n') has covariance C, for x' drawn from it.
+    """
+    if not isinstance(prior, Gaussian):
+        return root(at, generator.normal(at.mean), products)
+    z = at.mean.new_zeros(()).expand(prior.latent_shape(at.mean.shape))
+    x = prior.decode(generator.normal(z), at.mean.shape)
+    with torch.no_grad():
+        return x - prior.denoise(x + at.sigma * generator.normal(x), at.sigma)
+
+
+def draw_given_data(
+    y: Tensor,
+    operator: Operator,
+    at: Moments,
+    xi: Tensor,
+    noise: Tensor,
+    variance: Tensor,
+    iterations: int,
+) -> Tensor:
+    """A draw of x0 given x and y; xi is a draw of N(0, C), noise is white on measurements."""
+    std = variance.sqrt().reshape(-1, *[1] * (y.ndim - 1))
+    x0 = at.mean + xi
+    r = y - operator.A(x0) - std * operator.observed(noise)
+    return x0 + correction(r, operator, at, variance, iterations)
+
+
+def root(at: Moments, n: Tensor, products: int) -> Tensor:
+    """C^(1/2) n by `products` steps of Lanczos; a draw of N(0, C) for white n.
+
+    sigma |n| V T^(1/2) e_1, where V is a basis of the Krylov space of J from n and T = V^T J V,
+    symmetrised; negative eigenvalues of it, as a network may have, count as 0.
+    """
+    norm = inner(n, n).sqrt()
+    basis, images = [n / norm.clamp(min=1e-30)], []
+    for k in range(products):
+        w = at.cov(basis[-1]) / at.sigma**2
+        images.append(w)
+        if k + 1 < products:
+            for v in basis:
+                w = w - inner(v, w) * v
+            for v in basis:  # once more: rounding
+                w = w - inner(v, w) * v
+            size = inner(w, w).sqrt()
+            basis.append(torch.where(size > 1e-6, w / size.clamp(min=1e-30), 0))
+    V = torch.stack([v.flatten(1) for v in basis], dim=1)
+    T = V @ torch.stack([w.flatten(1) for w in images], dim=2)
+    weights = square_root((T + T.mT) / 2)[:, :, 0]
+    return at.sigma * norm * (weights[:, None] @ V).reshape(n.shape)
+
+
+def square_root(T: Tensor) -> Tensor:
+    """Square root of the positive part of small symmetric matrices, shape (B, m, m).
+
+    By Jacobi's rotations: an eigenvalue solver of the library would stop the host.
+    """
+    m = T.shape[-1]
+    V = torch.eye(m, dtype=T.dtype, device=T.device).expand_as(T)
+    for p, q in list(combinations(range(m), 2)) * SWEEPS:
+        angle = torch.atan2(2 * T[:, p, q], T[:, p, p] - T[:, q, q]) / 2
+        G = torch.eye(m, dtype=T.dtype, device=T.device).repeat(len(T), 1, 1)
+        G[:, p, p] = G[:, q, q] = angle.cos()
+        G[:, q, p] = angle.sin()
+        G[:, p, q] = -G[:, q, p]
+        T, V = G.mT @ T @ G, V @ G
+    values = T.diagonal(dim1=1, dim2=2).clamp(min=0)
+    return (V * values.sqrt()[:, None]) @ V.mT
