@@ -7,14 +7,16 @@ from genprior.registry import SOLVERS, lookup
 
 @click.command()
 def solvers() -> None:
-    """List the solvers: what they are, what they cost, what they need of a prior.
+    """List the solvers: what they cost, what they need of a prior, when to use them.
 
-    NFE counts the evaluations of the prior's network by one run with the default settings.
+    By one run with the default settings: NFE counts the evaluations of the prior's network,
+    "backward" the products with its Jacobian, each about as costly as an evaluation or two.
     """
     from genprior.priors.base import ABILITIES
 
     names = {cls: ability for ability, cls in ABILITIES.items()}
-    click.echo(f"{'solver':16}{'NFE':>5}  {'needs':12}summary")
+    click.echo(f"{'solver':16}{'NFE':>5}{'backward':>10}  {'needs':12}use it for")
     for name in SOLVERS:
         cls = lookup(SOLVERS, name, "solver")
-        click.echo(f"{name:16}{cls().nfe:>5}  {names[cls.needs]:12}{cls.summary}")
+        cost = f"{cls().nfe:>5}{cls().products:>10}"
+        click.echo(f"{name:16}{cost}  {names[cls.needs]:12}{cls.summary}")

@@ -37,7 +37,7 @@ class DiffPIR(ChainSolver):
 
     needs = Denoiser
     stochastic = True
-    summary = "samples that look natural; 1 forward a step"
+    summary = "samples that look natural, cheap; std is only rough"
 
     coupling: float = 1.0
     renewal: float = 0.3

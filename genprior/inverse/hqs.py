@@ -50,7 +50,7 @@ class HQS(Solver):
 
     needs = Denoiser
     stochastic = False
-    summary = "one picture, deterministic point estimate; 1 forward a step"
+    summary = "one picture, point estimate"
 
     steps: int = 24
     coupling: float = 0.1

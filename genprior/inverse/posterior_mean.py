@@ -32,7 +32,7 @@ class PosteriorMean(Solver):
 
     needs = Denoiser
     stochastic = False
-    summary = "denoising only: E[x | y] by one call of the denoiser per turn"
+    summary = "one picture, denoising only: E[x | y] averaged over flips and turns"
 
     turns: int = 8
 
