@@ -117,6 +117,7 @@ def cg_image(
     iterations: int,
     preconditioner: Callable[[Tensor], Tensor] | None = None,
     tolerance: float = 0.0,
+    least: Tensor | float = 0.0,
 ) -> Tensor:
     """L M^{-1} r by conjugate gradient, where M p and L p are had together.
 
@@ -128,6 +129,8 @@ def cg_image(
         b: What the residual is compared with, shape (B, ...).
         r: Right-hand sides, shape (B, ...).
         iterations, preconditioner, tolerance: As for `cg`.
+        least: What the eigenvalues of M cannot be below, should it not be quite symmetric; a
+            number or shape (B, 1, ..., 1).
 
     Returns:
         Of the shape of L p.
@@ -142,7 +145,8 @@ def cg_image(
         if tolerance and iteration % 10 == 0 and not active.any():
             break
         q, u = matrix(p)
-        curvature = torch.where(active, inner(p, q), 1)
+        curvature = torch.maximum(inner(p, q), least * inner(p, p))
+        curvature = torch.where(active, curvature, 1)
         step = torch.where(active & (curvature > 0), rz / curvature, 0)
         image = image + step.reshape(-1, *[1] * (u.ndim - 1)) * u
         r = r - step * q

@@ -88,7 +88,7 @@ def correction(
         return operator.observed(full)
 
     near = near_photos if operator.keeps_pixels else near_isotropic
-    return cg_image(gram, r, r, iterations, near)
+    return cg_image(gram, r, r, iterations, near, least=noise)
 
 
 def draw_prior(prior: Denoiser, at: Moments, products: int, generator: Noise) -> Tensor:
