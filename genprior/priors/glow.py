@@ -100,6 +100,7 @@ class Glow(nn.Module, Encoder, Density, Trainable):
             self.levels.append(_Level(channels, depth, width, architecture, last, recompute))
             channels *= 2
         self.register_buffer("initialised", torch.zeros(()))
+        self.checked = False
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -135,8 +136,10 @@ class Glow(nn.Module, Encoder, Density, Trainable):
         return (nats / x[0].numel() + math.log(LEVELS_OF_GREY)) / math.log(2)
 
     def losses(self, x: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
-        if not self.initialised:
-            self._initialise(x, generator)
+        if not self.checked:  # once, since it reads from the device
+            if not self.initialised:
+                self._initialise(x, generator)
+            self.checked = True
         return {"flow": self.bits_per_dim(x, generator).mean()}
 
     def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
@@ -197,6 +200,9 @@ class Glow(nn.Module, Encoder, Density, Trainable):
                 layer.pending = True
         self.bits_per_dim(x, generator)
         self.initialised.fill_(1)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for parameter in self.parameters():  # each process saw images of its own
+                torch.distributed.broadcast(parameter.data, src=0)
 
 
 class _Level(nn.Module):
