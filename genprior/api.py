@@ -30,6 +30,7 @@ __all__ = ["degrade", "load_prior", "make_operator", "make_solver", "restore", "
 
 FITS = (0.3, 1.5)
 MEASUREMENT = 1
+ANY_SIZE = (256, 256)
 
 
 def degrade(
@@ -178,10 +179,11 @@ def restore(
 def sample(
     prior: str | Path | object,
     count: int = 1,
-    size: tuple[int, int] = (256, 256),
+    size: tuple[int, int] | None = None,
     channels: int | None = None,
     steps: int = 100,
     eta: float = 1.0,
+    temperature: float = 1.0,
     seed: int = 0,
     device: str = "auto",
     progress: Callable[[int, int], object] | None = None,
@@ -191,10 +193,13 @@ def sample(
     Arguments:
         prior: Name, checkpoint folder or object; see `load_prior`.
         count: Number of images, >= 1.
-        size: Their height and width in pixels.
+        size: Their height and width in pixels; None is what the prior was made for, or
+            256 x 256 if that is any size.
         channels: 3 for colour, 1 for grey; None is what the prior was made for.
         steps: Network evaluations of a diffusion prior, >= 1.
         eta: 1 is ancestral sampling (DDPM), 0 is DDIM; of a diffusion prior.
+        temperature: Factor of the latents of a prior that decodes, >= 0: below 1 images are
+            less varied and more typical.
         seed: Seed; image i depends on (seed, i) alone.
         device: See `restore`.
         progress: See `restore`.
@@ -206,8 +211,10 @@ def sample(
         ValueError: An argument is out of its range.
         TypeError: The prior neither denoises nor decodes.
     """
-    if count < 1 or min(size) < 1 or steps < 1:
+    if count < 1 or min(size or (1,)) < 1 or steps < 1:
         raise ValueError(f"count, size and steps must be at least 1, got {count}, {size}, {steps}")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature must be >= 0 and finite, got {temperature}")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be between 0 (DDIM) and 1 (DDPM), got {eta}")
     place = pick_device(device, torch.empty(0))
@@ -215,16 +222,19 @@ def sample(
     if not isinstance(prior, Decoder | Denoiser):
         raise TypeError(f"{type(prior).__name__} can neither denoise nor decode, so not sample")
     channels = channels or getattr(prior, "channels", 3)
+    size = size or getattr(prior, "size", None) or ANY_SIZE
     like = torch.zeros(count, channels, *size, device=place)
     parts = chunks(list(range(count)), chunk_size(like.shape, place))
-    watched = Watched(prior, "float32", progress, steps * len(parts))
+    decodes = isinstance(prior, Decoder)
+    watched = None if decodes else Watched(prior, "float32", progress, steps * len(parts))
     draws = []
     for part in parts:
         noise = Noise(seed, [(i, 0) for i in part])
         shape = like[part].shape
-        if isinstance(prior, Decoder):
+        if decodes:
             z = noise.normal(like.new_zeros(()).expand(prior.latent_shape(shape)))
-            draws.append(prior.decode(z, shape))
+            with torch.no_grad():
+                draws.append(prior.decode(temperature * z, shape))
         else:
             draws.append(sample_denoiser(watched, like[part], noise, steps, eta))
     return torch.cat(draws).clamp(0, 1)

@@ -14,19 +14,22 @@ from genprior.commands.progress import Progress
 @options.output_file
 @click.option("--count", type=click.IntRange(1), default=1, show_default=True,
               help="Number of images.")
-@click.option("--size", type=options.Size(), default="256x256", show_default=True,
-              help="Their height and width in pixels.")
+@click.option("--size", type=options.Size(),
+              help="Their height and width in pixels.  [default: the prior's, or 256x256]")
 @click.option("--eta", type=click.FloatRange(0, 1), default=1.0, show_default=True,
               help="1 is ancestral sampling, 0 is DDIM.")
 @click.option("--steps", type=click.IntRange(1), default=100, show_default=True,
               help="Network evaluations.")
+@click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True,
+              help="Factor of the latents of a prior that decodes; below 1 is more typical.")
 @options.seed
 @options.device
 @options.quiet
 @options.overwrite
 def sample(
-    prior: str, exemplar: Path | None, output: Path, count: int, size: tuple[int, int],
-    eta: float, steps: int, seed: int, device: str, quiet: bool, overwrite: bool,
+    prior: str, exemplar: Path | None, output: Path, count: int,
+    size: tuple[int, int] | None, eta: float, steps: int, temperature: float, seed: int,
+    device: str, quiet: bool, overwrite: bool,
 ) -> None:
     """Draw images from a prior, side by side in one file."""
     from genprior import api
@@ -42,8 +45,9 @@ def sample(
         model, picture = read_exemplar(prior, exemplar, margin=None)
         channels = picture.pixels.shape[1]
     with Progress(quiet) as progress:
-        x = api.sample(model, count, size, channels, steps=steps, eta=eta, seed=seed,
-                       device=device, progress=progress.update)
+        x = api.sample(model, count, size, channels, steps=steps, eta=eta,
+                       temperature=temperature, seed=seed, device=device,
+                       progress=progress.update)
         output.parent.mkdir(parents=True, exist_ok=True)
         write_image(output, panel(list(x.cpu().split(1))))
         progress.write(str(output))
