@@ -59,6 +59,14 @@ def save_checkpoint(
     write_atomic(folder / MANIFEST, lambda file: file.write(text.encode()))
 
 
+def remove_checkpoint(folder: Path) -> None:
+    """Removes a checkpoint; its manifest goes first, so that never half of one is left."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint folder.
 
@@ -128,7 +136,8 @@ def load_checkpoint(folder: Path, anew: bool = False) -> tuple[nn.Module, dict[s
     folder = newest(folder)
     manifest = read_manifest(folder)
     tensors = read_tensors(folder, manifest, MODEL, anew)
-    prior = lookup(PRIORS, manifest["prior"], "prior")(**manifest["config"])
+    cls = lookup(PRIORS, manifest["prior"], "prior")
+    prior = getattr(cls, "from_config", cls)(**manifest["config"])
     expected = {key: value.shape for key, value in prior.state_dict().items()}
     if {key: value.shape for key, value in tensors.items()} != expected:
         raise CheckpointError(f"weights {folder / MODEL} do not fit the manifest's configuration")
@@ -164,7 +173,8 @@ def pack(source: Path, target: Path, about: Mapping[str, Any]) -> None:
     """
     source = newest(source)
     manifest = read_manifest(source)
-    half = {key: t.half() for key, t in read_tensors(source, manifest, MODEL).items()}
+    tensors = read_tensors(source, manifest, MODEL)
+    half = {key: t.half() if t.is_floating_point() else t for key, t in tensors.items()}
     for key, tensor in half.items():
         if not tensor.isfinite().all():
             raise OverflowError(f"{key} does not fit into half precision: keep float32")

@@ -1,76 +1,126 @@
-"""Random crops of a collection of photos, for training."""
+"""Random crops of a collection of images, for training."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from genprior.images import image_files, read_image
+from genprior.sources import Collection, open_source
 
 NATIVE_SHARE = 0.6
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """One crop: which image, what of it, how it is turned."""
+
+    image: int
+    side: int
+    left: int
+    top: int
+    turns: int
+    flip: bool
+
+
 class Crops:
-    """Random square crops with flips, quarter turns and scale augmentation.
+    """Random square crops, on request with flips, quarter turns and scale augmentation.
 
     Batch number k is a function of (seed, k) alone, so a resumed training goes on with
     the batches it would have had.
 
     Arguments:
-        folders: Folders of images, read recursively and held in memory.
+        sources: Where the images are; see `genprior.sources.open_source`.
         size: Side of the crops in pixels.
         channels: 3 for colour, 1 for grey.
         seed: Seed of the crops.
+        flip: Whether half of the crops are mirrored.
+        turn: Whether crops are turned by quarter turns.
+        scale: Whether some crops are larger parts of an image, made smaller.
 
     Raises:
         ValueError: No image is as large as a crop, or one is damaged.
     """
 
     def __init__(
-        self, folders: Sequence[Path], size: int, channels: int = 3, seed: int = 0
+        self,
+        sources: Sequence[Any],
+        size: int,
+        channels: int = 3,
+        seed: int = 0,
+        flip: bool = True,
+        turn: bool = True,
+        scale: bool = True,
     ) -> None:
         self.size, self.seed = size, seed
-        files = [path for folder in folders for path in image_files(folder, recursive=True)]
-        self.images = []
-        for path in files:
-            image = _eight_bits(path).convert("RGB" if channels == 3 else "L")
-            if min(image.size) >= size:
-                self.images.append(image)
+        self.flip, self.turn, self.scale = flip, turn, scale
+        collections = [open_source(source, channels) for source in sources]
+        self.images = _Large(collections, size)
         if not self.images:
+            count = sum(map(len, collections))
             raise ValueError(
-                f"none of the {len(files)} images in {', '.join(map(str, folders))} is "
+                f"none of the {count} images in {', '.join(map(_name, sources))} is "
                 f"{size} pixels wide and high: choose a smaller crop or other images"
             )
 
-    def batch(self, number: int, count: int) -> Tensor:
-        """Batch `number` of `count` crops, shape (count, C, size, size) in [0, 1]."""
+    def batch(self, number: int, count: int, rows: slice | None = None) -> Tensor:
+        """Batch `number` of `count` crops, or some rows of it.
+
+        Returns:
+            Shape (rows, C, size, size) in [0, 1].
+        """
         rng = np.random.default_rng((self.seed, number))
-        crops = np.stack([self._crop(rng) for _ in range(count)])
+        cuts = [self._draw(rng) for _ in range(count)]
+        crops = np.stack([self._crop(cut) for cut in cuts[rows or slice(None)]])
         return torch.from_numpy(crops).permute(0, 3, 1, 2).float().div_(255)
 
-    def _crop(self, rng: np.random.Generator) -> np.ndarray:
-        image = self.images[rng.integers(len(self.images))]
+    def _draw(self, rng: np.random.Generator) -> _Cut:
+        index = int(rng.integers(len(self.images)))
+        width, height = self.images.sizes[index]
         side = self.size
         if rng.random() > NATIVE_SHARE:
-            largest = min(image.width, image.height)
-            side = int(np.exp(rng.uniform(np.log(self.size), np.log(largest))))
-        left = rng.integers(image.width - side + 1)
-        top = rng.integers(image.height - side + 1)
-        box = (left, top, left + side, top + side)
-        if side == self.size:
+            wide = int(np.exp(rng.uniform(np.log(self.size), np.log(min(width, height)))))
+            side = wide if self.scale else side
+        left = int(rng.integers(width - side + 1))
+        top = int(rng.integers(height - side + 1))
+        turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
+        return _Cut(index, side, left, top, turns * self.turn, flip and self.flip)
+
+    def _crop(self, cut: _Cut) -> np.ndarray:
+        image = self.images[cut.image]
+        box = (cut.left, cut.top, cut.left + cut.side, cut.top + cut.side)
+        if cut.side == self.size:
             crop = image.crop(box)
         else:
             crop = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
         pixels = np.asarray(crop).reshape(self.size, self.size, -1)
-        pixels = np.rot90(pixels, rng.integers(4))
-        return pixels[:, ::-1].copy() if rng.random() < 0.5 else pixels.copy()
+        pixels = np.rot90(pixels, cut.turns)
+        return pixels[:, ::-1].copy() if cut.flip else pixels.copy()
 
 
-def _eight_bits(path: Path) -> Image.Image:
-    """A photo, upright, without its alpha: Pillow enlarges it fast in 8 bits only."""
-    pixels = read_image(path).pixels[0].clamp(0, 1).mul(255).round().byte()
-    array = pixels.permute(1, 2, 0).numpy()
-    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+class _Large(Sequence):
+    """The images of several collections that are large enough, and their sizes."""
+
+    def __init__(self, collections: Sequence[Collection], least: int) -> None:
+        self.places: list[tuple[Collection, int]] = []
+        self.sizes: list[tuple[int, int]] = []
+        for collection in collections:
+            for index in range(len(collection)):
+                size = collection.size(index)
+                if min(size) >= least:
+                    self.places.append((collection, index))
+                    self.sizes.append(size)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        collection, place = self.places[index]
+        return collection[place]
+
+
+def _name(source: Any) -> str:
+    return str(source) if isinstance(source, str) or hasattr(source, "parts") else repr(source)

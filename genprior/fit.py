@@ -1,88 +1,67 @@
-"""The one training loop, for every prior that is `Trainable`."""
+"""The one training loop, for every prior that is `Trainable`; alone or under `torchrun`."""
 
-import json
+import itertools
 import math
-import os
-import platform
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-from genprior.checkpoint import (
-    STATE,
-    newest,
-    read_manifest,
-    read_tensors,
-    save_checkpoint,
-)
-from genprior.data import Crops
-from genprior.optim import Kind, build_optimizers
+from genprior.checkpoint import newest
+from genprior.images import write_image
+from genprior.journal import Journal
+from genprior.panel import grid
+from genprior.ranks import Ranks
+from genprior.recipe import Settings
+from genprior.training import Training
 
-KEEP = 2
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train.
-
-    Arguments:
-        steps: Optimiser steps in all, or None.
-        minutes: Training time in all, earlier parts of a resumed run included, or None.
-        batch: Images a step.
-        lr: Peak learning rate.
-        warmup: Steps of linear warm-up; after it the rate follows a cosine down to 0.
-        ema: Decay of the running average of the weights.
-        clip: Largest norm of the gradient.
-        dtype: Precision of the network under autocast.
-        save_minutes: Time between two checkpoints.
-        seed: Seed of crops, noise and levels.
-        optimizer: "adamw", or "muon": Muon for the convolutions, AdamW for the rest.
-    """
-
-    steps: int | None = None
-    minutes: float | None = None
-    batch: int = 16
-    lr: float = 5e-4
-    warmup: int = 200
-    ema: float = 0.999
-    clip: float = 1.0
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    save_minutes: float = 5.0
-    seed: int = 0
-    optimizer: Kind = "adamw"
-
-    def __post_init__(self) -> None:
-        if (self.steps is None) == (self.minutes is None):
-            raise ValueError("give the length of the training: either steps or minutes")
+__all__ = ["Settings", "fit"]
+CHECK_BATCHES = 4
+PREVIEW_SHARE = 0.01
 
 
 def fit(
     name: str,
-    prior: torch.nn.Module,
-    data: Crops,
+    prior: nn.Module,
+    data: Any,
     out: Path,
     settings: Settings,
     about: dict[str, Any] | None = None,
     resume: bool = False,
     report: Callable[[int, float, float], object] | None = None,
+    ranks: Ranks | None = None,
+    validation: Any = None,
+    preview: Callable[[nn.Module], Tensor] | None = None,
+    tensorboard: bool = False,
 ) -> Path:
     """Trains a prior and writes checkpoints.
+
+    Exact: what a stopped training would have done, the resumed one does, bit for bit on a CPU
+    where its length is given in steps; and N processes do what one does that splits its batches
+    into N parts (`Settings.accumulate`).
 
     Arguments:
         name: Name of the prior in the registry.
         prior: Its module; trained in place on the device it is on.
-        data: Source of batches.
-        out: Folder of the run: checkpoints `step-*` and `log.jsonl`.
+        data: Source of batches: `batch(number, count, rows)`, see `genprior.data.Crops`.
+        out: Folder of the run: checkpoints `step-*`, `log.jsonl`, pictures `samples/*.png`, and
+            with `validation` the best weights so far, `best`.
         settings: How to train.
         about: Provenance to put into the manifests.
         resume: Continue from the newest checkpoint in `out`.
         report: Called after every step with (step, fraction done, loss).
+        ranks: The processes that share every batch.
+        validation: Source of images that are not trained on; the loss of the running average on
+            some of them is measured at every checkpoint.
+        preview: Draws images (B, C, H, W) from the prior at a checkpoint, in evaluation mode;
+            done as often as it takes a hundredth of the time, and at the end.
+        tensorboard: Write the log for TensorBoard, too.
 
     Returns:
         The folder of the last checkpoint.
@@ -90,136 +69,147 @@ def fit(
     Raises:
         CheckpointError: `resume` is set and `out` holds no checkpoint.
         FloatingPointError: A loss is not finite; the message names the step.
+        ValueError: The batch cannot be shared out evenly.
     """
     torch.set_flush_denormal(True)
-    prior.to(memory_format=torch.channels_last)
-    run = _Run(name, prior, settings, {**(about or {}), "settings": asdict(settings)})
-    if resume:
-        run.restore(newest(out))
-    out.mkdir(parents=True, exist_ok=True)
-    saved = time.monotonic()
-    with ThreadPoolExecutor(1) as loader, open(out / "log.jsonl", "a") as log:
-        batch = loader.submit(data.batch, run.drawn, settings.batch)
-        while (done := run.fraction()) < 1:
-            losses = {}
-            for groups in run.updates:
-                number = run.drawn
-                x, batch = batch.result(), loader.submit(data.batch, number + 1, settings.batch)
-                losses |= run.update(groups, x, done)
-            run.end_step(losses)
-            if report:
-                report(run.step, done, sum(losses.values()))
-            if run.step % 20 == 0:
-                line = {"step": run.step, "seconds": round(run.seconds, 1), **losses}
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-            if time.monotonic() - saved > 60 * settings.save_minutes:
-                run.save(out)
-                saved = time.monotonic()
-    return run.save(out)
+    ranks = ranks or Ranks()
+    if settings.channels_last:
+        prior.to(memory_format=torch.channels_last)
+    training = Training(name, prior, settings, ranks, about or {})
+    devices = [training.device] if training.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), closing(Journal(out, ranks, tensorboard)) as journal:
+        if resume:
+            manifest = training.restore(newest(out))
+            journal.resume(training.step, manifest.get("window", ()))
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+        ranks.wait()
+        keeper = _Keeper(training, journal, out, validation, preview)
+        _loop(training, journal, keeper, data, report)
+        return keeper.save(last=True)
 
 
-class _Run:
-    """Everything that changes during a training, and how it is saved and restored."""
+def _loop(
+    training: Training, journal: Journal, keeper: "_Keeper", data: Any, report: Callable | None
+) -> None:
+    settings, ranks = training.settings, training.ranks
+    before, started = training.seconds, time.monotonic()
+    with closing(_batches(data, training)) as batches:
+        first = next(batches)
+        training.begin(first)
+        batches = itertools.chain([first], batches)
+        while (done := _fraction(training)) < 1:
+            warm = min((training.step + 1) / settings.warmup, 1.0)
+            rate = min(warm, 0.5 + 0.5 * math.cos(math.pi * done))
+            losses: dict[str, Tensor] = {}
+            for groups in training.updates:
+                losses |= training.update(groups, next(batches), rate)
+            training.end_step()
+            training.seconds = before + time.monotonic() - started
+            speed = settings.batch * len(training.updates) / max(
+                (training.seconds - before) / (training.step - keeper.first_step), 1e-9
+            )
+            journal.add(training.step, losses, {
+                "seconds": round(training.seconds, 1), "lr": settings.lr * rate,
+                "images_per_second": round(speed, 1),
+            })
+            if report and ranks.first:
+                report(training.step, done, journal.latest)
+            if keeper.is_time():
+                keeper.save()
+            training.seconds = before + time.monotonic() - started
+
+
+def _fraction(training: Training) -> float:
+    """How much of the training is done; the same in all processes."""
+    settings = training.settings
+    if settings.steps is not None:
+        return training.step / settings.steps
+    return training.ranks.agree(training.seconds) / (60 * settings.minutes)
+
+
+class _Keeper:
+    """Writes checkpoints now and then, with a validation and pictures; in the first process."""
 
     def __init__(
-        self, name: str, prior: torch.nn.Module, settings: Settings, about: dict[str, Any]
+        self, training: Training, journal: Journal, out: Path, validation: Any,
+        preview: Callable[[nn.Module], Tensor] | None,
     ) -> None:
-        self.name, self.prior, self.settings, self.about = name, prior, settings, about
-        self.groups = {group: list(params) for group, params in prior.groups().items()}
-        adam = {group: dict(prior.adam(group)) for group in self.groups}
-        self.lrs = {group: settings.lr * own.pop("lr", 1.0) for group, own in adam.items()}
-        self.optimizers = {
-            group: build_optimizers(
-                group, params, settings.optimizer, self.lrs[group], **adam[group]
-            )
-            for group, params in self.groups.items()
-        }
-        self.updates = [tuple(groups) for groups in prior.updates()]
-        self.average = {key: value.clone() for key, value in prior.state_dict().items()}
-        self.step = self.drawn = 0
-        self.seconds = 0.0
+        self.training, self.journal, self.out = training, journal, out
+        self.validation, self.preview = validation, preview
+        self.saved = time.monotonic()
+        self.first_step = training.step
+        self.preview_due = 0.0
 
-    def named_optimizers(self) -> list[tuple[str, torch.optim.Optimizer]]:
-        return [item for group in self.optimizers.values() for item in group.items()]
+    def is_time(self) -> bool:
+        """Whether a checkpoint is due; all processes must take part in reading the losses."""
+        wait = 60 * self.training.settings.save_minutes
+        due = time.monotonic() - self.saved > wait
+        ranks = self.training.ranks
+        # To agree costs a message, so several processes do it every few steps only.
+        if ranks.world > 1:
+            return self.training.step % 10 == 0 and ranks.agree(due)
+        return due
 
-    def fraction(self) -> float:
-        if self.settings.steps is not None:
-            return self.step / self.settings.steps
-        return self.seconds / (60 * self.settings.minutes)
-
-    def update(self, groups: Collection[str], x: Tensor, done: float) -> dict[str, float]:
-        """Changes the weights of some groups, after one batch."""
-        started = time.monotonic()
-        settings = self.settings
-        device = next(self.prior.parameters()).device
-        generator = torch.Generator().manual_seed(settings.seed * 2**32 + self.drawn)
-        amp = torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16")
-        with amp:
-            losses = self.prior.losses_of(groups, x.to(device), generator)
-        lr = min((self.step + 1) / settings.warmup, 0.5 + 0.5 * math.cos(math.pi * done))
-        for number, group in enumerate(groups, 1):
-            for parameter in self.groups[group]:
-                parameter.grad = None
-            # The loss of one network of a GAN runs through the other one, too.
-            inputs = self.groups[group] if len(self.groups) > 1 else None
-            losses[group].backward(inputs=inputs, retain_graph=number < len(groups))
-        for group in groups:
-            torch.nn.utils.clip_grad_norm_(self.groups[group], settings.clip)
-            for optimizer in self.optimizers[group].values():
-                optimizer.param_groups[0]["lr"] = self.lrs[group] * lr
-                optimizer.step()
-        self.drawn += 1
-        values = {group: losses[group].item() for group in groups}
-        self.seconds += time.monotonic() - started
-        return values
-
-    def end_step(self, losses: dict[str, float]) -> None:
-        """Moves the running average, and checks that the training goes on."""
-        self.step += 1
-        decay = min(self.settings.ema, self.step / (self.step + 10))
-        live = self.prior.state_dict()
-        torch._foreach_lerp_(list(self.average.values()), list(live.values()), 1 - decay)
-        if not all(map(math.isfinite, losses.values())):
-            raise FloatingPointError(f"the loss is {losses} at step {self.step}: lower the lr")
-
-    def save(self, out: Path) -> Path:
-        folder = out / f"step-{self.step:08d}"
-        state = {f"live.{key}": value for key, value in self.prior.state_dict().items()}
-        for name, optimizer in self.named_optimizers():
-            for index, moments in optimizer.state_dict()["state"].items():
-                for key, value in moments.items():
-                    state[f"optimizer.{name}.{index}.{key}"] = value
-        about = {
-            **self.about,
-            "step": self.step,
-            "seconds": round(self.seconds, 1),
-            "threads": torch.get_num_threads(),
-            "versions": {"torch": torch.__version__, "python": platform.python_version()},
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        }
-        save_checkpoint(folder, self.name, self.prior.config, self.average, state, about)
-        for old in sorted(out.glob("step-*"))[:-KEEP]:
-            for file in old.iterdir():
-                file.unlink()
-            old.rmdir()
+    def save(self, last: bool = False) -> Path:
+        training, journal = self.training, self.journal
+        journal.read()
+        folder = self.out / f"step-{training.step:08d}"
+        if training.ranks.first:
+            if self.validation is not None:
+                self._validate()
+            folder = training.save(self.out, {"window": journal.window})
+            now = time.monotonic()
+            if self.preview is not None and (last or now > self.preview_due):
+                self._show()
+                took = time.monotonic() - now
+                self.preview_due = time.monotonic() + took / PREVIEW_SHARE
+        training.ranks.wait()
+        self.saved = time.monotonic()
         return folder
 
-    def restore(self, folder: Path) -> None:
-        manifest = read_manifest(folder)
-        state = read_tensors(folder, manifest, STATE)
-        model = read_tensors(folder, manifest, "model.safetensors")
-        live = {k.removeprefix("live."): v for k, v in state.items() if k.startswith("live.")}
-        self.prior.load_state_dict(live)
-        for key, value in self.average.items():
-            value.copy_(model[key])
-        for name, optimizer in self.named_optimizers():
-            moments: dict[int, dict[str, Tensor]] = {}
-            for key, value in state.items():
-                if key.startswith(f"optimizer.{name}."):
-                    index, entry = key.removeprefix(f"optimizer.{name}.").split(".")
-                    moments.setdefault(int(index), {})[entry] = value
-            param_groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": moments, "param_groups": param_groups})
-        self.step, self.seconds = manifest["step"], manifest["seconds"]
-        self.drawn = self.step * len(self.updates)
+    def _validate(self) -> None:
+        training = self.training
+        loss = training.validate(self.validation, CHECK_BATCHES)
+        self.journal.note(training.step, {"validation": loss})
+        if training.best is None or loss < training.best:
+            training.best = loss
+            training.save_best(self.out)
+
+    def _show(self) -> None:
+        folder = self.out / "samples"
+        folder.mkdir(exist_ok=True)
+        with self.training.averaged() as prior, torch.no_grad():
+            images = self.preview(prior).float().clamp(0, 1).cpu()
+        write_image(folder / f"step-{self.training.step:08d}.png", grid(images))
+
+
+class _Batches(Dataset):
+    """Batches by number, for worker processes."""
+
+    def __init__(self, data: Any, count: int, rows: slice) -> None:
+        self.data, self.count, self.rows = data, count, rows
+
+    def __getitem__(self, number: int) -> Tensor:
+        if self.rows == slice(0, self.count):
+            return self.data.batch(number, self.count)
+        return self.data.batch(number, self.count, self.rows)
+
+
+def _batches(data: Any, training: Training) -> Iterator[Tensor]:
+    """This process's rows of the batches from now on, read ahead."""
+    settings = training.settings
+    source = _Batches(data, settings.batch, training.rows)
+    numbers = itertools.count(training.drawn)
+    if settings.workers:
+        gpu = training.device.type == "cuda"
+        yield from DataLoader(
+            source, batch_size=None, sampler=numbers, num_workers=settings.workers,
+            pin_memory=gpu,
+        )
+    else:
+        with ThreadPoolExecutor(1) as reader:
+            batch = reader.submit(source.__getitem__, next(numbers))
+            while True:
+                ready, batch = batch, reader.submit(source.__getitem__, next(numbers))
+                yield ready.result()

@@ -69,6 +69,20 @@ class Level(click.FloatRange):
         return super().convert(value, param, ctx)
 
 
+class Duration(click.ParamType):
+    """A time: 90s, 20m or 2h; in minutes."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", value)
+        if not match or not float(match[1]):
+            self.fail(f"{value!r} is no time: write 90s, 20m or 2h", param, ctx)
+        return float(match[1]) * {"s": 1 / 60, "m": 1.0, "h": 60.0}[match[2]]
+
+
 class Size(click.ParamType):
     """HEIGHTxWIDTH in pixels."""
 

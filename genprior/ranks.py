@@ -63,6 +63,12 @@ class Ranks:
             for tensor, part in zip(bucket, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
 
+    def copy(self, tensors: Sequence[Tensor]) -> None:
+        """Gives every process the tensors of the first one."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor.detach(), src=0)
+
     def agree(self, value: Any) -> Any:
         """The value that the first process has."""
         if self.world == 1:

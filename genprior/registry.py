@@ -26,6 +26,7 @@ PRIORS = {
 }
 TRAINABLE = ("ddpm", "glow", "vae", "hvae", "gan")
 FROM_EXEMPLAR = ("texture",)
+FITTED = ("texture", "pca")
 
 SOLVERS = {
     "gaussian": "genprior.inverse.gaussian:GaussianPosterior",

@@ -106,7 +106,7 @@ CASES = {
     "degrade deblur @/a.png --kernel @/large.png -o @/x.png": (INPUT, "a.png: the blur kernel"),
     "degrade denoise @/none.png -o @/x.png": (INPUT, "none.png: cannot be read"),
     "train ddpm @/empty -o @/run --steps 1": (INPUT, "no image in"),
-    "train ddpm @ -o @/run": (USAGE, "either --steps or --minutes"),
+    "train ddpm @ -o @/run": (USAGE, "either --steps or --time"),
     "train dpm @ -o @/run --steps 1": (USAGE, "'dpm' is not "),
     "train ddpm @ -o @/run --steps 1 --set depth=3": (USAGE, "choose one of channels, widths"),
     "train ddpm @ -o @/run --steps 1 --set depth": (USAGE, "write NAME=VALUE"),

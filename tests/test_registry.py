@@ -8,6 +8,7 @@ from genprior.operators.base import Operator
 from genprior.priors.base import Trainable
 from genprior.registry import (
     BASELINES,
+    FITTED,
     FROM_EXEMPLAR,
     OPERATORS,
     PRIORS,
@@ -38,6 +39,7 @@ def test_what_can_be_trained_or_made_of_a_picture_is_listed():
     classes = {name: lookup(PRIORS, name, "prior") for name in PRIORS}
     assert TRAINABLE == tuple(n for n, cls in classes.items() if issubclass(cls, Trainable))
     assert FROM_EXEMPLAR == tuple(n for n, cls in classes.items() if hasattr(cls, "from_exemplar"))
+    assert FITTED == tuple(n for n, cls in classes.items() if hasattr(cls, "from_config"))
 
 
 def test_an_unknown_name_lists_the_known_ones():

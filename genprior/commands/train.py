@@ -1,76 +1,183 @@
-"""train: train a prior on folders of images."""
+"""train: train a prior on images, on one device or on many."""
 
 import inspect
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import click
 
 from genprior import options
-from genprior.registry import PRIORS, TRAINABLE, lookup
+from genprior.registry import FITTED, FROM_EXEMPLAR, PRIORS, TRAINABLE, lookup
+
+PREVIEW, PREVIEW_STEPS = 16, 18
+IMAGES = 2000
 
 
 @click.command()
-@click.argument("prior", type=click.Choice(TRAINABLE))
-@click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("prior", type=click.Choice((*TRAINABLE, *FITTED)))
+@click.argument("data", nargs=-1, required=True)
 @click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path),
-              help="Folder of the run: checkpoints and a log.")
+              help="Folder of the run: checkpoints, a log and pictures.")
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps in all.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True),
-              help="Training time in all, minutes, resumed parts included.")
+@click.option("--time", "minutes", type=options.Duration(),
+              help="Training time in all, resumed parts included: 90s, 20m, 2h.")
 @click.option("--crop", type=click.IntRange(8), default=64, show_default=True,
               help="Side of the crops, pixels.")
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half the crops.")
+@click.option("--turn/--no-turn", default=True, show_default=True,
+              help="Turn crops by quarter turns.")
+@click.option("--scale/--no-scale", default=True, show_default=True,
+              help="Take some crops from larger parts of an image.")
 @click.option("--batch", type=click.IntRange(1), default=16, show_default=True,
-              help="Crops a step.")
+              help="Crops an update, over all processes.")
+@click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True,
+              help="Parts that each process splits its share of a batch into.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=5e-4, show_default=True,
               help="Peak learning rate.")
+@click.option("--warmup", type=click.IntRange(1), default=200, show_default=True,
+              help="Steps of linear warm-up; then the rate follows a cosine down to 0.")
+@click.option("--ema", type=click.FloatRange(0, 1, max_open=True), default=0.999,
+              show_default=True, help="Decay of the running average of the weights.")
+@click.option("--clip", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
+              help="Largest norm of the gradient.")
 @click.option("--optimizer", type=click.Choice(["adamw", "muon"]), default="adamw",
               show_default=True, help="Muon moves the convolutions, AdamW the rest.")
 @click.option("--set", "arguments", multiple=True, metavar="NAME=VALUE",
               help="Argument of the prior, JSON value; may be repeated.")
 @click.option("--init", metavar="PRIOR",
               help="Start from the weights of a prior that ships or of a checkpoint folder.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="bfloat16",
-              show_default=True, help="Precision of the network.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
+              default="bfloat16", show_default=True, help="Precision of the network.")
+@click.option("--channels-last/--contiguous", default=True, show_default=True,
+              help="How weights lie in memory.")
+@click.option("--compile", is_flag=True, help="Compile the networks.")
+@click.option("--workers", type=click.IntRange(0), default=0, show_default=True,
+              help="Processes that read the data; 0 is a thread.")
+@click.option("--validate", "held_out", multiple=True, metavar="DATA",
+              help="Images that are not trained on: keep the weights that do best on them.")
+@click.option("--save-minutes", type=click.FloatRange(0), default=5.0, show_default=True,
+              help="Time between two checkpoints.")
+@click.option("--preview/--no-preview", default=True, show_default=True,
+              help="Draw pictures at some checkpoints.")
+@click.option("--tensorboard", is_flag=True, help="Write the log for TensorBoard, too.")
 @click.option("--resume", is_flag=True, help="Continue the run in --output.")
 @options.seed
 @options.device
 @options.quiet
 def train(
-    prior: str, data: tuple[Path, ...], out: Path, crop: int, resume: bool, device: str,
-    arguments: tuple[str, ...], init: str | None, quiet: bool, **settings: Any,
+    prior: str, data: tuple[str, ...], out: Path, resume: bool, crop: int, flip: bool, turn: bool,
+    scale: bool, device: str, arguments: tuple[str, ...], init: str | None, quiet: bool,
+    held_out: tuple[str, ...], preview: bool, tensorboard: bool, **settings: Any,
 ) -> None:
-    """Train a prior on folders of images."""
-    if (settings["steps"] is None) == (settings["minutes"] is None):
-        raise click.UsageError("give the length of the training: either --steps or --minutes")
-    if init and arguments:
-        raise click.UsageError("--set does not go with --init, whose weights fix the network")
-    if not resume and any(out.glob("step-*")):
+    """Train a prior on images.
+
+    DATA: folders of images (read recursively), image files, .npy arrays (N, H, W[, C]), idx
+    files (MNIST's format), or torchvision:NAME[:FOLDER].
+
+    Under torchrun all processes share every batch: torchrun --nproc-per-node 4 -m genprior
+    train ... The priors pca and texture (of one picture) are computed at once.
+    """
+    crops = {"size": crop, "flip": flip, "turn": turn, "scale": scale}
+    if not resume and (any(out.glob("step-*")) or (out / "manifest.json").exists()):
         raise click.UsageError(f"{out} holds a training: add --resume, or choose another -o")
+    if prior in FITTED:
+        given = _given("steps", "minutes", "init", "resume", "held_out")
+        if given:
+            raise click.UsageError(f"{prior} is computed, not trained: leave {given} out")
+        _compute(prior, data, out, crops, arguments, settings["seed"])
+    else:
+        if (settings["steps"] is None) == (settings["minutes"] is None):
+            raise click.UsageError("give the length of the training: either --steps or --time")
+        if init and arguments:
+            raise click.UsageError("--set does not go with --init, whose weights fix the network")
+        source = (data, held_out, crops, preview, tensorboard)
+        out = _train(prior, source, out, resume, device, arguments, init, quiet, settings)
+    if out and not quiet:
+        click.echo(str(out))
+
+
+def _train(
+    prior: str, source: tuple, out: Path, resume: bool, device: str, arguments: tuple[str, ...],
+    init: str | None, quiet: bool, settings: dict[str, Any],
+) -> Path | None:
     import torch
 
+    from genprior.api import sample
     from genprior.data import Crops
     from genprior.fit import Settings, fit
+    from genprior.priors.base import Decoder, Denoiser
+    from genprior.ranks import joined
     from genprior.watch import pick_device
 
-    torch.manual_seed(settings["seed"])
+    data, held_out, crops, preview, tensorboard = source
+    chosen = Settings(**settings)
+    torch.manual_seed(chosen.seed)
     model = _initial(init, prior) if init else _fresh(prior, arguments)
-    model.to(pick_device(device, torch.empty(0)))
-    crops = Crops(data, crop, model.config["channels"], settings["seed"])
-    about = {"data": [path.name for path in data], "images": len(crops.images), "crop": crop}
-    about |= {"init": init} if init else {}
-    hidden = quiet or not sys.stderr.isatty()
-    with click.progressbar(length=10**6, label=prior, file=sys.stderr, hidden=hidden) as bar:
+    channels = model.config["channels"]
+    images = Crops(data, channels=channels, seed=chosen.seed, **crops)
+    validation = None
+    if held_out:
+        validation = Crops(held_out, channels=channels, seed=chosen.seed, **crops)
+    about = {"data": [Path(name).name for name in data], "images": len(images.images)}
+    about |= _named(crops) | ({"init": init} if init else {})
+    side = (crops["size"],) * 2
 
-        def report(step: int, done: float, loss: float) -> None:
-            bar.label = f"{prior} step {step} loss {loss:.4f}"
-            bar.update(int(done * bar.length) - bar.pos)
+    def draw(network: Any) -> torch.Tensor:
+        steps = PREVIEW_STEPS if isinstance(network, Denoiser) else 1
+        return sample(network, PREVIEW, side, steps=steps, device=str(place))
 
-        folder = fit(prior, model, crops, out, Settings(**settings), about, resume, report)
-    if not quiet:
-        click.echo(str(folder))
+    with joined() as ranks, _Bar(prior, chosen.batch, quiet or not ranks.first) as bar:
+        place = pick_device(ranks.device(device), torch.empty(0))
+        model.to(place)
+        draws = preview and isinstance(model, Denoiser | Decoder)
+        folder = fit(
+            prior, model, images, out, chosen, about, resume, bar.update, ranks, validation,
+            draw if draws else None, tensorboard,
+        )
+        return folder if ranks.first else None
+
+
+def _compute(
+    prior: str, data: tuple[str, ...], out: Path, crops: dict[str, Any],
+    arguments: tuple[str, ...], seed: int,
+) -> None:
+    """Computes a prior from images in one go."""
+    from genprior.data import Crops
+    from genprior.fitted import compute_prior, save_prior
+
+    cls = lookup(PRIORS, prior, "prior")
+    build = cls.from_exemplar if prior in FROM_EXEMPLAR else cls.from_images
+    known = [n for n in inspect.signature(build).parameters
+             if n not in ("image", "images", "keep", "generator")]
+    extra = () if prior in FROM_EXEMPLAR else ("images", "channels")
+    settings = _arguments(arguments, [*known, *extra])
+    count = settings.pop("images", IMAGES)
+    channels = settings.pop("channels", 3)
+    about: dict[str, Any] = {"data": [Path(name).name for name in data], "seed": seed}
+    images = None
+    if prior not in FROM_EXEMPLAR:
+        settings.setdefault("components", 100)
+        images = Crops(data, channels=channels, seed=seed, **crops).batch(0, count)
+        about |= _named(crops) | {"images": count}
+    model = compute_prior(prior, [Path(name) for name in data], images, seed, **settings)
+    save_prior(prior, model, out, about)
+
+
+def _named(crops: dict[str, Any]) -> dict[str, Any]:
+    """The settings of crops as they are typed."""
+    return {"crop" if name == "size" else name: value for name, value in crops.items()}
+
+
+def _given(*names: str) -> str:
+    """Options that were typed, as they are typed."""
+    ctx = click.get_current_context()
+    typed = [name for name in names
+             if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    options = {param.name: param.opts[-1] for param in ctx.command.params}
+    return " and ".join(options[name] for name in typed)
 
 
 def _fresh(prior: str, arguments: tuple[str, ...]) -> Any:
@@ -89,7 +196,10 @@ def _initial(init: str, prior: str) -> Any:
 
 def constructor_arguments(prior: str, texts: tuple[str, ...]) -> dict[str, Any]:
     """Arguments of a prior's class from what --set was given."""
-    known = list(inspect.signature(lookup(PRIORS, prior, "prior")).parameters)
+    return _arguments(texts, list(inspect.signature(lookup(PRIORS, prior, "prior")).parameters))
+
+
+def _arguments(texts: tuple[str, ...], known: list[str]) -> dict[str, Any]:
     parsed = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -102,3 +212,40 @@ def constructor_arguments(prior: str, texts: tuple[str, ...]) -> dict[str, Any]:
         except ValueError:
             parsed[name] = value
     return parsed
+
+
+class _Bar:
+    """Progress on stderr: time left, images a second, loss."""
+
+    def __init__(self, prior: str, batch: int, quiet: bool) -> None:
+        self.prior, self.batch, self.quiet = prior, batch, quiet
+        self.bar: Any = None
+        self.last: tuple[float, int] | None = None
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def update(self, step: int, done: float, loss: float) -> None:
+        """Shows a step; `done` is the fraction before it."""
+        if self.bar is None:
+            from tqdm import tqdm
+
+            self.bar = tqdm(
+                total=1.0, initial=done, disable=True if self.quiet else None, file=sys.stderr,
+                desc=self.prior, leave=False,
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+            )
+            self.last = (time.monotonic(), step)
+        if self.bar.disable:
+            return
+        since, before = self.last
+        seconds = time.monotonic() - since
+        if seconds > 1:
+            speed = (step - before) * self.batch / seconds
+            self.bar.set_postfix_str(f"step {step}, loss {loss:.4f}, {speed:.1f} images/s", False)
+            self.last = (time.monotonic(), step)
+        self.bar.update(min(done, 1.0) - self.bar.n)

@@ -10,6 +10,8 @@ References:
 """
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +51,18 @@ class PCA(nn.Module, Gaussian):
         self.register_buffer("mean_image", mean.detach())
         self.register_buffer("components", components.detach().flatten(1))
         self.register_buffer("variances", variances.detach())
+
+    @classmethod
+    def from_config(cls, shape: Sequence[int], components: int, floor: float) -> "PCA":
+        """A law of the given sizes, to load tensors into."""
+        zeros = torch.zeros(components, *shape)
+        return cls(torch.zeros(*shape), zeros, torch.full((components,), floor**2), floor)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Arguments of `from_config`, JSON types."""
+        shape, count = list(self.mean_image.shape), len(self.components)
+        return {"shape": shape, "components": count, "floor": self.floor}
 
     @classmethod
     def from_images(cls, images: Tensor, components: int, generator: torch.Generator) -> "PCA":

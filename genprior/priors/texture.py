@@ -18,7 +18,8 @@ Differs from the authors' code:
 """
 
 import math
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,16 @@ class Texture(nn.Module, Gaussian):
         self.register_buffer("texton", texton.detach())
         self.register_buffer("mean_colour", mean.detach())
         self._cached: tuple[tuple, tuple[Tensor, Tensor, Tensor]] | None = None
+
+    @classmethod
+    def from_config(cls, shape: Sequence[int], margin: int | None, floor: float) -> "Texture":
+        """A texture of the given sizes, to load tensors into."""
+        return cls(torch.zeros(*shape), torch.zeros(shape[0]), margin, floor)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Arguments of `from_config`, JSON types."""
+        return {"shape": list(self.texton.shape), "margin": self.margin, "floor": self.floor}
 
     @classmethod
     def from_exemplar(

@@ -1,0 +1,163 @@
+"""Collections of images to train on: what a path, a name or a data set holds, one by one."""
+
+import gzip
+import math
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from genprior.arrays import to_tensor
+from genprior.errors import ImageError, SettingError
+from genprior.images import image_files, read_image
+
+TORCHVISION = "torchvision:"
+# Pixels of a folder that are held in memory; a larger one is read again and again.
+HELD_PIXELS = 2**30
+ORIENTATION = 0x0112
+
+
+class Collection(Sequence):
+    """Images that are read when they are asked for."""
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of an image."""
+        return self[index].size
+
+
+def open_source(source: Any, channels: int) -> Collection:
+    """The images of a source, as 8-bit Pillow images of 3 or 1 channels.
+
+    Arguments:
+        source: Folder of images (read recursively), image file, `.npy` file of shape (N, H, W)
+            or (N, H, W, C), idx file (MNIST's format, may be gzipped), "torchvision:NAME" or
+            "torchvision:NAME:FOLDER", or a `torch.utils.data.Dataset` of images or of tuples
+            that begin with one.
+        channels: 3 or 1.
+
+    Raises:
+        ImageError: There is no such file, or it cannot be read.
+        SettingError: torchvision has no such data set, or it cannot be fetched.
+    """
+    mode = "RGB" if channels == 3 else "L"
+    if not isinstance(source, str | Path):
+        return _Items(source, mode)
+    if str(source).startswith(TORCHVISION):
+        return _Items(_torchvision(str(source).removeprefix(TORCHVISION)), mode)
+    path = Path(source)
+    if path.suffix == ".npy":
+        return _Items(_npy(path), mode)
+    if ".idx" in path.name or "-idx" in path.name:
+        return _Items(_idx(path), mode)
+    if path.is_file():
+        return _Files([path], mode)
+    return _Files(image_files(path, recursive=True), mode)
+
+
+class _Files(Collection):
+    """Image files; in memory if they are few."""
+
+    def __init__(self, paths: list[Path], mode: str) -> None:
+        self.paths, self.mode = paths, mode
+        self.held: dict[int, Image.Image] = {}
+        self.pixels = 0
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def size(self, index: int) -> tuple[int, int]:
+        if self.pixels < HELD_PIXELS:
+            return self[index].size
+        with Image.open(self.paths[index]) as image:
+            turned = image.getexif().get(ORIENTATION, 1) >= 5
+            return image.size[::-1] if turned else image.size
+
+    def __getitem__(self, index: int) -> Image.Image:
+        if index in self.held:
+            return self.held[index]
+        image = _eight_bits(self.paths[index]).convert(self.mode)
+        if self.pixels + math.prod(image.size) <= HELD_PIXELS:
+            self.held[index] = image
+            self.pixels += math.prod(image.size)
+        return image
+
+
+class _Items(Collection):
+    """Items of a data set."""
+
+    def __init__(self, items: Any, mode: str) -> None:
+        self.items, self.mode = items, mode
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        item = self.items[index]
+        item = item[0] if isinstance(item, tuple | list) else item
+        if not isinstance(item, Image.Image):
+            item = _pillow(item)
+        return item.convert(self.mode)
+
+
+def _pillow(item: Any) -> Image.Image:
+    pixels, _ = to_tensor(item)
+    levels = pixels[0].clamp(0, 1).mul(255).round().byte()
+    array = levels.permute(1, 2, 0).numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def _eight_bits(path: Path) -> Image.Image:
+    """A photo, upright, without its alpha: Pillow enlarges it fast in 8 bits only."""
+    return _pillow(read_image(path).pixels)
+
+
+def _npy(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be read as an array ({error})") from error
+    if array.ndim not in (3, 4):
+        raise ImageError(
+            f"{path}: images must be (N, height, width) or (N, height, width, channels), got "
+            f"{array.shape}"
+        )
+    return array
+
+
+def _idx(path: Path) -> np.ndarray:
+    """Images in the format of MNIST: magic number, sizes, bytes."""
+    try:
+        data = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
+        zero, kind, axes = struct.unpack(">HBB", data[:4])
+        shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes])
+        if (zero, kind) != (0, 8) or axes not in (3, 4):
+            raise ValueError("it does not hold images of bytes")
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    except (OSError, EOFError, struct.error, ValueError) as error:
+        raise ImageError(f"{path}: cannot be read as an idx file ({error})") from error
+
+
+def _torchvision(text: str) -> Any:
+    import inspect
+
+    import torchvision
+
+    name, _, folder = text.partition(":")
+    cls = getattr(torchvision.datasets, name, None)
+    if not (isinstance(cls, type) and issubclass(cls, torch.utils.data.Dataset)):
+        known = sorted(n for n in torchvision.datasets.__all__ if n[0].isupper())
+        raise SettingError(f"torchvision has no data set {name!r}: choose one of {known}")
+    taken = inspect.signature(cls).parameters
+    root = folder or str(Path.home() / ".cache" / "genprior" / name)
+    given = {"root": root, "download": True}
+    try:
+        return cls(**{key: value for key, value in given.items() if key in taken})
+    except (OSError, RuntimeError) as error:
+        raise SettingError(
+            f"torchvision's {name} cannot be had ({error}): fetch it into {root}, or name its "
+            f"folder, {TORCHVISION}{name}:FOLDER"
+        ) from error

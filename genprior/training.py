@@ -1,0 +1,269 @@
+"""What changes during a training: weights, running average, optimisers; one update of them.
+
+Every random number of a training is a function of (seed, update, shard), so no state of a
+generator has to be kept to go on exactly.
+"""
+
+import os
+import platform
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from genprior.checkpoint import (
+    MANIFEST,
+    MODEL,
+    STATE,
+    read_manifest,
+    read_tensors,
+    remove_checkpoint,
+    save_checkpoint,
+)
+from genprior.optim import build_optimizers
+from genprior.ranks import Ranks
+from genprior.recipe import Settings
+from genprior.watch import DTYPES
+
+KEEP = 2
+FIRST_SCALE, SCALE_STEPS = 2.0**13, 2000
+
+
+class Training:
+    """A prior in training.
+
+    Arguments:
+        name: Name of the prior in the registry.
+        prior: Its module; trained in place on the device it is on.
+        settings: How to train.
+        ranks: The processes that share every batch.
+        about: Provenance to put into the manifests.
+
+    Raises:
+        ValueError: The batch cannot be shared out evenly.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        prior: nn.Module,
+        settings: Settings,
+        ranks: Ranks,
+        about: dict[str, Any],
+    ) -> None:
+        self.name, self.prior, self.settings, self.ranks = name, prior, settings, ranks
+        self.about = {**about, "settings": asdict(settings)}
+        self.shards = ranks.world * settings.accumulate
+        if settings.batch % self.shards:
+            raise ValueError(
+                f"the batch must be a multiple of processes x accumulate = {ranks.world} x "
+                f"{settings.accumulate}, got {settings.batch}"
+            )
+        self.device = next(prior.parameters()).device
+        self.groups = {group: list(params) for group, params in prior.groups().items()}
+        adam = {group: dict(prior.adam(group)) for group in self.groups}
+        self.lrs = {group: settings.lr * own.pop("lr", 1.0) for group, own in adam.items()}
+        self.optimizers = {
+            group: build_optimizers(
+                group, params, settings.optimizer, self.lrs[group], **adam[group]
+            )
+            for group, params in self.groups.items()
+        }
+        self.updates = [tuple(groups) for groups in prior.updates()]
+        self.live = prior.state_dict()
+        self.average = {key: value.clone() for key, value in self.live.items()}
+        floating = [key for key, value in self.live.items() if value.is_floating_point()]
+        self._moving = [[table[key] for key in floating] for table in (self.average, self.live)]
+        self._counting = [key for key in self.live if key not in floating]
+        self.step = self.drawn = 0
+        self.seconds = 0.0
+        self.best: float | None = None
+        self.scale, self.good = FIRST_SCALE, 0
+        if settings.compile:
+            for child in prior.children():
+                child.compile()
+
+    @property
+    def rows(self) -> slice:
+        """The rows of a batch that fall to this process."""
+        share = self.settings.batch // self.ranks.world
+        return slice(self.ranks.rank * share, (self.ranks.rank + 1) * share)
+
+    def begin(self, x: Tensor) -> None:
+        """Gives all processes the same weights, those that depend on a first batch included."""
+        if self.ranks.world == 1:
+            return
+        if self.ranks.first and not self.step:
+            with torch.no_grad():
+                shard = x.to(self.device).chunk(self.settings.accumulate)[0]
+                self._losses(self.updates[0], shard, 0)
+        self.ranks.copy(list(self.live.values()))
+        for key, value in self.average.items() if not self.step else ():
+            value.copy_(self.live[key])
+
+    def update(self, groups: Collection[str], x: Tensor, rate: float) -> dict[str, Tensor]:
+        """Changes the weights of some groups, after one batch.
+
+        Arguments:
+            groups: Which.
+            x: The rows of the batch that fall to this process.
+            rate: Learning rate as a part of the peak.
+
+        Returns:
+            Their losses, the mean over the rows; still on the device.
+        """
+        for group in groups:
+            for parameter in self.groups[group]:
+                parameter.grad = None
+        scale = self.scale if self.settings.dtype == "float16" else 1.0
+        parts = self.settings.accumulate
+        totals: dict[str, Tensor] = {}
+        for part, shard in enumerate(x.to(self.device, non_blocking=True).chunk(parts)):
+            losses = self._losses(groups, shard, self.ranks.rank * parts + part)
+            for number, group in enumerate(groups, 1):
+                # The loss of one network of a GAN runs through the other one, too.
+                inputs = self.groups[group] if len(self.groups) > 1 else None
+                loss = losses[group] * (scale / parts)
+                loss.backward(inputs=inputs, retain_graph=number < len(groups))
+                value = losses[group].detach() / parts
+                totals[group] = totals[group] + value if group in totals else value
+        gradients = [p.grad for g in groups for p in self.groups[g] if p.grad is not None]
+        self.ranks.average(gradients)
+        if scale != 1:
+            torch._foreach_mul_(gradients, 1 / scale)
+        norms = {
+            group: nn.utils.clip_grad_norm_(self.groups[group], self.settings.clip)
+            for group in groups
+        }
+        if self._fits(norms):
+            for group in groups:
+                for optimizer in self.optimizers[group].values():
+                    optimizer.param_groups[0]["lr"] = self.lrs[group] * rate
+                    optimizer.step()
+        self.drawn += 1
+        return totals
+
+    def end_step(self) -> None:
+        """Moves the running average."""
+        self.step += 1
+        decay = min(self.settings.ema, self.step / (self.step + 10))
+        torch._foreach_lerp_(*self._moving, 1 - decay)
+        for key in self._counting:
+            self.average[key].copy_(self.live[key])
+
+    def _losses(self, groups: Collection[str], x: Tensor, shard: int) -> dict[str, Tensor]:
+        """Losses of one shard of a batch, whose random numbers are its own."""
+        seed = self.settings.seed * 2**32 + self.drawn
+        if shard:
+            entropy = np.random.SeedSequence((self.settings.seed, self.drawn, shard))
+            seed = int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1))
+        torch.manual_seed(seed)
+        low = DTYPES[self.settings.dtype]
+        with torch.autocast(self.device.type, low, enabled=low != torch.float32):
+            return self.prior.losses_of(groups, x, torch.Generator().manual_seed(seed))
+
+    def _fits(self, norms: dict[str, Tensor]) -> bool:
+        """Whether no gradient overflowed in half precision; sets the scale of the next ones."""
+        if self.settings.dtype != "float16":
+            return True
+        fits = all(bool(norm.isfinite()) for norm in norms.values())
+        self.good = self.good + 1 if fits else 0
+        if not fits:
+            self.scale /= 2
+        elif self.good % SCALE_STEPS == 0:
+            self.scale *= 2
+        return fits
+
+    def validate(self, data: Any, batches: int) -> float:
+        """Loss of the running average on the first batches of some data, the same each time."""
+        total = 0.0
+        with self.averaged() as prior:
+            for number in range(batches):
+                generator = torch.Generator().manual_seed(number)
+                x = data.batch(number, self.settings.batch).to(self.device)
+                total += sum(loss.item() for loss in prior.losses(x, generator).values())
+        return total / batches
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The prior with its running average for weights, in evaluation mode."""
+        kept = {key: value.clone() for key, value in self.live.items()}
+        was = self.prior.training
+        with torch.no_grad():
+            for key, value in self.live.items():
+                value.copy_(self.average[key])
+        try:
+            yield self.prior.eval()
+        finally:
+            with torch.no_grad():
+                for key, value in self.live.items():
+                    value.copy_(kept[key])
+            self.prior.train(was)
+
+    def save(self, out: Path, more: dict[str, Any]) -> Path:
+        """Writes a checkpoint of this moment, and removes old ones."""
+        folder = out / f"step-{self.step:08d}"
+        state = {f"live.{key}": value for key, value in self.live.items()}
+        for name, optimizer in self._named_optimizers():
+            for index, moments in optimizer.state_dict()["state"].items():
+                for key, value in moments.items():
+                    state[f"optimizer.{name}.{index}.{key}"] = value
+        save_checkpoint(
+            folder, self.name, self.prior.config, self.average, state, self._facts(more)
+        )
+        folders = sorted(out.glob("step-*"))
+        whole = [old for old in folders if (old / MANIFEST).exists()]
+        for old in folders:
+            if old not in whole[-KEEP:]:
+                remove_checkpoint(old)
+        return folder
+
+    def save_best(self, out: Path) -> None:
+        """Writes the running average, without what a resumed training needs."""
+        save_checkpoint(out / "best", self.name, self.prior.config, self.average,
+                        about=self._facts({}))
+
+    def _facts(self, more: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **self.about,
+            "step": self.step,
+            "seconds": round(self.seconds, 1),
+            "best": self.best,
+            "loss_scale": [self.scale, self.good],
+            **more,
+            "processes": self.ranks.world,
+            "threads": torch.get_num_threads(),
+            "versions": {"torch": torch.__version__, "python": platform.python_version()},
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        }
+
+    def restore(self, folder: Path) -> dict[str, Any]:
+        """Goes back to the moment of a checkpoint, and returns its manifest."""
+        manifest = read_manifest(folder)
+        state = read_tensors(folder, manifest, STATE)
+        model = read_tensors(folder, manifest, MODEL)
+        live = {k.removeprefix("live."): v for k, v in state.items() if k.startswith("live.")}
+        self.prior.load_state_dict(live)
+        for key, value in self.average.items():
+            value.copy_(model[key])
+        for name, optimizer in self._named_optimizers():
+            moments: dict[int, dict[str, Tensor]] = {}
+            for key, value in state.items():
+                if key.startswith(f"optimizer.{name}."):
+                    index, entry = key.removeprefix(f"optimizer.{name}.").split(".")
+                    moments.setdefault(int(index), {})[entry] = value
+            param_groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": moments, "param_groups": param_groups})
+        self.step, self.seconds = manifest["step"], manifest["seconds"]
+        self.drawn = self.step * len(self.updates)
+        self.best = manifest.get("best")
+        self.scale, self.good = manifest.get("loss_scale", [FIRST_SCALE, 0])
+        return manifest
+
+    def _named_optimizers(self) -> list[tuple[str, torch.optim.Optimizer]]:
+        return [item for group in self.optimizers.values() for item in group.items()]

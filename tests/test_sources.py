@@ -1,0 +1,110 @@
+"""Where training images may come from."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from genprior import sources
+from genprior.data import Crops
+from genprior.errors import SettingError
+from genprior.sources import open_source
+
+rng = np.random.default_rng(0)
+GREY = rng.integers(0, 256, (5, 12, 10), dtype=np.uint8)
+COLOUR = rng.integers(0, 256, (4, 12, 10, 3), dtype=np.uint8)
+
+
+def arrays(source, channels: int) -> list[np.ndarray]:
+    images = open_source(source, channels)
+    return [np.asarray(images[k]) for k in range(len(images))]
+
+
+def same(a, b) -> bool:
+    return len(a) == len(b) and all(map(np.array_equal, a, b))
+
+
+def test_arrays_of_bytes_and_of_floats(tmp_path: Path) -> None:
+    np.save(tmp_path / "grey.npy", GREY)
+    np.save(tmp_path / "colour.npy", COLOUR.astype(np.float32) / 255)
+    assert same(arrays(tmp_path / "grey.npy", 1), GREY)
+    assert same(arrays(str(tmp_path / "colour.npy"), 3), COLOUR)
+    assert same(arrays(tmp_path / "grey.npy", 3), [np.stack([x] * 3, 2) for x in GREY])
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_the_format_of_mnist(tmp_path: Path, zipped: bool) -> None:
+    data = struct.pack(">HBB3I", 0, 8, 3, *GREY.shape) + GREY.tobytes()
+    file = tmp_path / ("train-images-idx3-ubyte" + ".gz" * zipped)
+    file.write_bytes(gzip.compress(data) if zipped else data)
+    assert same(arrays(file, 1), GREY)
+
+
+def test_data_sets_of_torch_and_of_torchvision(tmp_path: Path) -> None:
+    pairs = torch.utils.data.TensorDataset(torch.from_numpy(COLOUR).permute(0, 3, 1, 2),
+                                           torch.arange(4))
+    assert same(arrays(pairs, 3), COLOUR)
+    assert len(open_source("torchvision:FakeData", 3)) == 1000
+    data = tmp_path / "MNIST" / "raw"
+    data.mkdir(parents=True)
+    for part, count in (("train", 5), ("t10k", 5)):
+        images = struct.pack(">HBB3I", 0, 8, 3, *GREY.shape) + GREY.tobytes()
+        (data / f"{part}-images-idx3-ubyte").write_bytes(images)
+        labels = struct.pack(">HBBI", 0, 8, 1, count) + bytes(count)
+        (data / f"{part}-labels-idx1-ubyte").write_bytes(labels)
+    assert same(arrays(f"torchvision:MNIST:{tmp_path}", 1), GREY)
+
+
+def test_a_folder_too_large_for_memory_gives_the_same_crops(tmp_path: Path, monkeypatch) -> None:
+    for k, array in enumerate(COLOUR):
+        exif = Image.Exif()
+        exif[0x0112] = 6 if k == 1 else 1  # turned by a quarter
+        Image.fromarray(array).save(tmp_path / f"{k}.png", exif=exif)
+    held = Crops([tmp_path], 8).batch(3, 10)
+    monkeypatch.setattr(sources, "HELD_PIXELS", 0)
+    assert torch.equal(Crops([tmp_path], 8).batch(3, 10), held)
+
+
+def test_flips_turns_and_scale_can_be_left_out() -> None:
+    images = [np.arange(144, dtype=np.uint8).reshape(12, 12)]
+    plain = Crops([images], 12, 1, flip=False, turn=False, scale=False)
+    batch = plain.batch(0, 20).mul(255).round().byte()
+    assert (batch == torch.from_numpy(images[0])).all()
+    with_flips = Crops([images], 12, 1, turn=False, scale=False).batch(0, 20)
+    assert len(with_flips.unique(dim=0)) == 2
+    small = Crops([[np.zeros((40, 40), np.uint8)]], 8, 1, scale=False)
+    assert {small._draw(np.random.default_rng(k)).side for k in range(50)} == {8}
+
+
+def test_rows_of_a_batch_are_those_of_the_whole() -> None:
+    crops = Crops([list(COLOUR)], 7)
+    whole = crops.batch(4, 6)
+    parts = [crops.batch(4, 6, slice(0, 2)), crops.batch(4, 6, slice(2, 6))]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+class Unreachable(torch.utils.data.Dataset):
+    def __init__(self, root, download):
+        raise RuntimeError("no route to host")
+
+
+def test_errors(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "x.npy").write_bytes(b"no array")
+    (tmp_path / "x-idx3").write_bytes(struct.pack(">HBB3I", 0, 8, 3, 9, 9, 9))
+    np.save(tmp_path / "flat.npy", np.zeros((3, 3)))
+    for name, message in (("x.npy", "cannot be read as an array"), ("x-idx3", "as an idx file"),
+                          ("flat.npy", r"images must be \(N, height, width\)"),
+                          ("none.npy", "cannot be read as an array"),
+                          ("none", "is not a folder")):
+        with pytest.raises(ValueError, match=message):
+            open_source(tmp_path / name, 3)
+    with pytest.raises(SettingError, match="no data set 'Nothing': choose one of"):
+        open_source("torchvision:Nothing", 3)
+    monkeypatch.setattr(torchvision.datasets, "MNIST", Unreachable)
+    with pytest.raises(SettingError, match="MNIST cannot be had .no route to host.: fetch it in"):
+        open_source("torchvision:MNIST", 1)

@@ -1,0 +1,275 @@
+"""What a training promises: exact, shared by processes, and it says how it goes."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from shell import levels, refused, save_photo, succeed
+
+from genprior.checkpoint import load_checkpoint, read_manifest
+from genprior.data import Crops
+from genprior.errors import SettingError
+from genprior.fit import Settings, fit
+from genprior.priors.base import Trainable
+from genprior.priors.ddpm import DDPM
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+TINY = ["--set", "widths=[8,16]", "--set", "blocks=[1,1]", "--crop", 16, "--dtype", "float32",
+        "--warmup", 2, "--no-preview", "-q"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for k in range(3):
+        save_photo(folder / f"{k}.png", start=60 * k)
+    return folder
+
+
+@pytest.fixture
+def crops(photos) -> Crops:
+    return Crops([photos], 16)
+
+
+def train(crops, out, ranks=None, report=None, resume=False, steps=6, **more) -> Path:
+    torch.manual_seed(0)
+    prior = DDPM(widths=(8, 16), blocks=(1, 1))
+    given = {"batch": 4, "warmup": 2, "dtype": "float32"} | {
+        k: more.pop(k) for k in list(more) if k in Settings.__dataclass_fields__
+    }
+    settings = Settings(steps=steps, **given)
+    return fit("ddpm", prior, crops, out, settings, None, resume, report, ranks, **more)
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder)[0].state_dict()
+
+
+def log(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def command(photos: Path, out: Path, *more: object) -> list[str]:
+    words = ["train", "ddpm", photos, "-o", out, "--steps", 60, "--batch", 4, *TINY, *more]
+    return list(map(str, words))
+
+
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory) -> Path:
+    """A training that nothing disturbed, each batch in two parts."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    succeed(*command(photos, out, "--accumulate", 2))
+    return out
+
+
+def test_ten_steps_are_five_a_kill_and_five(photos, whole, tmp_path):
+    words = command(photos, tmp_path, "--accumulate", 2, "--save-minutes", 0)
+    process = subprocess.Popen([sys.executable, "-m", "genprior", *words], env=ONE_THREAD)
+    deadline = time.monotonic() + 120
+    while not any(int(p.parent.name[5:]) >= 23 for p in tmp_path.glob("step-*/manifest.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "step-00000060").exists()
+    succeed(*command(photos, tmp_path, "--accumulate", 2, "--resume"))
+    assert equal(tensors(tmp_path), tensors(whole))
+    state = [safe_state(folder) for folder in (tmp_path, whole)]
+    assert equal(*state)
+    assert [(line["step"], line["network"]) for line in log(tmp_path)] == [
+        (line["step"], line["network"]) for line in log(whole)
+    ]
+
+
+def safe_state(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "step-00000060" / "state.safetensors")
+
+
+def test_two_processes_do_what_one_does(photos, whole, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+              "2", "-m", "genprior", *command(photos, tmp_path)]
+    subprocess.run(launch, env=ONE_THREAD, check=True, timeout=300, capture_output=True)
+    ours, theirs = log(tmp_path), log(whole)
+    assert [line["step"] for line in ours] == [20, 40, 60]
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["network"] == pytest.approx(b["network"], rel=1e-6)
+    one, two = tensors(whole), tensors(tmp_path)
+    for key in one:
+        assert torch.allclose(one[key], two[key], rtol=0, atol=1e-6), key
+    assert read_manifest(tmp_path / "step-00000060")["processes"] == 2
+
+
+def test_parts_of_a_batch_add_up_to_its_gradient(crops, tmp_path):
+    """A loss without random numbers does not depend on how its batch is split."""
+
+    class Mean(torch.nn.Module, Trainable):
+        config = {}
+
+        def __init__(self):
+            super().__init__()
+            self.value = torch.nn.Parameter(torch.zeros(1))
+
+        def groups(self):
+            return {"value": [self.value]}
+
+        def losses(self, x, generator):
+            return {"value": (x - self.value).square().mean()}
+
+    values = []
+    for parts in (1, 4):
+        prior = Mean()
+        settings = Settings(steps=3, batch=8, warmup=1, dtype="float32", accumulate=parts)
+        fit("ddpm", prior, crops, tmp_path / str(parts), settings)
+        values.append(prior.value.item())
+    assert values[0] == pytest.approx(values[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("workers", [1])
+def test_who_reads_the_data_does_not_matter(crops, tmp_path, workers):
+    a = train(crops, tmp_path / "a", steps=3)
+    b = train(crops, tmp_path / "b", steps=3, workers=workers)
+    assert equal(tensors(a), tensors(b))
+
+
+def test_the_callers_random_state_is_left_alone_and_dropout_repeats(crops, tmp_path):
+    class Dropped(DDPM):
+        def losses(self, x, generator):
+            return super().losses(torch.nn.functional.dropout(x, 0.3), generator)
+
+    results = []
+    for name in "ab":
+        torch.manual_seed(0)
+        prior = Dropped(widths=(8, 16), blocks=(1, 1))
+        torch.manual_seed(ord(name))
+        before = torch.random.get_rng_state()
+        settings = Settings(steps=3, batch=4, dtype="float32")
+        fit("ddpm", prior, crops, tmp_path / name, settings)
+        assert torch.equal(before, torch.random.get_rng_state())
+        results.append(prior.state_dict())
+    assert equal(*results)
+
+
+def test_half_precision_follows_single(crops, tmp_path):
+    runs = {d: train(crops, tmp_path / d, steps=20, dtype=d) for d in ("float32", "float16")}
+    losses = {d: log(tmp_path / d)[0]["network"] for d in runs}
+    assert losses["float16"] == pytest.approx(losses["float32"], rel=0.02)
+    assert read_manifest(runs["float16"])["loss_scale"] == [8192.0, 20]
+
+
+def test_a_gradient_that_overflows_is_skipped_and_the_scale_halved(crops, tmp_path):
+    class Steep(DDPM):
+        def losses(self, x, generator):
+            steep = 1e35 if not hasattr(self, "seen") else 1.0
+            self.seen = True
+            return {k: v * steep for k, v in super().losses(x, generator).items()}
+
+    prior = Steep(widths=(8, 16), blocks=(1, 1))
+    before = {k: v.clone() for k, v in prior.state_dict().items()}
+    settings = Settings(steps=1, batch=4, dtype="float16")
+    folder = fit("ddpm", prior, crops, tmp_path, settings)
+    assert equal(before, prior.state_dict())
+    assert read_manifest(folder)["loss_scale"] == [4096.0, 0]
+
+
+def test_the_best_weights_are_kept(photos, tmp_path):
+    out = tmp_path / "run"
+    succeed(*command(photos, out, "--validate", photos, "--save-minutes", 0, "--lr", 0.003))
+    measured = [line for line in log(out) if "validation" in line]
+    best = min(measured, key=lambda line: line["validation"])
+    manifest = read_manifest(out / "best")
+    assert manifest["step"] == best["step"] and manifest["best"] == best["validation"]
+    assert "state.safetensors" not in manifest["files"]
+    assert load_checkpoint(out)[1]["step"] == 60
+
+
+def test_pictures_are_drawn_with_the_average_and_change_nothing(crops, tmp_path):
+    seen = []
+
+    def preview(prior):
+        seen.append({k: v.clone() for k, v in prior.state_dict().items()})
+        assert not prior.training
+        return torch.rand(5, 3, 10, 12)
+
+    a = train(crops, tmp_path / "a", preview=preview, save_minutes=0)
+    b = train(crops, tmp_path / "b")
+    assert equal(tensors(a), tensors(b)) and equal(seen[-1], tensors(a))
+    picture = levels(tmp_path / "a/samples/step-00000006.png")
+    assert picture.shape == (2 * 14 - 4, 3 * 16 - 4, 3)
+
+
+def test_the_log_goes_on_where_the_checkpoint_was(crops, tmp_path):
+    def kill(step, done, loss):
+        if step == 45:
+            raise KeyboardInterrupt
+
+    torch.manual_seed(0)
+    with pytest.raises(KeyboardInterrupt):
+        train(crops, tmp_path / "cut", report=kill, steps=60)
+    # The run was stopped before any checkpoint: nothing to go on with.
+    with pytest.raises(ValueError, match="no checkpoint in"):
+        train(crops, tmp_path / "cut", resume=True, steps=60)
+
+
+def test_times_rates_and_speed_are_logged(photos, tmp_path):
+    words = ["train", "ddpm", photos, "-o", tmp_path / "run", "--batch", 4, *TINY]
+    started = time.monotonic()
+    succeed(*words, "--time", "3s")
+    assert 3 < time.monotonic() - started < 20
+    manifest = read_manifest(next((tmp_path / "run").glob("step-*")))
+    assert 3 <= manifest["seconds"] < 4 and manifest["settings"]["minutes"] == 0.05
+    line = log(tmp_path / "run")[-1]
+    assert 0 < line["lr"] < 5e-4 and line["images_per_second"] > 1
+    cosine = 0.5 + 0.5 * math.cos(math.pi * line["seconds"] / 3)
+    assert line["lr"] == pytest.approx(5e-4 * cosine, rel=0.2, abs=1e-5)
+
+
+def test_tensorboard_is_optional(crops, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(SettingError, match=r'pip install "genprior\[tensorboard\]"'):
+        train(crops, tmp_path, tensorboard=True)
+
+
+@pytest.mark.slow
+def test_compiled_networks_learn_the_same(crops, tmp_path):
+    a = train(crops, tmp_path / "a", steps=20)
+    b = train(crops, tmp_path / "b", steps=20, compile=True)
+    x, y = tensors(a), tensors(b)
+    assert x.keys() == y.keys()
+    assert log(tmp_path / "a")[0]["network"] == pytest.approx(log(tmp_path / "b")[0]["network"])
+
+
+@pytest.mark.parametrize("prior, arguments", [
+    ("vae", ["latent=2", "widths=[4,8]", "blocks=1"]),
+    ("glow", []),
+])
+def test_other_priors_train_through_the_same_command(photos, tmp_path, prior, arguments):
+    words = [word for text in arguments for word in ("--set", text)]
+    succeed("train", prior, photos, "-o", tmp_path / "run", "--steps", 2, "--batch", 4,
+            "--crop", 16, "-q", *words)
+    assert load_checkpoint(tmp_path / "run")[1]["prior"] == prior
+    assert np.ptp(levels(tmp_path / "run/samples/step-00000002.png")) > 0
+
+
+def test_errors(crops, photos, tmp_path):
+    with pytest.raises(ValueError, match=r"multiple of processes x accumulate = 1 x 3, got 4"):
+        train(crops, tmp_path / "a", accumulate=3)
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16"):
+        Settings(steps=1, dtype="int8")
+    code, message = refused(*command(photos, tmp_path / "none", "--resume"))
+    assert code == 4 and f"no checkpoint in {tmp_path / 'none'}" in message
+    code, message = refused("train", "ddpm", photos, "-o", tmp_path / "x", "--time", "20")
+    assert code == 2 and "'20' is no time: write 90s, 20m or 2h" in message
