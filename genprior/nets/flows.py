@@ -77,9 +77,12 @@ class Mixing(Invertible):
         return self.lower.tril(-1) + eye, self.upper.triu(1) + diagonal
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        L, U = self.factors()
+        # In half precision the matrix would not be the one whose determinant is counted.
+        with torch.autocast(x.device.type, enabled=False):
+            L, U = self.factors()
+            y = _mix(self.permutation @ L @ U, x)
         log_det = x[0, 0].numel() * self.log_diagonal.sum()
-        return _mix(self.permutation @ L @ U, x), log_det.expand(len(x))
+        return y, log_det.expand(len(x))
 
     def inverse(self, y: Tensor) -> Tensor:
         L, U = self.factors()
