@@ -34,7 +34,9 @@ def run(words: list[str]) -> None:
     """Measures, then keeps the report."""
     tasks = [word for task in TASKS for word in ("--task", task)]
     fixed = ["--crop", "256", "--baseline", BASELINES, "--show", "2"]
-    main(["evaluate", *tasks, *fixed, *words], standalone_mode=False)
+    code = main(["evaluate", *tasks, *fixed, *words], standalone_mode=False)
+    if code:
+        sys.exit(code)
     out = Path(words[words.index("-o") + 1])
     if os.environ.get("RANK", "0") == "0":
         for name, ending in KEPT.items():

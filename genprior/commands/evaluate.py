@@ -93,8 +93,9 @@ def evaluate(
         if tune:
             spaced = _spaced(image_files(tune), tune_count)
             if ranks.first:
-                plan = tuned(plan, spaced, out, lambda name: bar.say(f"tuning {name}"))
-            plan = ranks.agree(plan)
+                tuned(plan, spaced, out, lambda name: bar.say(f"tuning {name}"))
+            ranks.wait()
+            plan = tuned(plan, spaced, out)
         records = run(plan, out, ranks, bar.update)
         if ranks.first:
             where = f"{len(spaced)} images of {tune.name}" if tune else None

@@ -1,0 +1,128 @@
+"""Steps per second of `fit` against a minimal loop by hand, with the same network and data.
+
+    python benchmarks/training.py [--device cpu] [--crop 64] [--batch 16] [--steps 40]
+
+The loop by hand does what no training can do without: read a batch ahead, forward, backward,
+clip, AdamW, running average. `fit` adds the log, exact resume, checks, schedules. Both run in
+turns, several times, and the median of the ratios is reported: the machine's own noise is in
+the spread. Writes `results/training.json`.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from genprior.data import Crops
+from genprior.fit import Settings, fit
+from genprior.priors.ddpm import DDPM
+
+RESULTS = Path(__file__).parent / "results"
+LIMIT = 1.03
+WARM = 3
+
+
+def images(count: int = 8, size: int = 256) -> list[np.ndarray]:
+    """Pictures of smoothed noise."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (count, size // 8, size // 8, 3), dtype=np.uint8)
+    return [picture.repeat(8, axis=0).repeat(8, axis=1) for picture in coarse]
+
+
+def by_hand(prior: DDPM, data: Crops, steps: int, batch: int, dtype: str) -> float:
+    """Seconds a step of the minimal loop."""
+    device = next(prior.parameters()).device
+    prior.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(prior.parameters(), 5e-4, betas=(0.9, 0.99), weight_decay=0.0)
+    average = [p.detach().clone() for p in prior.parameters()]
+    generator = torch.Generator().manual_seed(0)
+    low = dtype != "float32"
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(data.batch, 0, batch)
+        started = 0.0
+        for step in range(-WARM, steps):
+            if step == 0:
+                started = _now(device)
+            x, ahead = ahead.result(), reader.submit(data.batch, step + WARM + 1, batch)
+            with torch.autocast(device.type, torch.bfloat16, enabled=low):
+                loss = prior.losses(x.to(device), generator)["network"]
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(prior.parameters(), 1.0)
+            optimizer.step()
+            torch._foreach_lerp_(average, [p.detach() for p in prior.parameters()], 0.001)
+        return (_now(device) - started) / steps
+
+
+def by_fit(prior: DDPM, data: Crops, steps: int, batch: int, dtype: str) -> float:
+    """Seconds a step of `fit`."""
+    device = next(prior.parameters()).device
+    times = {}
+
+    def report(step: int, done: float, loss: float) -> None:
+        if step in (WARM, WARM + steps):
+            times[step] = _now(device)
+
+    settings = Settings(steps=WARM + steps, batch=batch, dtype=dtype, save_minutes=1e9)
+    with tempfile.TemporaryDirectory() as folder:
+        fit("ddpm", prior, data, Path(folder), settings, report=report)
+    return (times[WARM + steps] - times[WARM]) / steps
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def network(device: str, widths: list[int]) -> DDPM:
+    """The same network each time."""
+    torch.manual_seed(0)
+    return DDPM(widths=widths, blocks=[2] * len(widths)).to(device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--crop", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--widths", type=json.loads, default=[48, 96, 160])
+    parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
+    given = parser.parse_args()
+    data = Crops([images()], given.crop)
+    size = (given.steps, given.batch, given.dtype)
+    pairs: list[tuple[float, float]] = []
+    for number in range(given.rounds):
+        order = (by_hand, by_fit) if number % 2 else (by_fit, by_hand)
+        seconds = {run: run(network(given.device, given.widths), data, *size) for run in order}
+        pairs.append((seconds[by_hand], seconds[by_fit]))
+        print(f"by hand {pairs[-1][0]:.4f} s, fit {pairs[-1][1]:.4f} s a step", flush=True)
+    ratios = sorted(fit_time / hand for hand, fit_time in pairs)
+    record = {
+        **vars(given),
+        "seconds_by_hand": [hand for hand, _ in pairs],
+        "seconds_by_fit": [fit_time for _, fit_time in pairs],
+        "median_ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "limit": LIMIT,
+        "parameters": sum(p.numel() for p in network("cpu", given.widths).parameters()),
+        "torch": torch.__version__,
+        "machine": torch.cuda.get_device_name() if given.device == "cuda" else
+        f"{platform.machine()}, {torch.get_num_threads()} threads",
+    }
+    (RESULTS / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    print(f"fit takes {record['median_ratio']:.3f} times the loop by hand; limit {LIMIT}")
+
+
+if __name__ == "__main__":
+    main()
