@@ -8,6 +8,7 @@ done again from its seed: nothing of the failed attempt is used.
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,8 @@ from genprior.windows import Window, cut, windows
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 # Side of the tiles, for images of more pixels than that.
 TILES = {"cpu": (1024, 2**21), "mps": (1024, 2**21), "cuda": (2048, 2**24)}
+# Bytes that the network that ships takes.
+PER_PIXEL = 2000
 # Pixels from which windows are worth more than batches are.
 WINDOWS = {"cpu": 0, "mps": 2**18, "cuda": 2**20}
 # The keys of noise are (image, sample), and (image, 0, 1) is the noise of a measurement.
@@ -121,6 +124,11 @@ class Frugal:
             return self._whole(y, operator, sigma, chains)
         except (MemoryError, torch.OutOfMemoryError) as error:
             reason = str(error)
+        except RuntimeError as error:
+            # torch has no type of its own for a failed allocation on the CPU, numpy has
+            if y.device.type != "cpu" or _fits(operator.image_shape(y.shape)):
+                raise
+            reason = str(error)
         # Outside of the handler, since the traceback holds on to all that was computed.
         self._reduce(len(y) if splits else 1, operator.image_shape(y.shape), reason)
         if self.watched:
@@ -205,6 +213,15 @@ class Frugal:
             )
         self.largest = side
         self.reduced.append(f"memory ran out: tiles of {side} pixels")
+
+
+def _fits(shape: Sequence[int]) -> bool:
+    """Whether a network could have the memory that images of a shape take."""
+    try:
+        np.empty(PER_PIXEL * shape[0] * shape[-2] * shape[-1], np.uint8)
+    except MemoryError:
+        return False
+    return True
 
 
 def chunk_size(shape: Sequence[int], device: torch.device) -> int:

@@ -66,6 +66,14 @@ def test_there_is_an_end_to_it(prior: DDPM) -> None:
         restore(y, operator, Narrow(prior, 70 * 129, MemoryError), "hqs", 0.1, tile="off")
 
 
+def test_little_memory_on_a_cpu(prior: DDPM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There torch says no more than RuntimeError, and numpy is asked whether that was it."""
+    monkeypatch.setattr(frugal, "PER_PIXEL", 10**15)  # which no machine has
+    y, operator = pictures(1, 3, 130, 70), make_operator("denoise")
+    narrow = Narrow(prior, 70 * 70, RuntimeError)
+    assert restore(y, operator, narrow, "hqs", 0.1, steps=1).tile == 65
+
+
 def test_errors_are_told_apart_by_type(prior: DDPM) -> None:
     with pytest.raises(RuntimeError, match="Tried to allocate") as caught:
         restore(pictures(1, 3, 130, 70), make_operator("denoise"),
