@@ -37,6 +37,7 @@ SOLVERS = {
     "dps": "genprior.inverse.dps:DPS",
     "mmps": "genprior.inverse.mmps:MMPS",
     "moment-matched": "genprior.inverse.moment_matched:MomentMatched",
+    "smc": "genprior.inverse.smc:SMC",
     "tmpd": "genprior.inverse.tmpd:TMPD",
     "jfps": "genprior.inverse.jfps:JFPS",
     "ddrm": "genprior.inverse.ddrm:DDRM",

@@ -123,13 +123,24 @@ def draw_given_data(
 def root(at: Moments, n: Tensor, products: int) -> Tensor:
     """C^(1/2) n by `products` steps of Lanczos; a draw of N(0, C) for white n.
 
-    sigma |n| V T^(1/2) e_1, where V is a basis of the Krylov space of J from n and T = V^T J V,
-    symmetrised; negative eigenvalues of it, as a network may have, count as 0.
+    sigma |n| V T^(1/2) e_1, where V is a basis of the Krylov space of J from n and T = V^T J V;
+    negative eigenvalues of it, as a network may have, count as 0.
+    """
+    norm, V, T = krylov(lambda v: at.cov(v) / at.sigma**2, n, products)
+    weights = spectral_function(T, lambda values: values.clamp(min=0).sqrt())[:, :, 0]
+    return at.sigma * norm * (weights[:, None] @ V).reshape(n.shape)
+
+
+def krylov(matrix: Linear, n: Tensor, products: int) -> tuple[Tensor, Tensor, Tensor]:
+    """|n|, an orthonormal basis V of n, M n, M^2 n ... and the symmetric part of T = V^T M V.
+
+    Returns:
+        Shapes (B, 1, ..., 1), (B, products, d) and (B, products, products).
     """
     norm = inner(n, n).sqrt()
     basis, images = [n / norm.clamp(min=1e-30)], []
     for k in range(products):
-        w = at.cov(basis[-1]) / at.sigma**2
+        w = matrix(basis[-1])
         images.append(w)
         if k + 1 < products:
             for v in basis:
@@ -140,12 +151,11 @@ def root(at: Moments, n: Tensor, products: int) -> Tensor:
             basis.append(torch.where(size > 1e-6, w / size.clamp(min=1e-30), 0))
     V = torch.stack([v.flatten(1) for v in basis], dim=1)
     T = V @ torch.stack([w.flatten(1) for w in images], dim=2)
-    weights = square_root((T + T.mT) / 2)[:, :, 0]
-    return at.sigma * norm * (weights[:, None] @ V).reshape(n.shape)
+    return norm, V, (T + T.mT) / 2
 
 
-def square_root(T: Tensor) -> Tensor:
-    """Square root of the positive part of small symmetric matrices, shape (B, m, m).
+def spectral_function(T: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
+    """f(T) for small symmetric matrices, shape (B, m, m); f acts on eigenvalues (B, m).
 
     By Jacobi's rotations: an eigenvalue solver of the library would stop the host.
     """
@@ -158,5 +168,4 @@ def square_root(T: Tensor) -> Tensor:
         G[:, q, p] = angle.sin()
         G[:, p, q] = -G[:, q, p]
         T, V = G.mT @ T @ G, V @ G
-    values = T.diagonal(dim1=1, dim2=2).clamp(min=0)
-    return (V * values.sqrt()[:, None]) @ V.mT
+    return (V * f(T.diagonal(dim1=1, dim2=2))[:, None]) @ V.mT

@@ -1,0 +1,99 @@
+import math
+
+import pytest
+import torch
+from contracts import check_solver, dense, measure
+from oracles import Dense, normals
+
+from genprior.inverse.calibration import z_scores
+from genprior.inverse.laws import Problem
+from genprior.inverse.smc import SMC, resample
+from genprior.inverse.twist import twist
+from genprior.noise import Noise
+from genprior.operators.inpainting import Inpainting
+from genprior.operators.masks import random_keep
+from genprior.operators.superres import SuperResolution
+from genprior.priors.gmm import GMM
+
+
+def test_laws() -> None:
+    check_solver(SMC(steps=3, particles=3, iterations=2))
+
+
+@pytest.mark.parametrize("size", [(4, 4), (6, 8)], ids=["dense", "krylov"])
+@pytest.mark.parametrize("noise_std", [0.05, 0.3])
+def test_the_twist_is_the_likelihood_of_the_noisy_image(
+    size: tuple[int, int], noise_std: float
+) -> None:
+    prior, sigma, shape = Dense(length=0.7), 0.4, (1, *size)
+    op = SuperResolution(2, "box") if size == (4, 4) else Inpainting(random_keep((1, *shape), 0.8))
+    x = 0.5 + 0.4 * normals(1, 6, *shape)[0]
+    y = measure(op, prior.draw(1, shape), torch.tensor(noise_std)).expand(6, -1, -1, -1)
+    found = twist(prior, x, sigma, y, op, torch.full((6,), noise_std**2).double(), 30)
+    A = dense(op, x[:1])
+    seen = A.abs().sum(dim=1) > 0
+    A, S = A[seen], prior.cov(shape)
+    C = S - S @ (S + sigma**2 * torch.eye(len(S)).double()).inverse() @ S
+    gram = A @ C @ A.T + noise_std**2 * torch.eye(len(A)).double()
+    D = prior.denoise(x, sigma).flatten(1)
+    law = torch.distributions.MultivariateNormal(D @ A.T, gram)
+    expected = law.log_prob(y.flatten(1)[:, seen])
+    # one constant is left out, the same for all x
+    difference = found.log_psi - expected
+    assert (difference - difference.mean()).abs().max() < 1e-6
+    guided = D + (y.flatten(1)[:, seen] - D @ A.T) @ gram.inverse() @ A @ C
+    torch.testing.assert_close(found.guided.flatten(1), guided, rtol=0, atol=1e-6)
+
+
+def test_resampling_keeps_what_is_likely_and_leaves_even_runs_alone() -> None:
+    w = torch.tensor([[0.97, 0.01, 0.01, 0.01], [0.3, 0.25, 0.25, 0.2]]).double()
+    index, log_w = resample(w.log(), Noise(0, [0, 1]))
+    assert index.reshape(2, 4)[0].tolist().count(0) >= 3
+    assert torch.equal(index.reshape(2, 4)[1], torch.arange(4, 8))
+    assert torch.equal(log_w.reshape(2, 4)[0], torch.zeros(4).double())
+    assert torch.equal(log_w.reshape(2, 4)[1], w[1].log())
+    counts = torch.zeros(4)
+    for seed in range(400):
+        chosen, _ = resample(w[1:].log(), Noise(seed, [0]), always=True)
+        counts += torch.bincount(chosen, minlength=4)
+    torch.testing.assert_close(counts / 1600, w[1].float(), rtol=0, atol=0.02)
+
+
+def test_samples_of_a_gaussian_have_its_mean_and_the_spread_of_the_steps() -> None:
+    runs, noise_std, shape = 100, 0.1, (1, 1, 4)
+    prior = Dense()
+    op = Inpainting(torch.tensor([[[[1, 0, 1, 0]]]]))
+    y = measure(op, prior.draw(1, shape), torch.tensor(noise_std))
+    A, S = torch.eye(4).double()[[0, 2]], prior.cov(shape)
+    exact = Problem(S, A, noise_std)
+    mean = 0.5 + exact.gain @ (y.flatten()[[0, 2]] - 0.5)
+    noise = Noise(0, [(0, k) for k in range(runs)])
+    x = SMC(100, particles=16)(y.expand(runs, -1, -1, -1), op, prior, noise_std, noise)
+    z = z_scores(x.flatten(1), mean, exact.posterior_cov)
+    assert z.mean(dim=0).abs().max() < 4 / math.sqrt(runs)
+    # its target is the prior as a hundred DDPM steps draw it, which is too narrow
+    assert 0.5 < z.square().mean().item() < 1.0
+
+
+def test_modes_get_their_weights() -> None:
+    # two modes far apart; y is on the side of the rare one, but not sharp
+    means = torch.tensor([[[[-3.0, 0.0]]], [[[4.0, 0.0]]]]).double()
+    prior = GMM(torch.tensor([0.85, 0.15]).double(), means, torch.eye(2).double().repeat(2, 1, 1))
+    op, noise_std = Inpainting(torch.tensor([[[[1, 0]]]])), 3.0
+    y = torch.tensor([[[[1.2, 0.0]]]]).double()
+    posterior = prior.posterior(y.flatten()[:1], torch.tensor([[1.0, 0.0]]).double(), noise_std)
+    weight = posterior.log_weights.exp()[1].item()
+    cloud = SMC(100, particles=2000).cloud(
+        y, op, prior, torch.tensor([noise_std]).double(), Noise(0, [0])
+    )
+    share = (cloud[0, :, 0, 0, 0] > 0.5).double().mean().item()
+    inside = torch.distributions.Normal(0.0, 1.0)
+    right = inside.cdf((posterior.means[1, 0] - 0.5) / posterior.variances[1].sqrt().min()).item()
+    left = inside.cdf((0.5 - posterior.means[0, 0]) / posterior.variances[0].sqrt().min()).item()
+    expected = weight * right + (1 - weight) * (1 - left)
+    assert share == pytest.approx(expected, abs=0.06)
+
+
+def test_errors() -> None:
+    with pytest.raises(ValueError, match="particles must be at least 1, got 0"):
+        SMC(particles=0)
