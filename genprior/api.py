@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from genprior.arrays import to_tensor
+from genprior.arrays import floats_like, samples_like, to_tensor
 from genprior.frugal import Frugal, Tile, chunk_size, chunks
 from genprior.inverse.base import Restoration, Solver, misfit
 from genprior.inverse.unconditional import sample_denoiser
@@ -24,6 +23,7 @@ from genprior.parts import (
     place_prior,
 )
 from genprior.priors.base import Decoder, Denoiser
+from genprior.tally import Tally
 from genprior.watch import Watched, pick_device
 
 __all__ = ["degrade", "load_prior", "make_operator", "make_solver", "restore", "sample"]
@@ -80,6 +80,8 @@ def restore(
     device: str = "auto",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     tile: Tile = "auto",
+    keep_samples: bool = True,
+    quantiles: Sequence[float] = (),
     progress: Callable[[int, int], object] | None = None,
 ) -> Restoration:
     """Restores images from their measurements.
@@ -104,6 +106,10 @@ def restore(
         tile: "auto" shows large images to the network in tiles, and of noise-free inpainting
             only windows around the holes; a number is the side of the tiles in pixels; "off"
             does neither.
+        keep_samples: Return the samples; if not, mean and std are worked out as they come and
+            need no memory for them.
+        quantiles: Levels in [0, 1] whose quantiles per pixel are wanted, (0.05, 0.95) for the
+            central 90 %; the samples are held in memory until they are known.
         progress: Called after each network evaluation with (evaluations done, in all),
             counted over the whole batch.
 
@@ -123,6 +129,12 @@ def restore(
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
+    many = samples > 1
+    if not all(0 <= level <= 1 for level in quantiles) or (quantiles and not many):
+        raise ValueError(
+            f"quantiles must be between 0 and 1, of several samples; got {list(quantiles)} of "
+            f"{samples} sample(s)"
+        )
     ours = isinstance(operator, Operator)
     measurement, back = to_tensor(y) if ours else _foreign(y)
     sigma = _noise_levels(noise_std, measurement)
@@ -140,7 +152,7 @@ def restore(
     parts = chunks(chains, chunk_size(shape, place) if ours else len(work))
     frugal = Frugal(method, prior, seed, numbers, tile, dtype, progress, len(parts))
     started = time.perf_counter()
-    draws, fits = [], []
+    tally, fits = Tally(len(work), many and (keep_samples or bool(quantiles))), []
     for part in parts:
         images = [i for i, _ in part]
         local, data, level = operator.select(images), work[images], sigma[images]
@@ -150,22 +162,23 @@ def restore(
             raise FloatingPointError(
                 f"solver {name} gave NaN or infinite numbers: use float32 or another solver"
             )
-        draws.append(operator.visible(x).to(measurement.device))
+        for i, answer in zip(images, operator.visible(x).to(measurement.device), strict=True):
+            tally.add(i, answer)
         fits.append(misfit(x, data, local, level).cpu())
     seconds = time.perf_counter() - started
-    x = torch.cat(draws).unflatten(0, (samples, len(work))).transpose(0, 1)
     fit = torch.cat(fits).unflatten(0, (samples, len(work))).mean(dim=0)
-    many = samples > 1
-    mean = back(x.mean(dim=1) if many else x[:, 0])
+    mean = back(tally.mean)
     return Restoration(
         image=mean,
-        samples=_samples_like(y, x, back) if many else None,
+        samples=samples_like(y, tally.samples, back) if many and keep_samples else None,
         mean=mean if many else None,
-        std=_floats_like(y, x.std(dim=1)) if many else None,
+        std=floats_like(y, tally.std) if many else None,
+        quantiles={q: floats_like(y, x) for q, x in tally.quantiles(quantiles).items()},
         misfit=fit,
         solver=name,
         prior=prior_name,
         nfe=method.nfe,
+        products=method.products,
         seconds=seconds,
         noise_std=noise_std,
         seed=seed,
@@ -271,23 +284,6 @@ def _numbers(index: int | Sequence[int], count: int) -> list[int]:
             f"index must hold one number for each of the {count} images, got {len(numbers)}"
         )
     return numbers
-
-
-def _samples_like(y: Any, x: Tensor, back: Callable[[Tensor], Any]) -> Any:
-    """Samples (B, K, C, H, W) in the type of y."""
-    flat = back(x.flatten(0, 1))
-    batched = isinstance(y, Tensor | np.ndarray) and y.ndim == 4
-    return flat.reshape(*x.shape[:2], *flat.shape[1:]) if batched else flat
-
-
-def _floats_like(y: Any, x: Tensor) -> Tensor | np.ndarray:
-    """x (B, C, H, W) in the layout of y, as floats."""
-    if isinstance(y, Tensor):
-        return x[0] if y.ndim == 3 else x
-    array = x.permute(0, 2, 3, 1).numpy()
-    if isinstance(y, np.ndarray) and y.ndim == 4:
-        return array
-    return array[0, ..., 0] if np.ndim(y) == 2 and x.shape[1] == 1 else array[0]
 
 
 def _doubts(fit: Tensor, sigma: Tensor) -> tuple[str, ...]:

@@ -159,3 +159,20 @@ def _values(result: Tensor, dtype: torch.dtype) -> Tensor:
     if dtype not in TOP:
         return result.to(dtype)
     return (result.float().clamp(0, 1) * TOP[dtype] + 0.5).floor().to(dtype)
+
+
+def samples_like(y: Any, x: Tensor, back: Callable[[Tensor], Any]) -> Any:
+    """Samples (B, K, C, H, W) in the type of y."""
+    flat = back(x.flatten(0, 1))
+    batched = isinstance(y, Tensor | np.ndarray) and y.ndim == 4
+    return flat.reshape(*x.shape[:2], *flat.shape[1:]) if batched else flat
+
+
+def floats_like(y: Any, x: Tensor) -> Tensor | np.ndarray:
+    """x (B, C, H, W) in the layout of y, as floats."""
+    if isinstance(y, Tensor):
+        return x[0] if y.ndim == 3 else x
+    array = x.permute(0, 2, 3, 1).numpy()
+    if isinstance(y, np.ndarray) and y.ndim == 4:
+        return array
+    return array[0, ..., 0] if np.ndim(y) == 2 and x.shape[1] == 1 else array[0]

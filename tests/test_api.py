@@ -101,7 +101,7 @@ def shape(image: object) -> tuple[int, ...]:
 def test_the_same_type_comes_back(prior: DDPM, kind: str) -> None:
     y = KINDS[kind](batch(1 if "batch" not in kind else 2))
     operator = make_operator("denoise")
-    result = restore(y, operator, prior, noise_std=0.1, samples=3, steps=2)
+    result = restore(y, operator, prior, "diffpir", 0.1, samples=3, steps=2)
     for image in (result.image, result.mean):
         assert type(image) is type(y) and shape(image) == shape(y)
         assert np.asarray(image).dtype == np.asarray(y).dtype
@@ -134,12 +134,36 @@ def test_one_sample_has_no_spread(prior: DDPM) -> None:
 
 def test_samples_are_their_mean_and_std(prior: DDPM) -> None:
     result = restore(batch(), make_operator("denoise"), prior, noise_std=0.1, samples=4, steps=2)
-    assert result.solver == "diffpir"
+    assert result.solver == "moment-matched"
     assert torch.allclose(result.std, result.samples.std(1))
-    assert torch.equal(result.image, result.samples.mean(1))
+    torch.testing.assert_close(result.image, result.samples.mean(1), rtol=0, atol=1e-4)
     assert result.std.flatten(1).amin(1).gt(0).all()
     fewer = restore(batch(), make_operator("denoise"), prior, noise_std=0.1, samples=2, steps=2)
     assert torch.equal(fewer.samples, result.samples[:, :2])
+
+
+def test_samples_need_not_be_kept(prior: DDPM) -> None:
+    operator, options = make_operator("denoise"), {"noise_std": 0.1, "samples": 5, "steps": 2}
+    kept = restore(batch(), operator, prior, quantiles=(0.05, 0.5, 0.95), **options)
+    not_kept = restore(batch(), operator, prior, keep_samples=False, **options)
+    assert not_kept.samples is None and not not_kept.quantiles
+    assert torch.equal(not_kept.mean, kept.mean)
+    assert torch.equal(not_kept.std, kept.std)
+    for level, found in kept.quantiles.items():
+        expected = np.quantile(kept.samples.double().numpy(), level, axis=1)
+        np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+    both = restore(batch(), operator, prior, keep_samples=False, quantiles=[0.5], **options)
+    assert both.samples is None
+    assert torch.equal(both.quantiles[0.5], kept.quantiles[0.5])
+    array = np.asarray(batch()[0].permute(1, 2, 0).mul(255).byte())
+    spread = restore(array, operator, prior, quantiles=(0.1,), **options).quantiles[0.1]
+    assert spread.shape == array.shape and spread.dtype == np.float32
+
+
+@pytest.mark.parametrize("options", [{"samples": 3, "quantiles": (1.2,)}, {"quantiles": (0.5,)}])
+def test_quantiles_are_of_several_samples(prior: DDPM, options: dict) -> None:
+    with pytest.raises(ValueError, match="quantiles must be between 0 and 1, of several samples"):
+        restore(batch(), make_operator("denoise"), prior, noise_std=0.1, **options)
 
 
 def test_solvers_come_by_name_as_object_or_by_default(prior: DDPM) -> None:

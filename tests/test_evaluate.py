@@ -133,7 +133,7 @@ def test_samples_are_scored_as_a_law(photos, weights, tmp_path):
                      "--every", 4, "--task", SCALE, "--solver", "auto,hqs", "--samples", 3,
                      "--baseline", "deepinv:diffpir:max_iter=2", "--json", "--show", 0)
     by_name = {r["method"].split()[-1]: r for r in results(tmp_path)}
-    assert by_name["auto"]["solver"] == "diffpir" and by_name["auto"]["nfe"] == 6
+    assert by_name["auto"]["solver"] == "moment-matched" and by_name["auto"]["nfe"] == 6
     assert 0 <= by_name["auto"]["coverage"] <= 1 and by_name["auto"]["crps"] > 0
     assert by_name["hqs"]["samples"] == 1 and "crps" not in by_name["hqs"]
     assert by_name["deepinv:diffpir:max_iter=2"]["nfe"] == 2

@@ -5,7 +5,8 @@ on x and sigma. It knows none of them by name: it declares the ability it `needs
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -88,7 +89,8 @@ class Restoration:
 
     Arguments:
         image: The restored images: the solver's answer, or the mean of several samples.
-        samples: All samples, shape (B, K, C, H, W) as a tensor, or None if K = 1.
+        samples: All samples, shape (B, K, C, H, W) as a tensor, or None if K = 1 or they were
+            not kept.
         mean: Mean of the samples, or None if K = 1.
         std: Standard deviation of the samples per pixel, in image units, or None if K = 1.
         misfit: RMS(A x - y) / noise_std per image, shape (B,); near 1 when the answer fits
@@ -96,6 +98,7 @@ class Restoration:
         solver: Name of the solver.
         prior: Name of the prior.
         nfe: Network evaluations per image and sample.
+        products: Products with the network's Jacobian per image and sample.
         seconds: Time that the solver took.
         noise_std: The noise level that was assumed, in units of [0, 1].
         seed: The seed.
@@ -104,6 +107,7 @@ class Restoration:
         windows: For every image the parts (top, bottom, left, right) that alone were restored;
             none where that is all of it.
         reduced: What was made smaller since memory ran out, one sentence each.
+        quantiles: The quantiles per pixel that were asked for, by their level, as `std` is.
     """
 
     image: object
@@ -121,6 +125,8 @@ class Restoration:
     tile: int | None = None
     windows: tuple[tuple[tuple[int, int, int, int], ...], ...] = ()
     reduced: tuple[str, ...] = ()
+    quantiles: Mapping[float, object] = field(default_factory=dict)
+    products: int = 0
 
 
 def misfit(x: Tensor, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
