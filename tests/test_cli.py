@@ -97,6 +97,7 @@ def test_the_examples_of_the_help_of_issue_2(tmp_path: Path, weights: Path) -> N
 def test_samples_mean_and_std_belong_together(tmp_path: Path, weights: Path) -> None:
     file = save_photo(tmp_path / "a.png")
     options = ["--samples", 3, "--save", "mean,std,samples,panel", "--steps", 2]
+    options += ["--solver", "diffpir"]
     succeed("denoise", file, "--noise", 0.2, *options, "--prior", weights)
     side = {name: levels(tmp_path / f"a.genprior.{name}.png").astype(float) for name in
             ("mean", "std", "sample-00", "sample-01", "sample-02")}
