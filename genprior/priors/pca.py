@@ -91,6 +91,16 @@ class PCA(nn.Module, Gaussian):
         vectors = vectors.reshape(components, *mean.shape)
         return cls(mean, vectors, variances, math.sqrt(max(floor2, 0.0)))
 
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return self.mean_image.shape[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return tuple(self.mean_image.shape[1:])
+
     def mean(self, image_shape: torch.Size) -> Tensor:
         if tuple(image_shape[1:]) != tuple(self.mean_image.shape):
             raise ValueError(

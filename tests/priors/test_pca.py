@@ -5,6 +5,7 @@ import pytest
 import torch
 from gaussians import assert_close, check_gaussian, dense_cov, dense_log_prob, generator
 
+from genprior.api import sample
 from genprior.priors.pca import PCA
 
 SHAPE = torch.Size((1, 3, 4, 5))
@@ -97,3 +98,9 @@ def test_fits_2000_colour_images_of_64_pixels_in_seconds():
 def test_errors(prior, call, message):
     with pytest.raises(ValueError, match=message):
         call(prior)
+
+
+def test_it_is_sampled_at_its_own_size_and_channels():
+    components = torch.eye(15)[:2].reshape(2, 1, 3, 5)
+    prior = PCA(torch.full((1, 3, 5), 0.5), components, torch.ones(2), 0.0)
+    assert torch.equal(sample(prior, 2), sample(prior, 2, (3, 5), channels=1))
