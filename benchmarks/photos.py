@@ -1,11 +1,12 @@
 """Eight restorations of the 68 test photos, ours beside the classical baselines.
 
-    python benchmarks/photos.py TEST --tune TRAIN -o RUN [options of genprior evaluate]
+    python benchmarks/photos.py TEST -o RUN [options of genprior evaluate]
 
-TEST holds the CBSD68 photos, of which 256x256 centre crops are measured; the baselines are
-tuned on photos of TRAIN. This is `genprior evaluate` with the tasks below: a stopped run goes
-on, and `torchrun --nproc-per-node N benchmarks/photos.py ...` shares the work out. At the end
-the report goes into `results/natural68.*`.
+TEST holds the CBSD68 photos, of which 256x256 centre crops are measured. The baselines have
+their defaults, which were chosen on other photos; `--tune TRAIN` tunes them there for each task.
+This is `genprior evaluate` with the tasks below: a stopped run goes on, and `torchrun
+--nproc-per-node N benchmarks/photos.py ...` shares the work out. At the end the report goes
+into `results/natural68.*`.
 """
 
 import os

@@ -26,7 +26,7 @@ from genprior.linalg import per_image
 from genprior.operators.base import Operator
 
 START = 0.01
-WEIGHTS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+WEIGHTS = (4.0, 8.0, 16.0, 32.0, 64.0)
 
 
 @dataclass(frozen=True)
