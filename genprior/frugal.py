@@ -117,12 +117,12 @@ class Frugal:
         if len(y) > 1 and (found or (self.most and len(y) > self.most)):
             size = 1 if found else self.most
             return self._in_parts(y, operator, sigma, chains, size)
-        done = self.watched.done if self.watched else 0
+        counts = self.watched.counts if self.watched else (0, 0)
         try:
             if found:
                 return self._in_windows(y, operator, sigma, chains[0], found)
             return self._whole(y, operator, sigma, chains)
-        except (MemoryError, torch.OutOfMemoryError) as error:
+        except OUT_OF_MEMORY as error:
             reason = str(error)
         except RuntimeError as error:
             # torch has no type of its own for a failed allocation on the CPU, numpy has
@@ -132,7 +132,7 @@ class Frugal:
         # Outside of the handler, since the traceback holds on to all that was computed.
         self._reduce(len(y) if splits else 1, operator.image_shape(y.shape), reason)
         if self.watched:
-            self.watched.rewind(done)
+            self.watched.rewind(*counts)
         return self.solve(y, operator, sigma, chains, splits)
 
     def _windows(self, y: Tensor, operator: Operator, sigma: Tensor) -> list[Window]:

@@ -50,9 +50,14 @@ class Watched(Denoiser):
             self.progress(self.done, self.total)
         return x_hat
 
-    def rewind(self, done: int) -> None:
-        """Forgets evaluations that are made again, but for the first `done`."""
-        self.done, self.evaluations = done, []
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Evaluations done, and in all."""
+        return self.done, self.total
+
+    def rewind(self, done: int, total: int) -> None:
+        """Goes back to earlier counts, since the evaluations after them are made again."""
+        self.done, self.total, self.evaluations = done, total, []
 
     def check(self) -> None:
         """Looks at the evaluations since the last look, and forgets them.

@@ -56,6 +56,20 @@ def test_the_batch_is_halved_then_cut_into_tiles(
     assert (least.image - expected.image[:1]).abs().max() < 1e-4
 
 
+def test_windows_are_tried_again(prior: DDPM) -> None:
+    keep = torch.ones(1, 1, 200, 180)
+    keep[..., 90:170, 90:96] = 0
+    operator = make_operator("inpaint", keep=keep)
+    y, counts = operator.A(pictures(1, 3, 200, 180)), []
+    expected = restore(y, operator, prior, "diffpir", steps=2)
+    narrow = Narrow(prior, 4000, MemoryError)
+    result = restore(y, operator, narrow, "diffpir", steps=2,
+                     progress=lambda *count: counts.append(count))
+    assert result.windows == expected.windows and len(result.windows[0]) == 1
+    assert result.tile == 100 and counts[-1] == (2, 2)
+    assert (result.image - expected.image).abs().max() < 0.02
+
+
 def test_there_is_an_end_to_it(prior: DDPM) -> None:
     y, operator = pictures(1, 3, 130, 70), make_operator("denoise")
     none = Narrow(prior, 0, MemoryError)
