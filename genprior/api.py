@@ -103,9 +103,8 @@ def restore(
             to the bit on a CPU.
         device: "auto" (where y is, else CUDA where there is one), "cpu", "cuda", "mps".
         dtype: Precision of the network; the solver's state stays float32.
-        tile: "auto" shows large images to the network in tiles, and of noise-free inpainting
-            only windows around the holes; a number is the side of the tiles in pixels; "off"
-            does neither.
+        tile: "auto" shows large images to the network in tiles, and of inpainting only what is
+            around the holes; a number is the side of the tiles in pixels; "off" does neither.
         keep_samples: Return the samples; if not, mean and std are worked out as they come and
             need no memory for them.
         quantiles: Levels in [0, 1] whose quantiles per pixel are wanted, (0.05, 0.95) for the

@@ -72,7 +72,7 @@ def spans(length: int, side: int, overlap: int, stride: int = 1) -> list[tuple[i
         stride: See `Denoiser`.
 
     >>> spans(1000, side=400, overlap=100, stride=8)
-    [(0, 400), (300, 700), (600, 1000)]
+    [(0, 332), (232, 564), (464, 796), (696, 1000)]
     """
     if length <= side:
         return [(0, length)]
