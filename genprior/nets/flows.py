@@ -16,6 +16,9 @@ import torch
 from torch import Tensor, nn
 
 SCALE_BOUND = 1.0
+# Beyond some standard deviations a network sees numbers squashed, so that what it answers is
+# bounded: chains of couplings would else blow up what they never saw, mostly on the way back.
+SEEN_BOUND = 6.0
 
 
 class Invertible(nn.Module, ABC):
@@ -131,8 +134,8 @@ class Coupling(Invertible):
         return self._join(kept, (moved - shift) * (-log_scale).exp(), mask)
 
     def _law(self, kept: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        raw, shift = self.network(kept).to(kept.dtype).chunk(2, dim=1)
-        log_scale = SCALE_BOUND * torch.tanh(raw / SCALE_BOUND)
+        raw, shift = self.network(squash(kept)).to(kept.dtype).chunk(2, dim=1)
+        log_scale = bounded(raw, SCALE_BOUND)
         return (log_scale, shift) if mask is None else (mask * log_scale, mask * shift)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -148,6 +151,16 @@ class Coupling(Invertible):
         if mask is not None:
             return kept + moved
         return torch.cat((kept, moved) if self.halves == "last" else (moved, kept), dim=1)
+
+
+def squash(x: Tensor) -> Tensor:
+    """x where it is small, within (-6, 6) everywhere."""
+    return x * torch.rsqrt(1 + (x / SEEN_BOUND) ** 2)
+
+
+def bounded(x: Tensor, bound: float) -> Tensor:
+    """x where it is small, within (-bound, bound) everywhere."""
+    return bound * torch.tanh(x / bound)
 
 
 def zero_convolution(inside: int, outside: int) -> nn.Conv2d:

@@ -16,7 +16,8 @@ Differs from the authors' code:
     1. Log-scales are bounded by tanh, as those of Real NVP; Glow's are logarithms of sigmoids.
     2. Actnorm stands where Real NVP has batch normalisation, so images are independent; its
         channel halves swap places as in the paper. Networks have no residual blocks.
-    3. Sizes that are no multiple are extended by reflection; a colour prior takes grey images.
+    3. Networks see large numbers squashed, so that no latent overflows on the way to an image.
+    4. Sizes that are no multiple are extended by reflection; a colour prior takes grey images.
 """
 
 import math
@@ -33,6 +34,8 @@ from genprior.nets.flows import (
     Coupling,
     Invertible,
     Mixing,
+    bounded,
+    squash,
     squeeze,
     unsqueeze,
     zero_convolution,
@@ -42,6 +45,7 @@ from genprior.priors.base import Density, Encoder, Trainable
 
 LEVELS_OF_GREY = 255
 CHECKERBOARDS = 4
+LOG_STD_BOUND = 5.0
 
 
 class Glow(nn.Module, Encoder, Density, Trainable):
@@ -247,5 +251,6 @@ class _Level(nn.Module):
         return self.before.inverse(unsqueeze(self.after.inverse(h)))
 
     def _law(self, kept: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
-        law = self.law[None] if kept is None else self.law(kept).to(like.dtype)
-        return law.chunk(2, dim=1)
+        law = self.law[None] if kept is None else self.law(squash(kept)).to(like.dtype)
+        mean, log_std = law.chunk(2, dim=1)
+        return mean, bounded(log_std, LOG_STD_BOUND)

@@ -71,6 +71,14 @@ def test_the_inverse_is_exact_in_float32(kind):
     assert (model.encode(model.decode(z, x.shape)) - z).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_latents_far_from_all_that_was_seen_make_finite_images(kind):
+    model = prior(0.1, channels=3, levels=3, depth=8, width=16, architecture=kind).float()
+    shape = torch.Size((2, 3, 32, 24))
+    z = 20 * torch.randn(model.latent_shape(shape), generator=generator(2))
+    assert model.decode(z, shape).isfinite().all()
+
+
 def test_a_density_integrates_to_one():
     # importance sampling with a wide normal law on images of 2 x 2 numbers
     model = prior(levels=1)
