@@ -69,6 +69,14 @@ class Ranks:
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), src=0)
 
+    def gather(self, value: Any) -> list:
+        """What every process has, in their order; only in the first one, [] elsewhere."""
+        if self.world == 1:
+            return [value]
+        values = [None] * self.world if self.first else None
+        dist.gather_object(value, values)
+        return values or []
+
     def agree(self, value: Any) -> Any:
         """The value that the first process has."""
         if self.world == 1:

@@ -10,6 +10,7 @@ from genprior.errors import SomeFailed, exit_code
 
 if TYPE_CHECKING:
     from genprior.places import Place
+    from genprior.ranks import Ranks
 
 
 class Report:
@@ -59,6 +60,14 @@ class Report:
                 {"input": str(place.source), "output": str(place.output), "skipped": True}
             )
             self.progress.write(f"{place.source} -> {place.output} [exists]")
+
+    def gather(self, ranks: "Ranks", places: "list[Place]") -> None:
+        """Brings the records of all processes together, in the order of the files."""
+        if ranks.world > 1:
+            order = {str(place.source): k for k, place in enumerate(places)}
+            records = [record for share in ranks.gather(self.records) for record in share]
+            self.records = sorted(records, key=lambda record: order[record["input"]])
+            self.failures = sum("error" in record for record in records)
 
     def finish(self) -> None:
         """Prints the records.

@@ -88,19 +88,27 @@ def _restore(
         options["max_pixels"] = max_pixels
     from genprior.jobs import Job, run
     from genprior.places import plan
+    from genprior.ranks import joined
     from genprior.results import is_complete
 
-    job = Job(task, operator, settings, noise, opaque=opaque, **options)
     suffix = None if ext == "keep" else f".{ext}"
-    with streams(files, output, recursive, as_json) as (found, output, to_stdout):
+    with joined() as ranks, streams(files, output, recursive, as_json) as opened:
+        found, output, to_stdout = opened
+        if to_stdout and ranks.world > 1:
+            raise click.UsageError("standard output is for one process: give -o a name")
+        options["device"] = ranks.device(options["device"])
+        job = Job(task, operator, settings, noise, opaque=opaque, **options)
         places = plan(found, output, save, samples, overwrite, suffix, redo=skip_existing)
         report = Report(len(places), as_json, quiet, to_stdout)
-        if skip_existing:
-            done = [place for place in places if is_complete(place)]
-            places = [place for place in places if place not in done]
+        done = [place for place in places if skip_existing and is_complete(place)]
+        left = [place for place in places if place not in done]
+        ranks.wait()  # until all know what is there already
+        if ranks.first:
             report.skipped(done)
         with report:
             failed = report.failed if report.many else None
-            for record in run(job, places, report.progress.update, failed):
+            for record in run(job, ranks.share(left), report.progress.update, failed):
                 report.restored(record)
-    report.finish()
+        report.gather(ranks, places)
+    if ranks.first:
+        report.finish()
