@@ -162,6 +162,20 @@ def test_a_folder_of_masks_and_folders_of_folders(tmp_path: Path, quick: list) -
     assert result.exit_code == 3 and "there are 2 masks for it" in result.stderr
 
 
+def test_restoring_a_folder_into_itself_touches_no_original(tmp_path: Path, quick: list) -> None:
+    for name in ("a.png", "a.jpg", "b.png"):
+        save_photo(tmp_path / name)
+    (tmp_path / "a.jpg").rename(tmp_path / "c.jpg")
+    before = snapshot(tmp_path)
+    for options in ([], ["--overwrite"], ["--skip-existing"]):
+        succeed("inpaint", tmp_path, "-o", tmp_path, *MASK, *quick, *options)
+        after = snapshot(tmp_path)
+        assert {name: after[name] for name in before} == before and len(after) == 9
+    result = genprior("inpaint", tmp_path / "a.png", "-o", tmp_path / "b.png", *MASK, *quick)
+    assert result.exit_code == 3 and "b.png exists: add --overwrite" in result.stderr
+    assert snapshot(tmp_path) == after
+
+
 def stream(data: bytes, *arguments: object) -> Result:
     return CliRunner().invoke(main, list(map(str, arguments)), prog_name="genprior", input=data,
                               catch_exceptions=False)

@@ -168,7 +168,7 @@ ERRORS = {
     "texture @/a.png -o @/a.png": (INPUT, "a.png exists: add --overwrite"),
     "texture @/a.png -o @/x.png --size 0x3": (USAGE, "'0x3' is not a size"),
     "texture @/clear.png -o @/x.png": (INPUT, "clear.png: the exemplar has no known pixel"),
-    "train texture @ -o @/run --steps 1": (USAGE, "'texture' is not", "'ddpm'"),
+    "train texture @ -o @/run --steps 1": (USAGE, "texture is computed, not trained"),
 }
 
 

@@ -1,9 +1,18 @@
 """Holes of a large picture are filled from windows around them, with the same answer."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from skimage import data
 from test_tiles import Recording
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -96,3 +105,26 @@ def test_every_image_has_its_own_windows_and_noise(prior: DDPM) -> None:
         assert torch.equal(alone.samples[0], together.samples[i])
     assert torch.equal(restore(y, operator, prior, "diffpir", samples=2, steps=2).std,
                        together.std)
+
+
+@pytest.mark.slow
+def test_12_megapixels_with_a_small_hole(tmp_path: Path) -> None:
+    """In another process, whose memory is measured."""
+    photo = np.tile(data.astronaut(), (6, 8, 1))[:3000, :4000]
+    mask = np.zeros(photo.shape[:2], np.uint8)
+    mask[1400:1420, 2000:2030] = mask[300:310, 500:510] = 255
+    for name, array in (("photo", photo), ("mask", mask)):
+        Image.fromarray(array).save(tmp_path / f"{name}.png")
+    words = ["inpaint", "photo.png", "--mask", "mask.png", "--steps", "2", "-q"]
+    code = ("import resource; from genprior.cli import main; "
+            f"main({words!r}, standalone_mode=False); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment,
+                         capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 3000  # MiB
+    record = json.loads((tmp_path / "photo.genprior.json").read_text())
+    assert len(record["windows"]) == 2
+    written = np.asarray(Image.open(tmp_path / "photo.genprior.png"))
+    changed = (written != photo).any(2)
+    assert not changed[mask == 0].any() and changed[mask > 0].any()
