@@ -1,8 +1,10 @@
 """Windows around the holes of a large image: all that has a say in what fills them.
 
-Without noise the known pixels of an inpainting are put back at every step, so a pixel of a
-hole depends on what the denoiser sees from there and on nothing else. With a margin of the
-denoiser's reach around the hole the rest of the image need not be computed.
+Where a solver puts the known pixels of a noise-free inpainting back at every step (hqs,
+diffpir), a pixel of a hole depends on what the denoiser sees from there and on nothing else.
+With a margin of the denoiser's reach around the hole the rest of the image need not be computed.
+For a solver that only pulls the known pixels to the data (dps, red-diff) this leaves out what
+reaches the hole from farther away, by way of known pixels.
 """
 
 from torch import Tensor
