@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import deepinv
 import pytest
 import torch
@@ -72,14 +74,23 @@ def exact(prior, op, sigma, shape):
     return K, mean - K @ A @ mean, S - K @ A @ S, S
 
 
-def check_against_dense(prior, op, sigma, shape, tolerance=1e-13, rtol=1e-8):
+class Given:
+    """A source of noise that gives what it was given."""
+
+    def __init__(self, *draws):
+        self.draws = list(draws)
+
+    def normal(self, like):
+        return self.draws.pop(0)
+
+
+def check_against_dense(prior, op, sigma, shape, rtol=1e-8):
     K, offset, cov, S = exact(prior, op, sigma, shape)
     z = torch.randn(prior.latent_shape(shape), generator=generator(6), dtype=torch.float64)
     y = op.A(prior.decode(z, shape))
     y = y + sigma * op.observed(rand(*y.shape, seed=7) - 0.5)
     expected = offset + K @ y.flatten()
-    solve = {"tolerance": tolerance, "iterations": 3000}
-    mean = GaussianPosterior("mean", **solve)(y, op, prior, sigma, None)
+    mean = GaussianPosterior("mean", **EXACT)(y, op, prior, sigma, None)
     assert (mean.flatten() - expected).norm() <= rtol * expected.norm()
 
     class Answer(GaussianPosterior):
@@ -87,7 +98,7 @@ def check_against_dense(prior, op, sigma, shape, tolerance=1e-13, rtol=1e-8):
         def solve(self, other, *rest):
             return super().solve(y.expand_as(other), *rest)
 
-    law, centre = law_of(Answer(**solve), op, prior, sigma, torch.zeros_like(y))
+    law, centre = law_of(Answer(**EXACT), op, prior, sigma, torch.zeros_like(y))
     assert (centre - expected).norm() <= rtol * expected.norm()
     assert (law.V - cov).norm() <= rtol * S.norm()
 
@@ -115,10 +126,22 @@ def test_mean_and_covariance_are_exact(prior, channels, sigma, operator):
 @pytest.mark.parametrize("prior", ["torus", "margin", "pca"])
 @pytest.mark.parametrize("sigma", [0.0, 0.05])
 @pytest.mark.parametrize("operator", list(operators(6)))
-def test_mean_and_covariance_are_exact_at_24_pixels_in_colour(prior, sigma, operator):
-    op = operators(24, 3)[operator]
-    shape = torch.Size((1, 3, 24, 24))
-    check_against_dense(priors(24, 3)[prior], op, sigma, shape, tolerance=1e-11)
+def test_mean_and_samples_are_exact_at_24_pixels_in_colour(prior, sigma, operator):
+    # a sample is an affine map of white noise: where that map is right, so is its covariance
+    op, law = operators(24, 3)[operator], priors(24, 3)[prior]
+    one, count = torch.Size((1, 3, 24, 24)), 8
+    K, offset, _, _ = exact(law, op, sigma, one)
+    z = torch.randn(law.latent_shape((count, *one[1:])), generator=generator(6)).double()
+    x = law.decode(z, torch.Size((count, *one[1:])))
+    y = op.A(x[:1])
+    n = op.observed(torch.randn((count, *y.shape[1:]), generator=generator(7)).double())
+    y = y + sigma * n[:1]
+    expected = x.flatten(1) + (y - op.A(x) - sigma * n).flatten(1) @ K.T
+    solver = GaussianPosterior(tolerance=1e-11, iterations=3000)
+    samples = solver(y.expand_as(n), op, law, sigma, Given(z, n)).flatten(1)
+    assert (samples - expected).norm() <= 1e-8 * expected.norm()
+    mean = replace(solver, mode="mean")(y, op, law, sigma, None).flatten()
+    assert (mean - offset - K @ y.flatten()).norm() <= 1e-8 * mean.norm()
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.1])
