@@ -137,7 +137,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
             return "langevin"
         if isinstance(prior, Variational):
             return "jpmap"
-        return "glowip" if isinstance(prior, Density) else "csgm"
+        # Of a large image every part would have to be lucky in the same random start.
+        return "csgm" if prior.size else "glowip"
     if isinstance(prior, Density):
         return "image-langevin" if samples > 1 else "map"
     raise SettingError(

@@ -40,7 +40,12 @@ class Denoiser(ABC):
 
 
 class Decoder(ABC):
-    """Maps latents z ~ N(0, I) to images."""
+    """Maps latents z ~ N(0, I) to images.
+
+    `size` is the height and width of the only images that it makes, None if they can be any.
+    """
+
+    size: tuple[int, int] | None = None
 
     @abstractmethod
     def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
