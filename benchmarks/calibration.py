@@ -33,6 +33,7 @@ from genprior.operators.inpainting import Inpainting
 from genprior.operators.kernels import gaussian_kernel
 from genprior.operators.masks import random_keep
 from genprior.operators.superres import SuperResolution
+from genprior.priors.base import Denoiser
 from genprior.priors.texture import Texture
 from genprior.registry import SOLVERS, lookup
 
@@ -107,6 +108,22 @@ def ours(name: str, **settings: Any) -> Sampler:
     return run
 
 
+class DenoiserOnly(Denoiser):
+    """Hides that a prior is Gaussian."""
+
+    def __init__(self, prior: Denoiser) -> None:
+        self.prior = prior
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return self.prior.denoise(x, sigma)
+
+
+def hidden(name: str, **settings: Any) -> Sampler:
+    """One of our solvers, which gets the denoiser and does not know that it is of a Gaussian."""
+    run = ours(name, **settings)
+    return lambda task, prior, seed: run(task, DenoiserOnly(prior), seed)
+
+
 def prior_only(task: Task, prior: Texture, seed: int) -> Tensor:
     """Samples of the prior; of the measurement nothing is used."""
     z = Noise(seed, CHAIN_KEYS).normal(torch.zeros(CHAINS, *SHAPE).double())
@@ -125,14 +142,16 @@ def theirs(make: Callable[[Callable], Any]) -> Sampler:
     return run
 
 
-def guided(fidelity: type) -> Sampler:
+def guided(fidelity: type, steps: int = STEPS) -> Sampler:
     """deepinv's reverse diffusion with one of its guidance terms, ancestral steps."""
-    d, times = deepinv.sampling, torch.linspace(1, 0, STEPS + 1).double()
+    d, times = deepinv.sampling, torch.linspace(1, 0, steps + 1).double()
     sde, solver = d.VariancePreservingDiffusion(alpha=1.0), d.DDPMSolver(times)
     return theirs(lambda D: d.PosteriorDiffusion(fidelity(), D, sde, solver))
 
 
-def azula(method: str, batch: int = CHAINS, eta: float = 0.0) -> Sampler:
+def azula(
+    method: str, batch: int = CHAINS, eta: float = 0.0, steps: int = STEPS
+) -> Sampler:
     """A sampler of azula in its own range [-1, 1], `batch` chains at a time."""
 
     def run(task: Task, prior: Texture, seed: int) -> Tensor:
@@ -153,7 +172,7 @@ def azula(method: str, batch: int = CHAINS, eta: float = 0.0) -> Sampler:
         A, pinv, variance = task.matrix, torch.linalg.pinv(task.matrix), (2 * NOISE) ** 2
         y = (2 * task.y.flatten() - A.sum(dim=1)).expand(batch, -1)
         problem = (Exact(), y, lambda x: x @ A.mT)
-        options = {"steps": STEPS, "silent": True, "dtype": torch.float64}
+        options = {"steps": steps, "silent": True, "dtype": torch.float64}
         if method == "dps":
             sampler = dps.DPSSampler(*problem, **options)
         elif method == "pgdm":
@@ -171,43 +190,70 @@ def azula(method: str, batch: int = CHAINS, eta: float = 0.0) -> Sampler:
     return run
 
 
-def rows() -> list[tuple[str, str, int, str, Sampler]]:
-    """Library, name, evaluations, what is wrong by construction, sampler; defaults if unnamed."""
+def rows() -> list[tuple[str, str, int, int, str, Sampler]]:
+    """Library, name, evaluations, products with the Jacobian, what is wrong by construction."""
     d, l2 = deepinv.sampling, deepinv.optim.data_fidelity.L2()
     step, weak = "step size is no likelihood", "guidance shrinks with the step"
     guess, prox = "covariance guessed isotropic", "proximal point, not a posterior mean"
     narrow = "too narrow until steps are many"
+    point = "point estimate: no spread at all"
+    kernel = "x0 drawn with an isotropic covariance"
     us, di, az = "genprior", "deepinv", "azula"
     latent = ours("csgm", optimiser="lbfgs", steps=100, restarts=1)
+    matching, pigdm = d.MomentMatchingDataFidelity, d.PiGDMDataFidelity
 
     def dps(steps: int, weight: float) -> Sampler:
         return theirs(lambda D: d.DPS(D, num_steps=steps + 1, weight=weight))
 
+    own_law = ours("jfps", covariance=texture())
+    published = ours("pigdm", variant="published")
+    daps = ours("daps", steps=20, kernel="isotropic", sigma_min=0.005)
+    exact = {"steps": 17, "kernel": "exact", "sigma_min": 0.005}
     return [
-        ("", "exact posterior", 0, "", ours("gaussian")),
-        ("", "prior, y ignored", 0, "no posterior", prior_only),
-        (us, "DPS", 100, step, ours("dps", steps=100)),
-        (us, "DPS", 1000, step, ours("dps", steps=1000)),
-        (us, "PiGDM consistent", 100, guess, ours("pigdm")),
-        (us, "PiGDM published", 100, f"{guess}; weight r^2", ours("pigdm", variant="published")),
-        (us, "DiffPIR", 100, prox, ours("diffpir")),
-        (us, "hqs", 24, "point estimate: no spread at all", ours("hqs", steps=24)),
-        (us, "csgm", 101, "point estimate: no spread at all", latent),
-        (di, "DPS w=1", 100, f"{step}; {weak}", dps(100, 1.0)),
-        (di, "DPS w=1", 1000, f"{step}; {weak}", dps(1000, 1.0)),
-        (di, "DPS w=100", 100, f"{step}; {weak}", dps(100, 100.0)),
-        (di, "DPS w=100", 1000, f"{step}; {weak}", dps(1000, 100.0)),
-        (di, "DiffPIR", 100, prox, theirs(lambda D: d.DiffPIR(D, l2, max_iter=STEPS))),
-        (di, "DDRM", 100, "noise divided by sqrt 2", theirs(d.DDRM)),
-        (di, "PiGDM", 100, guess, guided(d.PiGDMDataFidelity)),
-        (di, "MMPS, 3 CG", 100, narrow, guided(d.MomentMatchingDataFidelity)),
-        (az, "DPS, batch 64", 100, f"{step}; norm over the batch", azula("dps")),
-        (az, "DPS, batch 1", 100, step, azula("dps", batch=1)),
-        (az, "PGDM eta=0", 100, f"{guess}; no noise in it", azula("pgdm")),
-        (az, "PGDM eta=1", 100, f"{guess}; no noise in it", azula("pgdm", eta=1.0)),
-        (az, "TMPD", 100, "covariance guessed diagonal", azula("tmpd")),
-        (az, "MMPS, 1 GMRES", 100, f"{narrow}; solve cut short", azula("mmps")),
-        (az, "DiffPIR, 1 GMRES", 100, f"{prox}; solve cut short", azula("diffpir")),
+        ("", "exact posterior", 0, 0, "", ours("gaussian")),
+        ("", "prior, y ignored", 0, 0, "no posterior", prior_only),
+        (us, "moment-matched, default", 19, 80, "", hidden("moment-matched")),
+        (us, "DAPS, exact kernel", 17, 85, "", hidden("daps", **exact)),
+        (us, "MMPS, 3 CG", 25, 75, narrow, ours("mmps", steps=25)),
+        (us, "MMPS, 3 CG", 100, 300, narrow, ours("mmps")),
+        (us, "JFPS, covariance of photos", 100, 0, "covariance guessed", ours("jfps")),
+        (us, "JFPS, covariance of the prior", 100, 0, narrow, own_law),
+        (us, "TMPD", 33, 66, "covariance guessed diagonal", ours("tmpd", steps=33)),
+        (us, "TMPD", 100, 200, "covariance guessed diagonal", ours("tmpd")),
+        (us, "DDRM = DDNM+", 20, 0, "heuristic kernel", ours("ddrm")),
+        (us, "DDRM = DDNM+", 100, 0, "heuristic kernel", ours("ddrm", steps=100)),
+        (us, "DAPS, isotropic kernel", 100, 0, kernel, daps),
+        (us, "DAPS, published kernel", 100, 0, f"{kernel}; tau", ours("daps", steps=20)),
+        (us, "PnP-DM", 100, 0, "coupling; few sweeps", ours("pnp-dm", steps=20, decay=0.75)),
+        (us, "PnP-DM", 500, 0, "coupling", ours("pnp-dm")),
+        (us, "RED-diff", 100, 0, point, ours("red-diff")),
+        (us, "DPS", 100, 100, step, ours("dps", steps=100)),
+        (us, "DPS", 1000, 1000, step, ours("dps", steps=1000)),
+        (us, "PiGDM consistent", 50, 50, guess, ours("pigdm", steps=50)),
+        (us, "PiGDM consistent", 100, 100, guess, ours("pigdm")),
+        (us, "PiGDM published", 100, 100, f"{guess}; weight r^2", published),
+        (us, "DiffPIR", 100, 0, prox, ours("diffpir")),
+        (us, "hqs", 24, 0, point, ours("hqs", steps=24)),
+        (us, "csgm", 101, 101, point, latent),
+        (di, "DPS w=1", 100, 100, f"{step}; {weak}", dps(100, 1.0)),
+        (di, "DPS w=1", 1000, 1000, f"{step}; {weak}", dps(1000, 1.0)),
+        (di, "DPS w=100", 100, 100, f"{step}; {weak}", dps(100, 100.0)),
+        (di, "DPS w=100", 1000, 1000, f"{step}; {weak}", dps(1000, 100.0)),
+        (di, "DiffPIR", 100, 0, prox, theirs(lambda D: d.DiffPIR(D, l2, max_iter=STEPS))),
+        (di, "DDRM", 100, 0, "noise divided by sqrt 2", theirs(d.DDRM)),
+        (di, "PiGDM", 50, 50, guess, guided(pigdm, 50)),
+        (di, "PiGDM", 100, 100, guess, guided(pigdm)),
+        (di, "MMPS, 3 CG", 20, 80, narrow, guided(matching, 20)),
+        (di, "MMPS, 3 CG", 100, 400, narrow, guided(matching)),
+        (az, "DPS, batch 64", 100, 100, f"{step}; norm over the batch", azula("dps")),
+        (az, "DPS, batch 1", 100, 100, step, azula("dps", batch=1)),
+        (az, "PGDM eta=0", 100, 100, f"{guess}; no noise in it", azula("pgdm")),
+        (az, "PGDM eta=1", 100, 100, f"{guess}; no noise in it", azula("pgdm", eta=1.0)),
+        (az, "TMPD", 33, 66, "covariance guessed diagonal", azula("tmpd", steps=33)),
+        (az, "TMPD", 100, 200, "covariance guessed diagonal", azula("tmpd")),
+        (az, "MMPS, 1 GMRES", 33, 66, f"{narrow}; solve cut short", azula("mmps", steps=33)),
+        (az, "MMPS, 1 GMRES", 100, 200, f"{narrow}; solve cut short", azula("mmps")),
+        (az, "DiffPIR, 1 GMRES", 100, 0, f"{prox}; solve cut short", azula("diffpir")),
     ]
 
 
@@ -249,11 +295,12 @@ def evaluate(run: Sampler, task: Task, prior: Texture, seed: int) -> dict[str, f
 def markdown(record: dict) -> str:
     """The record as a table, with how to read it."""
     columns = [(name, key) for name, spread in record["scatter"].items() for key in spread]
-    head = ["method", "evaluations", *(f"{name}: {key}" for name, key in columns)]
+    head = ["method", "evaluations", "products", *(f"{name}: {key}" for name, key in columns)]
     lines = [f"| {' | '.join(head)} | by construction |", "|---" * (len(head) + 1) + "|"]
     scatter = {"library": "", "name": "scatter of 64 exact chains", "nfe": 0, "note": "1 sd"}
+    scatter["products"] = 0
     for row in [*record["rows"], scatter | record["scatter"]]:
-        cells = [f"{row['library']} {row['name']}".strip(), str(row["nfe"])]
+        cells = [f"{row['library']} {row['name']}".strip(), str(row["nfe"]), str(row["products"])]
         cells += [v if isinstance(v := row[n], str) else f"{v[k]:.2f}" for n, k in columns]
         lines.append(f"| {' | '.join([*cells, row['note']])} |")
     versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
@@ -265,10 +312,25 @@ Every number is 1 for a perfect sampler, up to the scatter in the last row.
 - bias: distance of their mean to the exact mean, over its Monte-Carlo floor.
 - misfit: RMS(A x - y) over its exact value; below 1 fits the noise.
 
+Evaluations are those of the denoiser; products those with its Jacobian, one backward pass each.
+
 {chr(10).join(lines)}
 
 {record["problem"]} Seed {record["seed"]}; {versions}; {record["machine"]}.
 """
+
+
+def earlier(seed: int) -> dict[tuple, dict]:
+    """Rows of the last run with that seed and those versions; delete its file to redo them."""
+    file = RESULTS / "calibration.json"
+    record = json.loads(file.read_text()) if file.exists() else {"rows": []}
+    same = record.get("seed") == seed and record.get("versions") == versions()
+    return {(r["library"], r["name"], r["nfe"]): r for r in record["rows"]} if same else {}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that are installed."""
+    return {lib: version(lib) for lib in ("torch", "deepinv", "azula") if find_spec(lib)}
 
 
 def main() -> None:
@@ -278,16 +340,18 @@ def main() -> None:
     seed = parser.parse_args().seed
     torch.set_num_threads(1)
     prior = texture()
-    todo, done = tasks(prior, seed), []
-    for library, name, nfe, note, run in rows():
-        done.append({"library": library, "name": name, "nfe": nfe, "note": note})
-        done[-1] |= {k: evaluate(run, task, prior, seed) for k, task in todo.items()}
+    todo, done, known = tasks(prior, seed), [], earlier(seed)
+    for library, name, nfe, products, note, run in rows():
+        done.append(known.get((library, name, nfe), {}) | {
+            "library": library, "name": name, "nfe": nfe, "products": products, "note": note
+        })
+        for task in todo.keys() - done[-1].keys():
+            done[-1][task] = evaluate(run, todo[task], prior, seed)
         print(json.dumps(done[-1]), flush=True)
-    libraries = [library for library in ("torch", "deepinv", "azula") if find_spec(library)]
     record = {
         "problem": " ".join(__doc__.split("\n\n")[2].split("Writes")[0].split()),
         "seed": seed,
-        "versions": {library: version(library) for library in libraries},
+        "versions": versions(),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
         "rows": done,
         "scatter": {name: scatter(task, seed) for name, task in todo.items()},
