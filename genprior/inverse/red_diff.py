@@ -14,6 +14,8 @@ Differs from the authors' code:
     1. `rate` is in units of [0, 1]; theirs, 0.1, is on [-1, 1].
     2. The noise level of the data is not used, as in theirs: `weight` should grow with its
         square, and 0.25 goes with noise of about 0.025 on [0, 1].
+    3. The start is least squares damped towards 1/2 by the noise; theirs, A^+ y, is nothing but
+        noise for a blur.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ import torch
 from torch import Tensor
 
 from genprior.diffusion import Spacing
-from genprior.inverse.chain import ChainSolver
+from genprior.inverse.chain import PRIOR_MEAN, PRIOR_VAR, ChainSolver, images_of
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -53,7 +55,8 @@ class REDDiff(ChainSolver):
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         with torch.no_grad():
-            mu = operator.pinv(y)
+            middle = torch.full_like(images_of(y, operator), PRIOR_MEAN).contiguous()
+            mu = operator.prox(middle, y, noise_std**2 / PRIOR_VAR)
             m, v = torch.zeros_like(mu), torch.zeros_like(mu)
             for k, sigma in enumerate(self.sigmas, start=1):
                 x_hat = prior.denoise(mu + sigma * generator.normal(mu), sigma)

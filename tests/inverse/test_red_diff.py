@@ -1,6 +1,6 @@
 import pytest
 import torch
-from contracts import check_solver, measure
+from contracts import check_solver, dense, measure
 from golden import field64
 from oracles import Crooked, Replay, Stationary, normals
 from papers import alpha_bars, measurement, predict
@@ -30,7 +30,10 @@ def test_agrees_with_the_paper_in_its_own_notation(op: Operator) -> None:
     solver = REDDiff(steps, weight, rate / 2)
     ours = solver(y, op, Crooked(), 0.1, Replay(draws))
 
-    mu = (2 * op.pinv(y) - 1).requires_grad_()
+    A = dense(op, x)
+    damped = A.mT @ A + 0.04 * torch.eye(A.shape[1]).double()
+    start = torch.linalg.solve(damped, A.mT @ y.flatten() + 0.04 * 0.5)
+    mu = (2 * start.reshape(x.shape) - 1).requires_grad_()
     v = measurement(y, op, mu.detach())
     adam = torch.optim.Adam([mu], rate, betas=(0.9, 0.99), eps=2e-8)
     for a, e in zip(alpha_bars(steps)[:-1], draws, strict=True):
