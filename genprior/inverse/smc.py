@@ -5,8 +5,8 @@
 
 where psi(x) = N(y; A D, A C A^T + sigma^2 I) is the `twist`. Particles are resampled where fewer
 than half of them count. Samplers without weights get the modes right and their weights wrong,
-and more steps do not help; with many particles this is exact, up to the steps: within a mode the
-spread is that of DDPM steps, too narrow while they are few.
+and more steps do not help (benchmarks/results/mixture.md); with many particles this is exact, up
+to the steps: within a mode the spread is that of DDPM steps, too narrow while they are few.
 
 Each answer is one particle of a run of its own, so that samples share no ancestors.
 
@@ -15,8 +15,7 @@ References:
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al., 2024.
 
 Differs from the authors' code:
-    1. The twist has the covariance of moment matching; theirs an isotropic one, with which a
-        thousand particles did not find the weights (benchmarks/results/mixture.md).
+    1. The twist has the covariance of moment matching; theirs an isotropic one, or none.
     2. Systematic resampling per image, without a loop and without reading weights back.
 """
 
