@@ -188,11 +188,20 @@ def solve(
         residual2 = torch.minimum(start2, residual2)
         if (residual2 <= tolerance**2).all():
             break
+    demand_solved(residual2, f"after {RESTARTS} x {iterations} iterations", tolerance)
+    return x
+
+
+def demand_solved(residual2: Tensor, when: str, tolerance: float) -> None:
+    """Refuses relative residuals above 1e-3; arguments are their squares and words for the error.
+
+    Raises:
+        ArithmeticError: One is.
+    """
     if (residual2 > WORST_RESIDUAL**2).any():
         raise ArithmeticError(
             f"a linear system is not solved: its relative residual is "
-            f"{residual2.max().sqrt():.1e} after {RESTARTS} x {iterations} iterations, and should "
-            f"be {tolerance:.0e}: allow more iterations, or give the prior a floor or the "
-            f"measurement a noise level, or larger ones"
+            f"{residual2.max().sqrt():.1e} {when}, and should be {tolerance:.0e}: allow more "
+            f"iterations, or give the prior a floor or the measurement a noise level, or larger "
+            f"ones"
         )
-    return x

@@ -58,7 +58,21 @@ def _inverse(S: Tensor, delta: float) -> Callable[[Tensor], Tensor]:
         S.diagonal().add_(delta)
         factor = torch.linalg.cholesky(S)
         return lambda r: torch.cholesky_solve(r[:, None], factor)[:, 0]
+    inverse, zero = pseudo_inverse(S), S.new_zeros(1)
+    return lambda r: inverse(r[None], zero)[0]
+
+
+def pseudo_inverse(S: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """(S + delta I)^{-1} of a matrix >= 0, as a map of vectors (B, n) and delta >= 0, (B,).
+
+    Where delta is 0, eigenvalues that are nothing but rounding errors count as 0.
+    """
     values, vectors = torch.linalg.eigh(S)
     kept = values > RANK * torch.finfo(S.dtype).eps * len(S) * values.amax()
-    values, vectors = values[kept], vectors[:, kept]
-    return lambda r: vectors @ ((vectors.T @ r) / values)
+
+    def inverse(r: Tensor, delta: Tensor) -> Tensor:
+        total = torch.where(kept, values, 0) + delta[:, None]
+        weights = torch.where(total > 0, 1 / torch.where(total > 0, total, 1), 0)
+        return (r @ vectors * weights) @ vectors.mT
+
+    return inverse

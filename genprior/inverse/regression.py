@@ -2,10 +2,11 @@
 
     S A^T (A S A^T + sigma^2 I)^{-1} r,    S = F F^T + floor^2 I
 
-Four ways, the same result:
+Five ways, the same result:
 
     frequencies  A and S are circular: directly, one small matrix per frequency
     pixels       S is stationary, A keeps few pixels: directly, one matrix for those
+    numbers      A A^T is not c I, r has few numbers: directly, A S A^T column by column
     latents      A A^T = c I, and w has fewer numbers than r:
                  (F^T A^T A F + delta I) w = F^T A^T r,    delta = c floor^2 + sigma^2,
                  F w + floor^2 A^T (r - A F w) / delta
@@ -24,14 +25,14 @@ Differs from the authors' code:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from genprior.inverse.pixels import solve_pixels
+from genprior.inverse.pixels import pseudo_inverse, solve_pixels
 from genprior.inverse.spectral import convolution, gram_inverse, stationary_preconditioner
-from genprior.linalg import inner, per_image, solve
+from genprior.linalg import demand_solved, inner, per_image, solve
 from genprior.operators.base import Operator
 from genprior.priors.base import Factor, Gaussian
 
@@ -39,6 +40,7 @@ from genprior.priors.base import Factor, Gaussian
 LATENT_TOLERANCE = 0.1
 # A dense matrix of so many rows is factored in two seconds; a singular one is diagonalised.
 PIXELS, SINGULAR_PIXELS = 5000, 1500
+NUMBERS = 2000
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,15 @@ class Regression:
         if torus is not None and self._few_pixels(r, factor):
             psi = solve_pixels(r, self.known.expand_as(r), factor, self.sigma2)
             return self.prior.cov(self._adjoint(psi))
+        scale = self._row_scale()
+        if scale is None and self._few_numbers(r):
+            return self.prior.cov(self._adjoint(self._solve_directly(r)))
         if not (self.sigma2 + factor.floor**2 > 0).all():
             # singular: without a preconditioner the iterates stay in the range, which a
             # residual that is nothing but rounding errors is not in
             size = r.abs().flatten(1).amax(dim=1)
             r = r * per_image(size > 100 * torch.finfo(r.dtype).eps, r)
             return self.prior.cov(self._adjoint(self._solve(r, None)))
-        scale = self._row_scale()
         if scale is None:
             nearby = None
             if torus is not None and r.ndim == 4 and 2 * r.shape[-1] > self.image_shape[-1]:
@@ -140,6 +144,23 @@ class Regression:
         few = min(PIXELS if definite else SINGULAR_PIXELS, r[0].numel() // 4)
         v = self.known * self._probe(r.shape)
         return bool(count <= few) and torch.equal(self._adjoint(v), v)
+
+    def _few_numbers(self, r: Tensor) -> bool:
+        """Whether all images have one matrix, small enough to be diagonalised."""
+        few = r.dtype == torch.float64 and r[0].numel() <= NUMBERS
+        same = self.operator.select([0]) is self.operator
+        return few and same and bool((self.known == self.known[:1]).all())
+
+    def _solve_directly(self, r: Tensor) -> Tensor:
+        """(A S A^T + sigma^2 I)^{-1} r; the pseudo-inverse where that is singular."""
+        one = replace(self, known=self.known[:1])
+        units = torch.eye(r[0].numel(), dtype=r.dtype, device=r.device)
+        units = units.reshape(-1, *r.shape[1:])
+        gram = one._A(self.prior.cov(one._adjoint(units))).flatten(1)
+        psi = pseudo_inverse((gram + gram.mT) / 2)(r.flatten(1), self.sigma2).reshape(r.shape)
+        r2, rest = inner(r, r), r - self._gram(psi)
+        demand_solved(inner(rest, rest) / torch.where(r2 > 0, r2, 1), "at best", self.tolerance)
+        return psi
 
     def _row_scale(self) -> float | None:
         """c where A A^T = c I on the known entries, None where it is not so."""

@@ -126,8 +126,10 @@ def test_mean_and_covariance_are_exact(prior, channels, sigma, operator):
 @pytest.mark.parametrize("prior", ["torus", "margin", "pca"])
 @pytest.mark.parametrize("sigma", [0.0, 0.05])
 @pytest.mark.parametrize("operator", list(operators(6)))
-def test_mean_and_samples_are_exact_at_24_pixels_in_colour(prior, sigma, operator):
+def test_mean_and_samples_are_exact_at_24_pixels_in_colour(prior, sigma, operator, monkeypatch):
     # a sample is an affine map of white noise: where that map is right, so is its covariance
+    if operator != "motion":
+        monkeypatch.setattr(regression, "NUMBERS", 0)
     op, law = operators(24, 3)[operator], priors(24, 3)[prior]
     one, count = torch.Size((1, 3, 24, 24)), 8
     K, offset, _, _ = exact(law, op, sigma, one)
@@ -223,6 +225,7 @@ def test_single_precision_pictures_are_solved_to_the_tolerance(operator, channel
         return x
 
     monkeypatch.setattr(regression, "solve", recorded)
+    monkeypatch.setattr(regression, "NUMBERS", 0)
     u = torch.cumsum(rand(1, channels, 40, 40) - 0.5, dim=2).float() / 10 + 0.5
     op = operators(40)[operator]
     prior, sigma = Texture.from_exemplar(u, floor=0.003), 0.01 if operator == "reflect" else 0.0
@@ -262,6 +265,20 @@ def test_a_border_stands_for_all_known_pixels_of_a_markov_law(sigma):
     near = GaussianPosterior("mean", border=1, **EXACT)(y, op, prior, sigma, None)
     assert torch.allclose(near, all_known, rtol=0, atol=1e-9)
     assert sigma or torch.equal(op.A(near), y)
+
+
+@pytest.mark.parametrize("operator", ["motion", "valid", "reflect", "bicubic", "external"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_few_numbers_are_solved_directly_as_they_are_iteratively(operator, channels, monkeypatch):
+    op, prior = operators(8, channels)[operator], priors(8, channels)["margin"]
+    y = op.A(rand(3, channels, 8, 8, seed=5))
+    sigma = torch.tensor([0.03, 0.0, 0.2], dtype=torch.float64)
+    iterated = []
+    for numbers in (0, 1000):
+        monkeypatch.setattr(regression, "NUMBERS", numbers)
+        iterated.append(GaussianPosterior("mean", **EXACT)(y, op, prior, sigma, None))
+        monkeypatch.setattr(regression, "solve", None)
+    assert torch.allclose(*iterated, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(
