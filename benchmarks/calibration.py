@@ -13,8 +13,6 @@ import json
 import platform
 import statistics
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,79 +20,29 @@ from typing import Any
 
 import deepinv
 import torch
+from peers import azula, guided, theirs
+from problem import (
+    CHAIN_KEYS,
+    CHAINS,
+    NOISE,
+    PIXELS,
+    SHAPE,
+    STEPS,
+    Sampler,
+    Task,
+    tasks,
+    texture,
+)
 from torch import Tensor
 
 from genprior.inverse.calibration import bias_over_floor, misfit_ratio, std_ratio
-from genprior.inverse.laws import Problem
 from genprior.noise import Noise
-from genprior.operators.base import Operator
-from genprior.operators.blur import Blur
-from genprior.operators.inpainting import Inpainting
-from genprior.operators.kernels import gaussian_kernel
-from genprior.operators.masks import random_keep
-from genprior.operators.superres import SuperResolution
 from genprior.priors.base import Denoiser
 from genprior.priors.texture import Texture
 from genprior.registry import SOLVERS, lookup
 
 RESULTS = Path(__file__).parent / "results"
-SIZE, PIXELS, NOISE, CHAINS, STEPS, REPEATS = 16, 256, 0.05, 64, 100, 200
-SHAPE = (1, SIZE, SIZE)
-CHAIN_KEYS = [(1, chain) for chain in range(CHAINS)]
-
-
-@dataclass(frozen=True)
-class Task:
-    """A measurement and its exact posterior N(mean, cov)."""
-
-    operator: Operator
-    physics: deepinv.physics.LinearPhysics
-    y: Tensor
-    matrix: Tensor
-    mean: Tensor
-    cov: Tensor
-
-
-Sampler = Callable[[Task, Texture, int], Tensor]
-
-
-def texture() -> Texture:
-    """The prior, float64."""
-    f = torch.fft.fftfreq(SIZE, dtype=torch.float64)
-    spectrum = (0.01 + f[:, None] ** 2 + f**2) ** -1.5
-    return Texture.from_spectrum(spectrum * 0.15**2 / spectrum.mean(), mean=0.5)
-
-
-def tasks(prior: Texture, seed: int) -> dict[str, Task]:
-    """The three measurements of one image, for our operators and for deepinv's."""
-    keep = random_keep((1, *SHAPE), 0.5, seed)
-    kernel = gaussian_kernel(1.0)
-    noise = deepinv.physics.GaussianNoise(NOISE)
-    own = {
-        "inpaint": Inpainting(keep),
-        "deblur": Blur(kernel, "circular"),
-        "superres": SuperResolution(2, "bicubic", boundary="circular"),
-    }
-    peer = {
-        "inpaint": deepinv.physics.Inpainting(SHAPE, keep[0].float(), noise_model=noise),
-        "deblur": deepinv.physics.BlurFFT(SHAPE, kernel[None, None].float(), noise_model=noise),
-        "superres": deepinv.physics.Downsampling(SHAPE, "bicubic", noise_model=noise),
-    }
-    random = Noise(seed, [(0, 0)])
-    x = prior.decode(random.normal(torch.zeros(1, *SHAPE).double()), (1, *SHAPE))
-    unit = torch.eye(PIXELS).double().reshape(-1, *SHAPE)
-    S, m = prior.cov(unit).flatten(1), prior.mean(x.shape).expand_as(x).flatten()
-    out = {}
-    for name, operator in own.items():
-        A = operator.A(unit).flatten(1).mT
-        if not torch.allclose(peer[name].A(unit.float()).flatten(1).mT, A.float(), atol=1e-6):
-            raise ValueError(f"the two libraries disagree on the operator of {name}")
-        y = operator.A(x)
-        y = y + operator.observed(NOISE * random.normal(y))
-        exact = Problem(S, A, NOISE)
-        mean = m + exact.gain @ (y.flatten() - A @ m)
-        out[name] = Task(operator, peer[name], y, A, mean, exact.posterior_cov)
-    return out
+REPEATS = 200
 
 
 def ours(name: str, **settings: Any) -> Sampler:
@@ -128,67 +76,6 @@ def prior_only(task: Task, prior: Texture, seed: int) -> Tensor:
     """Samples of the prior; of the measurement nothing is used."""
     z = Noise(seed, CHAIN_KEYS).normal(torch.zeros(CHAINS, *SHAPE).double())
     return prior.decode(z, z.shape)
-
-
-def theirs(make: Callable[[Callable], Any]) -> Sampler:
-    """A reconstructor of deepinv, in float32; `make` takes the denoiser."""
-
-    def run(task: Task, prior: Texture, seed: int) -> Tensor:
-        def denoiser(x: Tensor, sigma: float | Tensor, *_: Any, **__: Any) -> Tensor:
-            return prior.denoise(x, torch.as_tensor(sigma).to(x).flatten())
-
-        return make(denoiser)(task.y.float().repeat(CHAINS, 1, 1, 1), task.physics)
-
-    return run
-
-
-def guided(fidelity: type, steps: int = STEPS) -> Sampler:
-    """deepinv's reverse diffusion with one of its guidance terms, ancestral steps."""
-    d, times = deepinv.sampling, torch.linspace(1, 0, steps + 1).double()
-    sde, solver = d.VariancePreservingDiffusion(alpha=1.0), d.DDPMSolver(times)
-    return theirs(lambda D: d.PosteriorDiffusion(fidelity(), D, sde, solver))
-
-
-def azula(
-    method: str, batch: int = CHAINS, eta: float = 0.0, steps: int = STEPS
-) -> Sampler:
-    """A sampler of azula in its own range [-1, 1], `batch` chains at a time."""
-
-    def run(task: Task, prior: Texture, seed: int) -> Tensor:
-        from azula.denoise import Denoiser, DiracPosterior
-        from azula.guidance import diffpir, dps, mmps, pgdm, tmpd
-        from azula.linalg.covariance import IsotropicCovariance
-        from azula.noise import VPSchedule
-        from azula.sample import DDPMSampler
-
-        class Exact(Denoiser):
-            schedule = VPSchedule()
-
-            def forward(self, x_t: Tensor, t: Tensor, **_: Any) -> DiracPosterior:
-                alpha, sigma = self.schedule(t)
-                x = (x_t / alpha + 1).reshape(-1, *SHAPE) / 2
-                return DiracPosterior(2 * prior.denoise(x, sigma / alpha / 2).flatten(1) - 1)
-
-        A, pinv, variance = task.matrix, torch.linalg.pinv(task.matrix), (2 * NOISE) ** 2
-        y = (2 * task.y.flatten() - A.sum(dim=1)).expand(batch, -1)
-        problem = (Exact(), y, lambda x: x @ A.mT)
-        options = {"steps": steps, "silent": True, "dtype": torch.float64}
-        if method == "dps":
-            sampler = dps.DPSSampler(*problem, **options)
-        elif method == "pgdm":
-            sampler = pgdm.PGDMSampler(*problem, lambda v: v @ pinv.mT, eta=eta, **options)
-        else:
-            guide, noise = {
-                "mmps": (mmps.MMPSDenoiser, IsotropicCovariance(variance)),
-                "tmpd": (tmpd.TMPDenoiser, variance),
-                "diffpir": (diffpir.DiffPIRDenoiser, variance),
-            }[method]
-            sampler = DDPMSampler(guide(*problem, noise), **options)
-        start = sampler.init((CHAINS, PIXELS), dtype=torch.float64)
-        return (torch.cat([sampler(x) for x in start.split(batch)]) + 1) / 2
-
-    return run
-
 
 def rows() -> list[tuple[str, str, int, int, str, Sampler]]:
     """Library, name, evaluations, products with the Jacobian, what is wrong by construction."""

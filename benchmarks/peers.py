@@ -1,0 +1,71 @@
+"""The samplers of deepinv and azula, on the problem of the calibration table."""
+
+from collections.abc import Callable
+from typing import Any
+
+import deepinv
+import torch
+from problem import CHAINS, NOISE, PIXELS, SHAPE, STEPS, Sampler, Task
+from torch import Tensor
+
+from genprior.priors.texture import Texture
+
+
+def theirs(make: Callable[[Callable], Any]) -> Sampler:
+    """A reconstructor of deepinv, in float32; `make` takes the denoiser."""
+
+    def run(task: Task, prior: Texture, seed: int) -> Tensor:
+        def denoiser(x: Tensor, sigma: float | Tensor, *_: Any, **__: Any) -> Tensor:
+            return prior.denoise(x, torch.as_tensor(sigma).to(x).flatten())
+
+        return make(denoiser)(task.y.float().repeat(CHAINS, 1, 1, 1), task.physics)
+
+    return run
+
+
+def guided(fidelity: type, steps: int = STEPS) -> Sampler:
+    """deepinv's reverse diffusion with one of its guidance terms, ancestral steps."""
+    d, times = deepinv.sampling, torch.linspace(1, 0, steps + 1).double()
+    sde, solver = d.VariancePreservingDiffusion(alpha=1.0), d.DDPMSolver(times)
+    return theirs(lambda D: d.PosteriorDiffusion(fidelity(), D, sde, solver))
+
+
+def azula(
+    method: str, batch: int = CHAINS, eta: float = 0.0, steps: int = STEPS
+) -> Sampler:
+    """A sampler of azula in its own range [-1, 1], `batch` chains at a time."""
+
+    def run(task: Task, prior: Texture, seed: int) -> Tensor:
+        from azula.denoise import Denoiser, DiracPosterior
+        from azula.guidance import diffpir, dps, mmps, pgdm, tmpd
+        from azula.linalg.covariance import IsotropicCovariance
+        from azula.noise import VPSchedule
+        from azula.sample import DDPMSampler
+
+        class Exact(Denoiser):
+            schedule = VPSchedule()
+
+            def forward(self, x_t: Tensor, t: Tensor, **_: Any) -> DiracPosterior:
+                alpha, sigma = self.schedule(t)
+                x = (x_t / alpha + 1).reshape(-1, *SHAPE) / 2
+                return DiracPosterior(2 * prior.denoise(x, sigma / alpha / 2).flatten(1) - 1)
+
+        A, pinv, variance = task.matrix, torch.linalg.pinv(task.matrix), (2 * NOISE) ** 2
+        y = (2 * task.y.flatten() - A.sum(dim=1)).expand(batch, -1)
+        problem = (Exact(), y, lambda x: x @ A.mT)
+        options = {"steps": steps, "silent": True, "dtype": torch.float64}
+        if method == "dps":
+            sampler = dps.DPSSampler(*problem, **options)
+        elif method == "pgdm":
+            sampler = pgdm.PGDMSampler(*problem, lambda v: v @ pinv.mT, eta=eta, **options)
+        else:
+            guide, noise = {
+                "mmps": (mmps.MMPSDenoiser, IsotropicCovariance(variance)),
+                "tmpd": (tmpd.TMPDenoiser, variance),
+                "diffpir": (diffpir.DiffPIRDenoiser, variance),
+            }[method]
+            sampler = DDPMSampler(guide(*problem, noise), **options)
+        start = sampler.init((CHAINS, PIXELS), dtype=torch.float64)
+        return (torch.cat([sampler(x) for x in start.split(batch)]) + 1) / 2
+
+    return run
