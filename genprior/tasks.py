@@ -22,6 +22,8 @@ from genprior.operators.superres import SuperResolution
 
 Build = Callable[[list[Picture], bool], Operator]
 
+KERNEL_PIXELS = 2**20  # more than any blur: a picture, or a damaged header
+
 
 def inpainting(
     mask: tuple[str, Any],
@@ -109,7 +111,7 @@ def blurring(
     elif motion is not None:
         weights = motion_kernel(*motion)
     else:
-        weights = read_image(kernel).pixels.mean(dim=1)[0]
+        weights = read_image(kernel, KERNEL_PIXELS).pixels.mean(dim=1)[0]
     try:
         operator = Blur(weights, boundary)
     except ValueError as error:

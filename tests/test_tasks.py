@@ -90,3 +90,6 @@ def test_errors(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((3, 3), np.uint8)).save(tmp_path / "k.png")
     with pytest.raises(ImageError, match="k.png: a blur kernel must not sum to 0"):
         blurring(kernel=tmp_path / "k.png")
+    np.save(tmp_path / "picture.npy", np.ones((1025, 1024), np.uint8))
+    with pytest.raises(ImageError, match="picture.npy.* 1024 x 1025 pixels, more than 1048576"):
+        blurring(kernel=tmp_path / "picture.npy")
