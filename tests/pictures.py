@@ -23,6 +23,28 @@ def pillow(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
+def encoded(
+    format: str, array: np.ndarray | None = None, mode: str | None = None, **about: object
+) -> bytes:
+    """The file that Pillow makes of levels (H, W, C), or of random ones."""
+    file = io.BytesIO()
+    image = pillow(levels(3, 8, (40, 40)) if array is None else array)
+    (image.convert(mode) if mode else image).save(file, format, **about)
+    return file.getvalue()
+
+
+def tiff(array: np.ndarray, **about: object) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, array, **about)
+    return file.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
 def as_array(picture: Picture) -> np.ndarray:
     """Levels (H, W, C) of a picture, alpha last."""
     channels = [picture.pixels] + ([] if picture.alpha is None else [picture.alpha])
@@ -52,12 +74,6 @@ def png(array: np.ndarray, extra: bytes = b"") -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     )
-
-
-def encoded(format: str, array: np.ndarray | None = None, **about: object) -> bytes:
-    file = io.BytesIO()
-    pillow(levels(3, 8, (40, 40)) if array is None else array).save(file, format, **about)
-    return file.getvalue()
 
 
 def deep_tiff() -> bytes:

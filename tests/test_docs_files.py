@@ -1,13 +1,12 @@
 """docs/files.md says what comes out of each kind of file; here it is made and looked at."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from pictures import png
+from pictures import encoded, npy, png, tiff
 from PIL import Image, ImageCms
 from shell import genprior, photo
 
@@ -30,51 +29,32 @@ def exif(**tags: int) -> Image.Exif:
     return block
 
 
-def pillow(format: str, array: np.ndarray, mode: str | None = None, **about: object) -> bytes:
-    file = io.BytesIO()
-    image = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-    (image.convert(mode) if mode else image).save(file, format, **about)
-    return file.getvalue()
-
-
-def tiff(array: np.ndarray, **about: object) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, array, **about)
-    return file.getvalue()
-
-
-def npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
 KINDS: dict[str, Callable[[], bytes]] = {
-    "PNG, 8 bits, grey": lambda: pillow("PNG", GREY),
-    "PNG, 8 bits, RGB": lambda: pillow("PNG", COLOUR, icc_profile=PROFILE, exif=exif()),
-    "PNG, 8 bits, RGBA": lambda: pillow("PNG", RGBA, icc_profile=PROFILE, exif=exif()),
-    "PNG, palette": lambda: pillow("PNG", COLOUR, "P"),
-    "PNG, palette with a transparent colour": lambda: pillow("PNG", COLOUR, "P", transparency=3),
-    "PNG, 1 bit": lambda: pillow("PNG", GREY, "1"),
+    "PNG, 8 bits, grey": lambda: encoded("PNG", GREY),
+    "PNG, 8 bits, RGB": lambda: encoded("PNG", COLOUR, icc_profile=PROFILE, exif=exif()),
+    "PNG, 8 bits, RGBA": lambda: encoded("PNG", RGBA, icc_profile=PROFILE, exif=exif()),
+    "PNG, palette": lambda: encoded("PNG", COLOUR, "P"),
+    "PNG, palette with a transparent colour": lambda: encoded("PNG", COLOUR, "P", transparency=3),
+    "PNG, 1 bit": lambda: encoded("PNG", GREY, "1"),
     "PNG, 16 bits, grey": lambda: png(DEEP[..., :1]),
     "PNG, 16 bits, RGB": lambda: png(DEEP),
     "PNG, 16 bits, RGBA": lambda: png(np.dstack([DEEP, DEEP[..., 0]])),
-    "JPEG, RGB": lambda: pillow("JPEG", COLOUR, icc_profile=PROFILE, exif=exif(orientation=6)),
-    "JPEG, grey": lambda: pillow("JPEG", GREY, exif=exif()),
-    "JPEG, CMYK": lambda: pillow("JPEG", COLOUR, "CMYK"),
-    "WebP, RGB": lambda: pillow("WEBP", COLOUR, icc_profile=PROFILE, exif=exif()),
-    "WebP, RGBA": lambda: pillow("WEBP", RGBA),
-    "TIFF, 8 bits, RGB": lambda: pillow("TIFF", COLOUR, icc_profile=PROFILE, exif=exif()),
+    "JPEG, RGB": lambda: encoded("JPEG", COLOUR, icc_profile=PROFILE, exif=exif(orientation=6)),
+    "JPEG, grey": lambda: encoded("JPEG", GREY, exif=exif()),
+    "JPEG, CMYK": lambda: encoded("JPEG", COLOUR, "CMYK"),
+    "WebP, RGB": lambda: encoded("WEBP", COLOUR, icc_profile=PROFILE, exif=exif()),
+    "WebP, RGBA": lambda: encoded("WEBP", RGBA),
+    "TIFF, 8 bits, RGB": lambda: encoded("TIFF", COLOUR, icc_profile=PROFILE, exif=exif()),
     "TIFF, 16 bits, grey": lambda: tiff(DEEP[..., 0], photometric="minisblack"),
     "TIFF, 16 bits, RGB": lambda: tiff(DEEP, photometric="rgb", iccprofile=PROFILE),
     "TIFF, float, RGB": lambda: tiff(FLOAT, photometric="rgb"),
-    "BMP, RGB": lambda: pillow("BMP", COLOUR),
-    "BMP, palette": lambda: pillow("BMP", COLOUR, "P"),
+    "BMP, RGB": lambda: encoded("BMP", COLOUR),
+    "BMP, palette": lambda: encoded("BMP", COLOUR, "P"),
     "NPY, uint8": lambda: npy(COLOUR),
     "NPY, uint16": lambda: npy(DEEP),
     "NPY, bool": lambda: npy(GREY[..., 0] > 100),
     "NPY, float16, float32 or float64": lambda: npy(FLOAT.astype(np.float64)),
-    "GIF, or another format": lambda: pillow("GIF", GREY),
+    "GIF, or another format": lambda: encoded("GIF", GREY),
     "several pictures in a file": lambda: tiff(
         np.zeros((3, 9, 9), np.uint8), photometric="minisblack"
     ),
@@ -82,9 +62,9 @@ KINDS: dict[str, Callable[[], bytes]] = {
     "32-bit integers": lambda: tiff(np.zeros((9, 9), np.int32)),
     "NaN or infinite numbers": lambda: npy(np.where(FLOAT > 0.5, np.nan, FLOAT)),
     "floats far from [0, 1]": lambda: npy(COLOUR.astype(np.float32)),
-    "cut short or damaged": lambda: pillow("PNG", COLOUR)[:300],
-    "a suffix of another format": lambda: pillow("JPEG", COLOUR),
-    "more pixels than --max-pixels": lambda: pillow("PNG", np.zeros((50, 50, 1), np.uint8)),
+    "cut short or damaged": lambda: encoded("PNG", COLOUR)[:300],
+    "a suffix of another format": lambda: encoded("JPEG", COLOUR),
+    "more pixels than --max-pixels": lambda: encoded("PNG", np.zeros((50, 50, 1), np.uint8)),
 }
 SUFFIX = {"PNG": "png", "JPE": "jpg", "Web": "webp", "TIF": "tif", "BMP": "bmp", "NPY": "npy"}
 

@@ -1,6 +1,5 @@
 """Damaged and outlandish files through the command line: a result, or one line and no trace."""
 
-import io
 import os
 import struct
 import zlib
@@ -8,35 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pictures import png
+from pictures import encoded, npy, png, tiff
 from PIL import Image
 from shell import genprior, photo, snapshot
 
 from genprior.images import read_image
 
 SIZE = (24, 40)
-
-
-def encoded(format: str, array: np.ndarray, mode: str | None = None, **about: object) -> bytes:
-    file = io.BytesIO()
-    image = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-    (image.convert(mode) if mode else image).save(file, format, **about)
-    return file.getvalue()
-
-
-def tiff(array: np.ndarray, **about: object) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, array, **about)
-    return file.getvalue()
-
-
-def npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
 
 
 def seeds() -> dict[str, bytes]:
