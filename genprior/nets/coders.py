@@ -25,17 +25,26 @@ class DenseCoder(nn.Module):
         self.decode = nn.Sequential(*decoder, nn.Unflatten(1, tuple(shape)))
 
 
-class SpatialCoder(nn.Module):
-    """Fully convolutional: a map of latent vectors for images of any size.
+class ConvolutionalCoder(nn.Module):
+    """Convolutions: a map of latent vectors for images of any size, or one vector for one size.
 
     Arguments:
         channels: Image channels.
-        latent: Numbers per site of the map.
+        latent: Numbers per site of the map, or of the vector.
         widths: Features per level; each level but the first halves the resolution.
         blocks: Residual blocks per level.
+        size: Height and width of the images for a latent vector, multiples of `multiple`; None
+            for a map.
     """
 
-    def __init__(self, channels: int, latent: int, widths: Sequence[int], blocks: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        latent: int,
+        widths: Sequence[int],
+        blocks: int,
+        size: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.multiple = 2 ** (len(widths) - 1)
         down = [nn.Conv2d(channels, widths[0], 3, padding=1)]
@@ -46,8 +55,14 @@ class SpatialCoder(nn.Module):
                 up.insert(0, nn.ConvTranspose2d(width, widths[level - 1], 2, stride=2))
             down += [Residual(width) for _ in range(blocks)]
             up = [*(Residual(width) for _ in range(blocks)), *up]
-        down += [nn.SiLU(), nn.Conv2d(widths[-1], 2 * latent, 3, padding=1)]
-        up.insert(0, nn.Conv2d(latent, widths[-1], 3, padding=1))
+        down.append(nn.SiLU())
+        if size is None:
+            down.append(nn.Conv2d(widths[-1], 2 * latent, 3, padding=1))
+            up.insert(0, nn.Conv2d(latent, widths[-1], 3, padding=1))
+        else:
+            site = torch.Size((widths[-1], *(n // self.multiple for n in size)))
+            down += [nn.Flatten(), nn.Linear(site.numel(), 2 * latent)]
+            up = [nn.Linear(latent, site.numel()), nn.Unflatten(1, tuple(site)), *up]
         self.encode = nn.Sequential(*down)
         self.decode = nn.Sequential(*up)
 

@@ -27,7 +27,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from genprior.nets.coders import DenseCoder, SpatialCoder
+from genprior.nets.coders import ConvolutionalCoder, DenseCoder
 from genprior.nets.colours import from_network, to_network
 from genprior.nets.padding import pad_to_multiple
 from genprior.priors.base import Trainable, Variational
@@ -49,11 +49,12 @@ class VAE(nn.Module, Variational, Trainable):
     Arguments:
         channels: Image channels of the network, 3 or 1.
         latent: Numbers of the latent, or per site of its map.
-        widths: Features: of the hidden layers if `size` is set, else of each level of a
-            convolutional network; the map has 2^(levels - 1) times fewer rows and columns.
+        widths: Features of each level of a convolutional network, whose coarsest map has
+            2^(levels - 1) times fewer rows and columns; or of the hidden layers of a dense one.
         blocks: Residual blocks per level of the convolutional network.
         size: Height and width of the images for a latent vector; None for a latent map and
             images of any size.
+        architecture: "convolutional", or "dense", which needs a size.
         likelihood: "gaussian", or "bernoulli" for images that are black or white; it is
             trained on binary images drawn from grey ones.
         std: Standard deviation of the Gaussian likelihood, in units of [0, 1], or "learned";
@@ -74,6 +75,7 @@ class VAE(nn.Module, Variational, Trainable):
         widths: Sequence[int] = (32, 64, 160),
         blocks: int = 1,
         size: Sequence[int] | None = None,
+        architecture: Literal["convolutional", "dense"] = "convolutional",
         likelihood: Literal["gaussian", "bernoulli"] = "gaussian",
         std: float | Literal["learned"] = "learned",
         beta: float = 1.0,
@@ -88,6 +90,7 @@ class VAE(nn.Module, Variational, Trainable):
             "widths": list(widths),
             "blocks": blocks,
             "size": None if size is None else list(size),
+            "architecture": architecture,
             "likelihood": likelihood,
             "std": std,
             "beta": beta,
@@ -96,11 +99,7 @@ class VAE(nn.Module, Variational, Trainable):
         }
         self.channels, self.beta = channels, beta
         self.size = None if size is None else tuple(size)
-        self.coder = (
-            SpatialCoder(channels, latent, widths, blocks)
-            if size is None
-            else DenseCoder((channels, *size), latent, widths)
-        )
+        self.coder = _coder(architecture, channels, latent, widths, blocks, self.size)
         first = math.log(0.1 if std == "learned" else std)
         self.log_std = nn.Parameter(torch.tensor(first), requires_grad=std == "learned")
 
@@ -201,6 +200,28 @@ class VAE(nn.Module, Variational, Trainable):
                 f"this prior is of images of {self.size[0]} x {self.size[1]} pixels (height x "
                 f"width), got {size[0]} x {size[1]}: crop or resize the images"
             )
+
+
+def _coder(
+    architecture: str,
+    channels: int,
+    latent: int,
+    widths: Sequence[int],
+    blocks: int,
+    size: tuple[int, ...] | None,
+) -> nn.Module:
+    if architecture not in ("convolutional", "dense"):
+        raise ValueError(f"architecture must be 'convolutional' or 'dense', got {architecture!r}")
+    if architecture == "convolutional":
+        multiple = 2 ** (len(widths) - 1)
+        if size is not None and any(n % multiple for n in size):
+            raise ValueError(
+                f"size must be multiples of {multiple} for {len(widths)} levels, got {list(size)}"
+            )
+        return ConvolutionalCoder(channels, latent, widths, blocks, size)
+    if size is None:
+        raise ValueError("a dense network needs the size of the images: set it")
+    return DenseCoder((channels, *size), latent, widths)
 
 
 def _check(likelihood: str, std: float | str, beta: float, divergence: str, noise: float) -> None:

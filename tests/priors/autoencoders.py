@@ -23,7 +23,8 @@ def linear_vae(
     random = torch.randn(size, latent, generator=generator(3), dtype=torch.float64)
     W = torch.linalg.qr(random).Q * torch.linspace(0.3, 1.2, latent, dtype=torch.float64)
     b = 0.5 + 0.1 * torch.randn(size, generator=generator(4), dtype=torch.float64)
-    prior = VAE(shape[0], latent, (), size=shape[1:], std=STD, divergence=divergence).double()
+    dense = {"size": shape[1:], "architecture": "dense"}
+    prior = VAE(shape[0], latent, (), **dense, std=STD, divergence=divergence).double()
     prior.log_std.data.fill_(math.log(STD))  # in float64
     precision = 1 + W.square().sum(dim=0) / STD**2
     decoder, encoder = prior.coder.decode[0], prior.coder.encode[1]

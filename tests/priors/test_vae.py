@@ -62,10 +62,14 @@ def test_more_samples_tighten_the_bound_of_a_wrong_encoder():
     assert exact - bounds[2] < 0.1 < exact - bounds[0]
 
 
-def test_all_binary_images_together_are_certain():
+@pytest.mark.parametrize(
+    ("architecture", "widths", "scale"), [("dense", (5,), 1.0), ("convolutional", (3, 4), 0.5)]
+)
+def test_all_binary_images_together_are_certain(architecture, widths, scale):
     torch.manual_seed(0)
-    prior = VAE(1, 2, (5,), size=(2, 2), likelihood="bernoulli", std=0.1).double()
-    shaken(prior, 1.0)
+    law = {"likelihood": "bernoulli", "std": 0.1}
+    prior = VAE(1, 2, widths, size=(2, 2), architecture=architecture, **law).double()
+    shaken(prior, scale)
     for p in prior.coder.encode.parameters():
         p.data *= 0.1  # near to the prior, so that the weights are even
     x = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 4).double().reshape(16, 1, 2, 2)
@@ -81,7 +85,7 @@ def test_binary_images_are_drawn_from_grey_ones():
     prior = VAE(1, 2, (5,), size=(1, 1), likelihood="bernoulli", std=0.1).double()
     for p in prior.parameters():
         p.data.zero_()
-    prior.coder.decode[-2].bias.data.fill_(2.0)
+    prior.coder.decode[-1].bias.data.fill_(2.0)
     x = torch.full((20_000, 1, 1, 1), 0.3, dtype=torch.float64)
     p = 1 / (1 + math.exp(-2.0))
     expected = -(0.3 * math.log(p) + 0.7 * math.log(1 - p))
@@ -125,7 +129,7 @@ def test_the_temperature_draws_latents_to_their_prior():
 def test_it_learns_a_law_with_its_noise():
     # 16 numbers of two factors: the bound comes near to the exact likelihood, the std to 0.1
     torch.manual_seed(0)
-    prior, random = VAE(1, 3, (24,), size=(4, 4), std="learned"), generator(0)
+    prior, random = VAE(1, 3, (24,), size=(4, 4), architecture="dense"), generator(0)
     W = 0.4 * torch.randn(2, 16, generator=random)
     optimizer = torch.optim.Adam(prior.parameters(), 1e-2)
 
@@ -154,6 +158,12 @@ def test_errors():
         VAE(std=0)
     with pytest.raises(ValueError, match="must be >= 0, got -1 and 0"):
         VAE(beta=-1)
+    with pytest.raises(ValueError, match="'convolutional' or 'dense', got 'deep'"):
+        VAE(architecture="deep")
+    with pytest.raises(ValueError, match="needs the size of the images: set it"):
+        VAE(architecture="dense")
+    with pytest.raises(ValueError, match=r"multiples of 4 for 3 levels, got \[28, 30\]"):
+        VAE(size=(28, 30))
     with pytest.raises(ValueError, match="28 x 28 pixels .* got 28 x 27: crop or resize"):
         VAE(1, 2, (4,), size=(28, 28)).encode(torch.zeros(1, 1, 28, 27))
     with pytest.raises(ValueError, match="got 2 channels: convert"):
