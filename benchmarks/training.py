@@ -22,6 +22,7 @@ from torch import nn
 
 from genprior.data import Crops
 from genprior.fit import Settings, fit
+from genprior.noise import Noise
 from genprior.priors.ddpm import DDPM
 
 RESULTS = Path(__file__).parent / "results"
@@ -42,7 +43,7 @@ def by_hand(prior: DDPM, data: Crops, steps: int, batch: int, dtype: str) -> np.
     prior.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(prior.parameters(), 5e-4, betas=(0.9, 0.99), weight_decay=0.0)
     average = [p.detach().clone() for p in prior.parameters()]
-    generator = torch.Generator().manual_seed(0)
+    noise = Noise(0, range(batch))
     low = dtype != "float32"
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(data.batch, 0, batch)
@@ -52,7 +53,7 @@ def by_hand(prior: DDPM, data: Crops, steps: int, batch: int, dtype: str) -> np.
                 started = _now(device)
             x, ahead = ahead.result(), reader.submit(data.batch, step + WARM + 1, batch)
             with torch.autocast(device.type, torch.bfloat16, enabled=low):
-                loss = prior.losses(x.to(device), generator)["network"]
+                loss = prior.losses(x.to(device), noise)["network"]
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(prior.parameters(), 1.0)

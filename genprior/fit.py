@@ -43,8 +43,9 @@ def fit(
     """Trains a prior and writes checkpoints.
 
     Exact: what a stopped training would have done, the resumed one does, bit for bit on a CPU
-    where its length is given in steps; and N processes do what one does that splits its batches
-    into N parts (`Settings.accumulate`).
+    where its length is given in steps; and it does not matter, but for rounding, how many
+    processes share a batch and into how many parts (`Settings.accumulate`) they split it, unless
+    the prior takes statistics of a batch, as batch normalisation does.
 
     Arguments:
         name: Name of the prior in the registry.
@@ -95,9 +96,7 @@ def _loop(
     settings, ranks = training.settings, training.ranks
     before, started = training.seconds, time.monotonic()
     with closing(_batches(data, training)) as batches:
-        first = next(batches)
-        training.begin(first)
-        batches = itertools.chain([first], batches)
+        training.begin(data)
         while (done := _fraction(training)) < 1:
             warm = min((training.step + 1) / settings.warmup, 1.0)
             rate = min(warm, 0.5 + 0.5 * math.cos(math.pi * done))

@@ -4,7 +4,7 @@ An image gets the same noise alone or in a batch, on the CPU or a GPU (numbers a
 the CPU and moved), and the global random state is never touched.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -37,13 +37,20 @@ class Noise:
         Raises:
             ValueError: The batch has not one image per stream.
         """
+        return self._numbers(torch.randn, like)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Numbers uniform in [0, 1), as `normal`."""
+        return self._numbers(torch.rand, like)
+
+    def _numbers(self, draw: Callable[..., Tensor], like: Tensor) -> Tensor:
         if len(like) != len(self.generators):
             raise ValueError(
                 f"there is noise for {len(self.generators)} images, asked for {len(like)}"
             )
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        rows = [torch.randn(like.shape[1:], generator=g, dtype=dtype) for g in self.generators]
-        numbers = torch.stack(rows)
+        shape = like.shape[1:]
+        numbers = torch.stack([draw(shape, generator=g, dtype=dtype) for g in self.generators])
         if like.is_cuda:  # from pinned memory the copy does not stop the host
             return numbers.pin_memory().to(like, non_blocking=True)
         return numbers.to(like)

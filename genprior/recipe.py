@@ -24,7 +24,6 @@ class Settings:
         seed: Seed of crops, noise and levels.
         optimizer: "adamw", or "muon": Muon for the convolutions, AdamW for the rest.
         accumulate: Parts that a process splits its share of a batch into, to need less memory.
-            N processes do what one does with N times as many parts.
         workers: Processes that read the data ahead; 0 is a thread of this one.
         channels_last: Whether weights lie in memory as convolutions are fastest on.
         compile: Whether networks are compiled, which takes a minute and saves time later.

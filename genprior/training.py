@@ -1,7 +1,7 @@
 """What changes during a training: weights, running average, optimisers; one update of them.
 
-Every random number of a training is a function of (seed, update, shard), so no state of a
-generator has to be kept to go on exactly.
+Every random number of a training is a function of (seed, update, row of the batch), so no state
+of a generator has to be kept to go on exactly, and a batch may be split in any way.
 """
 
 import os
@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,12 +24,14 @@ from genprior.checkpoint import (
     remove_checkpoint,
     save_checkpoint,
 )
+from genprior.noise import Noise
 from genprior.optim import build_optimizers
 from genprior.ranks import Ranks
 from genprior.recipe import Settings
 from genprior.watch import DTYPES
 
 KEEP = 2
+DROPOUT = 1
 FIRST_SCALE, SCALE_STEPS = 2.0**13, 2000
 
 
@@ -58,8 +59,7 @@ class Training:
     ) -> None:
         self.name, self.prior, self.settings, self.ranks = name, prior, settings, ranks
         self.about = {**about, "settings": asdict(settings)}
-        self.shards = ranks.world * settings.accumulate
-        if settings.batch % self.shards:
+        if settings.batch % (ranks.world * settings.accumulate):
             raise ValueError(
                 f"the batch must be a multiple of processes x accumulate = {ranks.world} x "
                 f"{settings.accumulate}, got {settings.batch}"
@@ -94,14 +94,11 @@ class Training:
         share = self.settings.batch // self.ranks.world
         return slice(self.ranks.rank * share, (self.ranks.rank + 1) * share)
 
-    def begin(self, x: Tensor) -> None:
+    def begin(self, data: Any) -> None:
         """Gives all processes the same weights, those that depend on a first batch included."""
-        if self.ranks.world == 1:
-            return
-        if self.ranks.first and not self.step:
-            with torch.no_grad():
-                shard = x.to(self.device).chunk(self.settings.accumulate)[0]
-                self._losses(self.updates[0], shard, 0)
+        if not self.step and self.ranks.first:
+            x = data.batch(0, self.settings.batch).to(self.device)
+            self.prior.prepare(x, Noise(self.settings.seed, [(0, k) for k in range(len(x))]))
         self.ranks.copy(list(self.live.values()))
         for key, value in self.average.items() if not self.step else ():
             value.copy_(self.live[key])
@@ -121,10 +118,11 @@ class Training:
             for parameter in self.groups[group]:
                 parameter.grad = None
         scale = self.scale if self.settings.dtype == "float16" else 1.0
-        parts = self.settings.accumulate
+        parts, row = self.settings.accumulate, self.rows.start
         totals: dict[str, Tensor] = {}
-        for part, shard in enumerate(x.to(self.device, non_blocking=True).chunk(parts)):
-            losses = self._losses(groups, shard, self.ranks.rank * parts + part)
+        for shard in x.to(self.device, non_blocking=True).chunk(parts):
+            losses = self._losses(groups, shard, row)
+            row += len(shard)
             for number, group in enumerate(groups, 1):
                 # The loss of one network of a GAN runs through the other one, too.
                 inputs = self.groups[group] if len(self.groups) > 1 else None
@@ -156,16 +154,14 @@ class Training:
         for key in self._counting:
             self.average[key].copy_(self.live[key])
 
-    def _losses(self, groups: Collection[str], x: Tensor, shard: int) -> dict[str, Tensor]:
-        """Losses of one shard of a batch, whose random numbers are its own."""
-        seed = self.settings.seed * 2**32 + self.drawn
-        if shard:
-            entropy = np.random.SeedSequence((self.settings.seed, self.drawn, shard))
-            seed = int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1))
-        torch.manual_seed(seed)
+    def _losses(self, groups: Collection[str], x: Tensor, row: int) -> dict[str, Tensor]:
+        """Losses of the images of a batch from one row on, whose random numbers are their own."""
+        seed = self.settings.seed
+        noise = Noise(seed, [(self.drawn, row + k) for k in range(len(x))])
+        torch.manual_seed(Noise(seed, [(self.drawn, row, DROPOUT)]).generators[0].initial_seed())
         low = DTYPES[self.settings.dtype]
         with torch.autocast(self.device.type, low, enabled=low != torch.float32):
-            return self.prior.losses_of(groups, x, torch.Generator().manual_seed(seed))
+            return self.prior.losses_of(groups, x, noise)
 
     def _fits(self, norms: dict[str, Tensor]) -> bool:
         """Whether no gradient overflowed in half precision; sets the scale of the next ones."""
@@ -184,9 +180,9 @@ class Training:
         total = 0.0
         with self.averaged() as prior:
             for number in range(batches):
-                generator = torch.Generator().manual_seed(number)
                 x = data.batch(number, self.settings.batch).to(self.device)
-                total += sum(loss.item() for loss in prior.losses(x, generator).values())
+                noise = Noise(0, [(number, row) for row in range(len(x))])
+                total += sum(loss.item() for loss in prior.losses(x, noise).values())
         return total / batches
 
     @contextmanager

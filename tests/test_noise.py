@@ -31,6 +31,13 @@ def test_numbers_are_standard_normal():
     assert abs(x.square().mean() - 1) < 5 * 2**0.5 / 200
 
 
+def test_uniform_numbers_fill_the_unit_interval():
+    x = Noise(0, range(4)).uniform(torch.empty(4, 10_000, dtype=torch.float64))
+    assert 0 <= x.min() and x.max() < 1
+    assert abs(x.mean() - 0.5) < 5 / 200 / 12**0.5
+    assert x.var() == pytest.approx(1 / 12, rel=0.03)
+
+
 def test_errors():
     with pytest.raises(ValueError, match="0 or a positive integer, got -1"):
         Noise(-1, [0])

@@ -18,8 +18,8 @@ from genprior.checkpoint import load_checkpoint, read_manifest
 from genprior.data import Crops
 from genprior.errors import SettingError
 from genprior.fit import Settings, fit
-from genprior.priors.base import Trainable
 from genprior.priors.ddpm import DDPM
+from genprior.registry import PRIORS, lookup
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
 TINY = ["--set", "widths=[8,16]", "--set", "blocks=[1,1]", "--crop", 16, "--dtype", "float32",
@@ -68,14 +68,14 @@ def command(photos: Path, out: Path, *more: object) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(photos, tmp_path_factory) -> Path:
-    """A training that nothing disturbed, each batch in two parts."""
+    """A training that nothing disturbed."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    succeed(*command(photos, out, "--accumulate", 2))
+    succeed(*command(photos, out))
     return out
 
 
 def test_ten_steps_are_five_a_kill_and_five(photos, whole, tmp_path):
-    words = command(photos, tmp_path, "--accumulate", 2, "--save-minutes", 0)
+    words = command(photos, tmp_path, "--save-minutes", 0)
     process = subprocess.Popen([sys.executable, "-m", "genprior", *words], env=ONE_THREAD)
     deadline = time.monotonic() + 120
     while not any(int(p.parent.name[5:]) >= 23 for p in tmp_path.glob("step-*/manifest.json")):
@@ -84,7 +84,7 @@ def test_ten_steps_are_five_a_kill_and_five(photos, whole, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "step-00000060").exists()
-    succeed(*command(photos, tmp_path, "--accumulate", 2, "--resume"))
+    succeed(*command(photos, tmp_path, "--resume"))
     assert equal(tensors(tmp_path), tensors(whole))
     state = [safe_state(folder) for folder in (tmp_path, whole)]
     assert equal(*state)
@@ -113,29 +113,35 @@ def test_two_processes_do_what_one_does(photos, whole, tmp_path):
     assert read_manifest(tmp_path / "step-00000060")["processes"] == 2
 
 
-def test_parts_of_a_batch_add_up_to_its_gradient(crops, tmp_path):
-    """A loss without random numbers does not depend on how its batch is split."""
+@pytest.mark.parametrize("name, arguments", [
+    ("ddpm", {"widths": (8, 16), "blocks": (1, 1)}),
+    ("ddpm", {"widths": (8, 16), "blocks": (1, 1), "objective": "eps"}),
+    ("vae", {"latent": 2, "widths": (4, 8), "noise": 0.1}),
+    ("vae", {"latent": 2, "widths": (8,), "size": (16, 16), "likelihood": "bernoulli"}),
+    ("hvae", {"latent": 2, "widths": (4, 8), "groups": (1, 1)}),
+    ("glow", {"levels": 2, "depth": 2, "width": 8}),
+    ("gan", {"widths": (4, 8), "size": (16, 16), "architecture": "style", "loss": "wgan-gp"}),
+])
+def test_it_does_not_matter_into_how_many_parts_a_batch_is_split(
+    crops, tmp_path, name, arguments
+):
+    class Exact:
+        def batch(self, *which):
+            return crops.batch(*which).double()
 
-    class Mean(torch.nn.Module, Trainable):
-        config = {}
-
-        def __init__(self):
-            super().__init__()
-            self.value = torch.nn.Parameter(torch.zeros(1))
-
-        def groups(self):
-            return {"value": [self.value]}
-
-        def losses(self, x, generator):
-            return {"value": (x - self.value).square().mean()}
-
-    values = []
+    runs = []
     for parts in (1, 4):
-        prior = Mean()
-        settings = Settings(steps=3, batch=8, warmup=1, dtype="float32", accumulate=parts)
-        fit("ddpm", prior, crops, tmp_path / str(parts), settings)
-        values.append(prior.value.item())
-    assert values[0] == pytest.approx(values[1], rel=1e-6)
+        torch.manual_seed(0)
+        prior = lookup(PRIORS, name, "prior")(**arguments).double()
+        settings = Settings(steps=6, batch=8, warmup=1, dtype="float32", accumulate=parts)
+        losses = []
+        fit(name, prior, Exact(), tmp_path / str(parts), settings,
+            report=lambda step, done, loss, losses=losses: losses.append(loss))
+        runs.append((losses, dict(prior.named_parameters())))
+    (losses, one), (others, two) = runs
+    assert losses == pytest.approx(others, rel=1e-6) and len(set(losses)) == 6
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("workers", [1])
@@ -147,8 +153,8 @@ def test_who_reads_the_data_does_not_matter(crops, tmp_path, workers):
 
 def test_the_callers_random_state_is_left_alone_and_dropout_repeats(crops, tmp_path):
     class Dropped(DDPM):
-        def losses(self, x, generator):
-            return super().losses(torch.nn.functional.dropout(x, 0.3), generator)
+        def losses(self, x, noise):
+            return super().losses(torch.nn.functional.dropout(x, 0.3), noise)
 
     results = []
     for name in "ab":
@@ -172,10 +178,10 @@ def test_half_precision_follows_single(crops, tmp_path):
 
 def test_a_gradient_that_overflows_is_skipped_and_the_scale_halved(crops, tmp_path):
     class Steep(DDPM):
-        def losses(self, x, generator):
+        def losses(self, x, noise):
             steep = 1e35 if not hasattr(self, "seen") else 1.0
             self.seen = True
-            return {k: v * steep for k, v in super().losses(x, generator).items()}
+            return {k: v * steep for k, v in super().losses(x, noise).items()}
 
     prior = Steep(widths=(8, 16), blocks=(1, 1))
     before = {k: v.clone() for k, v in prior.state_dict().items()}

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genprior.noise import Noise
+
 
 class Denoiser(ABC):
     """Has the posterior mean of an image under white Gaussian noise.
@@ -182,13 +184,20 @@ class Trainable(ABC):
         """Parameters by group name; each group has its own optimiser."""
 
     @abstractmethod
-    def losses(self, x: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
+    def losses(self, x: Tensor, noise: Noise) -> Mapping[str, Tensor]:
         """Scalar training loss of every group: the mean over the images of a batch.
 
         Arguments:
             x: Images, shape (B, C, H, W) in [0, 1].
-            generator: All random numbers that are drawn here, on the CPU. (The global state,
-                which dropout uses, is seeded for every batch too.)
+            noise: All random numbers that are drawn here. Each image has its own, so that it
+                does not matter into which parts, on which processes, a batch is split. (The
+                global state, which dropout uses, is seeded for every part of a batch.)
+        """
+
+    def prepare(self, x: Tensor, noise: Noise) -> None:  # noqa: B027
+        """Sets what depends on a first batch of images; called once, with all of it.
+
+        By default nothing does.
         """
 
     def updates(self) -> Sequence[Collection[str]]:
@@ -202,10 +211,10 @@ class Trainable(ABC):
         return (tuple(self.groups()),)
 
     def losses_of(
-        self, groups: Collection[str], x: Tensor, generator: torch.Generator
+        self, groups: Collection[str], x: Tensor, noise: Noise
     ) -> Mapping[str, Tensor]:
         """Losses of the groups of one update; override it where they cost less than all."""
-        losses = self.losses(x, generator)
+        losses = self.losses(x, noise)
         return {group: losses[group] for group in groups}
 
     def adam(self, group: str) -> Mapping[str, Any]:

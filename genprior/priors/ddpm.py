@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from genprior.diffusion import ddpm_sigmas
 from genprior.nets.padding import pad_to_multiple
 from genprior.nets.unet import UNet
+from genprior.noise import Noise
 from genprior.priors.base import Denoiser, Trainable, per_image
 
 Objective = Literal["eps", "v", "edm"]
@@ -123,30 +124,28 @@ class DDPM(nn.Module, Denoiser, Trainable):
         f = self.network(c_in * u, c_noise)
         return (c_skip * u + c_out * f)[crop].add(1).div(2)
 
-    def training_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """Random noise levels of the objective, in image units, shape (count,)."""
+    def training_levels(self, x: Tensor, noise: Noise) -> Tensor:
+        """Random noise levels of the objective for images x, in image units, shape (B,)."""
+        a, b = noise.uniform(x.new_empty(len(x), 2)).unbind(dim=1)
         if self.objective != "edm":
-            index = torch.randint(len(self.levels), (count,), generator=generator)
-            return self.levels.cpu()[index]
-        z = torch.randn(count, generator=generator)
+            return self.levels.to(x)[(len(self.levels) * a).long()]
+        z = noise.normal(a)
         narrow = (self._config["noise_mean"] + self._config["noise_std"] * z).exp()
         low, high = map(math.log, SIGMA_RANGE)
-        wide = (low + (high - low) * torch.rand(count, generator=generator)).exp()
-        pick = torch.rand(count, generator=generator) < WIDE_SHARE
-        return torch.where(pick, wide, narrow).clamp(*SIGMA_RANGE)
+        wide = (low + (high - low) * a).exp()
+        return torch.where(b < WIDE_SHARE, wide, narrow).clamp(*SIGMA_RANGE)
 
-    def losses(self, x: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
-        sigma = self.training_levels(len(x), generator)
-        noise = torch.randn(x.shape, generator=generator)
-        grey = torch.rand(len(x), 1, 1, 1, generator=generator) < GREY_SHARE
-        sigma, noise, grey = sigma.to(x), noise.to(x), grey.to(x.device)
+    def losses(self, x: Tensor, noise: Noise) -> Mapping[str, Tensor]:
+        sigma = self.training_levels(x, noise)
+        grey = noise.uniform(x[:, :1, :1, :1]) < GREY_SHARE
+        n = noise.normal(x)
         x = torch.where(grey, x.mean(dim=1, keepdim=True), x)
-        noise = torch.where(grey, noise[:, :1], noise)
+        n = torch.where(grey, n[:, :1], n)
 
         s = 2 * per_image(sigma, x)
         c_skip, c_out, c_in = self.preconditioning(s)
         u = 2 * x - 1
-        u_noisy = u + s * noise
+        u_noisy = u + s * n
         target = (u - c_skip * u_noisy) / c_out
         f = self.network(c_in * u_noisy, sigma.log() / 4)
         return {"network": (f.float() - target).square().mean()}

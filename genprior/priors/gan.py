@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from genprior.nets.colours import from_network, to_network
 from genprior.nets.dcgan import Critic, DCGenerator
 from genprior.nets.style import StyleGenerator
+from genprior.noise import Noise
 from genprior.priors.base import Layered, Trainable
 
 Space = Literal["z", "w", "w+"]
@@ -40,6 +41,10 @@ AVERAGING = 0.995
 
 class GAN(nn.Module, Layered, Trainable):
     """Adversarial prior.
+
+    Networks with batch normalisation, the DCGAN generator and its non-saturating critic, see
+    the statistics of the part of a batch that one process takes at once: how they learn depends
+    on the processes and on `--accumulate`.
 
     Arguments:
         channels: Image channels of the network, 3 or 1.
@@ -168,25 +173,25 @@ class GAN(nn.Module, Layered, Trainable):
     def adam(self, group: str) -> Mapping[str, Any]:
         return {"betas": BETAS[self.loss]}
 
-    def losses(self, x: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
-        return self.losses_of(("critic", "generator"), x, generator)
+    def losses(self, x: Tensor, noise: Noise) -> Mapping[str, Tensor]:
+        return self.losses_of(("critic", "generator"), x, noise)
 
     def losses_of(
-        self, groups: Collection[str], x: Tensor, generator: torch.Generator
+        self, groups: Collection[str], x: Tensor, noise: Noise
     ) -> Mapping[str, Tensor]:
-        z = torch.randn(self.in_space("z").latent_shape(x.shape), generator=generator).to(x)
+        z = noise.normal(x.new_empty(self.in_space("z").latent_shape(x.shape)))
         real, losses = 2 * to_network(x, self.channels) - 1, {}
         with torch.set_grad_enabled("generator" in groups):
             fake = 2 * self.in_space("z").decode(z, real.shape) - 1
         if "critic" in groups:
-            losses["critic"] = self._critic_loss(real, fake.detach(), generator)
+            losses["critic"] = self._critic_loss(real, fake.detach(), noise)
         if "generator" in groups:
             losses["generator"] = self._generator_loss(fake)
             if self.style:
                 self._follow_styles(z)
         return losses
 
-    def _critic_loss(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
+    def _critic_loss(self, real: Tensor, fake: Tensor, noise: Noise) -> Tensor:
         if self.loss == "wgan-clip":
             with torch.no_grad():
                 for p in self.critic.parameters():
@@ -197,7 +202,7 @@ class GAN(nn.Module, Layered, Trainable):
             return (softplus(-D_real) + softplus(D_fake)).mean()
         loss = (D_fake - D_real).mean()
         if self.loss == "wgan-gp":
-            share = torch.rand(len(real), 1, 1, 1, generator=generator).to(real)
+            share = noise.uniform(real[:, :1, :1, :1])
             u = torch.lerp(real, fake, share).requires_grad_()
             slope = torch.autograd.grad(self.critic(u).sum(), u, create_graph=True)[0]
             norm = (slope.square().flatten(1).sum(dim=1) + 1e-12).sqrt()

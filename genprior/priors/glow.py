@@ -41,6 +41,7 @@ from genprior.nets.flows import (
     zero_convolution,
 )
 from genprior.nets.padding import pad_to_multiple
+from genprior.noise import Noise
 from genprior.priors.base import Density, Encoder, Trainable
 
 LEVELS_OF_GREY = 255
@@ -127,24 +128,32 @@ class Glow(nn.Module, Encoder, Density, Trainable):
         share = x.shape[-2:].numel() / u.shape[-2:].numel()
         return share * (log_normal + log_det + more)
 
-    def bits_per_dim(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def bits_per_dim(self, x: Tensor, noise: Noise) -> Tensor:
         """Bits that a number of 8-bit images costs at most, shape (B,), by dequantisation.
 
         Arguments:
             x: Images whose values are multiples of 1/255.
-            generator: Random numbers, on the CPU.
+            noise: Random numbers.
         """
         x = to_network(x, self.channels)
-        noise = torch.rand(x.shape, generator=generator).to(x) - 0.5
-        nats = -self.log_prob(x + noise / LEVELS_OF_GREY)
+        nats = -self.log_prob(x + (noise.uniform(x) - 0.5) / LEVELS_OF_GREY)
         return (nats / x[0].numel() + math.log(LEVELS_OF_GREY)) / math.log(2)
 
-    def losses(self, x: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
+    def losses(self, x: Tensor, noise: Noise) -> Mapping[str, Tensor]:
         if not self.checked:  # once, since it reads from the device
-            if not self.initialised:
-                self._initialise(x, generator)
-            self.checked = True
-        return {"flow": self.bits_per_dim(x, generator).mean()}
+            self.prepare(x, noise)
+        return {"flow": self.bits_per_dim(x, noise).mean()}
+
+    @torch.no_grad()
+    def prepare(self, x: Tensor, noise: Noise) -> None:
+        """Sets every actnorm by a batch of images, unless that was done before."""
+        if not self.initialised:
+            for layer in self.modules():
+                if isinstance(layer, ActNorm):
+                    layer.pending = True
+            self.bits_per_dim(x, noise)
+            self.initialised.fill_(1)
+        self.checked = True
 
     def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
         batch, _, height, width = image_shape
@@ -195,18 +204,6 @@ class Glow(nn.Module, Encoder, Density, Trainable):
 
     def _extend(self, x: Tensor) -> Tensor:
         return pad_to_multiple(to_network(x, self.channels), self.multiple)[0]
-
-    @torch.no_grad()
-    def _initialise(self, x: Tensor, generator: torch.Generator) -> None:
-        """Sets every actnorm by a batch of images."""
-        for layer in self.modules():
-            if isinstance(layer, ActNorm):
-                layer.pending = True
-        self.bits_per_dim(x, generator)
-        self.initialised.fill_(1)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            for parameter in self.parameters():  # each process saw images of its own
-                torch.distributed.broadcast(parameter.data, src=0)
 
 
 class _Level(nn.Module):

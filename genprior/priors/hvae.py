@@ -30,6 +30,7 @@ from genprior.nets.blocks import Residual
 from genprior.nets.colours import from_network, to_network
 from genprior.nets.flows import zero_convolution
 from genprior.nets.padding import pad_to_multiple
+from genprior.noise import Noise
 from genprior.priors.base import Trainable, Variational
 from genprior.priors.elbo import (
     divergence,
@@ -165,39 +166,39 @@ class HVAE(nn.Module, Variational, Trainable):
         fresh = torch.randn(len(z), z.shape[1] - kept, generator=generator).to(z)
         return torch.cat((z[:, :kept], fresh), dim=1)
 
-    def losses(self, x: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
-        x_hat, terms = self._sample(x, generator, lambda e, n, d, r: divergence(d, r))
+    def losses(self, x: Tensor, noise: Noise) -> Mapping[str, Tensor]:
+        x_hat, terms = self._sample(x, noise, lambda e, n, d, r: divergence(d, r))
         log_p = log_normal(to_network(x, self.channels), x_hat, self.decoder_std)
         numbers = self.channels * x.shape[-2:].numel()
         return {"hvae": (self.beta * sum(terms) - log_p).mean() / numbers}
 
     @torch.no_grad()
-    def log_likelihood(self, x: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+    def log_likelihood(self, x: Tensor, samples: int, noise: Noise) -> Tensor:
         """The bound of Burda et al. on log p(x) in nats, shape (B,); it rises with the samples.
 
         Arguments:
             x: Images.
             samples: Importance samples per image, >= 1.
-            generator: Random numbers, on the CPU.
+            noise: Random numbers.
         """
         x = to_network(x, self.channels)
 
         def log_weight() -> Tensor:
             x_hat, terms = self._sample(
-                x, generator, lambda e, n, d, r: sampled_divergence(e, n, r)
+                x, noise, lambda e, n, d, r: sampled_divergence(e, n, r)
             )
             return log_normal(x, x_hat, self.decoder_std) - sum(terms)
 
         return importance_bound(log_weight, samples)
 
     def _sample(
-        self, x: Tensor, generator: torch.Generator, divergence_of: Callable[..., Tensor]
+        self, x: Tensor, noise: Noise, divergence_of: Callable[..., Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """Decoded image of a draw of the latents of x, and the divergence of every group."""
         terms: list[Tensor] = []
 
         def pick(k: int, d: Tensor, r: Tensor) -> Tensor:
-            n = torch.randn(d.shape, generator=generator).to(d)
+            n = noise.normal(d)
             e = d + r.exp() * n
             terms.append(divergence_of(e, n, d, r))
             return e

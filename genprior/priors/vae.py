@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from genprior.nets.coders import ConvolutionalCoder, DenseCoder
 from genprior.nets.colours import from_network, to_network
 from genprior.nets.padding import pad_to_multiple
+from genprior.noise import Noise
 from genprior.priors.base import Trainable, Variational
 from genprior.priors.elbo import (
     divergence,
@@ -145,17 +146,17 @@ class VAE(nn.Module, Variational, Trainable):
         pull = 1 / temperature**2 - 1
         return self.decode(mean / (1 + pull * (2 * log_std).exp()), x.shape)
 
-    def losses(self, x: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
+    def losses(self, x: Tensor, noise: Noise) -> Mapping[str, Tensor]:
         if self._config["likelihood"] == "bernoulli":
-            x = (torch.rand(x.shape, generator=generator).to(x) < x).to(x)
+            x = (noise.uniform(x) < x).to(x)
         seen = x
         if self._config["noise"]:
-            level = self._config["noise"] * torch.rand(len(x), 1, 1, 1, generator=generator)
-            seen = x + (level * torch.randn(x.shape, generator=generator)).to(x)
+            level = self._config["noise"] * noise.uniform(x[:, :1, :1, :1])
+            seen = x + level * noise.normal(x)
         mean, log_std = self.posterior(seen)
         if not self.beta:
             return {"vae": -self._log_likelihood(x, mean).mean() / x[0].numel()}
-        n = torch.randn(mean.shape, generator=generator).to(mean)
+        n = noise.normal(mean)
         z = mean + log_std.exp() * n
         exact = self._config["divergence"] == "exact"
         kl = divergence(mean, log_std) if exact else sampled_divergence(z, n, log_std)
@@ -163,18 +164,18 @@ class VAE(nn.Module, Variational, Trainable):
         return {"vae": loss.mean() / x[0].numel()}
 
     @torch.no_grad()
-    def log_likelihood(self, x: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+    def log_likelihood(self, x: Tensor, samples: int, noise: Noise) -> Tensor:
         """The bound of Burda et al. on log p(x) in nats, shape (B,); it rises with the samples.
 
         Arguments:
             x: Images, binary ones for a Bernoulli likelihood.
             samples: Importance samples per image, >= 1.
-            generator: Random numbers, on the CPU.
+            noise: Random numbers.
         """
         mean, log_std = self.posterior(x)
 
         def log_weight() -> Tensor:
-            n = torch.randn(mean.shape, generator=generator).to(mean)
+            n = noise.normal(mean)
             z = mean + log_std.exp() * n
             return self._log_likelihood(x, z) - sampled_divergence(z, n, log_std)
 

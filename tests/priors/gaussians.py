@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from genprior.noise import Noise
 from genprior.priors.base import Gaussian
 
 
@@ -60,6 +61,11 @@ def assert_close(a: Tensor, b: Tensor, rtol: float) -> None:
     assert a.shape == b.shape
     error = (a - b).norm() / b.norm()
     assert error <= rtol, f"relative error {error:.1e}"
+
+
+def noise(x: Tensor, seed: int = 0) -> Noise:
+    """Random numbers for each image of a batch."""
+    return Noise(seed, range(len(x)))
 
 
 def generator(seed: int) -> torch.Generator:

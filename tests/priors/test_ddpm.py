@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from genprior.noise import Noise
 from genprior.priors.ddpm import DDPM
 
 SMALL = {"widths": (8, 16), "blocks": (1, 1)}
@@ -32,15 +33,15 @@ def test_the_loss_is_the_weighted_error_of_the_denoiser(objective):
     for p in model.parameters():
         torch.nn.init.normal_(p, 0, 0.1)
     x = torch.rand(4, 3, 8, 8, dtype=torch.float64)
-    loss = model.losses(x, torch.Generator().manual_seed(5))["network"]
+    loss = model.losses(x, Noise(5, range(4)))["network"]
 
-    generator = torch.Generator().manual_seed(5)
-    sigma = model.training_levels(4, generator).double()
-    noise = torch.randn(x.shape, generator=generator).double()
-    grey = torch.rand(4, 1, 1, 1, generator=generator) < 0.15
+    noise = Noise(5, range(4))
+    sigma = model.training_levels(x, noise)
+    grey = noise.uniform(x[:, :1, :1, :1]) < 0.15
+    n = noise.normal(x)
     x = torch.where(grey, x.mean(dim=1, keepdim=True), x)
-    noise = torch.where(grey, noise[:, :1], noise)
-    x_hat = model.denoise(x + sigma.reshape(-1, 1, 1, 1) * noise, sigma)
+    n = torch.where(grey, n[:, :1], n)
+    x_hat = model.denoise(x + sigma.reshape(-1, 1, 1, 1) * n, sigma)
     c_out = model.preconditioning(2 * sigma)[1].reshape(-1, 1, 1, 1)
     assert loss.item() == pytest.approx((2 * (x_hat - x) / c_out).square().mean().item(), rel=1e-6)
 
@@ -66,11 +67,11 @@ def test_it_learns_the_denoiser_of_a_known_law():
     torch.manual_seed(0)
     model = DDPM(widths=(16, 32), blocks=(1, 1), noise_mean=-1.5, noise_std=0.1)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    generator = torch.Generator().manual_seed(0)
+    generator, noise = torch.Generator().manual_seed(0), Noise(0, range(16))
     for _ in range(150):
         x = 0.5 + 0.2 * torch.randn(16, 3, 1, 1, generator=generator).expand(-1, -1, 8, 8)
         optimizer.zero_grad()
-        model.losses(x, generator)["network"].backward()
+        model.losses(x, noise)["network"].backward()
         optimizer.step()
     x = 0.5 + 0.2 * torch.randn(256, 3, 1, 1, generator=generator).expand(-1, -1, 8, 8)
     sigma = np.exp(-1.5)

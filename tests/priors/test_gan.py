@@ -1,6 +1,6 @@
 import pytest
 import torch
-from gaussians import generator
+from gaussians import generator, noise
 from torch import Tensor
 
 from genprior.fit import Settings, fit
@@ -32,9 +32,9 @@ def normals(*shape: int) -> Tensor:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_losses_are_those_of_the_papers(loss):
     model, x = prior(loss=loss, strength=0.05 if loss == "wgan-clip" else 7.0), images(5, 1, 8, 8)
-    found = model.losses(x, generator(0))
-    random = generator(0)
-    z = torch.randn(5, 3, 2, 2, generator=random).double()
+    found = model.losses(x, noise(x))
+    numbers = noise(x)
+    z = numbers.normal(x.new_empty(5, 3, 2, 2))
     fake, real = 2 * model.decode(z, x.shape) - 1, 2 * x - 1
     D = model.critic
     if loss == "nonsaturating":
@@ -45,7 +45,7 @@ def test_the_losses_are_those_of_the_papers(loss):
         critic = (D(fake) - D(real)).mean()
         assert found["generator"].item() == pytest.approx(-D(fake).mean().item())
     if loss == "wgan-gp":
-        share = torch.rand(5, 1, 1, 1, generator=random).double()
+        share = numbers.uniform(x[:, :1, :1, :1])
         for i in range(5):
             u = real[i : i + 1] + share[i] * (fake[i : i + 1] - real[i : i + 1])
             slope = torch.autograd.functional.jacobian(lambda v: D(v)[0], u.detach())
@@ -57,7 +57,7 @@ def test_the_losses_are_those_of_the_papers(loss):
 
 def test_the_critic_does_not_train_the_generator_and_takes_turns():
     model, x = prior(loss="wgan-gp", critic_steps=3), images(2, 1, 8, 8)
-    loss = model.losses_of(["critic"], x, generator(0))
+    loss = model.losses_of(["critic"], x, noise(x))
     assert list(loss) == ["critic"]
     loss["critic"].backward()
     assert all(p.grad is None for p in model.generator.parameters())

@@ -2,11 +2,12 @@ import math
 
 import pytest
 import torch
-from gaussians import generator
+from gaussians import generator, noise
 from torch import Tensor
 
 from genprior.nets.chain import Chain
 from genprior.nets.flows import ActNorm, Coupling, Mixing
+from genprior.noise import Noise
 from genprior.priors.glow import Glow
 
 SMALL = {"channels": 1, "levels": 2, "depth": 2, "width": 6}
@@ -152,9 +153,9 @@ def test_the_first_batch_sets_the_actnorms():
     torch.testing.assert_close(mean, torch.zeros(3), rtol=0, atol=1e-5)
     torch.testing.assert_close(std, torch.ones(3), rtol=0, atol=1e-5)
     model = Glow(**SMALL)
-    model.losses(images(16, 1, 8, 8).float(), generator(0))
+    model.losses(images(16, 1, 8, 8).float(), Noise(0, range(16)))
     first = [p.clone() for p in model.parameters()]
-    model.losses(2 * images(16, 1, 8, 8).float(), generator(0))
+    model.losses(2 * images(16, 1, 8, 8).float(), Noise(0, range(16)))
     assert model.initialised == 1 and all(map(torch.equal, first, model.parameters()))
 
 
@@ -165,7 +166,7 @@ def test_bits_per_dim_of_a_gaussian_law():
     model.levels[0].after.layers[0].log_scale.data.fill_(-math.log(0.1))
     x = (0.5 + 0.1 * torch.randn(4000, 1, 2, 2, generator=generator(3))).double()
     x = (255 * x).round() / 255
-    bits = model.bits_per_dim(x, generator(0)).mean().item()
+    bits = model.bits_per_dim(x, noise(x)).mean().item()
     entropy = 0.5 * math.log2(2 * math.pi * math.e * (0.1**2 + 1 / 12 / 255**2))
     assert bits == pytest.approx(entropy + math.log2(255), abs=0.02)
 
@@ -175,7 +176,8 @@ def test_it_learns_a_law_better_than_any_gaussian():
     torch.manual_seed(0)
     model = Glow(1, levels=1, depth=4, width=16)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
-    random, contrasts = generator(0), torch.tensor([0.03, 0.2])
+    random, numbers = generator(0), Noise(0, range(64))
+    contrasts = torch.tensor([0.03, 0.2])
 
     def batch(count: int) -> Tensor:
         contrast = contrasts[torch.randint(2, (count, 1, 1, 1), generator=random)]
@@ -186,7 +188,7 @@ def test_it_learns_a_law_better_than_any_gaussian():
 
     for _ in range(100):
         optimizer.zero_grad()
-        model.losses(batch(64), random)["flow"].backward()
+        model.losses(batch(64), numbers)["flow"].backward()
         optimizer.step()
     x = batch(1000)
     with torch.no_grad():

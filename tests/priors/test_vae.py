@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 from autoencoders import linear_vae
-from gaussians import dense_log_prob, generator
+from gaussians import dense_log_prob, generator, noise
 from torch import Tensor
 
+from genprior.noise import Noise
 from genprior.priors.elbo import divergence, sampled_divergence
 from genprior.priors.vae import VAE
 
@@ -44,11 +45,12 @@ def test_the_bound_is_the_log_likelihood_where_the_encoder_is_exact():
     x = images(4, *SHAPE)
     exact = dense_log_prob(x, b, S)
     for samples in (1, 3):
-        found = prior.log_likelihood(x, samples, generator(0))
+        found = prior.log_likelihood(x, samples, noise(x))
         torch.testing.assert_close(found, exact, rtol=0, atol=1e-9)
-    loss = prior.losses(x, generator(0))["vae"]
+    loss = prior.losses(x, noise(x))["vae"]
     assert loss.item() == pytest.approx(-exact.mean().item() / 12, abs=1e-10)
-    loss = linear_vae(SHAPE, divergence="exact")[0].losses(x.repeat(5000, 1, 1, 1), generator(0))
+    many = x.repeat(5000, 1, 1, 1)
+    loss = linear_vae(SHAPE, divergence="exact")[0].losses(many, noise(many))
     assert loss["vae"].item() == pytest.approx(-exact.mean().item() / 12, abs=0.01)
 
 
@@ -57,7 +59,7 @@ def test_more_samples_tighten_the_bound_of_a_wrong_encoder():
     prior.coder.encode[1].bias.data += 0.3
     x = images(200, *SHAPE)
     exact = dense_log_prob(x, b, S).mean()
-    bounds = [prior.log_likelihood(x, k, generator(0)).mean() for k in (1, 10, 300)]
+    bounds = [prior.log_likelihood(x, k, noise(x)).mean() for k in (1, 10, 300)]
     assert bounds[0] < bounds[1] < bounds[2] < exact + 0.05
     assert exact - bounds[2] < 0.1 < exact - bounds[0]
 
@@ -73,7 +75,7 @@ def test_all_binary_images_together_are_certain(architecture, widths, scale):
     for p in prior.coder.encode.parameters():
         p.data *= 0.1  # near to the prior, so that the weights are even
     x = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 4).double().reshape(16, 1, 2, 2)
-    p = prior.log_likelihood(x, 1500, generator(0)).exp()
+    p = prior.log_likelihood(x, 1500, noise(x)).exp()
     assert p.sum().item() == pytest.approx(1, abs=0.03) and p.max() > 2 * p.median()
     z = normals(3, 2)
     probability = prior.decode(z, torch.Size((3, 1, 2, 2)))
@@ -89,14 +91,14 @@ def test_binary_images_are_drawn_from_grey_ones():
     x = torch.full((20_000, 1, 1, 1), 0.3, dtype=torch.float64)
     p = 1 / (1 + math.exp(-2.0))
     expected = -(0.3 * math.log(p) + 0.7 * math.log(1 - p))
-    assert prior.losses(x, generator(0))["vae"].item() == pytest.approx(expected, abs=0.03)
+    assert prior.losses(x, noise(x))["vae"].item() == pytest.approx(expected, abs=0.03)
 
 
 def test_without_divergence_it_is_a_deterministic_autoencoder():
     torch.manual_seed(0)
     prior = shaken(VAE(**SMALL, std=0.5, beta=0).double(), 0.1)
     x = images(2, 3, 8, 12)
-    loss = prior.losses(x, generator(0))["vae"]
+    loss = prior.losses(x, noise(x))["vae"]
     error = ((prior.decode(prior.encode(x), x.shape) - x) / prior.decoder_std).square().mean() / 2
     constant = prior.log_std + 0.5 * math.log(2 * math.pi)
     assert loss.item() == pytest.approx((error + constant).item(), rel=1e-12)
@@ -112,7 +114,7 @@ def test_any_size_grey_and_colour(size, channels):
     x_hat = prior.decode(z, x.shape)
     assert x_hat.shape == x.shape and x_hat.isfinite().all()
     torch.testing.assert_close(prior.decode(z[1:], x[1:].shape)[0], x_hat[1])
-    assert prior.log_likelihood(x, 2, generator(0)).isfinite().all()
+    assert prior.log_likelihood(x, 2, noise(x)).isfinite().all()
 
 
 def test_the_temperature_draws_latents_to_their_prior():
@@ -130,6 +132,7 @@ def test_it_learns_a_law_with_its_noise():
     # 16 numbers of two factors: the bound comes near to the exact likelihood, the std to 0.1
     torch.manual_seed(0)
     prior, random = VAE(1, 3, (24,), size=(4, 4), architecture="dense"), generator(0)
+    numbers = Noise(0, range(128))
     W = 0.4 * torch.randn(2, 16, generator=random)
     optimizer = torch.optim.Adam(prior.parameters(), 1e-2)
 
@@ -139,12 +142,12 @@ def test_it_learns_a_law_with_its_noise():
 
     for _ in range(300):
         optimizer.zero_grad()
-        prior.losses(draw(128), random)["vae"].backward()
+        prior.losses(draw(128), numbers)["vae"].backward()
         optimizer.step()
     x = draw(500)
     S = W.mT @ W + 0.01 * torch.eye(16)
     exact = dense_log_prob(x, torch.full((16,), 0.5), S).mean()
-    bound = prior.log_likelihood(x, 50, random).mean()
+    bound = prior.log_likelihood(x, 50, noise(x)).mean()
     assert exact - 2 < bound < exact + 0.5
     assert prior.decoder_std.item() == pytest.approx(0.1, rel=0.2)
 
