@@ -5,7 +5,10 @@ the nearest orthogonal matrix of its momentum, and everything else by AdamW:
 
     M <- M - 0.2 sqrt(max(rows, columns)) lr  U V^T,   U S V^T = momentum of the gradient
 
+"sgd" has no momentum; "rmsprop" is what the authors of WGAN with clipping train it by.
+
 References:
+    Wasserstein Generative Adversarial Networks, Arjovsky, Chintala and Bottou, 2017 (RMSProp).
     Muon: An optimizer for hidden layers in neural networks, Jordan et al., 2024.
     Muon is Scalable for LLM Training, Liu et al., 2025 (the factor: steps as large as AdamW's).
 """
@@ -16,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-Kind = Literal["adamw", "muon"]
+Kind = Literal["adamw", "muon", "sgd", "rmsprop"]
 SMALLEST_SIDE = 16
 
 
@@ -33,12 +36,16 @@ def build_optimizers(
     Arguments:
         group: Name of the group.
         params: Its parameters; each goes to one of the optimisers.
-        kind: "adamw", or "muon".
+        kind: "adamw", "muon", "sgd" or "rmsprop".
         lr: Learning rate of all of them.
         betas: Of AdamW.
         weight_decay: Of AdamW.
     """
     params = list(params)
+    if kind == "sgd":
+        return {group: torch.optim.SGD(params, lr, weight_decay=weight_decay)}
+    if kind == "rmsprop":
+        return {group: torch.optim.RMSprop(params, lr, weight_decay=weight_decay)}
     inner = [p for p in params if kind == "muon" and _is_inner_convolution(p)]
     chosen = {id(p) for p in inner}
     rest = [p for p in params if id(p) not in chosen]

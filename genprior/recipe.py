@@ -22,7 +22,8 @@ class Settings:
         dtype: Precision of the network under autocast.
         save_minutes: Time between two checkpoints.
         seed: Seed of crops, noise and levels.
-        optimizer: "adamw", or "muon": Muon for the convolutions, AdamW for the rest.
+        optimizer: "adamw", "sgd", "rmsprop", or "muon": Muon for the convolutions, AdamW for
+            the rest.
         accumulate: Parts that a process splits its share of a batch into, to need less memory.
         workers: Processes that read the data ahead; 0 is a thread of this one.
         channels_last: Whether weights lie in memory as convolutions are fastest on.

@@ -39,7 +39,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd", "rmsprop"])
 def test_a_killed_run_resumes_bit_for_bit(crops, tmp_path, optimizer):
     whole = run(crops, tmp_path / "whole", 8, optimizer=optimizer)
 

@@ -44,6 +44,16 @@ def test_muon_moves_all_else_as_adamw_does():
     assert not torch.equal(muon[2], adamw[2])
 
 
+def test_steps_of_sgd_follow_the_gradient_and_first_ones_of_rmsprop_its_signs():
+    layers = network(torch.contiguous_format)
+    sgd, gradients = step(layers, "sgd"), [p.grad for p in layers.parameters()]
+    for moved, gradient in zip(sgd, gradients, strict=True):
+        torch.testing.assert_close(moved, -0.01 * gradient, rtol=1e-4, atol=1e-7)
+    # the mean of squares is a hundredth of the first one
+    rmsprop = step(network(torch.contiguous_format), "rmsprop")
+    torch.testing.assert_close(rmsprop[5], -0.1 * gradients[5].sign(), rtol=1e-4, atol=0)
+
+
 def test_weights_that_are_no_matrix_in_memory_are_refused():
     weight = nn.Parameter(torch.zeros(32, 32, 3, 3).permute(0, 1, 3, 2).contiguous().mT)
     with pytest.raises(ValueError, match="contiguous or the channels_last format"):

@@ -43,8 +43,9 @@ IMAGES = 2000
               show_default=True, help="Decay of the running average of the weights.")
 @click.option("--clip", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
               help="Largest norm of the gradient.")
-@click.option("--optimizer", type=click.Choice(["adamw", "muon"]), default="adamw",
-              show_default=True, help="Muon moves the convolutions, AdamW the rest.")
+@click.option("--optimizer", type=click.Choice(["adamw", "muon", "sgd", "rmsprop"]),
+              default="adamw", show_default=True,
+              help="Muon moves the convolutions, AdamW the rest.")
 @click.option("--set", "arguments", multiple=True, metavar="NAME=VALUE",
               help="Argument of the prior, JSON value; may be repeated.")
 @click.option("--init", metavar="PRIOR",

@@ -16,8 +16,8 @@ References:
         Aila, 2019 (truncation); Image2StyleGAN, Abdal, Qin and Wonka, 2019 (W+).
 
 Differs from the authors' code:
-    1. All losses use Adam: of WGAN with clipping the authors use RMSProp, which is Adam without
-        momentum but for the correction of its first steps.
+    1. All losses are for Adam; the authors train WGAN with clipping by RMSProp, which is an
+        option of the training.
     2. The critic of a Wasserstein loss has no normalisation.
 """
 
