@@ -74,12 +74,16 @@ class IAGAN(Solver):
     def nfe(self) -> int:
         return self.restarts * (self.steps + 1) + self.refinements + 1
 
+    @property
+    def chains(self) -> int:
+        return self.restarts
+
     def solve(
         self, y: Tensor, operator: Operator, prior: Decoder, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        if not isinstance(prior, nn.Module):
+        if not isinstance(prior, nn.Module) or next(prior.parameters(), None) is None:
             raise TypeError(
-                f"IAGAN changes the weights of a module, and {type(prior).__name__} is none: "
+                f"IAGAN changes the weights of a module, and {type(prior).__name__} has none: "
                 f"choose csgm"
             )
         with torch.no_grad():

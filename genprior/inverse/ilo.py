@@ -83,25 +83,26 @@ class ILO(Solver):
     def nfe(self) -> int:
         return self.restarts * (self.steps + 1) + self.stages * self.stage_steps + 1
 
+    @property
+    def chains(self) -> int:
+        return self.restarts
+
     def solve(
         self, y: Tensor, operator: Operator, prior: Layered, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        layers = prior.layers(operator.image_shape(y.shape))
+        shape = operator.image_shape(y.shape)
+        layers = prior.layers(shape)
         with torch.no_grad():
             h, _ = search_latents(y, operator, prior, noise_std, generator, self)
             stages = min(self.stages, len(layers) - 1)
             for j in range(stages):
                 h = layers[j](h)
 
-                def loss(h: Tensor, rest: tuple = tuple(layers[j + 1 :])) -> Tensor:
-                    for layer in rest:
-                        h = layer(h)
-                    return squared_misfit(h, y, operator)
+                def loss(h: Tensor, first: int = j + 1) -> Tensor:
+                    return squared_misfit(prior.rest(h, first, shape), y, operator)
 
                 h = self._descend(loss, h)
-            for layer in layers[stages:]:
-                h = layer(h)
-        return h
+            return prior.rest(h, stages, shape)
 
     def _descend(self, loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
         """Descent in the ball around the start, in units of the RMS of each activation.

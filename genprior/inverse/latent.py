@@ -68,6 +68,10 @@ class CSGM(Solver):
     def nfe(self) -> int:
         return self.restarts * (self.steps + 1)
 
+    @property
+    def chains(self) -> int:
+        return self.restarts
+
     def solve(
         self, y: Tensor, operator: Operator, prior: Decoder, noise_std: Tensor, generator: Noise
     ) -> Tensor:

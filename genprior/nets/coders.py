@@ -35,6 +35,10 @@ class ConvolutionalCoder(nn.Module):
         blocks: Residual blocks per level.
         size: Height and width of the images for a latent vector, multiples of `multiple`; None
             for a map.
+
+    Attributes:
+        multiple: Pixels that a site of the map is wide.
+        reach: How many pixels away from a site it is changed by an image, or changes one.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class ConvolutionalCoder(nn.Module):
     ) -> None:
         super().__init__()
         self.multiple = 2 ** (len(widths) - 1)
+        self.reach = 1 + self.multiple + 2 * blocks * (2 * self.multiple - 1)
         down = [nn.Conv2d(channels, widths[0], 3, padding=1)]
         up = [nn.SiLU(), nn.Conv2d(widths[0], channels, 3, padding=1)]
         for level, width in enumerate(widths):

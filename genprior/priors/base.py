@@ -44,10 +44,22 @@ class Denoiser(ABC):
 class Decoder(ABC):
     """Maps latents z ~ N(0, I) to images.
 
-    `size` is the height and width of the only images that it makes, None if they can be any.
+    Attributes:
+        size: Height and width of the only images that it makes, None if they can be any.
+        maps: Of latents that have places in the image, what z.flatten(1) is the chain of:
+            (channels, pixels that a site is wide and high) of every map of them. A side that is
+            no multiple of `stride` counts as the next one.
+        reach: A pixel that is farther away than this from all pixels of a site, in rows or
+            columns, does not depend on it; nor, where there is an encoder, does the site on
+            the pixel, nor the pixel on those beyond the site. None if all do.
+        stride: Shifting the latents by sites shifts the image with them if it is by a multiple
+            of this many pixels.
     """
 
     size: tuple[int, int] | None = None
+    maps: Sequence[tuple[int, int]] = ()
+    reach: int | None = None
+    stride: int = 1
 
     @abstractmethod
     def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
@@ -68,10 +80,14 @@ class Layered(Decoder):
         Each takes and returns a tensor (B, ...) whose images are independent.
         """
 
+    def rest(self, h: Tensor, first: int, image_shape: torch.Size) -> Tensor:
+        """The image of what layer number `first` takes: the chain from there on."""
+        for layer in self.layers(image_shape)[first:]:
+            h = layer(h)
+        return h
+
     def decode(self, z: Tensor, image_shape: torch.Size) -> Tensor:
-        for layer in self.layers(image_shape):
-            z = layer(z)
-        return z
+        return self.rest(z, 0, image_shape)
 
 
 class Encoder(Decoder):
@@ -107,6 +123,14 @@ class Density(ABC):
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of images (B, C, H, W) in [0, 1]; shape (B,)."""
+
+
+class Recomputing(ABC):
+    """Can forget its activations and compute them again for gradients, exactly."""
+
+    @abstractmethod
+    def recomputing(self) -> "Recomputing":
+        """The same prior, sharing its weights, that takes less memory and more time."""
 
 
 @dataclass(frozen=True)

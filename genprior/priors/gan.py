@@ -109,6 +109,9 @@ class GAN(nn.Module, Layered, Trainable):
                 f"{len(widths)} levels, got {list(size)}"
             )
         self.generator = make(channels, latent, widths, size)
+        if size is None:
+            self.stride, self.maps = self.generator.multiple, ((latent, self.generator.multiple),)
+            self.reach = self.generator.reach
         self.critic = Critic(channels, widths, size, normalise=loss == "nonsaturating")
         self.register_buffer("w_mean", torch.zeros(latent))
         self.register_buffer("w_std", torch.ones(latent))

@@ -42,14 +42,14 @@ from genprior.nets.flows import (
 )
 from genprior.nets.padding import pad_to_multiple
 from genprior.noise import Noise
-from genprior.priors.base import Density, Encoder, Trainable
+from genprior.priors.base import Density, Encoder, Recomputing, Trainable
 
 LEVELS_OF_GREY = 255
 CHECKERBOARDS = 4
 LOG_STD_BOUND = 5.0
 
 
-class Glow(nn.Module, Encoder, Density, Trainable):
+class Glow(nn.Module, Encoder, Density, Recomputing, Trainable):
     """Normalising flow on images of any size.
 
     Arguments:
@@ -89,7 +89,8 @@ class Glow(nn.Module, Encoder, Density, Trainable):
         if architecture not in ("glow", "realnvp"):
             raise ValueError(f"architecture must be 'glow' or 'realnvp', got {architecture!r}")
         self.channels, self.logit = channels, logit
-        self.multiple = 2**levels
+        self.multiple = self.stride = 2**levels
+        self.reach = _reach(levels, depth, CHECKERBOARDS if architecture == "realnvp" else 0)
         self._config = {
             "channels": channels,
             "levels": levels,
@@ -104,6 +105,7 @@ class Glow(nn.Module, Encoder, Density, Trainable):
             last = level == levels - 1
             self.levels.append(_Level(channels, depth, width, architecture, last, recompute))
             channels *= 2
+        self.maps = [(level.split_off, 2 ** (k + 1)) for k, level in enumerate(self.levels)]
         self.register_buffer("initialised", torch.zeros(()))
         self.checked = False
 
@@ -113,6 +115,13 @@ class Glow(nn.Module, Encoder, Density, Trainable):
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         return {"flow": self.parameters()}
+
+    def recomputing(self) -> "Glow":
+        with torch.device("meta"):
+            other = Glow(**{**self._config, "recompute": True})
+        other.load_state_dict(self.state_dict(), assign=True)
+        learns = any(p.requires_grad for p in self.parameters())
+        return other.requires_grad_(learns).train(self.training)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of images (B, C, H, W) in [0, 1]; shape (B,).
@@ -204,6 +213,13 @@ class Glow(nn.Module, Encoder, Density, Trainable):
 
     def _extend(self, x: Tensor) -> Tensor:
         return pad_to_multiple(to_network(x, self.channels), self.multiple)[0]
+
+
+def _reach(levels: int, depth: int, checkerboards: int) -> int:
+    """Two 3x3 convolutions in each coupling, and one in the law of what splits off."""
+    squeezed = sum(2 ** (k + 1) * (2 * depth + 1) for k in range(levels))
+    before = sum(2**k * 2 * checkerboards for k in range(levels))
+    return squeezed + before - 2**levels  # nothing splits off at the last level
 
 
 class _Level(nn.Module):

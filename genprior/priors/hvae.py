@@ -86,7 +86,8 @@ class HVAE(nn.Module, Variational, Trainable):
             "beta": beta,
         }
         self.channels, self.latent, self.beta = channels, latent, beta
-        self.multiple = 2 ** (len(widths) - 1)
+        self.multiple = self.stride = 2 ** (len(widths) - 1)
+        self.reach = _reach(groups, blocks)
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
 
         def stack(width: int) -> nn.Sequential:
@@ -101,6 +102,8 @@ class HVAE(nn.Module, Variational, Trainable):
             nn.ModuleList(_Group(width, latent, stack(width)) for _ in range(count))
             for width, count in zip(widths, groups, strict=True)
         )
+        sites = [2**level for level, count in enumerate(groups) for _ in range(count)]
+        self.maps = [(latent, f) for f in reversed(sites)]
         self.last = stack(widths[0])
         self.tail = nn.Conv2d(widths[0], channels, 3, padding=1)
         self.log_std = nn.Parameter(torch.tensor(math.log(0.1)))
@@ -254,6 +257,14 @@ class _Group(nn.Module):
         law = self.residual(nn.functional.silu(mixed)).to(self.residual.weight.dtype)
         d, r = law.chunk(2, dim=1)
         return d, _bounded(r)
+
+
+def _reach(groups: Sequence[int], blocks: int) -> int:
+    """How far away a pixel can change another through all latents: from image to latents, back."""
+    up = 1 + sum(2 * blocks * 2**level for level in range(len(groups)))
+    # each group mixes features in, finds the residual law, inserts the latent
+    down = sum((3 + 2 * blocks) * count * 2**level for level, count in enumerate(groups))
+    return up + down + 2 * blocks + 1 + 2 ** (len(groups) - 1) - 1
 
 
 def _bounded(log_std: Tensor) -> Tensor:

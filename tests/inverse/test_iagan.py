@@ -90,5 +90,5 @@ def test_errors() -> None:
             return z
 
     op, y = problem()
-    with pytest.raises(TypeError, match="weights of a module, and Function is none: choose csgm"):
+    with pytest.raises(TypeError, match="weights of a module, and Function has none: choose csgm"):
         IAGAN()(y, op, Function(), 0.1, NOISE)
