@@ -6,26 +6,18 @@ done again from its seed: nothing of the failed attempt is used.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from genprior.errors import SettingError
 from genprior.inverse.base import Solver
 from genprior.noise import Noise
 from genprior.operators.base import Operator
-from genprior.priors.base import Denoiser
-from genprior.tiles import SMALLEST, Tiled
+from genprior.shown import Shown, Tile
 from genprior.watch import Watched
 from genprior.windows import Window, cut, windows
 
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
-# Side of the tiles, for images of more pixels than that.
-TILES = {"cpu": (1024, 2**21), "mps": (1024, 2**21), "cuda": (2048, 2**24)}
-# Bytes that the network that ships takes: 1090 were measured.
-PER_PIXEL = 1000
 # Pixels from which windows are worth more than batches are.
 WINDOWS = {"cpu": 0, "mps": 2**18, "cuda": 2**20}
 # The keys of noise are (image, sample), and (image, 0, 1) is the noise of a measurement.
@@ -33,7 +25,6 @@ WINDOW = 2
 # The rounding of a convolution depends on the batch, and a CPU gains nothing from batches.
 CHUNKS = {"cpu": 1, "mps": 2**21, "cuda": 2**24}
 
-Tile = int | Literal["auto", "off"]
 Chain = tuple[int, int]
 
 
@@ -72,24 +63,15 @@ class Frugal:
         parts: int,
     ) -> None:
         self.method, self.prior, self.asked = method, prior, tile
+        self.shown = Shown(prior, method, tile)
         self.seed, self.numbers = seed, numbers
         self.tile: int | None = None
         self.windows: dict[int, list[Window]] = {}
         self.reduced: list[str] = []
         self.most: int | None = None
-        self.largest: int | None = None
         self.watched: Watched | None = None
-        if isinstance(prior, Denoiser) and method.needs is Denoiser:
+        if self.shown.denoises:
             self.watched = Watched(prior, dtype, progress, method.nfe * parts)
-        elif isinstance(tile, int):
-            raise SettingError(
-                f"tiles are for solvers that denoise, and {type(method).__name__} takes images "
-                f"as a whole: leave tile at 'auto' or choose another solver"
-            )
-        if tile not in ("auto", "off") and not (isinstance(tile, int) and tile >= SMALLEST):
-            raise SettingError(
-                f"tile must be 'auto', 'off' or a side of at least {SMALLEST} pixels, got {tile!r}"
-            )
 
     def solve(
         self,
@@ -125,7 +107,7 @@ class Frugal:
             reason = str(error)
         except RuntimeError as error:
             # torch has no type of its own for a failed allocation on the CPU, numpy has
-            if y.device.type != "cpu" or _fits(operator.image_shape(y.shape)):
+            if y.device.type != "cpu" or self.shown.fits(operator.image_shape(y.shape), y):
                 raise
             reason = str(error)
         # Outside of the handler, since the traceback holds on to all that was computed.
@@ -138,7 +120,7 @@ class Frugal:
         """Windows of the first image of a batch that has any."""
         pixels = operator.image_shape(y.shape)[-2:].numel()
         large = pixels >= WINDOWS.get(y.device.type, 0)
-        if self.watched is None or self.asked == "off" or not large:
+        if not self.shown.cuts or self.asked == "off" or not large:
             return []
         known = operator.observed(torch.ones_like(y))
         each = (
@@ -173,24 +155,14 @@ class Frugal:
         self, y: Tensor, operator: Operator, sigma: Tensor, chains: list[tuple[int, ...]]
     ) -> Tensor:
         noise = Noise(self.seed, [(self.numbers[i], *rest) for i, *rest in chains])
-        if self.watched is None:
-            return self.method(y, operator, self.prior, sigma, noise)
-        side = self._side(operator.image_shape(y.shape), y.device.type)
+        prior, side = self.shown.fit(operator.image_shape(y.shape), y)
         self.tile = side or self.tile
-        self.watched.prior = Tiled(self.prior, side) if side else self.prior
+        if self.watched is None:
+            return self.method(y, operator, prior, sigma, noise)
+        self.watched.prior = prior
         x = self.method(y, operator, self.watched, sigma, noise)
         self.watched.check()
         return x
-
-    def _side(self, shape: torch.Size, device: str) -> int | None:
-        """Side of the tiles for images of that shape, None to leave them whole."""
-        side, pixels = TILES.get(device, TILES["cpu"])
-        if self.asked != "auto":
-            side = self.asked if isinstance(self.asked, int) else None
-        elif self.prior.reach is None or shape[-2:].numel() <= pixels:
-            side = None
-        side = min(filter(None, (side, self.largest)), default=None)
-        return side if side and max(shape[-2:]) > side else None
 
     def _expect(self, times: int) -> None:
         if self.watched:
@@ -204,23 +176,14 @@ class Frugal:
             self.most = -(-count // 2)
             self.reduced.append(f"memory ran out: {self.most} images at a time")
             return
-        side = -(-min(self.largest or max(shape[-2:]), max(shape[-2:])) // 2)
-        if self.watched is None or self.asked == "off" or side < SMALLEST:
+        try:
+            how = self.shown.reduce(shape)
+        except MemoryError as error:
             raise MemoryError(
                 f"there is not enough memory for an image of {shape[-1]} x {shape[-2]} pixels "
-                f"({reason.partition('.')[0]}): allow tiles, or make it smaller"
-            )
-        self.largest = side
-        self.reduced.append(f"memory ran out: tiles of {side} pixels")
-
-
-def _fits(shape: Sequence[int]) -> bool:
-    """Whether a network could have the memory that images of a shape take."""
-    try:
-        np.empty(PER_PIXEL * shape[0] * shape[-2] * shape[-1], np.uint8)
-    except MemoryError:
-        return False
-    return True
+                f"({reason.partition('.')[0]}): {error}"
+            ) from None
+        self.reduced.append(f"memory ran out: {how}")
 
 
 def chunk_size(shape: Sequence[int], device: torch.device) -> int:

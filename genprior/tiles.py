@@ -8,6 +8,7 @@ restored one by one. Tiles begin at multiples of the prior's stride, since a net
 halves the resolution is equivariant to such shifts only.
 """
 
+from collections.abc import Callable
 from itertools import product
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from genprior.priors.base import Denoiser
 
+Tile = tuple[slice, slice]
 OVERLAP = 128
 SMALLEST = 64
 
@@ -42,24 +44,41 @@ class Tiled(Denoiser):
         self.reach, self.stride = prior.reach, prior.stride
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        if max(height, width) <= self.side:
+        if max(x.shape[-2:]) <= self.side:
             return self.prior.denoise(x, sigma)
-        overlap = min(OVERLAP, self.side // 2)
-        rows = spans(height, self.side, overlap, self.stride)
-        columns = spans(width, self.side, overlap, self.stride)
-        x_hat = torch.zeros_like(x)
-        for (i, (top, bottom)), (j, (left, right)) in product(enumerate(rows), enumerate(columns)):
-            tile = (..., slice(top, bottom), slice(left, right))
-            w = blend(rows, i, overlap, x)[:, None] * blend(columns, j, overlap, x)
-            x_hat[tile] += w * self._denoise(x[tile], sigma)
-        return x_hat
+        return blended(
+            lambda tile: self._denoise(x[(..., *tile)], sigma),
+            torch.zeros_like(x), self.side, self.stride,
+        )
 
     def _denoise(self, tile: Tensor, sigma: float | Tensor) -> Tensor:
         if torch.is_grad_enabled() and tile.requires_grad:
             # else the backward pass would hold the activations of all tiles at once
             return checkpoint(self.prior.denoise, tile, sigma, use_reentrant=False)
         return self.prior.denoise(tile, sigma)
+
+
+def blended(run: Callable[[Tile], Tensor], whole: Tensor, side: int, stride: int) -> Tensor:
+    """The sum over tiles of their weight times what `run` gives for them.
+
+    Arguments:
+        run: Maps (rows, columns) to images of that tile.
+        whole: Zeros of the shape (B, C, H, W) of the result, which is written to them.
+        side: Largest height and width of a tile.
+        stride: Where tiles may begin.
+    """
+    overlap = shared(side)
+    rows, columns = (spans(length, side, overlap, stride) for length in whole.shape[-2:])
+    for (i, (top, bottom)), (j, (left, right)) in product(enumerate(rows), enumerate(columns)):
+        tile = slice(top, bottom), slice(left, right)
+        w = blend(rows, i, overlap, whole)[:, None] * blend(columns, j, overlap, whole)
+        whole[(..., *tile)] += w * run(tile)
+    return whole
+
+
+def shared(side: int) -> int:
+    """Pixels that neighbours share, of tiles of a side."""
+    return min(OVERLAP, side // 2)
 
 
 def spans(length: int, side: int, overlap: int, stride: int = 1) -> list[tuple[int, int]]:

@@ -4,14 +4,15 @@ Where a solver puts the known pixels of a noise-free inpainting back at every st
 diffpir), a pixel of a hole depends on what the denoiser sees from there and on nothing else.
 With a margin of the denoiser's reach around the hole the rest of the image need not be computed.
 For a solver that only pulls the known pixels to the data (dps, red-diff) this leaves out what
-reaches the hole from farther away, by way of known pixels.
+reaches the hole from farther away, by way of known pixels; so does searching latents (jpmap,
+glowip), where the pixels around a hole say which they are.
 """
 
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from genprior.operators.base import Operator
-from genprior.priors.base import Denoiser
+from genprior.priors.base import Decoder, Denoiser
 
 Window = tuple[int, int, int, int]
 WORTH = 0.5
@@ -19,7 +20,7 @@ CELL = 16
 
 
 def windows(
-    prior: Denoiser, operator: Operator, known: Tensor, sigma: Tensor
+    prior: Denoiser | Decoder, operator: Operator, known: Tensor, sigma: Tensor
 ) -> list[Window]:
     """The parts of an image that a solver has to see; none where that is all of it.
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genprior import frugal, load_prior, make_operator, restore
+from genprior import frugal, load_prior, make_operator, restore, shown
 from genprior.inverse.hqs import HQS
 from genprior.priors.base import Denoiser
 from genprior.priors.ddpm import DDPM
@@ -82,7 +82,7 @@ def test_there_is_an_end_to_it(prior: DDPM) -> None:
 
 def test_little_memory_on_a_cpu(prior: DDPM, monkeypatch: pytest.MonkeyPatch) -> None:
     """There torch says no more than RuntimeError, and numpy is asked whether that was it."""
-    monkeypatch.setattr(frugal, "PER_PIXEL", 10**15)  # which no machine has
+    monkeypatch.setattr(shown, "PER_PIXEL", 10**15)  # which no machine has
     y, operator = pictures(1, 3, 130, 70), make_operator("denoise")
     narrow = Narrow(prior, 70 * 70, RuntimeError)
     assert restore(y, operator, narrow, "hqs", 0.1, steps=1).tile == 65
@@ -96,7 +96,7 @@ def test_errors_are_told_apart_by_type(prior: DDPM) -> None:
 
 
 def test_large_images_are_cut_up_unasked(prior: DDPM, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(frugal.TILES, "cpu", (64, 64 * 80))
+    monkeypatch.setitem(shown.TILES, "cpu", (64, 64 * 80))
     method = HQS(steps=1)
     for size, tile in (((64, 80), None), ((65, 80), 64)):
         y = pictures(1, 3, *size)

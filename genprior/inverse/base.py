@@ -35,6 +35,14 @@ class Solver(ABC):
         """Products with the network's Jacobian per image; each costs a backward pass."""
         return 0
 
+    @property
+    def chains(self) -> int:
+        """Images that the network is shown at once for each measurement.
+
+        It is 0 where the network is shown parts of them, a bounded number at a time.
+        """
+        return 1
+
     @abstractmethod
     def solve(
         self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor, generator: Noise

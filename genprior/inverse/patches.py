@@ -77,6 +77,10 @@ class PatchNR(Solver):
     def nfe(self) -> int:
         return self.steps
 
+    @property
+    def chains(self) -> int:
+        return 0
+
     def solve(
         self, y: Tensor, operator: Operator, prior: Density, noise_std: Tensor, generator: Noise
     ) -> Tensor:
