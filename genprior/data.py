@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from genprior.limits import MAX_PIXELS
 from genprior.sources import Collection, open_source
 
 NATIVE_SHARE = 0.6
@@ -40,6 +41,7 @@ class Crops:
         flip: Whether half of the crops are mirrored.
         turn: Whether crops are turned by quarter turns.
         scale: Whether some crops are larger parts of an image, made smaller.
+        max_pixels: Larger images are refused.
 
     Raises:
         ValueError: No image is as large as a crop, or one is damaged.
@@ -54,10 +56,11 @@ class Crops:
         flip: bool = True,
         turn: bool = True,
         scale: bool = True,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.size, self.seed = size, seed
         self.flip, self.turn, self.scale = flip, turn, scale
-        collections = [open_source(source, channels) for source in sources]
+        collections = [open_source(source, channels, max_pixels) for source in sources]
         self.images = _Large(collections, size)
         if not self.images:
             count = sum(map(len, collections))

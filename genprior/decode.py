@@ -5,6 +5,8 @@ Pillow drops 16-bit colour to 8 bits, so such PNG is decoded by torchvision and 
 
 import io
 import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
@@ -15,6 +17,7 @@ from genprior.tiff import read_tiff
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "F")
+T = TypeVar("T")
 CONVERTED_MODES = {"1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB"}
 
 
@@ -29,10 +32,33 @@ def decode(data: bytes, name: str, max_pixels: int) -> Raster:
     Raises:
         ImageError: Not an image, damaged, too large, or of a kind that cannot be kept whole.
     """
+    return _named(lambda: _decode(data, max_pixels), name)
+
+
+def upright_size(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
+    """Width and height of what `decode` gives; arrays and TIFF are decoded for it.
+
+    Arguments and errors: see `decode`.
+    """
+
+    def size() -> tuple[int, int]:
+        format = sniff(data)
+        if format in ("NPY", "TIFF"):
+            return _decode(data, max_pixels).array.shape[1::-1]
+        image = _open(format, data)
+        check_size(image.height, image.width, max_pixels)
+        turned = photo_exif(image.getexif(), format)[0] >= 5
+        return image.size[::-1] if turned else image.size
+
+    return _named(size, name)
+
+
+def _named(read: Callable[[], T], name: str) -> T:
+    """What `read` gives; its errors say which file they are about."""
     try:
         # Decoders warn about metadata; about pixels they raise.
         with warnings.catch_warnings(action="ignore"):
-            raster = _decode(data, max_pixels)
+            return read()
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except MemoryError:
@@ -41,7 +67,6 @@ def decode(data: bytes, name: str, max_pixels: int) -> Raster:
         reason = " ".join(str(error).split()) or type(error).__name__
         message = f"{name}: damaged or cut short ({reason:.120}): get another copy of it"
         raise ImageError(message) from error
-    return raster
 
 
 def sniff(data: bytes) -> str:

@@ -26,7 +26,7 @@ from genprior.parts import choose_solver, make_solver
 from genprior.ranks import Ranks
 from genprior.registry import FROM_EXEMPLAR
 from genprior.scores import Perceptual, score
-from genprior.trials import Method, Plan, Task, not_suited, read_cropped
+from genprior.trials import Method, Plan, Task, not_suited
 from genprior.watch import pick_device
 
 KEYS = ("index", "task", "seed", "method")
@@ -121,7 +121,7 @@ def _measure(
     records = []
     for group in _same_size(unit):
         numbers, paths = zip(*group, strict=True)
-        pictures = [read_cropped(path, unit.task.crop) for path in paths]
+        pictures = [unit.task.read(path) for path in paths]
         try:
             records += _restore(plan, unit, pictures, numbers, paths, out, device, perceptual)
         except (SettingError, ImageError):
@@ -211,7 +211,7 @@ def _same_size(unit: _Unit) -> list[list[tuple[int, Path]]]:
     groups: list[list[tuple[int, Path]]] = []
     last = None
     for number, path in unit.files:
-        shape = read_cropped(path, unit.task.crop).pixels.shape if len(unit.files) > 1 else None
+        shape = unit.task.read(path).pixels.shape if len(unit.files) > 1 else None
         if groups and shape == last and not alone:
             groups[-1].append((number, path))
         else:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from genprior.arrays import to_tensor
 from genprior.errors import ImageError, SettingError
 from genprior.images import Picture, read_image
+from genprior.limits import MAX_PIXELS
 from genprior.noise import Noise
 from genprior.registry import FROM_EXEMPLAR, PRIORS, lookup
 
@@ -55,8 +56,16 @@ def estimate_prior(
     return lookup(PRIORS, name, "prior").from_exemplar(image, keep, **settings).eval()
 
 
-def read_exemplar(name: str, file: Path, **settings: Any) -> tuple[nn.Module, Picture]:
+def read_exemplar(
+    name: str, file: Path, max_pixels: int = MAX_PIXELS, **settings: Any
+) -> tuple[nn.Module, Picture]:
     """Estimates a prior from an image file, from its opaque part if it has an alpha channel.
+
+    Arguments:
+        name: See `estimate_prior`.
+        file: The file.
+        max_pixels: A larger one is refused.
+        settings: See `estimate_prior`.
 
     Returns:
         The prior and the picture, without alpha.
@@ -65,7 +74,7 @@ def read_exemplar(name: str, file: Path, **settings: Any) -> tuple[nn.Module, Pi
         ImageError: The file cannot be read, or is transparent all over.
         SettingError: The prior is not of this kind.
     """
-    picture = read_image(file)
+    picture = read_image(file, max_pixels)
     alpha = picture.alpha
     keep = None if alpha is None or (alpha >= 0.5).all() else alpha >= 0.5
     try:

@@ -9,11 +9,17 @@ from torch import Tensor, nn
 from genprior.checkpoint import save_checkpoint
 from genprior.errors import SettingError
 from genprior.exemplars import read_exemplar
+from genprior.limits import MAX_PIXELS
 from genprior.registry import FROM_EXEMPLAR, PRIORS, lookup
 
 
 def compute_prior(
-    name: str, data: list[Path], images: Tensor | None, seed: int, **settings: Any
+    name: str,
+    data: list[Path],
+    images: Tensor | None,
+    seed: int,
+    max_pixels: int = MAX_PIXELS,
+    **settings: Any,
 ) -> nn.Module:
     """Computes a prior.
 
@@ -22,6 +28,7 @@ def compute_prior(
         data: The files; one picture for a texture.
         images: Images of one size, (N, C, H, W) in [0, 1], for the others.
         seed: Seed of what is random about it.
+        max_pixels: A larger picture is refused.
         settings: Arguments of its estimator.
 
     Raises:
@@ -31,7 +38,7 @@ def compute_prior(
     if name in FROM_EXEMPLAR:
         if len(data) != 1 or not data[0].is_file():
             raise SettingError(f"{name} is estimated from one picture: give one image file")
-        return read_exemplar(name, data[0], **settings)[0]
+        return read_exemplar(name, data[0], max_pixels, **settings)[0]
     generator = torch.Generator().manual_seed(seed)
     cls = lookup(PRIORS, name, "prior")
     return cls.from_images(images, generator=generator, **settings).eval()

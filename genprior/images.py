@@ -12,20 +12,20 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from genprior.arrays import check_floats
-from genprior.decode import decode, sniff
+from genprior.decode import decode, sniff, upright_size
 from genprior.encode import BITS, WITH_ALPHA, encode
 from genprior.errors import ImageError
 from genprior.files import write_atomic
+from genprior.limits import MAX_PIXELS
 from genprior.raster import FORMATS, Raster
 
 __all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "ImageError", "Picture"]
-__all__ += ["image_files", "read_image", "read_mask", "write_image"]
+__all__ += ["image_files", "read_image", "read_mask", "read_size", "write_image"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 # NPY is an image when named, but not one among the files of a folder.
 WRITABLE = (*SUFFIXES, ".npy")
 KINDS = ("PNG", "JPEG", "JPEG", "WEBP", "TIFF", "TIFF", "BMP", "NPY")
-MAX_PIXELS = 178_956_970
 FORMAT_OF = dict(zip(WRITABLE, KINDS, strict=True))
 
 
@@ -100,6 +100,16 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ImageError(f"{path}: cannot be read ({reason}): check the name") from error
+
+
+def read_size(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height of the picture that `read_image` would give, mostly from the header.
+
+    Raises:
+        ImageError: As `read_image`, as far as it looks.
+    """
+    path = Path(path)
+    return upright_size(read_bytes(path), str(path), max_pixels)
 
 
 def parse_image(data: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> Picture:

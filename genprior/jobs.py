@@ -19,8 +19,9 @@ from genprior.errors import FOR_ALL, OF_ONE_FILE, ImageError, SettingError
 from genprior.exemplars import estimate_prior, read_exemplar
 from genprior.files import sweep
 from genprior.frugal import Tile
-from genprior.images import MAX_PIXELS, Picture, read_image, write_image
+from genprior.images import Picture, read_image, write_image
 from genprior.inverse.base import Restoration, Solver
+from genprior.limits import MAX_PIXELS
 from genprior.operators.base import Operator
 from genprior.parts import choose_solver, make_solver
 from genprior.places import Place
@@ -48,7 +49,7 @@ class Job:
         save: What to save besides the picture: "mean", "std", "samples", "panel".
         degrade: The files are clean: measure them first, then compare.
         opaque: The alpha of the files was the hole: it does not go into the result.
-        max_pixels: Larger files are refused.
+        max_pixels: Larger pictures are refused, the exemplar too.
         exemplar: Picture that the prior "texture" is estimated from; None to inpaint each
             file with the texture of its own known part.
         prior, solver, steps, samples, seed, device, dtype, tile: See `restore`.
@@ -131,13 +132,20 @@ def run(
         yield from _run_batch(job, batch, prior, device, progress, failed)
 
 
-def measure(operator: MakeOperator, file: Path, output: Path, noise: float, seed: int) -> None:
+def measure(
+    operator: MakeOperator,
+    file: Path,
+    output: Path,
+    noise: float,
+    seed: int,
+    max_pixels: int = MAX_PIXELS,
+) -> None:
     """Writes a measurement of a clean file; pixels that are missing become transparent.
 
     Raises:
         ImageError: The file cannot be read, measured or written.
     """
-    picture = read_image(file)
+    picture = read_image(file, max_pixels)
     with _named(file):
         built = operator([picture], True)
         y = degrade(picture.pixels, built, noise, seed)
@@ -149,7 +157,7 @@ def measure(operator: MakeOperator, file: Path, output: Path, noise: float, seed
 def _prior_of_all(job: Job, device: torch.device) -> _Prior | None:
     """The prior of all files; None if each file has its own."""
     if job.exemplar is not None:
-        model, _ = read_exemplar(job.prior, job.exemplar)
+        model, _ = read_exemplar(job.prior, job.exemplar, job.max_pixels)
         return _Prior(model.to(device), sha256(job.exemplar.read_bytes()))
     if job.prior not in FROM_EXEMPLAR:
         model, manifest = load_checkpoint(find_prior(job.prior))

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from genprior.commands.config import configurable
+from genprior.limits import MAX_PIXELS
 from genprior.registry import SOLVERS
 
 EXTENSIONS = ("keep", "png", "jpg", "webp", "tif", "bmp", "npy")
@@ -187,6 +188,9 @@ prior = click.option("--prior", default="ddpm", show_default=True,
                           "texture.")
 exemplar = click.option("--exemplar", type=click.Path(path_type=Path), metavar="IMG",
                         help="Picture that --prior texture is estimated from.")
+max_pixels = click.option("--max-pixels", type=click.IntRange(1), default=MAX_PIXELS,
+                          show_default=True,
+                          help="Refuse larger pictures, masks too, before they are decoded.")
 output_file = click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
                            help="File to write.")
 NOISE = "Noise level in the measurement, in units of [0, 1]; a number or 25/255."
@@ -225,8 +229,7 @@ def restoring(noise: float | None) -> Decorator:
                      help="Look into the folders of folders; under -o they are made anew."),
         click.option("--ext", type=click.Choice(EXTENSIONS), default="keep", show_default=True,
                      help="Format of the results; keep: that of each input."),
-        click.option("--max-pixels", type=click.IntRange(1),
-                     help="Refuse larger files, before they are decoded.  [default: 178956970]"),
+        max_pixels,
         as_json,
         quiet,
         overwrite,
@@ -242,6 +245,7 @@ measuring = together(
     click.option("--noise", type=Level(0), default=0.0, show_default=True,
                  help="Noise to add, in units of [0, 1]."),
     seed,
+    max_pixels,
     quiet,
     overwrite,
 )

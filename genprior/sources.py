@@ -13,12 +13,13 @@ from PIL import Image
 
 from genprior.arrays import to_tensor
 from genprior.errors import ImageError, SettingError
-from genprior.images import image_files, read_image
+from genprior.images import image_files, read_image, read_size
+from genprior.limits import MAX_PIXELS
+from genprior.raster import check_size
 
 TORCHVISION = "torchvision:"
 # Pixels of a folder that are held in memory; a larger one is read again and again.
 HELD_PIXELS = 2**30
-ORIENTATION = 0x0112
 
 
 class Collection(Sequence):
@@ -29,7 +30,7 @@ class Collection(Sequence):
         return self[index].size
 
 
-def open_source(source: Any, channels: int) -> Collection:
+def open_source(source: Any, channels: int, max_pixels: int = MAX_PIXELS) -> Collection:
     """The images of a source, as 8-bit Pillow images of 3 or 1 channels.
 
     Arguments:
@@ -38,9 +39,10 @@ def open_source(source: Any, channels: int) -> Collection:
             "torchvision:NAME:FOLDER", or a `torch.utils.data.Dataset` of images or of tuples
             that begin with one.
         channels: 3 or 1.
+        max_pixels: Larger images in files are refused.
 
     Raises:
-        ImageError: There is no such file, or it cannot be read.
+        ImageError: There is no such file, it cannot be read, or is too large.
         SettingError: torchvision has no such data set, or it cannot be fetched.
     """
     mode = "RGB" if channels == 3 else "L"
@@ -50,19 +52,19 @@ def open_source(source: Any, channels: int) -> Collection:
         return _Items(_torchvision(str(source).removeprefix(TORCHVISION)), mode)
     path = Path(source)
     if path.suffix == ".npy":
-        return _Items(_npy(path), mode)
+        return _Items(_npy(path, max_pixels), mode)
     if ".idx" in path.name or "-idx" in path.name:
-        return _Items(_idx(path), mode)
+        return _Items(_idx(path, max_pixels), mode)
     if path.is_file():
-        return _Files([path], mode)
-    return _Files(image_files(path, recursive=True), mode)
+        return _Files([path], mode, max_pixels)
+    return _Files(image_files(path, recursive=True), mode, max_pixels)
 
 
 class _Files(Collection):
     """Image files; in memory if they are few."""
 
-    def __init__(self, paths: list[Path], mode: str) -> None:
-        self.paths, self.mode = paths, mode
+    def __init__(self, paths: list[Path], mode: str, max_pixels: int) -> None:
+        self.paths, self.mode, self.max_pixels = paths, mode, max_pixels
         self.held: dict[int, Image.Image] = {}
         self.pixels = 0
 
@@ -72,14 +74,12 @@ class _Files(Collection):
     def size(self, index: int) -> tuple[int, int]:
         if self.pixels < HELD_PIXELS:
             return self[index].size
-        with Image.open(self.paths[index]) as image:
-            turned = image.getexif().get(ORIENTATION, 1) >= 5
-            return image.size[::-1] if turned else image.size
+        return read_size(self.paths[index], self.max_pixels)
 
     def __getitem__(self, index: int) -> Image.Image:
         if index in self.held:
             return self.held[index]
-        image = _eight_bits(self.paths[index]).convert(self.mode)
+        image = _eight_bits(self.paths[index], self.max_pixels).convert(self.mode)
         if self.pixels + math.prod(image.size) <= HELD_PIXELS:
             self.held[index] = image
             self.pixels += math.prod(image.size)
@@ -110,12 +110,12 @@ def _pillow(item: Any) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
-def _eight_bits(path: Path) -> Image.Image:
+def _eight_bits(path: Path, max_pixels: int) -> Image.Image:
     """A photo, upright, without its alpha: Pillow enlarges it fast in 8 bits only."""
-    return _pillow(read_image(path).pixels)
+    return _pillow(read_image(path, max_pixels).pixels)
 
 
-def _npy(path: Path) -> np.ndarray:
+def _npy(path: Path, max_pixels: int) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -125,18 +125,29 @@ def _npy(path: Path) -> np.ndarray:
             f"{path}: images must be (N, height, width) or (N, height, width, channels), got "
             f"{array.shape}"
         )
+    _check_size(path, array.shape[1:3], max_pixels)
     return array
 
 
-def _idx(path: Path) -> np.ndarray:
+def _check_size(path: Path, size: tuple[int, ...], max_pixels: int) -> None:
+    try:
+        check_size(*size, max_pixels)
+    except ImageError as error:
+        raise ImageError(f"{path}: an image of it {error}") from None
+
+
+def _idx(path: Path, max_pixels: int) -> np.ndarray:
     """Images in the format of MNIST: magic number, sizes, bytes."""
     try:
-        data = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
-        zero, kind, axes = struct.unpack(">HBB", data[:4])
-        shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes])
-        if (zero, kind) != (0, 8) or axes not in (3, 4):
-            raise ValueError("it does not hold images of bytes")
-        return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            zero, kind, axes = struct.unpack(">HBB", file.read(4))
+            if (zero, kind) != (0, 8) or axes not in (3, 4):
+                raise ValueError("it does not hold images of bytes")
+            shape = struct.unpack(f">{axes}I", file.read(4 * axes))
+            _check_size(path, shape[1:3], max_pixels)
+            return np.frombuffer(file.read(), np.uint8).reshape(shape)
+    except ImageError:
+        raise
     except (OSError, EOFError, struct.error, ValueError) as error:
         raise ImageError(f"{path}: cannot be read as an idx file ({error})") from error
 

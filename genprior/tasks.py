@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 
 from genprior.errors import ImageError
-from genprior.images import MAX_PIXELS, Picture, image_files, read_image, read_mask
+from genprior.images import Picture, image_files, read_image, read_mask
+from genprior.limits import KERNEL_PIXELS, MAX_PIXELS
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
@@ -21,8 +22,6 @@ from genprior.operators.masks import box_hole, random_keep
 from genprior.operators.superres import SuperResolution
 
 Build = Callable[[list[Picture], bool], Operator]
-
-KERNEL_PIXELS = 2**20  # more than any blur: a picture, or a damaged header
 
 
 def inpainting(
@@ -100,8 +99,11 @@ def blurring(
     motion: tuple[float, float] | None = None,
     kernel: Path | None = None,
     boundary: Literal["valid", "reflect", "replicate", "circular"] = "valid",
+    max_pixels: int = MAX_PIXELS,
 ) -> Build:
     """A known blur: exactly one of `gaussian` (std), `motion` (length, angle), `kernel` (file).
+
+    Kernels of more than `max_pixels` are refused, as are those that are larger than any blur.
 
     Raises:
         ValueError: The blur is none: an image that cannot be read or is black, for one.
@@ -111,7 +113,7 @@ def blurring(
     elif motion is not None:
         weights = motion_kernel(*motion)
     else:
-        weights = read_image(kernel, KERNEL_PIXELS).pixels.mean(dim=1)[0]
+        weights = read_image(kernel, min(max_pixels, KERNEL_PIXELS)).pixels.mean(dim=1)[0]
     try:
         operator = Blur(weights, boundary)
     except ValueError as error:

@@ -14,6 +14,7 @@ from genprior.errors import ImageError, SettingError
 from genprior.exemplars import read_exemplar
 from genprior.images import Picture, read_image
 from genprior.inverse.base import Solver
+from genprior.limits import MAX_PIXELS
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.parts import choose_solver
@@ -32,6 +33,7 @@ class Task:
         settings: Arguments of the builder of that name in `genprior.tasks`.
         noise: Noise level in units of [0, 1].
         crop: Side of the centre crop that is taken of an image; None takes all of it.
+        max_pixels: Larger images and masks are refused.
     """
 
     text: str
@@ -39,14 +41,27 @@ class Task:
     settings: Mapping[str, Any]
     noise: float
     crop: int | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def read(self, path: Path) -> Picture:
+        """An image file, or its centre crop.
+
+        Raises:
+            ImageError: It cannot be read, or is smaller than the crop.
+        """
+        picture = read_image(path, self.max_pixels)
+        return picture if self.crop is None else _cropped(picture, self.crop, path)
 
     def operator(self, pictures: list[Picture], numbers: Sequence[int], seed: int) -> Operator:
         """How pictures of one size are measured."""
         if self.kind == "inpaint":
             masks = Noise(seed + 1, list(numbers)).generators
-            return inpainting(**self.settings, seed=masks)(pictures, True)
-        build = {"deblur": blurring, "superres": enlarging, "denoise": denoising}[self.kind]
-        return build(**self.settings)(pictures, True)
+            build = inpainting(**self.settings, seed=masks, max_pixels=self.max_pixels)
+        elif self.kind == "deblur":
+            build = blurring(**self.settings, max_pixels=self.max_pixels)
+        else:
+            build = {"superres": enlarging, "denoise": denoising}[self.kind](**self.settings)
+        return build(pictures, True)
 
 
 @dataclass(frozen=True)
@@ -143,7 +158,7 @@ def not_suited(plan: Plan) -> list[tuple[str, str]]:
     number, path = plan.files[0]
     pairs = []
     for task in plan.tasks:
-        operator = task.operator([read_cropped(path, task.crop)], [number], 0)
+        operator = task.operator([task.read(path)], [number], 0)
         pairs += [(task.text, m.name) for m in plan.methods if not m.suits(task, operator)]
     for method in plan.methods:
         if all((task.text, method.name) in pairs for task in plan.tasks):
@@ -151,15 +166,7 @@ def not_suited(plan: Plan) -> list[tuple[str, str]]:
     return pairs
 
 
-def read_cropped(path: Path, crop: int | None) -> Picture:
-    """An image file, or its centre crop.
-
-    Raises:
-        ImageError: It cannot be read, or is smaller than the crop.
-    """
-    picture = read_image(path)
-    if crop is None:
-        return picture
+def _cropped(picture: Picture, crop: int, path: Path) -> Picture:
     height, width = picture.pixels.shape[-2:]
     if min(height, width) < crop:
         raise ImageError(
@@ -178,7 +185,9 @@ def _describe(solver: str | Solver) -> Any:
     return [type(solver).__name__, {k: repr(v) for k, v in asdict(solver).items()}]
 
 
-def load_method_prior(name: str, exemplar: Path | None) -> tuple[nn.Module | None, str | None]:
+def load_method_prior(
+    name: str, exemplar: Path | None, max_pixels: int = MAX_PIXELS
+) -> tuple[nn.Module | None, str | None]:
     """A prior by name, and the checksum of what it comes from.
 
     Returns:
@@ -193,4 +202,5 @@ def load_method_prior(name: str, exemplar: Path | None) -> tuple[nn.Module | Non
         return model, manifest["files"][MODEL]["sha256"]
     if exemplar is None:
         return None, None
-    return read_exemplar(name, exemplar)[0], hashlib.sha256(exemplar.read_bytes()).hexdigest()
+    model, _ = read_exemplar(name, exemplar, max_pixels)
+    return model, hashlib.sha256(exemplar.read_bytes()).hexdigest()

@@ -12,7 +12,7 @@ import torch
 from genprior.api import degrade, restore
 from genprior.files import write_atomic
 from genprior.metrics import psnr
-from genprior.trials import Method, Plan, Task, read_cropped
+from genprior.trials import Method, Plan, Task
 
 TUNING = "tuning.json"
 
@@ -60,7 +60,7 @@ def _best(plan: Plan, method: Method, task: Task, files: list[Path]) -> dict[str
     grid = [dict(zip(choices, v, strict=True)) for v in itertools.product(*choices.values())]
     totals = torch.zeros(len(grid))
     for number, path in enumerate(files):
-        picture = read_cropped(path, task.crop)
+        picture = task.read(path)
         operator = task.operator([picture], [number], plan.seeds[0])
         if not method.suits(task, operator):
             return None

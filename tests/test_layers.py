@@ -14,8 +14,8 @@ SHARED = {
     f"genprior.{name}" for name in ("diffusion", "errors", "linalg", "noise", "separable")
 }
 COMMANDS = [f"commands/{path.stem}" for path in sorted(PACKAGE.glob("commands/*.py"))]
-LIGHT = ["__init__", "__main__", "cli", "options", "registry", "errors", "weights/__init__"]
-LIGHT += COMMANDS
+LIGHT = ["__init__", "__main__", "cli", "options", "registry", "errors", "limits"]
+LIGHT += ["weights/__init__", *COMMANDS]
 
 
 def imports(path: Path, top_only: bool = False) -> set[str]:

@@ -21,7 +21,8 @@ def inpaint(mask: tuple[str, Any], invert_mask: bool, seed: int, **common: Any) 
     """Knock out pixels; they become transparent."""
     from genprior.tasks import inpainting
 
-    _degrade(inpainting(mask, invert_mask, seed), seed=seed, **common)
+    operator = inpainting(mask, invert_mask, seed, common["max_pixels"])
+    _degrade(operator, seed=seed, **common)
 
 
 @degrade.command()
@@ -34,7 +35,8 @@ def deblur(
     options.check_blur(gaussian, motion, kernel)
     from genprior.tasks import blurring
 
-    _degrade(blurring(gaussian, motion, kernel, boundary), **common)
+    operator = blurring(gaussian, motion, kernel, boundary, common["max_pixels"])
+    _degrade(operator, **common)
 
 
 @degrade.command()
@@ -58,13 +60,13 @@ def denoise(**common: Any) -> None:
 
 
 def _degrade(
-    operator: Callable, file: Path, output: Path, noise: float, seed: int, quiet: bool,
-    overwrite: bool,
+    operator: Callable, file: Path, output: Path, noise: float, seed: int, max_pixels: int,
+    quiet: bool, overwrite: bool,
 ) -> None:
     from genprior.jobs import measure
     from genprior.places import check_free
 
     check_free([output], overwrite)
-    measure(operator, file, output, noise, seed)
+    measure(operator, file, output, noise, seed, max_pixels)
     if not quiet:
         click.echo(f"{file} -> {output}")

@@ -59,13 +59,15 @@ REPORT = {"report.md": "the report", "report.json": "the same", "report.csv": "t
 @click.option("--lpips", is_flag=True, help="Measure LPIPS, too; its weights are fetched.")
 @click.option("--show", type=click.IntRange(0), default=4, show_default=True,
               help="Images on the contact sheet.")
+@options.max_pixels
 @options.as_json
 @options.quiet
 @click.option("--overwrite", is_flag=True, help="Forget the results in the folder.")
 def evaluate(
     data: Path, out: Path, tasks: tuple[TaskText, ...], priors: str, exemplar: Path | None,
     solvers: tuple[MethodText, ...], baselines: tuple[MethodText, ...], tune: Path | None,
-    tune_count: int, crop: int | None, every: int, as_json: bool, quiet: bool, overwrite: bool,
+    tune_count: int, crop: int | None, every: int, max_pixels: int, as_json: bool, quiet: bool,
+    overwrite: bool,
     **settings: Any,
 ) -> None:
     """Measure priors and solvers on a folder of images.
@@ -81,8 +83,8 @@ def evaluate(
     from genprior.tuning import tuned
 
     files = list(enumerate(image_files(data)))[::every]
-    chosen = [_task(task, crop) for task in tasks]
-    methods = _methods(priors, solvers, baselines, exemplar)
+    chosen = [_task(task, crop, max_pixels) for task in tasks]
+    methods = _methods(priors, solvers, baselines, exemplar, max_pixels)
     note = {"tuned on": tune.name if tune else None, "exemplar": exemplar and exemplar.name}
     plan = Plan(files, chosen, methods, settings=note, **settings)
     unsuited = not_suited(plan)
@@ -107,15 +109,16 @@ def evaluate(
             click.echo(f"{out / 'report.md'} {' '.join(list(REPORT)[1:])}")
 
 
-def _task(task: TaskText, crop: int | None) -> Any:
+def _task(task: TaskText, crop: int | None, max_pixels: int) -> Any:
     from genprior.trials import Task
 
-    return Task(task.text, task.kind, task.settings, task.noise, task.crop or crop)
+    crop = task.crop or crop
+    return Task(task.text, task.kind, task.settings, task.noise, crop, max_pixels)
 
 
 def _methods(
     priors: str, solvers: tuple[MethodText, ...], baselines: tuple[MethodText, ...],
-    exemplar: Path | None,
+    exemplar: Path | None, max_pixels: int,
 ) -> list:
     """Every prior with every solver, then the baselines."""
     from genprior.parts import make_baseline, make_solver
@@ -123,7 +126,7 @@ def _methods(
     from genprior.trials import Method, load_method_prior
 
     loaded = [
-        (name, *load_method_prior(name, exemplar))
+        (name, *load_method_prior(name, exemplar, max_pixels))
         for name in priors.split(",") if name and name != "none"
     ]
     methods = []

@@ -18,10 +18,7 @@ def inpaint(mask: tuple[str, Any], invert_mask: bool, **common: Any) -> None:
     """Fill in missing pixels."""
     from genprior.tasks import inpainting
 
-    limit = common["max_pixels"]
-    operator = inpainting(
-        mask, invert_mask, common["seed"], **({} if limit is None else {"max_pixels": limit})
-    )
+    operator = inpainting(mask, invert_mask, common["seed"], common["max_pixels"])
     settings = {"mask": options.Mask.text(mask), "invert_mask": invert_mask}
     _restore("inpaint", operator, settings, opaque=mask[0] == "alpha", **common)
 
@@ -36,7 +33,7 @@ def deblur(
     options.check_blur(gaussian, motion, kernel)
     from genprior.tasks import blurring
 
-    operator = blurring(gaussian, motion, kernel, boundary)
+    operator = blurring(gaussian, motion, kernel, boundary, common["max_pixels"])
     text = motion and options.Motion.text(motion)
     settings = {"gaussian": gaussian, "motion": text, "kernel": kernel, "boundary": boundary}
     _restore("deblur", operator, settings, **common)
@@ -73,7 +70,6 @@ def _restore(
     noise: float,
     recursive: bool,
     ext: str,
-    max_pixels: int | None,
     as_json: bool,
     quiet: bool,
     overwrite: bool,
@@ -84,8 +80,6 @@ def _restore(
     save, samples = options["save"], options["samples"]
     if {"mean", "std", "samples"} & set(save) and samples < 2:
         raise click.UsageError("--save mean, std or samples needs --samples 2 or more")
-    if max_pixels is not None:
-        options["max_pixels"] = max_pixels
     from genprior.jobs import Job, run
     from genprior.places import plan
     from genprior.ranks import joined

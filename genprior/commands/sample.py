@@ -11,6 +11,7 @@ from genprior.commands.progress import Progress
 @click.command()
 @options.prior
 @options.exemplar
+@options.max_pixels
 @options.output_file
 @click.option("--count", type=click.IntRange(1), default=1, show_default=True,
               help="Number of images.")
@@ -27,7 +28,7 @@ from genprior.commands.progress import Progress
 @options.quiet
 @options.overwrite
 def sample(
-    prior: str, exemplar: Path | None, output: Path, count: int,
+    prior: str, exemplar: Path | None, max_pixels: int, output: Path, count: int,
     size: tuple[int, int] | None, eta: float, steps: int, temperature: float, seed: int,
     device: str, quiet: bool, overwrite: bool,
 ) -> None:
@@ -42,7 +43,7 @@ def sample(
     if exemplar is not None:
         from genprior.exemplars import read_exemplar
 
-        model, picture = read_exemplar(prior, exemplar, margin=None)
+        model, picture = read_exemplar(prior, exemplar, max_pixels, margin=None)
         channels = picture.pixels.shape[1]
     with Progress(quiet) as progress:
         x = api.sample(model, count, size, channels, steps=steps, eta=eta,

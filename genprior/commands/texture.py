@@ -17,11 +17,12 @@ from genprior import options
 @click.option("--rpn", "method", flag_value="rpn",
               help="Random phase noise: the modulus of the spectrum is kept.")
 @options.seed
+@options.max_pixels
 @options.quiet
 @options.overwrite
 def texture(
     exemplar: Path, output: Path, size: tuple[int, int] | None, method: str, seed: int,
-    quiet: bool, overwrite: bool,
+    max_pixels: int, quiet: bool, overwrite: bool,
 ) -> None:
     """Synthesise a texture of any size from the picture IMG.
 
@@ -35,7 +36,7 @@ def texture(
     from genprior.places import check_free
 
     check_free([output], overwrite)
-    prior, picture = read_exemplar("texture", exemplar, margin=None)
+    prior, picture = read_exemplar("texture", exemplar, max_pixels, margin=None)
     x = draw_texture(prior, size or picture.pixels.shape[-2:], method, seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_image(output, x, like=replace(picture, exif=None))

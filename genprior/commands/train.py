@@ -31,6 +31,7 @@ IMAGES = 2000
               help="Turn crops by quarter turns.")
 @click.option("--scale/--no-scale", default=True, show_default=True,
               help="Take some crops from larger parts of an image.")
+@options.max_pixels
 @click.option("--batch", type=click.IntRange(1), default=16, show_default=True,
               help="Crops an update, over all processes.")
 @click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True,
@@ -70,8 +71,8 @@ IMAGES = 2000
 @options.quiet
 def train(
     prior: str, data: tuple[str, ...], out: Path, resume: bool, crop: int, flip: bool, turn: bool,
-    scale: bool, device: str, arguments: tuple[str, ...], init: str | None, quiet: bool,
-    held_out: tuple[str, ...], preview: bool, tensorboard: bool, **settings: Any,
+    scale: bool, max_pixels: int, device: str, arguments: tuple[str, ...], init: str | None,
+    quiet: bool, held_out: tuple[str, ...], preview: bool, tensorboard: bool, **settings: Any,
 ) -> None:
     """Train a prior on images.
 
@@ -81,7 +82,8 @@ def train(
     Under torchrun all processes share every batch: torchrun --nproc-per-node 4 -m genprior
     train ... The priors pca and texture (of one picture) are computed at once.
     """
-    crops = {"size": crop, "flip": flip, "turn": turn, "scale": scale}
+    crops = {"size": crop, "flip": flip, "turn": turn, "scale": scale,
+             "max_pixels": max_pixels}
     if not resume and (any(out.glob("step-*")) or (out / "manifest.json").exists()):
         raise click.UsageError(f"{out} holds a training: add --resume, or choose another -o")
     if prior in FITTED:
@@ -163,12 +165,14 @@ def _compute(
         settings.setdefault("components", 100)
         images = Crops(data, channels=channels, seed=seed, **crops).batch(0, count)
         about |= _named(crops) | {"images": count}
-    model = compute_prior(prior, [Path(name) for name in data], images, seed, **settings)
+    paths = [Path(name) for name in data]
+    model = compute_prior(prior, paths, images, seed, crops["max_pixels"], **settings)
     save_prior(prior, model, out, about)
 
 
 def _named(crops: dict[str, Any]) -> dict[str, Any]:
-    """The settings of crops as they are typed."""
+    """What the crops depend on, as it is typed."""
+    crops = {name: value for name, value in crops.items() if name != "max_pixels"}
     return {"crop" if name == "size" else name: value for name, value in crops.items()}
 
 
