@@ -23,6 +23,7 @@ Differs from the authors' code:
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor
@@ -49,7 +50,7 @@ class DAPS(Solver):
         ode_steps: Network evaluations of a level; "exact" has one.
         sigma_max: First level, in image units.
         sigma_min: Last level.
-        ode_min: Where the ODE ends.
+        ode_min: Where the ODE ends ("published"), or its last step begins.
         langevin_steps, rate, rate_end, tau: Of the published kernel; the rate falls linearly
             from `rate` to `rate_end`.
         iterations, root_products: Of the exact kernel, see `moment-matched`.
@@ -91,8 +92,11 @@ class DAPS(Solver):
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        sigmas = sigma_steps(self.steps, self.sigma_max, self.sigma_min, "karras")
-        fall = (self.rate_end - self.rate) / self.steps
+        published = self.kernel == "published"
+        # the authors make one level more and leave it out: the rate does not reach its end
+        levels = self.steps + published
+        sigmas = sigma_steps(levels, self.sigma_max, self.sigma_min, "karras")[: self.steps]
+        fall = (self.rate_end - self.rate) / levels
         rate_at = {sigma: self.rate + k * fall for k, sigma in enumerate(sigmas)}
         variance = noise_std**2
 
@@ -125,9 +129,14 @@ class DAPS(Solver):
         return run_chain(images_of(y, operator), sigmas, generator, step)
 
     def _flow(self, prior: Denoiser, x: Tensor, sigma: float) -> Tensor:
-        """Euler steps of dx = (x - D) / s ds down to 0; the last one returns D itself."""
-        levels = sigma_steps(self.ode_steps, sigma, min(self.ode_min, sigma), "karras")
-        for s, s_next in zip(levels, [*levels[1:], 0.0], strict=True):
+        """Euler steps of dx = (x - D) / s ds: down to 0, where the last one returns D itself.
+
+        The published kernel stops at `ode_min`.
+        """
+        published = self.kernel == "published"
+        end = min(self.ode_min, sigma)
+        levels = sigma_steps(self.ode_steps + published, sigma, end, "karras")
+        for s, s_next in pairwise(levels if published else [*levels, 0.0]):
             x_hat = prior.denoise(x, s)
             x = x_hat + s_next / s * (x - x_hat)
         return x
