@@ -14,7 +14,7 @@ from genprior.inverse.base import Solver
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.shown import Shown, Tile
-from genprior.watch import Watched
+from genprior.watch import Watched, watch
 from genprior.windows import Window, cut, windows
 
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
@@ -71,7 +71,7 @@ class Frugal:
         self.most: int | None = None
         self.watched: Watched | None = None
         if self.shown.denoises:
-            self.watched = Watched(prior, dtype, progress, method.nfe * parts)
+            self.watched = watch(prior, dtype, progress, method.nfe * parts)
 
     def solve(
         self,

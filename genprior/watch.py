@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genprior.errors import SettingError
-from genprior.priors.base import Denoiser
+from genprior.priors.base import Denoiser, Factor, Gaussian
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -74,6 +74,40 @@ class Watched(Denoiser):
                     f"evaluation {number} of {self.total}: use "
                     f"{'float32' if low else 'another solver or prior'}"
                 )
+
+
+class WatchedGaussian(Watched, Gaussian):
+    """A Gaussian law whose denoiser is watched: samplers draw from the law in closed form."""
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        return self.prior.size
+
+    def mean(self, image_shape: torch.Size) -> Tensor:
+        return self.prior.mean(image_shape)
+
+    def cov(self, v: Tensor) -> Tensor:
+        return self.prior.cov(v)
+
+    def factor(self, image_shape: torch.Size, like: Tensor) -> Factor:
+        return self.prior.factor(image_shape, like)
+
+    def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
+        return self.prior.latent_shape(image_shape)
+
+    def decode(self, z: Tensor, image_shape: torch.Size) -> Tensor:
+        return self.prior.decode(z, image_shape)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.prior.log_prob(x)
+
+
+def watch(
+    prior: Denoiser, dtype: str, progress: Callable[[int, int], object] | None, total: int
+) -> Watched:
+    """A denoiser watched, and Gaussian if the prior is; arguments as of `Watched`."""
+    kind = WatchedGaussian if isinstance(prior, Gaussian) else Watched
+    return kind(prior, dtype, progress, total)
 
 
 def pick_device(device: str, near: Tensor) -> torch.device:

@@ -94,14 +94,14 @@ def correction(
 def draw_prior(prior: Denoiser, at: Moments, products: int, generator: Noise) -> Tensor:
     """xi, a draw of N(0, C): exactly for Gaussian priors, else by Lanczos.
 
-    Of a Gaussian law x' - D(x' + sigma n') has covariance C, for x' drawn from it.
+    Of a Gaussian law u - J (u + sigma n) has covariance C, for u drawn from it around its mean.
     """
     if not isinstance(prior, Gaussian):
         return root(at, generator.normal(at.mean), products)
-    z = at.mean.new_zeros(()).expand(prior.latent_shape(at.mean.shape))
-    x = prior.decode(generator.normal(z), at.mean.shape)
-    with torch.no_grad():
-        return x - prior.denoise(x + at.sigma * generator.normal(x), at.sigma)
+    shape = at.mean.shape
+    z = generator.normal(at.mean.new_zeros(()).expand(prior.latent_shape(shape)))
+    u = prior.decode(z, shape) - prior.mean(shape)
+    return u - at.cov(u + at.sigma * generator.normal(u)) / at.sigma**2
 
 
 def draw_given_data(
@@ -123,12 +123,21 @@ def draw_given_data(
 def root(at: Moments, n: Tensor, products: int) -> Tensor:
     """C^(1/2) n by `products` steps of Lanczos; a draw of N(0, C) for white n.
 
-    sigma |n| V T^(1/2) e_1, where V is a basis of the Krylov space of J from n and T = V^T J V;
-    negative eigenvalues of it, as a network may have, count as 0.
+    Negative eigenvalues of J, as a network may have, count as 0.
     """
-    norm, V, T = krylov(lambda v: at.cov(v) / at.sigma**2, n, products)
-    weights = spectral_function(T, lambda values: values.clamp(min=0).sqrt())[:, :, 0]
-    return at.sigma * norm * (weights[:, None] @ V).reshape(n.shape)
+    return at.sigma * function_of(at, n, products, lambda values: values.clamp(min=0).sqrt())
+
+
+def function_of(
+    at: Moments, v: Tensor, products: int, f: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """f(J) v by `products` steps of Lanczos, where f acts on eigenvalues.
+
+    |v| V f(T) e_1, where V is a basis of the Krylov space of J from v and T = V^T J V.
+    """
+    norm, V, T = krylov(lambda w: at.cov(w) / at.sigma**2, v, products)
+    weights = spectral_function(T, f)[:, :, 0]
+    return norm * (weights[:, None] @ V).reshape(v.shape)
 
 
 def krylov(matrix: Linear, n: Tensor, products: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,33 @@
+"""What stays of a prior when it is watched."""
+
+import torch
+from contracts import dense, measure
+from oracles import Dense
+
+from genprior import restore
+from genprior.inverse.calibration import z_scores
+from genprior.inverse.laws import Problem
+from genprior.inverse.moment_matched import MomentMatched
+from genprior.operators.inpainting import Inpainting
+from genprior.operators.masks import random_keep
+from genprior.priors.pca import PCA
+
+
+def test_a_gaussian_prior_is_drawn_from_in_closed_form_by_restore() -> None:
+    shape, samples, noise_std = (1, 3, 5), 50, 0.05
+    S = Dense().cov(shape)
+    values, vectors = torch.linalg.eigh(S)
+    mean = torch.full(shape, 0.5).double()
+    prior = PCA(mean, vectors.mT.reshape(-1, *shape), values, 0.0).float()
+    op = Inpainting(random_keep((1, *shape), 0.5))
+    y = measure(op, Dense().draw(1, shape), torch.tensor(noise_std))
+    # one product would be far too few to draw by Lanczos
+    solver = MomentMatched(3, 15, root_products=1, calm=0, slack=0)
+    result = restore(y.float(), op, prior, solver, noise_std, samples=samples)
+    A = dense(op, y)
+    exact = Problem(S, A[A.abs().sum(dim=1) > 0], noise_std)
+    seen = op.mask.flatten() > 0.5
+    expected = 0.5 + exact.gain @ (y.flatten()[seen] - 0.5)
+    z = z_scores(result.samples[0].flatten(1).double(), expected, exact.posterior_cov)
+    assert abs(z.square().mean().item() - 1) < 5 * (2 / z.numel()) ** 0.5
+    assert z.mean(dim=0).square().mean().item() < 2 / samples
