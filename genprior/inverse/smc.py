@@ -1,12 +1,13 @@
 """Twisted diffusion sampler: a particle filter around moment matching, for priors of many modes.
 
-    x_next ~ N(m(x_hat), v)           DDPM step with x_hat = E[x0 | x, y] by moment matching
-    w <- w  N(x_next; m(D), v) / N(x_next; m(x_hat), v)  psi(x_next) / psi(x)
+    x0 ~ N(E[x0 | x, y], Cov[x0 | x, y]),    x' ~ q(x' | x, x0)      by moment matching
+    w <- w  psi(x') / p(y | x, x')
 
-where psi(x) = N(y; A D, A C A^T + sigma^2 I) is the `twist`. Particles are resampled where fewer
-than half of them count. Samplers without weights get the modes right and their weights wrong,
-and more steps do not help (benchmarks/results/mixture.md); with many particles this is exact, up
-to the steps: within a mode the spread is that of DDPM steps, too narrow while they are few.
+where psi(x) = p(y | x) is the `twist` and p(y | x, x') is what the moments at x foretell of it.
+Particles are resampled where fewer than half of them count. On a Gaussian prior both are the
+same, all weights stay equal, and the samples are exact in any number of steps. Samplers without
+weights get the modes right and their weights wrong, and more steps do not help
+(benchmarks/results/mixture.md); with many particles this gets both.
 
 Each answer is one particle of a run of its own, so that samples share no ancestors.
 
@@ -16,20 +17,45 @@ References:
 
 Differs from the authors' code:
     1. The twist has the covariance of moment matching; theirs an isotropic one, or none.
-    2. Systematic resampling per image, without a loop and without reading weights back.
+    2. A step has the covariance of x0 given x as well, theirs that of DDPM alone, which is too
+       narrow while steps are few. The weight is theirs, q-density over p-density, by Bayes:
+       N(x'; given y) / N(x') = p(y | x, x') / psi(x).
+    3. Systematic resampling per image, without a loop and without reading weights back.
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from genprior.diffusion import Spacing, step_coefficients
+from genprior.diffusion import Spacing, reverse_step
 from genprior.inverse.chain import PRIOR_MEAN, PRIOR_VAR, ChainSolver, images_of
-from genprior.inverse.twist import products, twist
+from genprior.inverse.moments import Moments, draw_given_data, draw_prior, moments
+from genprior.inverse.twist import foretold, log_likelihood, products
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
+
+
+class _Crowd(Noise):
+    """The same problem for all particles of a run, and their noise: of a run, one stream.
+
+    Arguments:
+        y, operator, noise_std, generator: Of the runs.
+        count: Particles of a run.
+    """
+
+    def __init__(
+        self, y: Tensor, operator: Operator, noise_std: Tensor, generator: Noise, count: int
+    ) -> None:
+        self.runs, self.generator = len(y), generator
+        self.y = y.repeat_interleave(count, 0)
+        self.operator = operator.select([i for i in range(len(y)) for _ in range(count)])
+        self.variance = noise_std.repeat_interleave(count) ** 2
+
+    def normal(self, like: Tensor) -> Tensor:
+        return self.generator.normal(like.unflatten(0, (self.runs, -1))).flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -37,9 +63,10 @@ class SMC(ChainSolver):
     """Twisted diffusion sampler.
 
     Arguments:
-        steps: Levels; each evaluates the network once for every particle.
+        steps: Levels; each evaluates the network twice for every particle.
         particles: For each answer.
-        iterations: Of the solve in the twist, where more than 16 numbers are measured.
+        iterations: Of a solve; for the twist only where more than 16 numbers are measured.
+        root_products: Of Lanczos, for C^(1/2) and for the covariance that is foretold.
         spacing, sigma_max, sigma_min: See `ChainSolver`.
 
     Raises:
@@ -52,7 +79,8 @@ class SMC(ChainSolver):
 
     particles: int = 16
     iterations: int = 3
-    spacing: Spacing = field(default="ddpm", kw_only=True)
+    root_products: int = 2
+    spacing: Spacing = field(default="log", kw_only=True)
 
     def __post_init__(self) -> None:
         if self.particles < 1:
@@ -60,76 +88,99 @@ class SMC(ChainSolver):
 
     @property
     def nfe(self) -> int:
-        return len(self.sigmas) * self.particles
+        return (2 * len(self.sigmas) - 1) * self.particles + 1
 
     @property
     def products(self) -> int:
-        return self.nfe * products(10**9, self.iterations)
+        likelihood = products(10**9, self.iterations)
+        draw = self.iterations + self.root_products
+        step = draw + likelihood + self.root_products * (1 + likelihood)
+        return self.particles * (likelihood + (len(self.sigmas) - 1) * step) + draw
 
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        return self.cloud(y, operator, prior, noise_std, generator)[:, 0]
+        return self.cloud(y, operator, prior, noise_std, generator, 1)[:, 0]
 
     def cloud(
-        self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
+        self,
+        y: Tensor,
+        operator: Operator,
+        prior: Denoiser,
+        noise_std: Tensor,
+        generator: Noise,
+        answers: int | None = None,
     ) -> Tensor:
-        """All particles of a run, equally likely, shape (B, particles, C, H, W).
+        """Equally likely particles of a run, shape (B, answers, C, H, W).
 
         Arguments:
             y, operator, prior, generator: As in a call of the solver.
             noise_std: Shape (B,).
+            answers: How many, chosen by weight; None is all.
         """
-        count = self.particles
-        like = images_of(y, operator)
-        like = like[:, None].expand(-1, count, *like.shape[1:])
-        crowd = operator.select([i for i in range(len(y)) for _ in range(count)])
-        data, variance = y.repeat_interleave(count, 0), noise_std.repeat_interleave(count) ** 2
-
-        def twisted(x: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
-            at = twist(prior, x, sigma, data, crowd, variance, self.iterations)
-            return at.mean, at.guided, at.log_psi
-
+        count, answers = self.particles, answers or self.particles
+        crowd = _Crowd(y, operator, noise_std, generator, count)
         with torch.no_grad():
             spread = (PRIOR_VAR + self.sigmas[0] ** 2) ** 0.5
-            x = (PRIOR_MEAN + spread * generator.normal(like)).flatten(0, 1)
-            x_hat, guided, log_psi = twisted(x, self.sigmas[0])
-            log_w = log_psi
-            for sigma, sigma_next in zip(self.sigmas, self.sigmas[1:], strict=False):
-                index, log_w = resample(log_w.reshape(len(y), count), generator)
-                x, x_hat, guided, log_psi = (t[index] for t in (x, x_hat, guided, log_psi))
-                keep, added = step_coefficients(sigma, sigma_next, eta=1.0)
-                n = generator.normal(like).flatten(0, 1)
-                x = guided + keep * (x - guided) + added * n
-                # N(x; m(D), v) / N(x; m(guided), v), with x = m(guided) + added n
-                shift = ((1 - keep) * (guided - x_hat) / added).flatten(1)
-                log_w = log_w - ((n.flatten(1) + shift / 2) * shift).sum(dim=1)
-                log_w = log_w - log_psi
-                x_hat, guided, log_psi = twisted(x, sigma_next)
-                log_w = log_w + log_psi
-            index, _ = resample(log_w.reshape(len(y), count), generator, always=True)
-            return guided[index].unflatten(0, (len(y), count))
+            x = PRIOR_MEAN + spread * crowd.normal(images_of(crowd.y, crowd.operator))
+            log_w = self._likelihood(moments(prior, x, self.sigmas[0]), crowd)
+            for sigma, sigma_next in pairwise(self.sigmas):
+                index, log_w = resample(log_w.reshape(-1, count), generator)
+                x = x[index]
+                at = moments(prior, x, sigma)
+                x0 = self._draw(at, prior, crowd)
+                x_next = reverse_step(x, x0, crowd.normal(x), sigma, sigma_next, eta=1.0)
+                after = foretold(at, x, x_next, sigma_next, self.root_products)
+                log_w = log_w - self._likelihood(after, crowd)
+                x = x_next
+                log_w = log_w + self._likelihood(moments(prior, x, sigma_next), crowd)
+            index = choose(log_w.reshape(-1, count).softmax(dim=1), answers, generator)
+            few = _Crowd(y, operator, noise_std, generator, answers)
+            x0 = self._draw(moments(prior, x[index], self.sigmas[-1]), prior, few)
+            return x0.unflatten(0, (-1, answers))
+
+    def _draw(self, at: Moments, prior: Denoiser, crowd: _Crowd) -> Tensor:
+        """x0 given x and y."""
+        xi = draw_prior(prior, at, self.root_products, crowd)
+        n = crowd.normal(crowd.y)
+        y, A, variance = crowd.y, crowd.operator, crowd.variance
+        return draw_given_data(y, A, at, xi, n, variance, self.iterations)
+
+    def _likelihood(self, at: Moments, crowd: _Crowd) -> Tensor:
+        return log_likelihood(crowd.y, crowd.operator, at, crowd.variance, self.iterations)
 
 
-def resample(log_w: Tensor, generator: Noise, always: bool = False) -> tuple[Tensor, Tensor]:
-    """Systematic resampling of the runs in which fewer than half of the particles count.
+def resample(log_w: Tensor, generator: Noise) -> tuple[Tensor, Tensor]:
+    """Resamples the runs in which fewer than half of the particles count.
 
     Arguments:
         log_w: Log-weights, shape (B, N).
         generator: One random number a run.
-        always: Resample every run.
 
     Returns:
         Numbers of the particles to go on with, out of B N, and their log-weights, (B N,).
     """
     count = log_w.shape[1]
     w = log_w.softmax(dim=1)
-    u = torch.special.ndtr(generator.normal(log_w[:, :1]))
-    places = (torch.arange(count, dtype=w.dtype, device=w.device) + u) / count
+    few = 1 / w.square().sum(dim=1, keepdim=True) < count / 2
+    chosen = choose(w, count, generator).reshape(-1, count)
+    themselves = torch.arange(chosen.numel(), device=w.device).view_as(chosen)
+    return torch.where(few, chosen, themselves).flatten(), torch.where(few, 0, log_w).flatten()
+
+
+def choose(w: Tensor, answers: int, generator: Noise) -> Tensor:
+    """Systematic resampling: `answers` particles of each run, by weight.
+
+    Arguments:
+        w: Weights, shape (B, N); the rows sum to 1.
+        answers: How many of a run.
+        generator: One random number a run.
+
+    Returns:
+        Their numbers out of B N, shape (B answers,).
+    """
+    runs, count = w.shape
+    u = torch.special.ndtr(generator.normal(w[:, :1]))
+    places = (torch.arange(answers, dtype=w.dtype, device=w.device) + u) / answers
     chosen = torch.searchsorted(w.cumsum(dim=1), places.contiguous()).clamp(max=count - 1)
-    if not always:
-        few = 1 / w.square().sum(dim=1, keepdim=True) < count / 2
-        chosen = torch.where(few, chosen, torch.arange(count, device=w.device))
-        log_w = torch.where(few, 0, log_w)
-    first = count * torch.arange(len(w), device=w.device)[:, None]
-    return (first + chosen).flatten(), log_w.flatten()
+    return (count * torch.arange(runs, device=w.device)[:, None] + chosen).flatten()

@@ -1,9 +1,16 @@
-"""How likely the measurement is, given a noisy image: the twist of a particle filter.
+"""What a particle filter knows of the data: how likely they are, given one noisy image or two.
 
-    psi(x) = N(y; A D(x), A C A^T + sigma^2 I),    C = sigma_t^2 D'(x)
+With D and C the mean and covariance of x0 given x at level s, the twist is
 
-and, from the same solve, the estimate of E[x0 | x, y] of moment matching. With few measured
-numbers it is dense algebra, one product for each. With many the solve is conjugate gradient and
+    psi(x) = N(y; A D, A C A^T + sigma^2 I)
+
+and given x' of the next level s' as well, x0 has by Bayes, were it Gaussian, the moments
+
+    C' = (C^{-1} + (1/s'^2 - 1/s^2) I)^{-1}
+    D' = D + C'/s'^2 (x' - D - s'^2/s^2 (x - D))
+
+For a Gaussian prior those are the moments at x' itself. With few measured numbers the likelihood
+is dense algebra, one product with C for each. With many the solve is conjugate gradient and
 log det a Lanczos quadrature, whose probe is the same for all particles.
 
 References:
@@ -11,100 +18,95 @@ References:
     Fast Estimation of tr(f(A)) via Stochastic Lanczos Quadrature, Ubaru et al., 2017.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from genprior.inverse.moments import Moments, krylov, moments, spectral_function
+from genprior.inverse.moments import Moments, function_of, krylov, spectral_function
 from genprior.linalg import cg_image
 from genprior.operators.base import Operator
-from genprior.priors.base import Denoiser
 
 DENSE_ROWS = 16
 TINY = 1e-12
 
 
-@dataclass(frozen=True)
-class Twist:
-    """What a particle knows of the data.
-
-    Arguments:
-        mean: D(x), shape (B, C, H, W).
-        guided: Estimate of E[x0 | x, y], same shape.
-        log_psi: log psi(x) up to what is the same for all x, shape (B,).
-    """
-
-    mean: Tensor
-    guided: Tensor
-    log_psi: Tensor
-
-
 def products(rows: int, iterations: int) -> int:
-    """Jacobian products of a twist for so many measured numbers."""
+    """Products with C of a likelihood of so many measured numbers."""
     return rows if rows <= DENSE_ROWS else 2 * iterations
 
 
-def twist(
-    prior: Denoiser,
-    x: Tensor,
-    sigma: float,
-    y: Tensor,
-    operator: Operator,
-    variance: Tensor,
-    iterations: int,
-) -> Twist:
-    """The twist of particles x at level sigma, shape (B, C, H, W), each with its y.
+def foretold(at: Moments, x: Tensor, x_next: Tensor, sigma_next: float, steps: int) -> Moments:
+    """Moments of x0 given x at level `at.sigma` and x_next at `sigma_next`, were it Gaussian.
 
     Arguments:
-        prior, x, sigma: The denoiser and the states.
-        y: Measurements, one for each particle.
-        operator: A, of that many images.
-        variance: sigma^2 of the data, shape (B,).
-        iterations: Of the conjugate gradient, and of the quadrature.
+        at: Moments given x alone.
+        x, x_next: States, shape (B, C, H, W).
+        sigma_next: Level of x_next, in (0, at.sigma).
+        steps: Of Lanczos for a product with C', one product with C each.
     """
-    at = moments(prior, x, sigma)
+    ratio = (at.sigma / sigma_next) ** 2
+
+    def cov(v: Tensor) -> Tensor:
+        return at.sigma**2 * function_of(at, v, steps, shrunk)
+
+    def shrunk(values: Tensor) -> Tensor:
+        values = values.clamp(min=0)
+        return values / (1 + (ratio - 1) * values)
+
+    expected = at.mean + (x - at.mean) / ratio
+    return Moments(at.mean + cov(x_next - expected) / sigma_next**2, cov, sigma_next)
+
+
+def log_likelihood(
+    y: Tensor, operator: Operator, at: Moments, variance: Tensor, iterations: int
+) -> Tensor:
+    """log N(y; A D, A C A^T + sigma^2 I) up to what is the same for all D and C.
+
+    Arguments:
+        y: Measurements, one for each image.
+        operator: A, of that many images.
+        at: D and C.
+        variance: sigma^2 of the data, shape (B,).
+        iterations: Of the conjugate gradient and of the quadrature, where y is large.
+
+    Returns:
+        Shape (B,).
+    """
     r = operator.observed(y - operator.A(at.mean))
     solve = _dense if y[0].numel() <= DENSE_ROWS else _krylov
-    correction, distance, log_det = solve(r, operator, at, variance, iterations)
-    return Twist(at.mean, at.mean + correction, -(distance + log_det) / 2)
+    distance, log_det = solve(r, operator, at, variance, iterations)
+    return -(distance + log_det) / 2
 
 
 def _dense(
     r: Tensor, operator: Operator, at: Moments, variance: Tensor, iterations: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """C A^T G^{-1} r, r^T G^{-1} r and log det G, with G = A C A^T + sigma^2 I as a matrix."""
+) -> tuple[Tensor, Tensor]:
+    """r^T G^{-1} r and log det G, with G = A C A^T + sigma^2 I as a matrix."""
     rows = r[0].numel()
     unit = torch.eye(rows, dtype=r.dtype, device=r.device).reshape(rows, 1, *r.shape[1:])
     columns = [operator.observed(e.expand_as(r)) for e in unit]
-    images = [at.cov(operator.A_adjoint(e)) for e in columns]
-    G = torch.stack([operator.A(image).flatten(1) for image in images], dim=2)
+    images = [operator.A(at.cov(operator.A_adjoint(e))).flatten(1) for e in columns]
+    G = torch.stack(images, dim=2)
     seen = torch.stack(columns, dim=1).flatten(2).diagonal(dim1=1, dim2=2)
     # what is not measured is an independent number of variance 1
     G = (G + G.mT) / 2 + torch.diag_embed(seen * variance[:, None] + (1 - seen) + TINY)
     factor = torch.linalg.cholesky_ex(G).L
     w = torch.cholesky_solve(r.flatten(1)[..., None], factor)
-    correction = (torch.stack([i.flatten(1) for i in images], dim=2) @ w).reshape(at.mean.shape)
     log_det = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
-    return correction, (r.flatten(1) * w[..., 0]).sum(dim=1), log_det
+    return (r.flatten(1) * w[..., 0]).sum(dim=1), log_det
 
 
 def _krylov(
     r: Tensor, operator: Operator, at: Moments, variance: Tensor, iterations: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """The same without the matrix."""
     noise = variance.reshape(-1, *[1] * (r.ndim - 1))
 
-    def gram(v: Tensor) -> tuple[Tensor, Tensor]:
-        image = at.cov(operator.A_adjoint(v))
-        both = torch.cat([image.flatten(1), v.flatten(1)], dim=1)
-        return operator.observed(operator.A(image)) + noise * v, both
+    def gram(v: Tensor) -> Tensor:
+        return operator.observed(operator.A(at.cov(operator.A_adjoint(v)))) + noise * v
 
-    size = at.mean[0].numel()
-    both = cg_image(gram, r, r, iterations, least=noise)
-    correction, w = both[:, :size].reshape(at.mean.shape), both[:, size:]
+    w = cg_image(lambda v: (gram(v), v), r, r, iterations, least=noise)
     probe = torch.randn(r.shape[1:], generator=torch.Generator().manual_seed(0)).to(r)
     probe = operator.observed(probe.expand_as(r))
-    norm, _, T = krylov(lambda v: gram(v)[0], probe, iterations)
+    norm, _, T = krylov(gram, probe, iterations)
     log_det = spectral_function(T, lambda values: values.clamp(min=TINY).log())[:, 0, 0]
-    return correction, (r.flatten(1) * w).sum(dim=1), norm.flatten() ** 2 * log_det
+    return (r * w).flatten(1).sum(dim=1), norm.flatten() ** 2 * log_det
