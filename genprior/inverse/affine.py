@@ -10,6 +10,7 @@ References:
     2024 (moment matching, MMPS).
     Pseudoinverse-Guided Diffusion Models for Inverse Problems, Song et al., 2023 (PiGDM).
     Denoising Diffusion Models for Plug-and-Play Image Restoration, Zhu et al., 2023 (DiffPIR).
+    Tweedie Moment Projected Diffusions for Inverse Problems, Boys et al., 2023.
     Denoising Diffusion Restoration Models, Kawar et al., 2022 (DDRM).
 """
 
@@ -70,6 +71,31 @@ def pigdm(eta: float, prior_var: float, published: bool = False) -> Rule:
             return _reverse(problem, D - K @ A @ D, K, sigma, sigma_next, eta)
         step = _reverse(problem, D, torch.zeros_like(K), sigma, sigma_next, eta)
         return Step(step.M - r2 * K @ A @ D, step.N + r2 * K, step.Q)
+
+    return rule
+
+
+def jfps(eta: float, prior_var: float) -> Rule:
+    """The mean of x0 under an isotropic guess of S, which takes no product with D's slope."""
+
+    def rule(problem: Problem, sigma: float, sigma_next: float) -> Step:
+        D = denoiser(problem, sigma)
+        r2 = prior_var * sigma**2 / (prior_var + sigma**2)
+        K = _posterior_gain(problem, r2 * eye(D.shape[-1], D))
+        return _reverse(problem, D - K @ problem.A @ D, K, sigma, sigma_next, eta)
+
+    return rule
+
+
+def tmpd(eta: float) -> Rule:
+    """The mean of x0 with the row sums of A C A^T in its place; for problems of one block."""
+
+    def rule(problem: Problem, sigma: float, sigma_next: float) -> Step:
+        A, D = problem.A, denoiser(problem, sigma)
+        spread = sigma**2 * D @ A.mH
+        q = (A @ spread).sum(dim=-1).clamp(min=0)
+        K = spread / (problem.sigma**2 + q)[..., None, :]
+        return _reverse(problem, D - K @ A @ D, K, sigma, sigma_next, eta)
 
     return rule
 
