@@ -77,29 +77,36 @@ class Watched(Denoiser):
 
 
 class WatchedGaussian(Watched, Gaussian):
-    """A Gaussian law whose denoiser is watched: samplers draw from the law in closed form."""
+    """A Gaussian law whose denoiser is watched: samplers draw from the law in closed form.
+
+    The law stays that of whole images where the denoiser is shown tiles.
+    """
+
+    def __init__(self, prior: Gaussian, *settings: object) -> None:
+        super().__init__(prior, *settings)
+        self.law = prior
 
     @property
     def size(self) -> tuple[int, int] | None:
-        return self.prior.size
+        return self.law.size
 
     def mean(self, image_shape: torch.Size) -> Tensor:
-        return self.prior.mean(image_shape)
+        return self.law.mean(image_shape)
 
     def cov(self, v: Tensor) -> Tensor:
-        return self.prior.cov(v)
+        return self.law.cov(v)
 
     def factor(self, image_shape: torch.Size, like: Tensor) -> Factor:
-        return self.prior.factor(image_shape, like)
+        return self.law.factor(image_shape, like)
 
     def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
-        return self.prior.latent_shape(image_shape)
+        return self.law.latent_shape(image_shape)
 
     def decode(self, z: Tensor, image_shape: torch.Size) -> Tensor:
-        return self.prior.decode(z, image_shape)
+        return self.law.decode(z, image_shape)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return self.prior.log_prob(x)
+        return self.law.log_prob(x)
 
 
 def watch(

@@ -1,5 +1,6 @@
 """What stays of a prior when it is watched."""
 
+import pytest
 import torch
 from contracts import dense, measure
 from oracles import Dense
@@ -11,6 +12,7 @@ from genprior.inverse.moment_matched import MomentMatched
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import random_keep
 from genprior.priors.pca import PCA
+from genprior.priors.texture import Texture
 
 
 def test_a_gaussian_prior_is_drawn_from_in_closed_form_by_restore() -> None:
@@ -31,3 +33,16 @@ def test_a_gaussian_prior_is_drawn_from_in_closed_form_by_restore() -> None:
     z = z_scores(result.samples[0].flatten(1).double(), expected, exact.posterior_cov)
     assert abs(z.square().mean().item() - 1) < 5 * (2 / z.numel()) ** 0.5
     assert z.mean(dim=0).square().mean().item() < 2 / samples
+
+
+@pytest.mark.parametrize("tile", ["off", 64])
+def test_a_gaussian_prior_may_be_shown_tiles(tile: int | str) -> None:
+    image = Dense().draw(1, (1, 9, 8)).float()[0].repeat_interleave(10, 1).repeat_interleave(10, 2)
+    prior = Texture.from_exemplar(image[None], margin=None).float()
+    keep = torch.ones(1, 1, 90, 80)
+    keep[..., 40:50, 30:40] = 0
+    solver = MomentMatched(2, 12, calm=0, slack=0)
+    y = keep[0] * image
+    result = restore(y, Inpainting(keep), prior, solver, 0.05, samples=2, tile=tile)
+    assert result.tile == (None if tile == "off" else tile)
+    assert (result.image - image)[keep[0] > 0].abs().mean() < 0.1
