@@ -132,6 +132,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
         if samples > 1:
             return "moment-matched"
         return "posterior-mean" if operator.is_identity else "hqs"
+    if isinstance(prior, Density) and samples == 1:
+        return "map"
     if isinstance(prior, Decoder):
         if samples > 1:
             return "langevin"
@@ -140,7 +142,7 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
         # Of a large image every part would have to be lucky in the same random start.
         return "csgm" if prior.size else "glowip"
     if isinstance(prior, Density):
-        return "image-langevin" if samples > 1 else "map"
+        return "image-langevin"
     raise SettingError(
         f"no solver takes a {type(prior).__name__}: give a prior that can do one of "
         f"{', '.join(ABILITIES)}"

@@ -17,7 +17,7 @@ TINY = {
     "hvae": ["latent=2", "widths=[4, 4]", "groups=[0, 1]"],
     "gan": ["latent=2", "widths=[4, 4]", "loss=wgan-gp", "critic_steps=2"],
 }
-SOLVERS = {"glow": "glowip", "vae": "jpmap", "hvae": "jpmap", "gan": "glowip"}
+SOLVERS = {"glow": "map", "vae": "jpmap", "hvae": "jpmap", "gan": "glowip"}
 # The tiniest of their kind, for images of 8 x 8 pixels in grey.
 SIZED = {
     "vae": ["size=[8, 8]", "widths=[6]", "latent=2", "likelihood=bernoulli", "std=0.1"],
@@ -76,7 +76,7 @@ def test_sets_of_one_size_in_grey(family: str, tmp_path: Path) -> None:
     steps = [] if family == "vae" else ["--steps", 2]
     succeed("inpaint", folder / "0.png", "--mask", "box=3x3", "--prior", run, *steps, "-o", out)
     assert levels(out).shape == (8, 8)
-    assert sidecar(out)["solver"] == {"vae": "jpmap", "gan": "csgm", "glow": "glowip"}[family]
+    assert sidecar(out)["solver"] == {"vae": "jpmap", "gan": "csgm", "glow": "map"}[family]
 
 
 def test_several_samples_are_markov_chains(tmp_path: Path) -> None:

@@ -64,17 +64,32 @@ def minimise(
     return adam(objective, z, steps, step_size)
 
 
-def adam(objective: Objective, z: Tensor, steps: int, step_size: float) -> Tensor:
-    """The last iterate of Adam; arguments as those of `lbfgs`, and the learning rate.
+def adam(
+    objective: Objective,
+    z: Tensor,
+    steps: int,
+    step_size: float,
+    falling: bool = False,
+    project: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """The last iterate of Adam; arguments as those of `lbfgs`, and more.
+
+    Arguments:
+        step_size: Learning rate.
+        falling: It falls to 0 in a straight line.
+        project: What is done to the iterate after each step.
 
     References:
         Adam: A Method for Stochastic Optimization, Kingma and Ba, 2015.
     """
     z = z.clone()
     optimiser = torch.optim.Adam([z], lr=step_size)
-    for _ in range(steps):
+    for k in range(steps):
+        optimiser.param_groups[0]["lr"] = step_size * (1 - k / steps if falling else 1)
         z.grad = objective(z)[1]
         optimiser.step()
+        if project is not None:
+            z.copy_(project(z))
     return z
 
 
