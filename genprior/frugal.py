@@ -5,6 +5,7 @@ runs out nevertheless, the batch is halved, then the tiles are, and that part of
 done again from its seed: nothing of the failed attempt is used.
 """
 
+import gc
 from collections.abc import Callable, Sequence
 
 import torch
@@ -105,11 +106,11 @@ class Frugal:
             return self._whole(y, operator, sigma, chains)
         except OUT_OF_MEMORY as error:
             reason = str(error)
-        except RuntimeError as error:
+        except RuntimeError:
             # torch has no type of its own for a failed allocation on the CPU, numpy has
             if y.device.type != "cpu" or self.shown.fits(operator.image_shape(y.shape), y):
                 raise
-            reason = str(error)
+            reason = "an allocation failed"
         # Outside of the handler, since the traceback holds on to all that was computed.
         self._reduce(len(y) if splits else 1, operator.image_shape(y.shape), reason)
         if self.watched:
@@ -170,6 +171,7 @@ class Frugal:
 
     def _reduce(self, count: int, shape: torch.Size, reason: str) -> None:
         """Makes the next attempt smaller."""
+        gc.collect()  # what the last one left is in cycles, by way of its traceback
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if count > 1:
