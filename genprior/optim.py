@@ -51,7 +51,9 @@ def build_optimizers(
     rest = [p for p in params if id(p) not in chosen]
     optimizers: dict[str, torch.optim.Optimizer] = {}
     if rest:
-        optimizers[group] = torch.optim.AdamW(rest, lr, betas, weight_decay=weight_decay)
+        optimizers[group] = torch.optim.AdamW(
+            rest, lr, betas, weight_decay=weight_decay, fused=True
+        )
     if inner:
         optimizers[f"{group}-muon"] = ConvMuon(inner, lr)
     return optimizers

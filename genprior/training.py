@@ -249,9 +249,13 @@ class Training:
             value.copy_(model[key])
         for name, optimizer in self._named_optimizers():
             moments: dict[int, dict[str, Tensor]] = {}
+            params = optimizer.param_groups[0]["params"]
             for key, value in state.items():
                 if key.startswith(f"optimizer.{name}."):
                     index, entry = key.removeprefix(f"optimizer.{name}.").split(".")
+                    like = params[int(index)].detach()
+                    if value.shape == like.shape:  # as it lies in memory: fused updates need that
+                        value = torch.empty_like(like).copy_(value)
                     moments.setdefault(int(index), {})[entry] = value
             param_groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": moments, "param_groups": param_groups})

@@ -22,6 +22,14 @@ def step(layers: nn.Module, kind: str) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_first_step_of_adamw_has_the_sign_of_the_gradient(memory_format):
+    layers = network(memory_format)
+    for p, change in zip(layers.parameters(), step(layers, "adamw"), strict=True):
+        expected = -0.01 * p.grad / (p.grad.abs() + 1e-8)
+        torch.testing.assert_close(change, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_muon_moves_an_inner_convolution_by_a_nearly_orthogonal_matrix(memory_format):
     layers = network(memory_format)
     moved = step(layers, "muon")

@@ -15,7 +15,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-SCALE_BOUND = 1.0
 # Beyond some standard deviations a network sees numbers squashed, so that what it answers is
 # bounded: chains of couplings would else blow up what they never saw, mostly on the way back.
 SEEN_BOUND = 6.0
@@ -94,8 +93,9 @@ class Mixing(Invertible):
 
 
 def _mix(matrix: Tensor, x: Tensor) -> Tensor:
+    # faster than a 1x1 convolution, most of all where channels lie next to each other
     with torch.autocast(x.device.type, enabled=False):
-        return nn.functional.conv2d(x, matrix[:, :, None, None])
+        return (x.permute(0, 2, 3, 1) @ matrix.mT).permute(0, 3, 1, 2)
 
 
 class Coupling(Invertible):
@@ -135,7 +135,7 @@ class Coupling(Invertible):
 
     def _law(self, kept: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         raw, shift = self.network(squash(kept)).to(kept.dtype).chunk(2, dim=1)
-        log_scale = bounded(raw, SCALE_BOUND)
+        log_scale = torch.tanh(raw)
         return (log_scale, shift) if mask is None else (mask * log_scale, mask * shift)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
