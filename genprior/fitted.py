@@ -1,5 +1,6 @@
 """Priors that are computed from images in one go instead of being trained."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from genprior.checkpoint import save_checkpoint
-from genprior.errors import SettingError
 from genprior.exemplars import read_exemplar
 from genprior.limits import MAX_PIXELS
-from genprior.registry import FROM_EXEMPLAR, PRIORS, lookup
+from genprior.registry import PRIORS, lookup
 
 
 def compute_prior(
@@ -25,23 +25,21 @@ def compute_prior(
 
     Arguments:
         name: Name in the registry, one of FITTED.
-        data: The files; one picture for a texture.
-        images: Images of one size, (N, C, H, W) in [0, 1], for the others.
+        data: What the images are from.
+        images: Images of one size, (N, C, H, W) in [0, 1]; None for a texture of one picture.
         seed: Seed of what is random about it.
         max_pixels: A larger picture is refused.
         settings: Arguments of its estimator.
 
     Raises:
-        SettingError: A texture is asked of several pictures.
         ValueError: The images do not do.
     """
-    if name in FROM_EXEMPLAR:
-        if len(data) != 1 or not data[0].is_file():
-            raise SettingError(f"{name} is estimated from one picture: give one image file")
+    if images is None:
         return read_exemplar(name, data[0], max_pixels, **settings)[0]
-    generator = torch.Generator().manual_seed(seed)
     cls = lookup(PRIORS, name, "prior")
-    return cls.from_images(images, generator=generator, **settings).eval()
+    if "generator" in inspect.signature(cls.from_images).parameters:
+        settings["generator"] = torch.Generator().manual_seed(seed)
+    return cls.from_images(images, **settings).eval()
 
 
 def save_prior(name: str, prior: nn.Module, out: Path, about: dict[str, Any]) -> None:

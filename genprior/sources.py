@@ -51,13 +51,19 @@ def open_source(source: Any, channels: int, max_pixels: int = MAX_PIXELS) -> Col
     if str(source).startswith(TORCHVISION):
         return _Items(_torchvision(str(source).removeprefix(TORCHVISION)), mode)
     path = Path(source)
+    if is_picture(source):
+        return _Files([path], mode, max_pixels)
     if path.suffix == ".npy":
         return _Items(_npy(path, max_pixels), mode)
-    if ".idx" in path.name or "-idx" in path.name:
+    if _is_idx(path):
         return _Items(_idx(path, max_pixels), mode)
-    if path.is_file():
-        return _Files([path], mode, max_pixels)
     return _Files(image_files(path, recursive=True), mode, max_pixels)
+
+
+def is_picture(source: str | Path) -> bool:
+    """Whether a source is one image file."""
+    path = Path(source)
+    return path.is_file() and path.suffix != ".npy" and not _is_idx(path)
 
 
 class _Files(Collection):
@@ -127,6 +133,10 @@ def _npy(path: Path, max_pixels: int) -> np.ndarray:
         )
     _check_size(path, array.shape[1:3], max_pixels)
     return array
+
+
+def _is_idx(path: Path) -> bool:
+    return ".idx" in path.name or "-idx" in path.name
 
 
 def _check_size(path: Path, size: tuple[int, ...], max_pixels: int) -> None:

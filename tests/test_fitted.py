@@ -41,9 +41,20 @@ def test_texture_of_a_picture(folder):
     assert torch.equal(loaded.denoise(x, 0.1), expected.denoise(x, 0.1))
 
 
+def test_texture_of_a_folder(folder):
+    succeed("train", "texture", folder, "-o", folder / "run", "--crop", 12, "--seed", 3,
+            "--set", "images=30", "--set", "margin=8")
+    loaded = load_prior(folder / "run")
+    expected = Texture.from_images(Crops([folder], 12, seed=3).batch(0, 30), margin=8)
+    assert loaded.config == expected.config and loaded.floor > 0
+    x = torch.rand(1, 3, 30, 30, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded.denoise(x, 0.1), expected.denoise(x, 0.1))
+
+
 def test_errors(folder):
-    _, message = refused("train", "texture", folder, "-o", folder / "run")
-    assert "texture is estimated from one picture" in message
+    _, message = refused("train", "texture", folder / "0.png", "-o", folder / "run",
+                         "--set", "images=3")
+    assert "--set images=3: choose one of margin, floor" in message
     _, message = refused("train", "pca", folder, "-o", folder / "run", "--steps", 3, "--resume")
     assert "pca is computed, not trained: leave --steps and --resume out" in message
     _, message = refused("train", "pca", folder, "-o", folder / "run", "--set", "size=3")

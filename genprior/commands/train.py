@@ -80,7 +80,8 @@ def train(
     files (MNIST's format), or torchvision:NAME[:FOLDER].
 
     Under torchrun all processes share every batch: torchrun --nproc-per-node 4 -m genprior
-    train ... The priors pca and texture (of one picture) are computed at once.
+    train ... The priors pca and texture are computed at once;
+    a texture of one picture has its very pixels, of many images their mean spectrum.
     """
     crops = {"size": crop, "flip": flip, "turn": turn, "scale": scale,
              "max_pixels": max_pixels}
@@ -150,19 +151,22 @@ def _compute(
     """Computes a prior from images in one go."""
     from genprior.data import Crops
     from genprior.fitted import compute_prior, save_prior
+    from genprior.sources import is_picture
 
     cls = lookup(PRIORS, prior, "prior")
-    build = cls.from_exemplar if prior in FROM_EXEMPLAR else cls.from_images
+    one = prior in FROM_EXEMPLAR and len(data) == 1 and is_picture(data[0])
+    build = cls.from_exemplar if one else cls.from_images
     known = [n for n in inspect.signature(build).parameters
              if n not in ("image", "images", "keep", "generator")]
-    extra = () if prior in FROM_EXEMPLAR else ("images", "channels")
+    extra = () if one else ("images", "channels")
     settings = _arguments(arguments, [*known, *extra])
     count = settings.pop("images", IMAGES)
     channels = settings.pop("channels", 3)
     about: dict[str, Any] = {"data": [Path(name).name for name in data], "seed": seed}
     images = None
-    if prior not in FROM_EXEMPLAR:
-        settings.setdefault("components", 100)
+    if not one:
+        if "components" in known:
+            settings.setdefault("components", 100)
         images = Crops(data, channels=channels, seed=seed, **crops).batch(0, count)
         about |= _named(crops) | {"images": count}
     paths = [Path(name) for name in data]

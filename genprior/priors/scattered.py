@@ -27,6 +27,27 @@ FEWEST_PAIRS = 0.05
 SCATTERED = 0.9
 
 
+def texton_of_known(u: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """The texton of the known part of a picture, and its mean colour (C,).
+
+    Arguments:
+        u: Picture, shape (C, H, W); its unknown part may hold anything, NaN included.
+        keep: Where it is known, bool, shape (H, W).
+
+    Raises:
+        ValueError: There is no known pixel, or hardly one whose neighbours are known too.
+    """
+    known = keep.to(u)
+    count = known.sum()
+    if count == 0:
+        raise ValueError("the exemplar has no known pixel: nothing to estimate from")
+    u = torch.where(keep, u, 0)
+    mean = u.sum(dim=(1, 2)) / count
+    texton = known * (u - mean[:, None, None]) / count.sqrt()
+    pairs = known_pairs(known)
+    return (unbiased_texton(texton, pairs) if is_scattered(pairs) else texton), mean
+
+
 def known_pairs(known: Tensor) -> Tensor:
     """For each lag, which share of the known pixels has a known one there; (H, W), periodic."""
     pairs = ifft2(fft2(known).abs().square()).real

@@ -28,7 +28,8 @@ from torch.fft import fft2, ifft2, irfft2, rfft2
 from genprior.linalg import cg, damped_inverse, fast_size, per_image
 from genprior.priors.base import Factor, Gaussian
 from genprior.priors.periodic import periodic_component
-from genprior.priors.scattered import is_scattered, known_pairs, unbiased_texton
+from genprior.priors.scattered import texton_of_known
+from genprior.priors.welch import mean_spectrum, nearest_texton
 
 FLOOR = 0.01
 MARGIN = 32
@@ -90,10 +91,7 @@ class Texture(nn.Module, Gaussian):
 
     @classmethod
     def from_exemplar(
-        cls,
-        image: Tensor,
-        keep: Tensor | None = None,
-        margin: int | None = MARGIN,
+        cls, image: Tensor, keep: Tensor | None = None, margin: int | None = MARGIN,
         floor: float = FLOOR,
     ) -> "Texture":
         """Estimates a texture from one image, or from the known part of one.
@@ -101,8 +99,7 @@ class Texture(nn.Module, Gaussian):
         Arguments:
             image: Exemplar, shape (1, C, H, W), in [0, 1].
             keep: Where the exemplar is known (non-zero), shape (1, 1, H, W); None if it is
-                everywhere. Where missing pixels are scattered, covariances are corrected for
-                the pairs of known pixels that are lost, as `priors.scattered` says.
+                everywhere. Where missing pixels are scattered, see `priors.scattered`.
             margin, floor: See the class.
 
         Raises:
@@ -118,17 +115,23 @@ class Texture(nn.Module, Gaussian):
             mean = u.mean(dim=(1, 2))
             centred = periodic_component(u) - mean[:, None, None]
             return cls(centred / math.sqrt(u[0].numel()), mean, margin, floor)
-        known = (keep.reshape(keep.shape[-2:]) != 0).to(u)
-        count = known.sum()
-        if count == 0:
-            raise ValueError("the exemplar has no known pixel: nothing to estimate from")
-        # A hole may hold anything, NaN included, so it is selected away and not multiplied.
-        u = torch.where(known != 0, u, 0)
-        mean = u.sum(dim=(1, 2)) / count
-        texton = known * (u - mean[:, None, None]) / count.sqrt()
-        pairs = known_pairs(known)
-        if is_scattered(pairs):
-            texton = unbiased_texton(texton, pairs)
+        return cls(*texton_of_known(u, keep.reshape(keep.shape[-2:]) != 0), margin, floor)
+
+    @classmethod
+    def from_images(
+        cls, images: Tensor, margin: int | None = MARGIN, floor: float | None = None
+    ) -> "Texture":
+        """The texture nearest to the mean spectrum of many images, see `priors.welch`.
+
+        Arguments:
+            images: Crops of the size of the texton, shape (N, C, H, W), in [0, 1].
+            margin: See the class.
+            floor: See the class; None: the most likely one in colour, 0.01 in grey.
+        """
+        mean = images.mean(dim=(0, 2, 3))
+        if floor is None and images.shape[1] == 1:
+            floor = FLOOR
+        texton, floor = nearest_texton(mean_spectrum(images, mean), floor)
         return cls(texton, mean, margin, floor)
 
     @classmethod
