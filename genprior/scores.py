@@ -29,6 +29,7 @@ DEFINITIONS = {
     "nfe": "evaluations of the prior's network for one image, all samples together",
     "memory": "peak memory in MB: of the CUDA allocator, or on a CPU of the whole process",
 }
+ALEXNET = "alexnet-owt-7be5be79.pth"
 SCORES = ("psnr", "ssim", "lpips", "misfit", "coverage", "crps", "seconds", "nfe", "memory")
 
 
@@ -47,7 +48,8 @@ class Perceptual:
         except (OSError, RuntimeError) as error:
             raise CheckpointError(
                 f"the weights of LPIPS cannot be fetched ({error}): run once with a connection, "
-                f"or leave --lpips out"
+                f"put torchvision's {ALEXNET} into {torch.hub.get_dir()}/checkpoints, or leave "
+                f"--lpips out"
             ) from error
 
     def __call__(self, x: Tensor, truth: Tensor) -> Tensor:
