@@ -99,7 +99,7 @@ def rows() -> list[tuple[str, str, int, int, str, Sampler]]:
     return [
         ("", "exact posterior", 0, 0, "", ours("gaussian")),
         ("", "prior, y ignored", 0, 0, "no posterior", prior_only),
-        (us, "moment-matched, default", 19, 80, "", hidden("moment-matched")),
+        (us, "moment-matched, default", 16, 76, "", hidden("moment-matched")),
         (us, "DAPS, exact kernel", 17, 85, "", hidden("daps", **exact)),
         (us, "MMPS, 3 CG", 25, 75, narrow, ours("mmps", steps=25)),
         (us, "MMPS, 3 CG", 100, 300, narrow, ours("mmps")),

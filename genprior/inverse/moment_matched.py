@@ -48,12 +48,13 @@ class MomentMatched(ChainSolver):
     stochastic = True
     summary = "samples, std, intervals: the best calibrated in 100 evaluations"
 
-    steps: int = 19
-    iterations: int = 3
+    steps: int = 16
+    iterations: int = 4
     root_products: int = 2
     calm: float = 0.05
     slack: float = 0.03
     spacing: Spacing = field(default="log", kw_only=True)
+    sigma_max: float = field(default=10.0, kw_only=True)
 
     @property
     def products(self) -> int:
