@@ -2,9 +2,10 @@
 
     z = f(u),   log p(x) = log N(f(u); 0, I) + log |det df/du| + log |det du/dx|
 
-with u = x - 1/2, or u = logit(a + (1 - 2 a) x). A level squeezes 2 x 2 pixels into channels,
-transforms, and splits half of the channels off; their law is a normal one whose mean and scale
-are computed from the other half.
+with u = x - 1/2, or u = logit(a + (1 - 2 a) x), which goes on straight where that is below a / 2
+or above 1 - a / 2, so that images out of range have a density, too. A level squeezes 2 x 2 pixels
+into channels, transforms, and splits half of the channels off; their law is a normal one whose
+mean and scale are computed from the other half.
 
 References:
     Density Estimation Using Real NVP, Dinh, Sohl-Dickstein and Bengio, 2017.
@@ -60,7 +61,7 @@ class Glow(nn.Module, Encoder, Density, Recomputing, Trainable):
         architecture: "glow" mixes channels by learned matrices; "realnvp" alternates the
             halves, and has 4 checkerboard couplings before each squeeze.
         logit: a, 0 or in [0.01, 0.5); above 0 the flow works on logits of the pixels, so that
-            what it draws is between 0 and 1, or beyond by a / (1 - 2 a) at most.
+            nearly all that it draws is between 0 and 1, or hardly beyond.
         recompute: Forget activations and compute them again from the output for gradients:
             memory for large photos, at about 1.5 times the time.
 
@@ -203,13 +204,22 @@ class Glow(nn.Module, Encoder, Density, Recomputing, Trainable):
         """u of x, and log |det du/dx|."""
         if not self.logit:
             return x - 0.5, x.new_zeros(len(x))
-        a = self.logit
+        a, d = self.logit, self.logit / 2
         p = a + (1 - 2 * a) * x
-        slope = math.log(1 - 2 * a) - p.log() - (1 - p).log()
-        return p.log() - (1 - p).log(), slope.flatten(1).sum(dim=1)
+        q = p.clamp(d, 1 - d)
+        slope = math.log(1 - 2 * a) - q.log() - (1 - q).log()
+        u = q.log() - (1 - q).log() + (p - q) / (d * (1 - d))
+        return u, slope.flatten(1).sum(dim=1)
 
     def _image(self, u: Tensor) -> Tensor:
-        return (u.sigmoid() - self.logit) / (1 - 2 * self.logit) if self.logit else u + 0.5
+        """The image of u, the inverse of `_pixels`."""
+        if not self.logit:
+            return u + 0.5
+        a, d = self.logit, self.logit / 2
+        end = math.log((1 - d) / d)
+        v = u.clamp(-end, end)
+        p = v.sigmoid() + (u - v) * d * (1 - d)
+        return (p - a) / (1 - 2 * a)
 
     def _extend(self, x: Tensor) -> Tensor:
         return pad_to_multiple(to_network(x, self.channels), self.multiple)[0]
