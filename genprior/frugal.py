@@ -14,8 +14,9 @@ from torch import Tensor
 from genprior.inverse.base import Solver
 from genprior.noise import Noise
 from genprior.operators.base import Operator
+from genprior.priors.base import Gaussian
 from genprior.shown import Shown, Tile
-from genprior.watch import Watched, watch
+from genprior.watch import Watch, watch, watched_search
 from genprior.windows import Window, cut, windows
 
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
@@ -70,9 +71,8 @@ class Frugal:
         self.windows: dict[int, list[Window]] = {}
         self.reduced: list[str] = []
         self.most: int | None = None
-        self.watched: Watched | None = None
-        if self.shown.denoises:
-            self.watched = watch(prior, dtype, progress, method.nfe * parts)
+        settings = dtype, progress, method.nfe * parts
+        self.watch = watch(prior, *settings) if self.shown.denoises else Watch(*settings)
 
     def solve(
         self,
@@ -99,7 +99,7 @@ class Frugal:
         if len(y) > 1 and (found or (self.most and len(y) > self.most)):
             size = 1 if found else self.most
             return self._in_parts(y, operator, sigma, chains, size)
-        counts = self.watched.counts if self.watched else (0, 0)
+        counts = self.watch.counts
         try:
             if found:
                 return self._in_windows(y, operator, sigma, chains[0], found)
@@ -113,8 +113,7 @@ class Frugal:
             reason = "an allocation failed"
         # Outside of the handler, since the traceback holds on to all that was computed.
         self._reduce(len(y) if splits else 1, operator.image_shape(y.shape), reason)
-        if self.watched:
-            self.watched.rewind(*counts)
+        self.watch.rewind(*counts)
         return self.solve(y, operator, sigma, chains, splits)
 
     def _windows(self, y: Tensor, operator: Operator, sigma: Tensor) -> list[Window]:
@@ -158,16 +157,21 @@ class Frugal:
         noise = Noise(self.seed, [(self.numbers[i], *rest) for i, *rest in chains])
         prior, side = self.shown.fit(operator.image_shape(y.shape), y)
         self.tile = side or self.tile
-        if self.watched is None:
+        if self.shown.denoises:
+            self.watch.prior = prior
+            shown = self.watch
+        elif self.method.needs is Gaussian:
             return self.method(y, operator, prior, sigma, noise)
-        self.watched.prior = prior
-        x = self.method(y, operator, self.watched, sigma, noise)
-        self.watched.check()
+        else:
+            shown = watched_search(prior, self.watch, len(y))
+        x = self.method(y, operator, shown, sigma, noise)
+        if self.shown.denoises or not x.isfinite().all():
+            self.watch.check()
+        self.watch.rewind(*self.watch.counts)
         return x
 
     def _expect(self, times: int) -> None:
-        if self.watched:
-            self.watched.total += self.method.nfe * (times - 1)
+        self.watch.total += self.method.nfe * (times - 1)
 
     def _reduce(self, count: int, shape: torch.Size, reason: str) -> None:
         """Makes the next attempt smaller."""

@@ -1,6 +1,9 @@
-"""Where and how a denoiser runs: device, precision, progress."""
+"""Where and how a network runs: device, precision, progress."""
 
+import copy
+import functools
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -8,14 +11,16 @@ from torch import Tensor
 from genprior.errors import SettingError
 from genprior.priors.base import Denoiser, Factor, Gaussian
 
+Prior = TypeVar("Prior")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# What a search evaluates of a prior.
+SEARCHED = ("decode", "rest", "encode", "reconstruct", "log_prob")
 
 
-class Watched(Denoiser):
-    """A denoiser that runs in a given precision, counts evaluations and looks for NaN.
+class Watch:
+    """Runs a network in a given precision, counts its evaluations and looks for NaN.
 
     Arguments:
-        prior: The denoiser.
         dtype: Precision of the network: "float32", or autocast to "bfloat16" / "float16".
         progress: Called with (evaluations done, in all), or None.
         total: Evaluations in all.
@@ -25,30 +30,29 @@ class Watched(Denoiser):
     """
 
     def __init__(
-        self,
-        prior: Denoiser,
-        dtype: str,
-        progress: Callable[[int, int], object] | None,
-        total: int,
+        self, dtype: str, progress: Callable[[int, int], object] | None, total: int
     ) -> None:
         if dtype not in DTYPES:
             raise SettingError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-        self.prior, self.dtype = prior, DTYPES[dtype]
-        self.reach, self.stride = prior.reach, prior.stride
+        self.dtype = DTYPES[dtype]
         self.progress, self.total, self.done = progress, total, 0
         self.evaluations: list[tuple[Tensor, Tensor]] = []
 
-    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+    def evaluate(
+        self, network: Callable[..., Tensor], x: Tensor, *rest: object, count: int = 1
+    ) -> Tensor:
+        """The value of a network, noted as `count` evaluations."""
         low = self.dtype != torch.float32
         with torch.autocast(x.device.type, self.dtype if low else None, enabled=low):
-            x_hat = self.prior.denoise(x, sigma).to(x.dtype)
-        self.evaluations.append((x.isfinite().all(), x_hat.isfinite().all()))
-        self.done += 1
-        if x.device.type == "cpu":  # elsewhere a look would stop the host at every step
-            self.check()
+            value = network(x, *rest).to(x.dtype)
+        self.evaluations.append((x.isfinite().all(), value.isfinite().all()))
+        self.done += count
+        return value
+
+    def show(self) -> None:
+        """Calls `progress`."""
         if self.progress:
-            self.progress(self.done, self.total)
-        return x_hat
+            self.progress(min(self.done, self.total), self.total)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -74,6 +78,22 @@ class Watched(Denoiser):
                     f"evaluation {number} of {self.total}: use "
                     f"{'float32' if low else 'another solver or prior'}"
                 )
+
+
+class Watched(Watch, Denoiser):
+    """A denoiser that is watched; arguments as of `Watch`, after the denoiser."""
+
+    def __init__(self, prior: Denoiser, *settings: object) -> None:
+        super().__init__(*settings)
+        self.prior = prior
+        self.reach, self.stride = prior.reach, prior.stride
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        x_hat = self.evaluate(self.prior.denoise, x, sigma)
+        if x.device.type == "cpu":  # elsewhere a look would stop the host at every step
+            self.check()
+        self.show()
+        return x_hat
 
 
 class WatchedGaussian(Watched, Gaussian):
@@ -109,12 +129,44 @@ class WatchedGaussian(Watched, Gaussian):
         return self.law.log_prob(x)
 
 
-def watch(
-    prior: Denoiser, dtype: str, progress: Callable[[int, int], object] | None, total: int
-) -> Watched:
+def watch(prior: Denoiser, *settings: object) -> Watched:
     """A denoiser watched, and Gaussian if the prior is; arguments as of `Watched`."""
-    kind = WatchedGaussian if isinstance(prior, Gaussian) else Watched
-    return kind(prior, dtype, progress, total)
+    return (WatchedGaussian if isinstance(prior, Gaussian) else Watched)(prior, *settings)
+
+
+def watched_search(prior: Prior, watch: Watch, images: int) -> Prior:
+    """A decoder or density whose evaluations are watched, sharing its weights.
+
+    A search may try what gives NaN, and turn back: that is only noted.
+
+    Arguments:
+        prior: The prior.
+        watch: Where they are counted.
+        images: How many images one evaluation is of; a network that is shown more of them, say
+            from several starts, is evaluated as often.
+    """
+    kind = type(prior)
+
+    def watched(name: str) -> Callable[..., Tensor]:
+        def method(self: Any, x: Tensor, *rest: object) -> Tensor:
+            original = functools.partial(getattr(kind, name), self)
+            if self.busy:  # one method of a prior calls another one
+                return original(x, *rest)
+            self.busy = True
+            try:
+                value = watch.evaluate(original, x, *rest, count=max(1, len(x) // images))
+            finally:
+                self.busy = False
+            watch.show()
+            return value
+
+        return method
+
+    other = copy.copy(prior)
+    methods = {name: watched(name) for name in SEARCHED if hasattr(kind, name)}
+    other.__class__ = type(kind.__name__, (kind,), methods)
+    other.busy = False
+    return other
 
 
 def pick_device(device: str, near: Tensor) -> torch.device:

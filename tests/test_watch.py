@@ -7,12 +7,19 @@ from oracles import Dense
 
 from genprior import restore
 from genprior.inverse.calibration import z_scores
+from genprior.inverse.iagan import IAGAN
+from genprior.inverse.jpmap import PnPHVAE
+from genprior.inverse.latent import CSGM
 from genprior.inverse.laws import Problem
+from genprior.inverse.map import MAP, GlowIP
 from genprior.inverse.moment_matched import MomentMatched
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import random_keep
+from genprior.priors.gan import GAN
+from genprior.priors.glow import Glow
 from genprior.priors.pca import PCA
 from genprior.priors.texture import Texture
+from genprior.priors.vae import VAE
 
 
 def test_a_gaussian_prior_is_drawn_from_in_closed_form_by_restore() -> None:
@@ -46,3 +53,51 @@ def test_a_gaussian_prior_may_be_shown_tiles(tile: int | str) -> None:
     result = restore(y, Inpainting(keep), prior, solver, 0.05, samples=2, tile=tile)
     assert result.tile == (None if tile == "off" else tile)
     assert (result.image - image)[keep[0] > 0].abs().mean() < 0.1
+
+
+def searches():
+    """Solvers that search, with a small prior for each."""
+    torch.manual_seed(0)
+    vae, gan = VAE(1, 2, (4, 6)), GAN(1, 2, (4,)).eval()
+    flow = Glow(1, levels=1, depth=1, width=4)
+    yield "map", MAP(5), flow
+    yield "glowip", GlowIP(5), flow
+    yield "pnp-hvae", PnPHVAE(5), vae
+    yield "csgm", CSGM(4, restarts=3), gan
+    yield "iagan", IAGAN(4, 3, restarts=2), gan
+
+
+SEARCHES = [pytest.param(*rest, id=name) for name, *rest in searches()]
+
+
+@pytest.mark.parametrize("solver, prior", SEARCHES)
+def test_the_progress_of_a_search_ends_where_it_should(solver, prior) -> None:
+    y, seen = torch.rand(2, 1, 6, 8), []
+    op = Inpainting(random_keep((1, 1, 6, 8), 0.5))
+    restore(op.A(y), op, prior, solver, 0.05, progress=lambda *counts: seen.append(counts))
+    done, total = zip(*seen, strict=True)
+    assert set(total) == {2 * solver.nfe} and list(done) == sorted(done)
+    assert done[-1] == 2 * solver.nfe
+
+
+def test_a_search_says_at_which_evaluation_numbers_broke(monkeypatch) -> None:
+    prior, calls, log_prob = Glow(1, levels=1, depth=1, width=4), [], Glow.log_prob
+
+    def broken(self, x):
+        calls.append(x)
+        return log_prob(self, x) * (float("nan") if len(calls) == 3 else 1)
+
+    monkeypatch.setattr(Glow, "log_prob", broken)
+    y, op = torch.rand(1, 1, 6, 8), Inpainting(random_keep((1, 1, 6, 8), 0.5))
+    with pytest.raises(FloatingPointError, match="gave NaN .* in evaluation 3 of 5: use another"):
+        restore(op.A(y), op, prior, MAP(5), 0.05)
+
+
+def test_a_search_runs_its_network_in_the_precision_that_is_asked_for() -> None:
+    y, op = torch.rand(1, 1, 6, 8), Inpainting(random_keep((1, 1, 6, 8), 0.5))
+    prior = SEARCHES[2].values[1]
+    x, low = (
+        restore(op.A(y), op, prior, PnPHVAE(5), 0.05, dtype=dtype).image
+        for dtype in ("float32", "bfloat16")
+    )
+    assert low.dtype == torch.float32 and 0 < (x - low).abs().max() < 0.02
