@@ -139,8 +139,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
             return "langevin"
         if isinstance(prior, Variational):
             return "jpmap"
-        # Of a large image every part would have to be lucky in the same random start.
-        return "csgm" if prior.size else "glowip"
+        # The latents of a photo of any size, drawn at random, are of no photo like it.
+        return "csgm" if prior.size or not isinstance(prior, nn.Module) else "iagan"
     if isinstance(prior, Density):
         return "image-langevin"
     raise SettingError(

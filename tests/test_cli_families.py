@@ -17,7 +17,7 @@ TINY = {
     "hvae": ["latent=2", "widths=[4, 4]", "groups=[0, 1]"],
     "gan": ["latent=2", "widths=[4, 4]", "loss=wgan-gp", "critic_steps=2"],
 }
-SOLVERS = {"glow": "map", "vae": "jpmap", "hvae": "jpmap", "gan": "glowip"}
+SOLVERS = {"glow": "map", "vae": "jpmap", "hvae": "jpmap", "gan": "iagan"}
 # The tiniest of their kind, for images of 8 x 8 pixels in grey.
 SIZED = {
     "vae": ["size=[8, 8]", "widths=[6]", "latent=2", "likelihood=bernoulli", "std=0.1"],

@@ -64,7 +64,7 @@ def searches():
     yield "glowip", GlowIP(5), flow
     yield "pnp-hvae", PnPHVAE(5), vae
     yield "csgm", CSGM(4, restarts=3), gan
-    yield "iagan", IAGAN(4, 3, restarts=2), gan
+    yield "iagan", IAGAN(4, restarts=2, refinements=3), gan
 
 
 SEARCHES = [pytest.param(*rest, id=name) for name, *rest in searches()]
