@@ -9,8 +9,8 @@
     python examples/lecture.py levels --prior runs/hvae-digits -o levels.png
     python examples/lecture.py collapse --prior runs/gan-sgd --prior gan:digits -o collapse.png
 
-`benchmarks/recipes.md` says how the priors that do not ship are trained. The pictures that these
-lines make are in `examples/lecture`.
+`benchmarks/recipes.md` says how the priors that do not ship are trained. What some of these lines
+make, without data, is in `examples/lecture`.
 """
 
 from collections.abc import Sequence
