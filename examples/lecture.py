@@ -48,7 +48,7 @@ def codes(prior: Encoder, x: Tensor, labels: Sequence[int], side: int = 560) -> 
     at = (prior.encode(x) / 7 + 0.5) * torch.tensor([side, -side]) + torch.tensor([0, side])
     for (column, row), label in zip(at.tolist(), labels, strict=True):
         draw.ellipse((column - 2, row - 2, column + 2, row + 2), fill=INKS[label])
-    return torch.from_numpy(np.asarray(sheet)).permute(2, 0, 1) / 255
+    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1) / 255
 
 
 def interpolation(prior: Decoder, seed: int, rows: int = 5, count: int = 10) -> Tensor:

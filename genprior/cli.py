@@ -4,6 +4,7 @@ Here and in `commands` alone text is parsed and printed, and the process exited.
 """
 
 import os
+import sys
 from typing import Any
 
 import click
@@ -31,6 +32,8 @@ REPORTED = (
     click.UsageError, ValueError, TypeError, OSError, ArithmeticError, MemoryError,
     KeyboardInterrupt, SomeFailed,
 )
+# Bytes without which nothing can be done.
+LEAST_MEMORY = 2**26
 
 
 class Commands(click.Group):
@@ -39,13 +42,29 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except click.exceptions.NoArgsIsHelpError:
+        except (click.exceptions.NoArgsIsHelpError, click.exceptions.Exit, click.Abort):
             raise
-        except REPORTED as error:
-            if os.environ.get("GENPRIOR_DEBUG"):
+        except (*REPORTED, RuntimeError) as caught:
+            error = caught
+            if isinstance(error, RuntimeError) and _lacks_memory(error):
+                error = MemoryError("memory ran out: free some, or take smaller images")
+            if os.environ.get("GENPRIOR_DEBUG") or not isinstance(error, REPORTED):
                 raise
             click.echo(f"genprior: {_one_line(error)}", err=True)
             ctx.exit(EXIT_USAGE if isinstance(error, click.UsageError) else exit_code(error))
+
+
+def _lacks_memory(error: RuntimeError) -> bool:
+    """Whether there is none left; of a failed allocation on a CPU torch's error does not tell."""
+    torch, numpy = (sys.modules.get(name) for name in ("torch", "numpy"))
+    if torch and isinstance(error, torch.OutOfMemoryError):
+        return True
+    try:
+        if numpy:
+            numpy.empty(LEAST_MEMORY, numpy.uint8)
+    except MemoryError:
+        return True
+    return False
 
 
 def _one_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from genprior.inverse.base import Solver
 from genprior.noise import Noise
 from genprior.operators.base import Operator
-from genprior.priors.base import Gaussian
+from genprior.priors.base import Decoder, Density, Gaussian
 from genprior.shown import Shown, Tile
 from genprior.watch import Watch, watch, watched_search
 from genprior.windows import Window, cut, windows
@@ -160,10 +160,10 @@ class Frugal:
         if self.shown.denoises:
             self.watch.prior = prior
             shown = self.watch
-        elif self.method.needs is Gaussian:
-            return self.method(y, operator, prior, sigma, noise)
-        else:
+        elif isinstance(prior, Decoder | Density) and self.method.needs is not Gaussian:
             shown = watched_search(prior, self.watch, len(y))
+        else:  # nothing is evaluated
+            return self.method(y, operator, prior, sigma, noise)
         x = self.method(y, operator, shown, sigma, noise)
         if self.shown.denoises or not x.isfinite().all():
             self.watch.check()

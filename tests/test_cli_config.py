@@ -96,6 +96,7 @@ def test_the_doctor_names_what_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_pat
         raise RuntimeError("operator torchvision::nms does not exist")
 
     monkeypatch.setattr(doctor.importlib, "import_module", broken)
+    monkeypatch.setattr(doctor, "embedded_priors", lambda: {"ddpm": tmp_path})
     monkeypatch.setattr(doctor, "find_prior", lambda name: tmp_path)
     monkeypatch.setattr(doctor, "_denoise", lambda device: (False, "0.1 dB better"))
     monkeypatch.setattr(doctor, "LIBRARIES", ("numpy", "no-such-library"))
