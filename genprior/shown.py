@@ -36,6 +36,7 @@ class Shown:
 
     Attributes:
         cuts: Tiles are possible.
+        windows: Holes may be filled from windows around them.
 
     Raises:
         SettingError: Tiles were asked for that cannot be.
@@ -47,7 +48,9 @@ class Shown:
         self.denoises = able and method.needs is Denoiser
         decodes = able and method.needs in TILED
         self.cuts = self.denoises or (decodes and prior.reach is not None)
-        gradients = method.chains > 0 and (decodes or (able and method.needs is Density))
+        density = able and method.needs is Density
+        self.windows = self.cuts or (density and getattr(prior, "reach", None) is not None)
+        gradients = method.chains > 0 and (decodes or density)
         self.recomputes = gradients and isinstance(prior, Recomputing)
         self.forgets: Recomputing | None = None
         self.largest: int | None = None

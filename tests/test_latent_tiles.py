@@ -305,3 +305,20 @@ def test_decoders_that_cannot_be_cut() -> None:
     deep = GAN(latent=2, widths=(2,) * 5).eval().requires_grad_(False)
     with pytest.raises(SettingError, match="a side of at least 128 pixels, got 100"):
         restore(y, operator, deep, CSGM(1), 0.1, tile=100)
+
+
+def test_a_density_fills_a_small_hole_from_a_window() -> None:
+    torch.manual_seed(0)
+    prior = Glow(1, levels=1, depth=1, width=4).requires_grad_(False)
+    keep = torch.ones(1, 1, 120, 140)
+    keep[..., 60:66, 40:48] = 0
+    x = torch.rand(1, 1, 120, 140)
+    y, operator = keep * x, make_operator("inpaint", keep=keep)
+    # the search begins and ends where it does on the whole image, but for its last digits
+    result = restore(y, operator, prior, "map", steps=200)
+    whole = restore(y, operator, prior, "map", steps=200, tile="off")
+    assert len(result.windows[0]) == 1 and not whole.windows[0]
+    top, bottom, left, right = result.windows[0][0]
+    assert (bottom - top) * (right - left) < 0.5 * keep.numel()
+    assert torch.equal(result.image[keep > 0], x[keep > 0])
+    torch.testing.assert_close(result.image, whole.image, rtol=0, atol=1e-3)
