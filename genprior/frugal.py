@@ -120,7 +120,7 @@ class Frugal:
         """Windows of the first image of a batch that has any."""
         pixels = operator.image_shape(y.shape)[-2:].numel()
         large = pixels >= WINDOWS.get(y.device.type, 0)
-        if not self.shown.windows or self.asked == "off" or not large:
+        if not self.shown.cuts or self.asked == "off" or not large:
             return []
         known = operator.observed(torch.ones_like(y))
         each = (

@@ -1,4 +1,4 @@
-"""A decoder that makes a large image tile by tile, from latents that stay whole.
+"""A decoder that makes a large image tile by tile, from latents that stay whole; a density too.
 
     G(z) = sum_k w_k G(z on tile k),   sum_k w_k = 1
 
@@ -100,7 +100,47 @@ class TiledVariational(nn.Module, Variational):
         return torch.cat([run(part) for part in _few(x, x.shape, self.side)])
 
 
-TILED = {Decoder: TiledDecoder, Layered: TiledLayered, Variational: TiledVariational}
+class TiledDensity(nn.Module, Density):
+    """A density whose gradient is blended from those of tiles.
+
+    The log-density of a tile counts in proportion to the pixels that are its own. It is not the
+    log-density of the whole image, whose latents are one law; nor is the gradient quite its
+    gradient, but within a tile, farther from its rim than the prior reaches, it is that of the
+    whole image.
+
+    Arguments:
+        prior: The density; it has a `reach`.
+        side: Largest height and width of a tile in pixels.
+    """
+
+    def __init__(self, prior: Density, side: int) -> None:
+        super().__init__()
+        self.prior, self.side = prior, side
+        self.reach, self.stride = prior.reach, prior.stride
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        slopes = torch.is_grad_enabled() and x.requires_grad
+
+        def window(tile: Tile) -> Tensor:
+            with torch.set_grad_enabled(slopes):
+                part = x[(..., *tile)].detach().requires_grad_(slopes)
+                value = self.prior.log_prob(part)
+            slope = torch.autograd.grad(value.sum(), part)[0] if slopes else part
+            share = value.detach() / part.shape[-2:].numel()
+            return torch.cat((slope, share.reshape(-1, 1, 1, 1).expand_as(part[:, :1])), dim=1)
+
+        whole = x.new_zeros(len(x), x.shape[1] + 1, *x.shape[2:])
+        found = blended(window, whole, self.side, self.stride)
+        value, slope = found[:, -1].flatten(1).sum(dim=1), found[:, :-1]
+        return value + (slope * (x - x.detach())).flatten(1).sum(dim=1) if slopes else value
+
+
+TILED = {
+    Decoder: TiledDecoder,
+    Layered: TiledLayered,
+    Variational: TiledVariational,
+    Density: TiledDensity,
+}
 
 
 def kept(prior: Decoder | Density, channels: int, like: Tensor) -> float:

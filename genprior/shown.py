@@ -13,7 +13,7 @@ from torch import Tensor
 from genprior.errors import SettingError
 from genprior.inverse.base import Solver
 from genprior.latent_tiles import TILED, kept
-from genprior.priors.base import Denoiser, Density, Recomputing
+from genprior.priors.base import Denoiser, Recomputing
 from genprior.tiles import SMALLEST, Tiled
 
 # Side of the tiles, for images of more pixels than that.
@@ -36,7 +36,6 @@ class Shown:
 
     Attributes:
         cuts: Tiles are possible.
-        windows: Holes may be filled from windows around them.
 
     Raises:
         SettingError: Tiles were asked for that cannot be.
@@ -46,18 +45,17 @@ class Shown:
         self.prior, self.method, self.asked = prior, method, tile
         able = isinstance(prior, method.needs)
         self.denoises = able and method.needs is Denoiser
-        decodes = able and method.needs in TILED
-        self.cuts = self.denoises or (decodes and prior.reach is not None)
-        density = able and method.needs is Density
-        self.windows = self.cuts or (density and getattr(prior, "reach", None) is not None)
-        gradients = method.chains > 0 and (decodes or density)
+        searched = able and method.needs in TILED
+        reaches = getattr(prior, "reach", None) is not None
+        self.cuts = self.denoises or (searched and reaches and method.chains > 0)
+        gradients = method.chains > 0 and searched
         self.recomputes = gradients and isinstance(prior, Recomputing)
         self.forgets: Recomputing | None = None
         self.largest: int | None = None
         self.kept: float | None = None
         if isinstance(tile, int) and not self.cuts:
             raise SettingError(
-                f"tiles are for solvers that denoise, or that decode a map of latents; "
+                f"tiles are for priors of images of any size that say how far they reach; "
                 f"{type(method).__name__} takes images as a whole here: leave tile at 'auto' or "
                 f"choose another solver or prior"
             )
