@@ -26,6 +26,7 @@ class UNet(nn.Module):
         widths: Feature channels per level; each level halves the resolution.
         blocks: Residual blocks per level, on the way down and again on the way up.
         embedding: Width of the noise embedding.
+        holes: Take a map of unknown pixels besides the image.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class UNet(nn.Module):
         widths: Sequence[int] = (48, 96, 144, 192),
         blocks: int | Sequence[int] = 2,
         embedding: int = 128,
+        holes: bool = False,
     ) -> None:
         super().__init__()
         depths = [blocks] * len(widths) if isinstance(blocks, int) else list(blocks)
@@ -49,6 +51,9 @@ class UNet(nn.Module):
 
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.head = nn.Conv2d(channels, widths[0], 3, padding=1)
+        if holes:
+            self.holes = nn.Conv2d(1, widths[0], 3, padding=1, bias=False)
+            nn.init.zeros_(self.holes.weight)
         self.encoder = nn.ModuleList(map(stack, widths, depths))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs)
@@ -57,18 +62,21 @@ class UNet(nn.Module):
         nn.init.zeros_(self.tail.weight)
         nn.init.zeros_(self.tail.bias)
 
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, unknown: Tensor | None = None) -> Tensor:
         """Applies the network.
 
         Arguments:
             x: Input, shape (B, C, H, W); H and W multiples of `multiple`.
             c_noise: Noise coordinate, shape (B,).
+            unknown: 1 where x is but a guess, else 0, shape (B, 1, H, W); None is 0.
 
         Returns:
             Output, shape (B, C, H, W).
         """
         e = self.embed(noise_embedding(c_noise, self.embedding).to(x.dtype))
         h = self.head(x)
+        if unknown is not None:
+            h = h + self.holes(unknown)
         skips = []
         for level, stack in enumerate(self.encoder):
             for block in stack:

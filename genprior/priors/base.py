@@ -23,10 +23,12 @@ class Denoiser(ABC):
         reach: Pixels of x that are farther away than this, in rows or columns, do not change
             an estimate; None if all do.
         stride: Shifting x by a multiple of this shifts the estimate with it.
+        per_pixel: It knows that some pixels can be unknown.
     """
 
     reach: int | None = None
     stride: int = 1
+    per_pixel: bool = False
 
     @abstractmethod
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
@@ -34,7 +36,9 @@ class Denoiser(ABC):
 
         Arguments:
             x: Noisy images, shape (B, C, H, W), in [0, 1] before the noise.
-            sigma: Noise level in the unit of the images, > 0; a number or shape (B,).
+            sigma: Noise level in the unit of the images, > 0; a number or shape (B,). Where
+                `per_pixel`, also shape (B, 1, H, W): infinite at the pixels that are unknown,
+                one number >= 0 per image at all the others.
 
         Returns:
             Denoised images, shape (B, C, H, W), not clipped.

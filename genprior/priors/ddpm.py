@@ -27,9 +27,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from genprior.diffusion import ddpm_sigmas
 from genprior.nets.padding import pad_to_multiple
+from genprior.nets.pull_push import pull_push
 from genprior.nets.unet import UNet
 from genprior.noise import Noise
 from genprior.priors.base import Denoiser, Trainable, per_image
@@ -39,6 +41,10 @@ SIGMA_DATA = 0.5
 SIGMA_RANGE = (0.002, 50.0)
 GREY_SHARE = 0.15
 WIDE_SHARE = 0.1
+HOLES_SHARE, EXACT_SHARE = 0.5, 0.7
+BLOT = 8
+# Error of what is put in holes, were all pixels around known; it grows where few are.
+GUESS_STD, LEAST_DENSITY = 0.04, 0.02
 
 
 class DDPM(nn.Module, Denoiser, Trainable):
@@ -55,6 +61,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
         schedule: Training levels of "eps" and "v": "linear" or "cosine", T = 1000.
         noise_mean: Mean of ln(sigma) of the training levels of "edm".
         noise_std: Standard deviation of the same.
+        holes: Half the training images have unknown pixels, and levels per pixel can be asked.
 
     Raises:
         ValueError: An objective or a schedule that does not exist.
@@ -69,6 +76,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
         schedule: Literal["linear", "cosine"] = "linear",
         noise_mean: float = -2.7,
         noise_std: float = 1.1,
+        holes: bool = False,
     ) -> None:
         super().__init__()
         if objective not in ("eps", "v", "edm"):
@@ -83,9 +91,12 @@ class DDPM(nn.Module, Denoiser, Trainable):
             "schedule": schedule,
             "noise_mean": noise_mean,
             "noise_std": noise_std,
+            "holes": holes,
         }
+        self.per_pixel = holes
         # a tenth faster than the contiguous format on a CPU, more on a GPU
-        self.network = UNet(channels, widths, blocks).to(memory_format=torch.channels_last)
+        network = UNet(channels, widths, blocks, holes=holes)
+        self.network = network.to(memory_format=torch.channels_last)
         self.reach, self.stride = self.network.reach, self.network.multiple
         levels = torch.as_tensor(ddpm_sigmas(schedule), dtype=torch.float32)
         self.register_buffer("levels", levels, persistent=False)
@@ -117,12 +128,38 @@ class DDPM(nn.Module, Denoiser, Trainable):
         )
 
     def _denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        sigma = per_image(sigma, x)
-        c_skip, c_out, c_in = self.preconditioning(2 * sigma)
+        known = None
+        if isinstance(sigma, Tensor) and sigma.ndim == 4:
+            if not self.per_pixel:
+                raise ValueError("this prior takes one noise level per image, not per pixel")
+            known = sigma.isfinite().to(x)
+            sigma = sigma.amin(dim=(1, 2, 3)).clamp(max=SIGMA_RANGE[1])
+            known, _ = pad_to_multiple(known, self.network.multiple)
         u, crop = pad_to_multiple(2 * x - 1, self.network.multiple)
-        c_noise = sigma.clamp(*SIGMA_RANGE).log().flatten() / 4
-        f = self.network(c_in * u, c_noise)
+        u, level, inputs = self._inputs(u, per_image(sigma, x), known)
+        c_skip, c_out, c_in = self.preconditioning(2 * level)
+        f = self.network(c_in * u, *inputs)
         return (c_skip * u + c_out * f)[crop].add(1).div(2)
+
+    def _inputs(
+        self, u: Tensor, sigma: Tensor, known: Tensor | None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """The image with its holes filled, the level of every pixel, and what F takes besides.
+
+        Arguments:
+            u: Noisy images in [-1, 1].
+            sigma: Noise level of the known pixels, in image units, shape (B, 1, 1, 1).
+            known: 1 where a pixel is known, else 0, shape (B, 1, H, W); None where all are.
+        """
+        level, c_level = sigma, sigma
+        if known is not None:
+            u, density = pull_push(u, known)
+            guess = GUESS_STD * density.clamp(min=LEAST_DENSITY) ** -0.25
+            level = torch.where(known > 0, sigma, torch.hypot(sigma, guess))
+            whole = known.amin(dim=(1, 2, 3), keepdim=True) > 0
+            c_level = torch.where(whole, sigma, (sigma**2 + GUESS_STD**2).sqrt())
+        c_noise = c_level.clamp(*SIGMA_RANGE).log().flatten() / 4
+        return u, level, (c_noise,) if known is None else (c_noise, 1 - known)
 
     def training_levels(self, x: Tensor, noise: Noise) -> Tensor:
         """Random noise levels of the objective for images x, in image units, shape (B,)."""
@@ -136,16 +173,54 @@ class DDPM(nn.Module, Denoiser, Trainable):
         return torch.where(b < WIDE_SHARE, wide, narrow).clamp(*SIGMA_RANGE)
 
     def losses(self, x: Tensor, noise: Noise) -> Mapping[str, Tensor]:
-        sigma = self.training_levels(x, noise)
+        sigma = per_image(self.training_levels(x, noise), x)
         grey = noise.uniform(x[:, :1, :1, :1]) < GREY_SHARE
         n = noise.normal(x)
         x = torch.where(grey, x.mean(dim=1, keepdim=True), x)
         n = torch.where(grey, n[:, :1], n)
+        known = None
+        if self.per_pixel:
+            known, exact = training_holes(x, noise)
+            sigma = sigma.masked_fill(exact, 0)
 
-        s = 2 * per_image(sigma, x)
-        c_skip, c_out, c_in = self.preconditioning(s)
         u = 2 * x - 1
-        u_noisy = u + s * n
-        target = (u - c_skip * u_noisy) / c_out
-        f = self.network(c_in * u_noisy, sigma.log() / 4)
-        return {"network": (f.float() - target).square().mean()}
+        u_noisy, level, inputs = self._inputs(u + 2 * sigma * n, sigma, known)
+        c_skip, c_out, c_in = self.preconditioning(2 * level)
+        # what is known exactly is no target
+        weight = (level > 0).to(x).expand_as(x)
+        target = (u - c_skip * u_noisy) / c_out.clamp(min=SIGMA_RANGE[0])
+        f = self.network(c_in * u_noisy, *inputs)
+        errors = (weight * (f.float() - target).square()).flatten(1).sum(dim=1)
+        return {"network": (errors / weight.flatten(1).sum(dim=1).clamp(min=1)).mean()}
+
+
+def training_holes(x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+    """Which pixels of training images are known: all, or not scattered ones, a box, or blots.
+
+    Arguments:
+        x: Images, shape (B, C, H, W).
+        noise: Random numbers.
+
+    Returns:
+        1 where a pixel is known, else 0, shape (B, 1, H, W); and where the known ones have no
+        noise, bool, shape (B, 1, 1, 1).
+    """
+    height, width = x.shape[-2:]
+    draws = noise.uniform(x.new_empty(len(x), 8, 1, 1))
+    share, kind, exact, rate, *box = draws.split(1, dim=1)
+    scattered = noise.uniform(x[:, :1]) < 0.02 + 0.96 * rate
+
+    rough = noise.uniform(x.new_empty(len(x), 1, height // BLOT + 2, width // BLOT + 2))
+    smooth = interpolate(rough, scale_factor=BLOT, mode="bilinear")[..., :height, :width]
+    blots = smooth < 0.2 + 0.35 * rate
+
+    rows = torch.arange(height, device=x.device).to(x).reshape(-1, 1)
+    columns = torch.arange(width, device=x.device).to(x)
+    top, left, tall, wide = box
+    tall, wide = (0.05 + 0.6 * tall) * height, (0.05 + 0.6 * wide) * width
+    down, right = rows - top * (height - tall), columns - left * (width - wide)
+    hole = (down >= 0) & (down < tall) & (right >= 0) & (right < wide)
+
+    unknown = torch.where(kind < 0.6, scattered, torch.where(kind < 0.8, hole, blots))
+    holed = share < HOLES_SHARE
+    return (~(unknown & holed)).to(x), holed & (exact < EXACT_SHARE)
