@@ -131,7 +131,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
     if isinstance(prior, Denoiser):
         if samples > 1:
             return "moment-matched"
-        return "posterior-mean" if operator.is_identity else "hqs"
+        seen = operator.is_identity or (operator.whole_pixels and prior.per_pixel)
+        return "posterior-mean" if seen else "hqs"
     if isinstance(prior, Density) and samples == 1:
         return "map"
     if isinstance(prior, Decoder):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from genprior.priors.base import Denoiser
+from genprior.priors.base import Denoiser, has_holes
 
 Tile = tuple[slice, slice]
 OVERLAP = 128
@@ -41,15 +41,17 @@ class Tiled(Denoiser):
         if side < SMALLEST:
             raise ValueError(f"tiles must have at least {SMALLEST} pixels a side, got {side}")
         self.prior, self.side = prior, side
-        self.reach, self.stride = prior.reach, prior.stride
+        self.reach, self.stride, self.per_pixel = prior.reach, prior.stride, prior.per_pixel
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         if max(x.shape[-2:]) <= self.side:
             return self.prior.denoise(x, sigma)
-        return blended(
-            lambda tile: self._denoise(x[(..., *tile)], sigma),
-            torch.zeros_like(x), self.side, self.stride,
-        )
+        mapped = has_holes(sigma, x)
+
+        def run(tile: Tile) -> Tensor:
+            return self._denoise(x[(..., *tile)], sigma[(..., *tile)] if mapped else sigma)
+
+        return blended(run, torch.zeros_like(x), self.side, self.stride)
 
     def _denoise(self, tile: Tensor, sigma: float | Tensor) -> Tensor:
         if torch.is_grad_enabled() and tile.requires_grad:

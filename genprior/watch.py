@@ -86,7 +86,7 @@ class Watched(Watch, Denoiser):
     def __init__(self, prior: Denoiser, *settings: object) -> None:
         super().__init__(*settings)
         self.prior = prior
-        self.reach, self.stride = prior.reach, prior.stride
+        self.reach, self.stride, self.per_pixel = prior.reach, prior.stride, prior.per_pixel
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         x_hat = self.evaluate(self.prior.denoise, x, sigma)

@@ -47,6 +47,7 @@ def generator() -> torch.Generator:
 @cache
 def prior(ability: str) -> nn.Module:
     """Not trained, but every weight is random, so that nothing is the identity."""
+    torch.manual_seed(0)
     model = PRIORS[ability]()
     if ability != "gaussian":
         with torch.no_grad():

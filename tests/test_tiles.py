@@ -82,6 +82,21 @@ def test_tiles_are_the_whole_where_the_reach_allows(prior: DDPM, size: tuple[int
     assert len(seen.seen) > 1 and max(map(max, seen.seen)) <= 128
 
 
+def test_tiles_see_their_part_of_the_noise_levels() -> None:
+    class Levels(Denoiser):
+        per_pixel = True
+
+        def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+            return torch.where(sigma.isfinite(), x, 0)
+
+    x = noise(2, 3, 150, 201)
+    sigma = torch.where(noise(2, 1, 150, 201) < 0.3, torch.inf, 0.1)
+    tiled = Tiled(Levels(), 128)
+    assert tiled.per_pixel
+    expected = torch.where(sigma.isfinite(), x, 0)
+    torch.testing.assert_close(tiled.denoise(x, sigma), expected, rtol=0, atol=1e-12)
+
+
 def test_gradients_go_through_tiles(prior: DDPM) -> None:
     x = noise(1, 3, 140, 40).requires_grad_()
     v = noise(1, 3, 140, 40)

@@ -1,8 +1,9 @@
-"""Denoising is what a denoiser does: the posterior mean in one evaluation.
+"""What a denoiser is asked for is the posterior mean: of noisy images, and of those with holes.
 
-    y = x + sigma n,    x = E[x | y] = D(y, sigma)
+    y = keep (x + sigma n),    x = E[x | y] = D(y, sigma / keep)
 
-Averaged over the 8 flips and quarter turns of the image where that is asked for.
+The noise level is infinite where nothing is kept. Averaged over the 8 flips and quarter turns
+of the image where that is asked for.
 
 References:
     An Empirical Bayes Approach to Statistics, Robbins, 1956 (Tweedie's formula).
@@ -19,12 +20,14 @@ from genprior.inverse.base import Solver
 from genprior.inverse.symmetry import turn, turn_back
 from genprior.noise import Noise
 from genprior.operators.base import Operator
-from genprior.priors.base import Denoiser
+from genprior.priors.base import Denoiser, per_image
+
+LEAST = 1e-4
 
 
 @dataclass(frozen=True)
 class PosteriorMean(Solver):
-    """Posterior mean of a noisy image.
+    """Posterior mean of an image that is noisy, or has holes if the prior knows of them.
 
     Arguments:
         turns: Number of flips and quarter turns that are averaged, 1 to 8.
@@ -32,7 +35,7 @@ class PosteriorMean(Solver):
 
     needs = Denoiser
     stochastic = False
-    summary = "one picture, denoising only: E[x | y] averaged over flips and turns"
+    summary = "one picture, denoising and inpainting: E[x | y] averaged over flips and turns"
 
     turns: int = 8
 
@@ -47,12 +50,25 @@ class PosteriorMean(Solver):
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        if not operator.is_identity:
+        if not operator.whole_pixels:
             raise ValueError(
-                "solver 'posterior-mean' only denoises: choose another for this measurement"
+                "solver 'posterior-mean' only denoises and fills holes: choose another for this "
+                "measurement"
             )
-        sigma = noise_std.clamp(min=1e-4)
+        if not (operator.is_identity or prior.per_pixel):
+            raise ValueError(
+                f"solver 'posterior-mean' only denoises with {type(prior).__name__}, which takes "
+                f"one noise level per image: choose another solver, or a prior that was trained "
+                f"on images with holes"
+            )
+        level = per_image(noise_std, y)
+        known = operator.observed(torch.ones_like(y))[:, :1] > 0
+        infinite = torch.where(known, level, torch.inf)
+
+        def view(k: int) -> Tensor:
+            sigma = noise_std.clamp(min=LEAST) if operator.is_identity else turn(infinite, k)
+            return turn_back(prior.denoise(turn(y, k), sigma), k)
+
         with torch.no_grad():
-            views = [turn_back(prior.denoise(turn(y, k), sigma), k) for k in range(self.turns)]
-        x = torch.stack(views).mean(dim=0)
-        return torch.where(noise_std.reshape(-1, 1, 1, 1) > 0, x, y)
+            x = torch.stack([view(k) for k in range(self.turns)]).mean(dim=0)
+        return torch.where(known & (level == 0), y, x)

@@ -23,11 +23,13 @@ class Operator(ABC):
 
     `is_identity` is true where A x = x, so that y is nothing but a noisy image.
     `keeps_pixels` is true where A keeps some pixels of x as they are, and sets others to 0.
+    `whole_pixels` is true where it does so in all channels of a pixel or in none.
     `takes_float64` is false where images may have to be of the type of the measurement.
     """
 
     is_identity = False
     keeps_pixels = False
+    whole_pixels = False
     takes_float64 = True
 
     @abstractmethod

@@ -13,6 +13,7 @@ class Denoising(Operator, deepinv.physics.Denoising):
 
     is_identity = True
     keeps_pixels = True
+    whole_pixels = True
 
     def __init__(self) -> None:
         # deepinv's default adds noise of std 0.1 on every forward call

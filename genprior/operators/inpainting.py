@@ -44,6 +44,7 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
                 raise ValueError(f"{what} in the mask of image {number}: {remedy}")
         mask = keep.to(torch.float32)
         super().__init__(img_size=tuple(keep.shape[1:]), mask=mask, device=keep.device)
+        self.whole_pixels = bool((keep == keep[:, :1]).all())
 
     def A(self, x: Tensor) -> Tensor:
         return self.observed(x)

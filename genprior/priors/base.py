@@ -266,6 +266,11 @@ ABILITIES: dict[str, type] = {
 }
 
 
+def has_holes(sigma: float | Tensor, x: Tensor) -> bool:
+    """Whether noise levels are per pixel, see `Denoiser.denoise`."""
+    return isinstance(sigma, Tensor) and sigma.numel() > len(x)
+
+
 def per_image(value: float | Tensor, x: Tensor) -> Tensor:
     """A number, or a tensor of shape () or (B,), as a tensor of shape (B, 1, 1, 1) like x.
 

@@ -34,7 +34,7 @@ from genprior.nets.padding import pad_to_multiple
 from genprior.nets.pull_push import pull_push
 from genprior.nets.unet import UNet
 from genprior.noise import Noise
-from genprior.priors.base import Denoiser, Trainable, per_image
+from genprior.priors.base import Denoiser, Trainable, has_holes, per_image
 
 Objective = Literal["eps", "v", "edm"]
 SIGMA_DATA = 0.5
@@ -61,7 +61,8 @@ class DDPM(nn.Module, Denoiser, Trainable):
         schedule: Training levels of "eps" and "v": "linear" or "cosine", T = 1000.
         noise_mean: Mean of ln(sigma) of the training levels of "edm".
         noise_std: Standard deviation of the same.
-        holes: Half the training images have unknown pixels, and levels per pixel can be asked.
+        holes: Also learn images with unknown pixels: half the training images have such. What
+            is put in them is guessed (`genprior.nets.pull_push`), and F is told where.
 
     Raises:
         ValueError: An objective or a schedule that does not exist.
@@ -129,12 +130,10 @@ class DDPM(nn.Module, Denoiser, Trainable):
 
     def _denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         known = None
-        if isinstance(sigma, Tensor) and sigma.ndim == 4:
-            if not self.per_pixel:
-                raise ValueError("this prior takes one noise level per image, not per pixel")
-            known = sigma.isfinite().to(x)
+        if self.per_pixel and has_holes(sigma, x):
+            known, _ = pad_to_multiple(sigma.isfinite().to(x), self.network.multiple)
+            # where nothing is known, as in a tile all of which is a hole, any level will do
             sigma = sigma.amin(dim=(1, 2, 3)).clamp(max=SIGMA_RANGE[1])
-            known, _ = pad_to_multiple(known, self.network.multiple)
         u, crop = pad_to_multiple(2 * x - 1, self.network.multiple)
         u, level, inputs = self._inputs(u, per_image(sigma, x), known)
         c_skip, c_out, c_in = self.preconditioning(2 * level)
@@ -222,5 +221,6 @@ def training_holes(x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
     hole = (down >= 0) & (down < tall) & (right >= 0) & (right < wide)
 
     unknown = torch.where(kind < 0.6, scattered, torch.where(kind < 0.8, hole, blots))
-    holed = share < HOLES_SHARE
-    return (~(unknown & holed)).to(x), holed & (exact < EXACT_SHARE)
+    unknown = unknown & (share < HOLES_SHARE)
+    exact = (exact < EXACT_SHARE) & unknown.flatten(1).any(dim=1).reshape(-1, 1, 1, 1)
+    return (~unknown).to(x), exact

@@ -1,7 +1,8 @@
 import pytest
 import torch
-from contracts import check_solver, measure
+from contracts import check_solver, dense, measure
 from oracles import Crooked, Dense, normals
+from torch import Tensor
 
 from genprior.inverse.posterior_mean import PosteriorMean
 from genprior.inverse.symmetry import turn
@@ -10,6 +11,8 @@ from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import random_keep
 from genprior.operators.superres import SuperResolution
+from genprior.parts import default_solver
+from genprior.priors.base import has_holes
 
 NOISE = Noise(0, [0, 1])
 
@@ -54,12 +57,74 @@ def test_without_noise_the_measurement_is_the_answer() -> None:
     assert not torch.equal(x[1], y[1])
 
 
+class Seeing(Dense):
+    """The Gaussian law again, of which single pixels may be unknown."""
+
+    per_pixel = True
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        if not has_holes(sigma, x):
+            return super().denoise(x, sigma)
+        answers = []
+        for image, levels in zip(x, sigma.expand_as(x), strict=True):
+            seen = levels.flatten().isfinite().nonzero().flatten()
+            S = self.cov(image.shape)
+            noisy = S[seen][:, seen] + torch.diag(levels.flatten()[seen] ** 2)
+            weights = torch.linalg.solve(noisy, image.flatten()[seen] - 0.5)
+            answers.append((0.5 + S[:, seen] @ weights).reshape(image.shape))
+        return torch.stack(answers)
+
+
+@pytest.mark.parametrize("noise_std", [0.0, 0.15])
+@pytest.mark.parametrize("turns", [1, 8])
+def test_it_is_the_posterior_mean_of_an_image_with_holes(turns: int, noise_std: float) -> None:
+    prior, shape = Seeing(), (3, 4, 5)
+    op = Inpainting(random_keep((2, 1, 4, 5), 0.6))
+    y = measure(op, prior.draw(2, shape), torch.tensor(noise_std))
+    x = PosteriorMean(turns)(y, op, prior, noise_std, NOISE)
+    S = prior.cov(shape)
+    for i in range(2):
+        A = dense(op.select([i]), y[:1])
+        seen = A @ S @ A.mT + noise_std**2 * torch.eye(len(S), dtype=S.dtype)
+        r = (y[i] - A.diagonal().reshape(shape) / 2).flatten()
+        expected = 0.5 + S @ A.mT @ torch.linalg.pinv(seen, hermitian=True) @ (r * A.diagonal())
+        torch.testing.assert_close(x[i], expected.reshape(shape), rtol=0, atol=1e-9)
+    known = op.observed(torch.ones_like(y)) > 0
+    assert torch.equal(x[known], y[known]) == (noise_std == 0)
+
+
+def test_every_image_has_its_own_noise_level() -> None:
+    prior, op = Seeing(), Inpainting(random_keep((1, 1, 4, 5), 0.6))
+    y = op.A(prior.draw(2, (3, 4, 5)))
+    x = PosteriorMean()(y, op, prior, torch.tensor([0.0, 0.2]).double(), NOISE)
+    for i, level in enumerate(torch.tensor([0.0, 0.2]).double()):
+        alone = PosteriorMean()(y[i : i + 1], op, prior, level, Noise(0, [i]))
+        torch.testing.assert_close(x[i : i + 1], alone, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(
-    "op", [Inpainting(random_keep((1, 1, 4, 4), 0.5)), SuperResolution(2, image_size=(8, 8))]
+    "op", [Inpainting(torch.arange(48).reshape(1, 3, 4, 4) % 5 > 1), SuperResolution(2)]
 )
-def test_it_only_denoises(op: object) -> None:
-    with pytest.raises(ValueError, match="'posterior-mean' only denoises: choose another"):
+def test_it_only_denoises_and_fills_holes(op: object) -> None:
+    with pytest.raises(ValueError, match="only denoises and fills holes: choose another for"):
+        PosteriorMean()(torch.zeros(2, 3, 4, 4), op, Seeing(), 0.1, NOISE)
+
+
+def test_a_prior_must_know_of_holes() -> None:
+    op = Inpainting(random_keep((1, 1, 4, 4), 0.5))
+    with pytest.raises(ValueError, match="only denoises with Crooked, which takes one noise"):
         PosteriorMean()(torch.zeros(2, 1, 4, 4), op, Crooked(), 0.1, NOISE)
+
+
+def test_it_is_the_default_where_it_can_be() -> None:
+    whole = Inpainting(random_keep((1, 3, 4, 4), 0.5))
+    apart = Inpainting(torch.arange(48).reshape(1, 3, 4, 4) % 5 > 1)
+    prior = Seeing()
+    blind = Crooked()
+    assert default_solver(whole, prior, 1) == "posterior-mean"
+    assert default_solver(apart, prior, 1) == "hqs"
+    assert default_solver(whole, prior, 2) == "moment-matched"
+    assert default_solver(whole, blind, 1) == "hqs"
 
 
 @pytest.mark.parametrize("turns", [0, 9])

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from genprior.nets.pull_push import pull_push
 from genprior.noise import Noise
-from genprior.priors.ddpm import DDPM
+from genprior.priors.ddpm import DDPM, GUESS_STD, training_holes
 
 SMALL = {"widths": (8, 16), "blocks": (1, 1)}
 
@@ -82,10 +83,120 @@ def test_it_learns_the_denoiser_of_a_known_law():
     assert error < 0.25 * (y - exact).square().mean().sqrt()
 
 
+def crooked(**settings) -> DDPM:
+    model = prior(holes=True, **settings).double()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, 0, 0.1)
+    return model
+
+
+def holes(size, sigma=(0.0, 0.3)):
+    """Noise levels per pixel: scattered pixels are unknown, and a corner."""
+    torch.manual_seed(1)
+    unknown = torch.rand(2, 1, *size) < 0.4
+    unknown[..., : size[0] // 2, : size[1] // 2] = True
+    unknown[..., -1, -1] = False
+    levels = torch.tensor(sigma, dtype=torch.float64).reshape(2, 1, 1, 1)
+    return torch.where(unknown, torch.inf, levels)
+
+
+@pytest.mark.parametrize("size", [(1, 7), (5, 3), (31, 18)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_unknown_pixels_hold_does_not_matter(size, channels):
+    model, sigma = crooked(), holes(size)
+    x = torch.rand(2, channels, *size, dtype=torch.float64)
+    x_hat = model.denoise(x, sigma)
+    assert x_hat.shape == x.shape and x_hat.isfinite().all()
+    assert torch.equal(x_hat, model.denoise(x.masked_fill(sigma.isinf(), torch.nan), sigma))
+    exact = (sigma == 0).expand_as(x)
+    torch.testing.assert_close(x_hat[exact], x[exact], rtol=0, atol=1e-15)
+    changed = model.denoise(torch.where(sigma.isfinite(), x + 0.1, x), sigma)
+    assert (changed != x_hat)[sigma.isinf().expand_as(x)].any()
+
+
+def test_without_holes_a_level_per_pixel_is_one_per_image():
+    model, sigma = crooked(), torch.tensor([0.1, 0.4], dtype=torch.float64)
+    x = torch.rand(2, 3, 12, 9, dtype=torch.float64)
+    levels = sigma.reshape(2, 1, 1, 1).expand(2, 1, 12, 9)
+    torch.testing.assert_close(model.denoise(x, levels), model.denoise(x, sigma))
+
+
+def test_where_nothing_is_known_the_answer_is_finite():
+    levels = torch.full((1, 1, 8, 8), torch.inf, dtype=torch.float64)
+    assert crooked().denoise(torch.rand(1, 3, 8, 8).double(), levels).isfinite().all()
+
+
+def test_the_loss_with_holes_is_the_weighted_error_where_something_is_to_be_found():
+    model = crooked()
+    x = torch.rand(24, 3, 16, 24, dtype=torch.float64)
+    loss = model.losses(x, Noise(5, range(24)))["network"]
+
+    noise = Noise(5, range(24))
+    sigma = model.training_levels(x, noise).reshape(-1, 1, 1, 1)
+    grey = noise.uniform(x[:, :1, :1, :1]) < 0.15
+    n = noise.normal(x)
+    x = torch.where(grey, x.mean(dim=1, keepdim=True), x)
+    n = torch.where(grey, n[:, :1], n)
+    known, exact = training_holes(x, noise)
+    sigma = sigma.masked_fill(exact, 0)
+    levels = torch.where(known > 0, sigma, torch.inf)
+    x_hat = model.denoise(x + sigma * n, levels)
+    guess = GUESS_STD * pull_push(x, known)[1].clamp(min=0.02) ** -0.25
+    levels = torch.where(known > 0, levels, (sigma**2 + guess**2).sqrt()).expand_as(x)
+    errors = 2 * (x_hat - x) / model.preconditioning(2 * levels)[1]
+    each = [e[level > 0].square().mean() for e, level in zip(errors, levels, strict=True)]
+    assert loss.item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-6)
+
+
+def test_half_the_training_images_have_holes():
+    x = torch.zeros(3000, 3, 24, 32)
+    known, exact = training_holes(x, Noise(0, range(3000)))
+    assert known.shape == (3000, 1, 24, 32) and set(known.unique().tolist()) == {0, 1}
+    holed = known.amin(dim=(1, 2, 3)) == 0
+    assert holed.float().mean() == pytest.approx(0.5, abs=0.03)
+    assert exact[holed].float().mean() == pytest.approx(0.7, abs=0.05)
+    assert not exact[~holed].any()
+    shares = 1 - known[holed].mean(dim=(1, 2, 3))
+    assert shares.min() < 0.05 and shares.max() > 0.95
+
+
+def test_holes_of_an_image_do_not_depend_on_its_batch():
+    x = torch.zeros(6, 3, 24, 32)
+    known, exact = training_holes(x, Noise(3, range(6)))
+    for i in range(6):
+        alone = training_holes(x[i : i + 1], Noise(3, [i]))
+        assert torch.equal(alone[0][0], known[i]) and torch.equal(alone[1][0], exact[i])
+
+
+def test_it_learns_to_fill_holes_of_a_known_law():
+    # images of one random colour: E[x0 | known pixels] is in closed form
+    torch.manual_seed(0)
+    model = DDPM(widths=(16, 32), blocks=(1, 1), noise_mean=-1.5, noise_std=0.1, holes=True)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    generator, noise = torch.Generator().manual_seed(0), Noise(0, range(16))
+    for _ in range(250):
+        x = 0.5 + 0.2 * torch.randn(16, 3, 1, 1, generator=generator).expand(-1, -1, 8, 8)
+        optimizer.zero_grad()
+        model.losses(x, noise)["network"].backward()
+        optimizer.step()
+    x = 0.5 + 0.2 * torch.randn(256, 3, 1, 1, generator=generator).expand(-1, -1, 8, 8)
+    sigma = np.exp(-1.5)
+    y = x + sigma * torch.randn(x.shape, generator=generator)
+    known = torch.rand(256, 1, 8, 8, generator=generator) < 0.5
+    count = known.sum(dim=(2, 3), keepdim=True)
+    mean = torch.where(known, y, 0).sum(dim=(2, 3), keepdim=True) / count
+    exact = 0.5 + 0.04 / (0.04 + sigma**2 / count) * (mean - 0.5)
+    with torch.no_grad():
+        x_hat = model.denoise(y, torch.where(known, sigma, torch.inf))
+    error = (x_hat - exact).square().mean().sqrt()
+    assert error < 0.35 * (0.5 - exact).expand_as(y).square().mean().sqrt()
+
+
 def test_errors():
     with pytest.raises(ValueError, match="'eps', 'v' or 'edm', got 'x0'"):
         DDPM(objective="x0")
     with pytest.raises(ValueError, match="got 4 channels"):
         prior().denoise(torch.rand(1, 4, 8, 8), 0.1)
-    with pytest.raises(ValueError, match="one number for each of the 2 images"):
-        prior().denoise(torch.rand(2, 3, 8, 8), torch.ones(3))
+    for levels in (torch.ones(3), torch.ones(2, 1, 8, 8)):
+        with pytest.raises(ValueError, match="one number for each of the 2 images"):
+            prior().denoise(torch.rand(2, 3, 8, 8), levels)
