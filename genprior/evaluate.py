@@ -27,6 +27,7 @@ from genprior.ranks import Ranks
 from genprior.registry import FROM_EXEMPLAR
 from genprior.scores import Perceptual, score
 from genprior.trials import Method, Plan, Task, not_suited
+from genprior.truths import Truth
 from genprior.watch import pick_device
 
 KEYS = ("index", "task", "seed", "method")
@@ -40,7 +41,7 @@ class _Unit:
     task: Task
     method: Method
     seed: int
-    files: tuple[tuple[int, Path], ...]
+    truths: tuple[tuple[int, Truth], ...]
 
 
 def run(
@@ -95,15 +96,15 @@ def run(
 def _units(plan: Plan, done: set[tuple]) -> Iterator[_Unit]:
     """What is left to do, image by image, so that a stopped measurement is even."""
     unsuited = set(not_suited(plan))
-    for start in range(0, len(plan.files), plan.batch):
-        files = plan.files[start : start + plan.batch]
+    for start in range(0, len(plan.truths), plan.batch):
+        truths = plan.truths[start : start + plan.batch]
         for task in plan.tasks:
             for seed in plan.seeds:
                 for method in plan.methods:
                     if (task.text, method.name) in unsuited:
                         continue
                     left = tuple(
-                        (number, path) for number, path in files
+                        (number, truth) for number, truth in truths
                         if (number, task.text, seed, method.name) not in done
                     )
                     if left:
@@ -111,7 +112,7 @@ def _units(plan: Plan, done: set[tuple]) -> Iterator[_Unit]:
 
 
 def _keys(unit: _Unit) -> list[tuple]:
-    return [(number, unit.task.text, unit.seed, unit.method.name) for number, _ in unit.files]
+    return [(number, unit.task.text, unit.seed, unit.method.name) for number, _ in unit.truths]
 
 
 def _measure(
@@ -120,21 +121,21 @@ def _measure(
     """The results of one piece of work; images of different sizes one after the other."""
     records = []
     for group in _same_size(unit):
-        numbers, paths = zip(*group, strict=True)
-        pictures = [unit.task.read(path) for path in paths]
+        numbers, truths = zip(*group, strict=True)
+        pictures = [unit.task.read(truth) for truth in truths]
         try:
-            records += _restore(plan, unit, pictures, numbers, paths, out, device, perceptual)
+            records += _restore(plan, unit, pictures, numbers, truths, out, device, perceptual)
         except (SettingError, ImageError):
             raise
         except ValueError as error:
-            names = ", ".join(path.name for path in paths)
+            names = ", ".join(truth.name for truth in truths)
             raise ImageError(f"{names}: {unit.method.name}: {error}") from error
     return records
 
 
 def _restore(
     plan: Plan, unit: _Unit, pictures: list[Picture], numbers: Sequence[int],
-    paths: Sequence[Path], out: Path, device: torch.device, perceptual: Perceptual | None,
+    truths: Sequence[Truth], out: Path, device: torch.device, perceptual: Perceptual | None,
 ) -> list[Record]:
     task, method = unit.task, unit.method
     truth = torch.cat([picture.pixels for picture in pictures])
@@ -149,15 +150,16 @@ def _restore(
         )
     truth = operator.visible(truth)
     scores = score(result, truth, perceptual)
-    shown = {number for number, _ in plan.files[: plan.show]} if unit.seed == plan.seeds[0] else ()
+    first = plan.truths[: plan.show] if unit.seed == plan.seeds[0] else ()
+    shown = {number for number, _ in first}
     records = []
-    for i, (number, path) in enumerate(zip(numbers, paths, strict=True)):
+    for i, (number, source) in enumerate(zip(numbers, truths, strict=True)):
         if number in shown:
             pieces = {TRUTH: truth, MEASURED: y, method.name: result.image}
             for piece, images in pieces.items():
                 _keep(picture_file(out, task.text, piece, number), images[i : i + 1])
         records.append({
-            "index": number, "image": path.name, "task": task.text, "seed": unit.seed,
+            "index": number, "image": source.name, "task": task.text, "seed": unit.seed,
             "method": method.name, "prior": method.prior,
             "solver": None if method.is_baseline else name, "baseline": method.is_baseline,
             "samples": samples, **scores[i], "seconds": meter.seconds / len(numbers),
@@ -205,16 +207,16 @@ def _placed(method: Method, device: torch.device) -> Method:
     return method if method.model is None else replace(method, model=method.model.to(device))
 
 
-def _same_size(unit: _Unit) -> list[list[tuple[int, Path]]]:
+def _same_size(unit: _Unit) -> list[list[tuple[int, Truth]]]:
     """Neighbours of one size; one at a time where each image has its own prior."""
     alone = unit.method.prior is not None and unit.method.model is None
-    groups: list[list[tuple[int, Path]]] = []
+    groups: list[list[tuple[int, Truth]]] = []
     last = None
-    for number, path in unit.files:
-        shape = unit.task.read(path).pixels.shape if len(unit.files) > 1 else None
+    for number, truth in unit.truths:
+        shape = unit.task.read(truth).pixels.shape if len(unit.truths) > 1 else None
         if groups and shape == last and not alone:
-            groups[-1].append((number, path))
+            groups[-1].append((number, truth))
         else:
-            groups.append([(number, path)])
+            groups.append([(number, truth)])
         last = shape
     return groups

@@ -117,11 +117,14 @@ def place_operator(operator: object, place: torch.device) -> Operator:
     return operator
 
 
-def default_solver(operator: Operator, prior: object, samples: int) -> str:
+def default_solver(
+    operator: Operator, prior: object, samples: int, steps: int | None = None
+) -> str:
     """Name of the solver to take when none is named.
 
     One picture is asked for: a point estimate. Several samples: the best calibrated sampler in
-    a hundred evaluations (benchmarks/results/calibration.md).
+    a hundred evaluations (benchmarks/results/calibration.md). Where steps are asked for, it is
+    one that takes steps.
 
     Raises:
         SettingError: The prior has no ability that a solver could use.
@@ -131,8 +134,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
     if isinstance(prior, Denoiser):
         if samples > 1:
             return "moment-matched"
-        seen = operator.is_identity or (operator.whole_pixels and prior.per_pixel)
-        return "posterior-mean" if seen else "hqs"
+        direct = operator.is_identity or (operator.whole_pixels and prior.per_pixel)
+        return "posterior-mean" if direct and steps is None else "hqs"
     if isinstance(prior, Density) and samples == 1:
         return "map"
     if isinstance(prior, Decoder):
@@ -172,7 +175,7 @@ def choose_solver(
         name, method = type(solver).__name__, solver
     else:
         name = solver or "auto"
-        name = default_solver(operator, prior, samples) if name == "auto" else name
+        name = default_solver(operator, prior, samples, steps) if name == "auto" else name
         method = make_solver(name, steps)
     if samples > 1 and not method.stochastic:
         drawing = [other for other in SOLVERS if lookup(SOLVERS, other, "solver").stochastic]

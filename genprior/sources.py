@@ -48,22 +48,37 @@ def open_source(source: Any, channels: int, max_pixels: int = MAX_PIXELS) -> Col
     mode = "RGB" if channels == 3 else "L"
     if not isinstance(source, str | Path):
         return _Items(source, mode)
-    if str(source).startswith(TORCHVISION):
-        return _Items(_torchvision(str(source).removeprefix(TORCHVISION)), mode)
-    path = Path(source)
     if is_picture(source):
-        return _Files([path], mode, max_pixels)
-    if path.suffix == ".npy":
-        return _Items(_npy(path, max_pixels), mode)
-    if _is_idx(path):
-        return _Items(_idx(path, max_pixels), mode)
-    return _Files(image_files(path, recursive=True), mode, max_pixels)
+        return _Files([Path(source)], mode, max_pixels)
+    if is_folder(source):
+        return _Files(image_files(Path(source), recursive=True), mode, max_pixels)
+    return _Items(open_items(source, max_pixels), mode)
+
+
+def open_items(source: str | Path, max_pixels: int = MAX_PIXELS) -> Any:
+    """The images of a `.npy` file, an idx file or a data set of torchvision, as they are.
+
+    Arguments and errors as of `open_source`.
+    """
+    if str(source).startswith(TORCHVISION):
+        return _torchvision(str(source).removeprefix(TORCHVISION))
+    path = Path(source)
+    return _idx(path, max_pixels) if _is_idx(path) else _npy(path, max_pixels)
 
 
 def is_picture(source: str | Path) -> bool:
     """Whether a source is one image file."""
-    path = Path(source)
-    return path.is_file() and path.suffix != ".npy" and not _is_idx(path)
+    return Path(source).is_file() and not _is_array(source)
+
+
+def is_folder(source: str | Path) -> bool:
+    """Whether a source is a folder of images, be it there or not."""
+    named = str(source).startswith(TORCHVISION)
+    return not (named or _is_array(source) or Path(source).is_file())
+
+
+def _is_array(source: str | Path) -> bool:
+    return Path(source).suffix == ".npy" or _is_idx(Path(source))
 
 
 class _Files(Collection):

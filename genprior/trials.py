@@ -12,7 +12,7 @@ from genprior.baselines.base import Baseline
 from genprior.checkpoint import MODEL, load_checkpoint
 from genprior.errors import ImageError, SettingError
 from genprior.exemplars import read_exemplar
-from genprior.images import Picture, read_image
+from genprior.images import Picture
 from genprior.inverse.base import Solver
 from genprior.limits import MAX_PIXELS
 from genprior.noise import Noise
@@ -20,6 +20,7 @@ from genprior.operators.base import Operator
 from genprior.parts import choose_solver
 from genprior.registry import FROM_EXEMPLAR
 from genprior.tasks import blurring, denoising, enlarging, inpainting
+from genprior.truths import Truth
 from genprior.weights import find_prior
 
 
@@ -43,14 +44,14 @@ class Task:
     crop: int | None = None
     max_pixels: int = MAX_PIXELS
 
-    def read(self, path: Path) -> Picture:
-        """An image file, or its centre crop.
+    def read(self, truth: Truth) -> Picture:
+        """An image, or its centre crop.
 
         Raises:
             ImageError: It cannot be read, or is smaller than the crop.
         """
-        picture = read_image(path, self.max_pixels)
-        return picture if self.crop is None else _cropped(picture, self.crop, path)
+        picture = truth.read(self.max_pixels)
+        return picture if self.crop is None else _cropped(picture, self.crop, truth.name)
 
     def operator(self, pictures: list[Picture], numbers: Sequence[int], seed: int) -> Operator:
         """How pictures of one size are measured."""
@@ -108,7 +109,7 @@ class Plan:
     """What to measure.
 
     Arguments:
-        files: Images, with the number of each in the collection.
+        truths: Images, with the number of each in the collection.
         tasks: What is done to them.
         methods: How they are restored.
         seeds: Seeds of noise and random masks.
@@ -122,7 +123,7 @@ class Plan:
         settings: What else the results depend on, JSON types.
     """
 
-    files: Sequence[tuple[int, Path]]
+    truths: Sequence[tuple[int, Truth]]
     tasks: Sequence[Task]
     methods: Sequence[Method]
     seeds: Sequence[int] = (0,)
@@ -144,7 +145,7 @@ class Plan:
             m.name: {task.text: _describe(m.solver_of(task)) for task in self.tasks}
             for m in self.methods
         }
-        names = {str(number): path.name for number, path in self.files}
+        names = {str(number): truth.name for number, truth in self.truths}
         return {**fixed, **(self.settings or {}), "weights": weights, "tasks": noise,
                 "methods": solvers, "images": names}
 
@@ -155,10 +156,10 @@ def not_suited(plan: Plan) -> list[tuple[str, str]]:
     Raises:
         SettingError: A method is made for none of the tasks.
     """
-    number, path = plan.files[0]
+    number, truth = plan.truths[0]
     pairs = []
     for task in plan.tasks:
-        operator = task.operator([task.read(path)], [number], 0)
+        operator = task.operator([task.read(truth)], [number], 0)
         pairs += [(task.text, m.name) for m in plan.methods if not m.suits(task, operator)]
     for method in plan.methods:
         if all((task.text, method.name) in pairs for task in plan.tasks):
@@ -166,11 +167,11 @@ def not_suited(plan: Plan) -> list[tuple[str, str]]:
     return pairs
 
 
-def _cropped(picture: Picture, crop: int, path: Path) -> Picture:
+def _cropped(picture: Picture, crop: int, name: str) -> Picture:
     height, width = picture.pixels.shape[-2:]
     if min(height, width) < crop:
         raise ImageError(
-            f"{path} has {width}x{height} pixels, too few for a crop of {crop}: choose a "
+            f"{name} has {width}x{height} pixels, too few for a crop of {crop}: choose a "
             f"smaller crop"
         )
     top, left = (height - crop) // 2, (width - crop) // 2

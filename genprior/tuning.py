@@ -13,12 +13,13 @@ from genprior.api import degrade, restore
 from genprior.files import write_atomic
 from genprior.metrics import psnr
 from genprior.trials import Method, Plan, Task
+from genprior.truths import Truth
 
 TUNING = "tuning.json"
 
 
 def tuned(
-    plan: Plan, files: list[Path], out: Path, progress: Callable[[str], object] | None = None
+    plan: Plan, truths: list[Truth], out: Path, progress: Callable[[str], object] | None = None
 ) -> Plan:
     """A plan whose baselines are tuned, task by task.
 
@@ -26,7 +27,7 @@ def tuned(
 
     Arguments:
         plan: What is to be measured.
-        files: The images to tune on; they should not be those of the plan.
+        truths: The images to tune on; they should not be those of the plan.
         out: Folder of the results.
         progress: Called with what is tuned at the moment.
     """
@@ -42,7 +43,7 @@ def tuned(
             if name not in found:
                 if progress:
                     progress(name)
-                best = _best(plan, method, task, files)
+                best = _best(plan, method, task, truths)
                 if best is None:
                     continue
                 found[name] = best
@@ -54,13 +55,13 @@ def tuned(
     return replace(plan, methods=methods)
 
 
-def _best(plan: Plan, method: Method, task: Task, files: list[Path]) -> dict[str, Any] | None:
+def _best(plan: Plan, method: Method, task: Task, truths: list[Truth]) -> dict[str, Any] | None:
     """The best settings of a baseline; None if it is not made for the task."""
     choices = method.solver.choices(task.noise)
     grid = [dict(zip(choices, v, strict=True)) for v in itertools.product(*choices.values())]
     totals = torch.zeros(len(grid))
-    for number, path in enumerate(files):
-        picture = task.read(path)
+    for number, truth in enumerate(truths):
+        picture = task.read(truth)
         operator = task.operator([picture], [number], plan.seeds[0])
         if not method.suits(task, operator):
             return None

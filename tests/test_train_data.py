@@ -1,14 +1,17 @@
-"""Every prior is trained on every kind of data."""
+"""Every prior is trained, and evaluated, on every kind of data."""
 
+import json
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from shell import succeed
+from shell import refused, succeed
 
 from genprior.api import load_prior
+from genprior.limits import MAX_PIXELS
+from genprior.truths import open_truths
 
 SMALL = {
     "ddpm": ["widths=[4,8]", "blocks=[1,1]"],
@@ -53,3 +56,40 @@ def test_all_kinds_of_data_train_the_same_prior(prior: str, data: dict, tmp_path
     for state in states[1:]:
         assert state.keys() == states[0].keys()
         assert all(value.equal(states[0][key]) for key, value in state.items())
+
+
+def test_all_kinds_of_data_are_evaluated_alike(data: dict, tmp_path: Path) -> None:
+    task = ["--task", "inpaint:random=0.5", "--prior", "none", "--baseline", "biharmonic"]
+    found = []
+    for kind, name in data.items():
+        out = tmp_path / kind
+        succeed("evaluate", name, "-o", out, "-q", "--crop", 16, "--every", 2, *task)
+        records = map(json.loads, (out / "results.jsonl").read_text().splitlines())
+        found.append([(r["index"], r["psnr"], r["ssim"]) for r in records])
+    assert [index for index, *_ in found[0]] == [0, 2, 4]
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_images_of_an_array_keep_their_floats(tmp_path: Path) -> None:
+    images = np.random.default_rng(1).random((2, 5, 4, 3), dtype=np.float32)
+    np.save(tmp_path / "images.npy", images)
+    truths = open_truths(tmp_path / "images.npy", MAX_PIXELS)
+    assert [truth.name for truth in truths] == ["images.npy[0]", "images.npy[1]"]
+    pixels = truths[1].read(MAX_PIXELS).pixels
+    assert np.array_equal(pixels[0].permute(1, 2, 0).numpy(), images[1])
+
+
+def test_one_picture_is_a_collection(data: dict) -> None:
+    (truth,) = open_truths(Path(data["folder"]) / "3.png", MAX_PIXELS)
+    assert truth.name == "3.png" and truth.read(MAX_PIXELS).pixels.shape == (1, 1, 20, 18)
+
+
+@pytest.mark.parametrize("name, message", [
+    ("there-is-none", "is not a folder"), ("none.npy", "cannot be read as an array"),
+    ("torchvision:NoSuchThing", "has no data set 'NoSuchThing'"),
+])
+def test_collections_that_are_not_there(name: str, message: str, tmp_path: Path) -> None:
+    options = ["-o", tmp_path / "out", "--task", "denoise:noise=0.1", "--prior", "none"]
+    where = name if ":" in name else tmp_path / name
+    assert message in refused("evaluate", where, *options, "--baseline", "tv")[1]
+    assert not (tmp_path / "out").exists()

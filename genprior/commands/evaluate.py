@@ -38,7 +38,7 @@ REPORT = {"report.md": "the report", "report.json": "the same", "report.csv": "t
 @click.option("--baseline", "baselines", type=Methods(BASELINES_KNOWN), default="",
               help=f"Classical methods, with commas: {', '.join(BASELINES_KNOWN)}:NAME; settings "
                    "as of solvers.")
-@click.option("--tune", type=click.Path(path_type=Path), metavar="FOLDER",
+@click.option("--tune", type=click.Path(path_type=Path), metavar="DATA",
               help="Tune the baselines on these images first.  [default: their default settings]")
 @click.option("--tune-count", type=click.IntRange(1), default=8, show_default=True,
               help="Images to tune on, evenly spaced.")
@@ -70,30 +70,33 @@ def evaluate(
     overwrite: bool,
     **settings: Any,
 ) -> None:
-    """Measure priors and solvers on a folder of images.
+    """Measure priors and solvers on a collection of images.
+
+    DATA: a folder of images, an .npy array (N, H, W[, C]), an idx file (MNIST's format), or
+    torchvision:NAME[:FOLDER].
 
     Every prior goes with every solver that it can, beside the baselines, through every task
     and seed. Results are kept image by image: the same command again goes on where it was
     stopped. Under torchrun the work is shared out.
     """
     from genprior.evaluate import run
-    from genprior.images import image_files
     from genprior.ranks import joined
     from genprior.trials import Plan, not_suited
+    from genprior.truths import open_truths
     from genprior.tuning import tuned
 
-    files = list(enumerate(image_files(data)))[::every]
+    truths = list(enumerate(open_truths(data, max_pixels)))[::every]
     chosen = [_task(task, crop, max_pixels) for task in tasks]
     methods = _methods(priors, solvers, baselines, exemplar, max_pixels)
     note = {"tuned on": tune.name if tune else None, "exemplar": exemplar and exemplar.name}
-    plan = Plan(files, chosen, methods, settings=note, **settings)
+    plan = Plan(truths, chosen, methods, settings=note, **settings)
     unsuited = not_suited(plan)
     with joined() as ranks, _Bar(quiet or not ranks.first) as bar:
         if overwrite and ranks.first:
             _clear(out)
         ranks.wait()
         if tune:
-            spaced = _spaced(image_files(tune), tune_count)
+            spaced = _spaced(open_truths(tune, max_pixels), tune_count)
             if ranks.first:
                 tuned(plan, spaced, out, lambda name: bar.say(f"tuning {name}"))
             ranks.wait()
@@ -152,9 +155,9 @@ def _methods(
     return methods
 
 
-def _spaced(files: list[Path], count: int) -> list[Path]:
-    count = min(count, len(files))
-    return [files[k * len(files) // count] for k in range(count)]
+def _spaced(truths: list, count: int) -> list:
+    count = min(count, len(truths))
+    return [truths[k * len(truths) // count] for k in range(count)]
 
 
 def _clear(out: Path) -> None:
@@ -180,7 +183,7 @@ def _notes(
     weights = {m.prior: m.sha256[:12] for m in plan.methods if m.sha256}
     notes = {
         "command": f"`{shlex.join(['genprior', *map(_last, sys.argv[1:])])}`",
-        "images": f"{len(plan.files)} of {data.name}",
+        "images": f"{len(plan.truths)} of {data.name}",
         "network": f"{plan.dtype}; weights (sha256) "
                    f"{', '.join(f'{name} {sha}' for name, sha in weights.items()) or 'none'}",
         "machine": f"{here['machine']}, {here['gpu'] or 'no GPU'}; {versions}",
