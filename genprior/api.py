@@ -134,7 +134,7 @@ def restore(
             f"quantiles must be between 0 and 1, of several samples; got {list(quantiles)} of "
             f"{samples} sample(s)"
         )
-    ours = isinstance(operator, Operator)
+    ours = getattr(operator, "measures_images", False)
     measurement, back = to_tensor(y) if ours else _foreign(y)
     sigma = _noise_levels(noise_std, measurement)
     place = pick_device(device, measurement)

@@ -4,18 +4,23 @@ Each function takes the settings of a task and returns a builder: (pictures of o
 whether they are clean) -> operator. A picture that is not clean is the measurement itself.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import deepinv
 import torch
 
-from genprior.errors import ImageError
+from genprior.errors import ImageError, SettingError
 from genprior.images import Picture, image_files, read_image, read_mask
 from genprior.limits import KERNEL_PIXELS, MAX_PIXELS
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
+from genprior.operators.external import External
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.kernels import gaussian_kernel, motion_kernel
 from genprior.operators.masks import box_hole, random_keep
@@ -135,6 +140,44 @@ def enlarging(
         return SuperResolution(factor, kernel, std, boundary, image_size=size)
 
     return build
+
+
+def foreign(name: str, settings: Mapping[str, Any], seed: int = 0) -> Build:
+    """A linear physics of deepinv, the same for all pictures of a size.
+
+    Arguments:
+        name: Its class in `deepinv.physics`.
+        settings: Arguments of that, but for `img_size` and `rng`, which are given to those that
+            take them.
+        seed: Of what is random in it.
+
+    Raises:
+        SettingError: There is no such physics, or it does not take the arguments.
+    """
+    cls = getattr(deepinv.physics, name, None)
+    linear = deepinv.physics.LinearPhysics
+    if not (isinstance(cls, type) and issubclass(cls, linear)):
+        kinds = [k for k, v in vars(deepinv.physics).items()
+                 if isinstance(v, type) and issubclass(v, linear)]
+        raise SettingError(f"deepinv has no linear physics {name!r}: choose one of {kinds}")
+
+    def build(pictures: list[Picture], clean: bool) -> Operator:
+        shape = tuple(pictures[0].pixels.shape[1:])
+        return External(_physics(name, json.dumps(dict(settings)), shape, seed), shape)
+
+    return build
+
+
+@functools.lru_cache(maxsize=4)  # some take minutes to be made
+def _physics(name: str, settings: str, shape: tuple[int, int, int], seed: int) -> object:
+    cls = getattr(deepinv.physics, name)
+    given = {"img_size": shape, "rng": torch.Generator().manual_seed(seed)}
+    taken = inspect.signature(cls).parameters
+    given = {key: value for key, value in given.items() if key in taken}
+    try:
+        return cls(**given | json.loads(settings))
+    except (TypeError, ValueError, AssertionError) as error:
+        raise SettingError(f"deepinv's {name} refuses {settings}: {error}") from error
 
 
 def denoising() -> Build:

@@ -19,7 +19,7 @@ from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.parts import choose_solver
 from genprior.registry import FROM_EXEMPLAR
-from genprior.tasks import blurring, denoising, enlarging, inpainting
+from genprior.tasks import blurring, denoising, enlarging, foreign, inpainting
 from genprior.truths import Truth
 from genprior.weights import find_prior
 
@@ -30,7 +30,7 @@ class Task:
 
     Arguments:
         text: As it is typed, and called in the results.
-        kind: "inpaint", "deblur", "superres" or "denoise".
+        kind: "inpaint", "deblur", "superres", "denoise" or "deepinv".
         settings: Arguments of the builder of that name in `genprior.tasks`.
         noise: Noise level in units of [0, 1].
         crop: Side of the centre crop that is taken of an image; None takes all of it.
@@ -60,6 +60,8 @@ class Task:
             build = inpainting(**self.settings, seed=masks, max_pixels=self.max_pixels)
         elif self.kind == "deblur":
             build = blurring(**self.settings, max_pixels=self.max_pixels)
+        elif self.kind == "deepinv":
+            build = foreign(**self.settings, seed=seed + 1)
         else:
             build = {"superres": enlarging, "denoise": denoising}[self.kind](**self.settings)
         return build(pictures, True)

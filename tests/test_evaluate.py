@@ -177,3 +177,13 @@ def test_errors(photos, tmp_path, words, message):
     _, error = refused("evaluate", photos, "-o", tmp_path / "out", *words)
     assert message in error
     assert not list(tmp_path.rglob("report*"))
+
+
+def test_a_physics_of_deepinv_is_a_task(photos, weights, tmp_path):
+    task = "deepinv:CompressedSensing,m=300,noise=0.01,crop=12"
+    succeed("evaluate", photos, "-o", tmp_path / "out", "--prior", weights, "--solver", "hqs",
+            "--steps", 2, "--task", task, "--every", 2, "-q")
+    found = results(tmp_path / "out")
+    assert [(r["index"], r["task"], r["nfe"]) for r in found] == [(0, task, 2), (2, task, 2)]
+    assert all(r["psnr"] > 8 for r in found)
+    assert task in (tmp_path / "out" / "report.md").read_text()

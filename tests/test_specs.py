@@ -35,8 +35,18 @@ def test_a_mask_file_may_have_a_comma(tmp_path):
     assert read(f"inpaint:mask={file},noise=0.1").settings["mask"] == ("file", file)
 
 
+def test_any_physics_of_deepinv_with_its_arguments():
+    task = read("deepinv:CompressedSensing,m=2500,noise=0.02,crop=64")
+    assert (task.kind, task.noise, task.crop) == ("deepinv", 0.02, 64)
+    assert task.settings == {"name": "CompressedSensing", "settings": {"m": 2500}}
+    task = read('deepinv:Tomography,angles=30,circle=false,img_width=[3,4]')
+    assert task.settings["settings"] == {"angles": 30, "circle": False, "img_width": [3, 4]}
+    assert task.noise == 0.01
+
+
 @pytest.mark.parametrize("text, message", [
-    ("sharpen:x=1", "'sharpen:x=1': choose one of inpaint, deblur, superres, denoise"),
+    ("deepinv", "write deepinv:NAME"),
+    ("sharpen:x=1", "'sharpen:x=1': choose one of inpaint, deblur, superres, denoise, deepinv"),
     ("inpaint:random=2", "'inpaint:random=2': .*between 0 and 1"),
     ("inpaint:hole=3", "No such option '?--hole"),
     ("denoise", "Missing option '--noise'"),

@@ -8,10 +8,11 @@ import torch
 from pictures import as_picture
 from PIL import Image
 
+from genprior.errors import SettingError
 from genprior.images import ImageError, Picture
 from genprior.operators.kernels import gaussian_kernel, motion_kernel
 from genprior.operators.masks import box_hole, random_keep
-from genprior.tasks import blurring, denoising, enlarging, inpainting
+from genprior.tasks import blurring, denoising, enlarging, foreign, inpainting
 
 SIZE = (6, 9)
 
@@ -76,6 +77,25 @@ def test_the_size_of_an_enlarged_picture_follows_from_what_it_is(
 
 def test_denoising_is_the_identity() -> None:
     assert denoising()([picture()], False).is_identity
+
+
+def test_a_physics_of_deepinv_is_the_same_for_all_pictures_of_a_size() -> None:
+    build = foreign("CompressedSensing", {"m": 20}, seed=3)
+    x = picture().pixels
+    y = build([picture()], True).A(x)
+    assert y.shape == (1, 20) and torch.equal(build([picture()], True).A(x), y)
+    assert not torch.equal(foreign("CompressedSensing", {"m": 20}, 4)([picture()], True).A(x), y)
+    assert build([picture()], True).image_shape(y.shape) == x.shape
+
+
+@pytest.mark.parametrize("name, settings, message", [
+    ("Sharpening", {}, "no linear physics 'Sharpening': choose one of .*'CompressedSensing'"),
+    ("LinearNonsense", {}, "no linear physics"),
+    ("CompressedSensing", {"n": 3}, "CompressedSensing refuses {\"n\": 3}"),
+])
+def test_what_is_no_physics(name: str, settings: dict, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        foreign(name, settings)([picture()], True)
 
 
 def test_errors(tmp_path: Path) -> None:

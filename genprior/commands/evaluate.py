@@ -29,7 +29,8 @@ REPORT = {"report.md": "the report", "report.json": "the same", "report.csv": "t
 @click.option("--task", "tasks", type=Task(), multiple=True, required=True,
               help="KIND:SETTING=VALUE,... with the settings of the restoring commands, noise and "
                    "crop: inpaint:random=0.5, deblur:gaussian=1.6,boundary=circular, "
-                   "superres:factor=4,noise=0.01, denoise:noise=25/255. May be repeated.")
+                   "superres:factor=4,noise=0.01, denoise:noise=25/255; or any linear physics of "
+                   "deepinv: deepinv:CompressedSensing,m=2500,noise=0.01. May be repeated.")
 @click.option("--prior", "priors", default="ddpm", show_default=True,
               help="Names of priors or checkpoint folders, with commas; none for baselines only.")
 @options.exemplar

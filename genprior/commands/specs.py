@@ -1,7 +1,8 @@
 """Tasks and methods as they are typed: NAME:SETTING=VALUE,... No torch.
 
 The settings of a task are the options of the restoring command of that name, with the same
-meaning and defaults, since the same options read them.
+meaning and defaults, since the same options read them; those of deepinv:NAME are the arguments
+of deepinv's physics of that name.
 """
 
 import json
@@ -14,7 +15,7 @@ import click
 from genprior import options
 from genprior.registry import BASELINES, SOLVERS
 
-NOISES = {"inpaint": 0.0, "deblur": 0.01, "superres": 0.01}
+NOISES = {"inpaint": 0.0, "deblur": 0.01, "superres": 0.01, "deepinv": 0.01}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Task(click.ParamType):
         kind, _, rest = value.partition(":")
         if kind not in COMMANDS:
             self.fail(f"{value!r}: choose one of {', '.join(COMMANDS)}", param, ctx)
+        name, rest, foreign = _physics(rest) if kind == "deepinv" else ("", rest, {})
         try:
             given = COMMANDS[kind].make_context(kind, _words(kind, rest)).params
             if kind == "deblur":
@@ -67,6 +69,10 @@ class Task(click.ParamType):
         noise, crop = given.pop("noise"), given.pop("crop")
         if kind == "inpaint":
             given["invert"] = given.pop("invert_mask")
+        if kind == "deepinv":
+            if not name:
+                self.fail(f"{value!r}: write deepinv:NAME,SETTING=VALUE,...", param, ctx)
+            given |= {"name": name, "settings": foreign}
         return TaskText(value, kind, noise, crop, given)
 
 
@@ -97,10 +103,7 @@ class Methods(click.ParamType):
             setting, equals, number = part.partition("=")
             if not equals:
                 self.fail(f"{text!r}: write NAME:SETTING=VALUE", param, ctx)
-            try:
-                settings[setting] = json.loads(number)
-            except ValueError:
-                settings[setting] = number
+            settings[setting] = _value(number)
         return MethodText(text, name, settings)
 
 
@@ -117,11 +120,31 @@ class Numbers(click.ParamType):
         return tuple(dict.fromkeys(map(int, value.split(","))))
 
 
+def _value(text: str) -> Any:
+    """JSON, or else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _physics(text: str) -> tuple[str, str, dict[str, Any]]:
+    """The name of a physics, its settings, and between them what any task has."""
+    name, *parts = _parts(text)
+    pairs = [part.partition("=")[::2] for part in parts]
+    common = ",".join(f"{k}={v}" for k, v in pairs if k in ("noise", "crop"))
+    return name, common, {k: _value(v) for k, v in pairs if k not in ("noise", "crop")}
+
+
+def _parts(text: str) -> list[str]:
+    # A number after a comma goes on with the setting before it: motion=15,30.
+    return re.split(r",(?=[A-Za-z][\w-]*(?:=|,|$))", text)
+
+
 def _words(kind: str, text: str) -> list[str]:
     """Settings as words of a command line: random=0.5 is --mask random=0.5."""
     words = []
-    # A number after a comma goes on with the setting before it: motion=15,30.
-    for part in filter(None, re.split(r",(?=[A-Za-z][\w-]*(?:=|,|$))", text)):
+    for part in filter(None, _parts(text)):
         name, equals, value = part.partition("=")
         if kind == "inpaint" and (name in ("random", "box") or part == "alpha"):
             words += ["--mask", part]
@@ -152,6 +175,7 @@ COMMANDS = {
     "deblur": _command("deblur", options.blur),
     "superres": _command("superres", options.superres),
     "denoise": _command("denoise"),
+    "deepinv": _command("deepinv"),
 }
 SOLVERS_KNOWN = ("auto", *SOLVERS)
 BASELINES_KNOWN = tuple(BASELINES)

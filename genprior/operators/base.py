@@ -24,12 +24,14 @@ class Operator(ABC):
     `is_identity` is true where A x = x, so that y is nothing but a noisy image.
     `keeps_pixels` is true where A keeps some pixels of x as they are, and sets others to 0.
     `whole_pixels` is true where it does so in all channels of a pixel or in none.
+    `measures_images` is false where y may be anything else than images in [0, 1].
     `takes_float64` is false where images may have to be of the type of the measurement.
     """
 
     is_identity = False
     keeps_pixels = False
     whole_pixels = False
+    measures_images = True
     takes_float64 = True
 
     @abstractmethod

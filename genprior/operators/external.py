@@ -27,6 +27,7 @@ class External(Operator, deepinv.physics.LinearPhysics):
         TypeError: The object has no `A` or `A_adjoint`.
     """
 
+    measures_images = False
     takes_float64 = False
 
     def __init__(
