@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from genprior.limits import MAX_PIXELS
-from genprior.sources import Collection, open_source
+from genprior.sources import Collection, Resized, open_source
 
 NATIVE_SHARE = 0.6
 
@@ -42,6 +42,7 @@ class Crops:
         turn: Whether crops are turned by quarter turns.
         scale: Whether some crops are larger parts of an image, made smaller.
         max_pixels: Larger images are refused.
+        resize: Length that the shorter side of all images is given first; None leaves them.
 
     Raises:
         ValueError: No image is as large as a crop, or one is damaged.
@@ -57,10 +58,13 @@ class Crops:
         turn: bool = True,
         scale: bool = True,
         max_pixels: int = MAX_PIXELS,
+        resize: int | None = None,
     ) -> None:
         self.size, self.seed = size, seed
         self.flip, self.turn, self.scale = flip, turn, scale
         collections = [open_source(source, channels, max_pixels) for source in sources]
+        if resize is not None:
+            collections = [Resized(collection, resize) for collection in collections]
         self.images = _Large(collections, size)
         if not self.images:
             count = sum(map(len, collections))

@@ -188,6 +188,8 @@ prior = click.option("--prior", default="ddpm", show_default=True,
                           "texture.")
 exemplar = click.option("--exemplar", type=click.Path(path_type=Path), metavar="IMG",
                         help="Picture that --prior texture is estimated from.")
+resize = click.option("--resize", type=click.IntRange(1), metavar="SIDE",
+                      help="Make the shorter side of every image so long first, pixels.")
 max_pixels = click.option("--max-pixels", type=click.IntRange(1), default=MAX_PIXELS,
                           show_default=True,
                           help="Refuse larger pictures, masks too, before they are decoded.")

@@ -124,6 +124,45 @@ class _Items(Collection):
         return item.convert(self.mode)
 
 
+class Resized(Collection):
+    """Images whose shorter side is made to have a length; in memory if they are few.
+
+    Arguments:
+        images: The images.
+        side: The length in pixels.
+    """
+
+    def __init__(self, images: Collection, side: int) -> None:
+        self.images, self.side = images, side
+        self.held: dict[int, Image.Image] = {}
+        self.pixels = 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return resized(self.images.size(index), self.side)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        if index in self.held:
+            return self.held[index]
+        image = self.images[index]
+        image = image.resize(resized(image.size, self.side), Image.Resampling.BICUBIC)
+        if self.pixels + math.prod(image.size) <= HELD_PIXELS:
+            self.held[index] = image
+            self.pixels += math.prod(image.size)
+        return image
+
+
+def resized(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """The size of an image whose shorter side is made to have a length.
+
+    >>> resized((300, 200), 64)
+    (96, 64)
+    """
+    return tuple(max(1, round(length * side / min(size))) for length in size)
+
+
 def _pillow(item: Any) -> Image.Image:
     pixels, _ = to_tensor(item)
     levels = pixels[0].clamp(0, 1).mul(255).round().byte()

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from genprior.baselines.base import Baseline
 from genprior.checkpoint import MODEL, load_checkpoint
@@ -19,6 +20,7 @@ from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.parts import choose_solver
 from genprior.registry import FROM_EXEMPLAR
+from genprior.sources import resized
 from genprior.tasks import blurring, denoising, enlarging, foreign, inpainting
 from genprior.truths import Truth
 from genprior.weights import find_prior
@@ -34,6 +36,7 @@ class Task:
         settings: Arguments of the builder of that name in `genprior.tasks`.
         noise: Noise level in units of [0, 1].
         crop: Side of the centre crop that is taken of an image; None takes all of it.
+        resize: Length that the shorter side of an image is given before; None leaves it.
         max_pixels: Larger images and masks are refused.
     """
 
@@ -43,14 +46,17 @@ class Task:
     noise: float
     crop: int | None = None
     max_pixels: int = MAX_PIXELS
+    resize: int | None = None
 
     def read(self, truth: Truth) -> Picture:
-        """An image, or its centre crop.
+        """An image, resized and cropped.
 
         Raises:
             ImageError: It cannot be read, or is smaller than the crop.
         """
         picture = truth.read(self.max_pixels)
+        if self.resize is not None:
+            picture = _resized(picture, self.resize)
         return picture if self.crop is None else _cropped(picture, self.crop, truth.name)
 
     def operator(self, pictures: list[Picture], numbers: Sequence[int], seed: int) -> Operator:
@@ -143,11 +149,13 @@ class Plan:
         fixed = {name: getattr(self, name) for name in ("samples", "steps", "dtype", "lpips")}
         weights = {m.prior: m.sha256 for m in self.methods if m.sha256 is not None}
         noise = {task.text: [task.noise, task.crop] for task in self.tasks}
+        resize = {task.text: task.resize for task in self.tasks if task.resize is not None}
         solvers = {
             m.name: {task.text: _describe(m.solver_of(task)) for task in self.tasks}
             for m in self.methods
         }
         names = {str(number): truth.name for number, truth in self.truths}
+        fixed |= {"resize": resize} if resize else {}
         return {**fixed, **(self.settings or {}), "weights": weights, "tasks": noise,
                 "methods": solvers, "images": names}
 
@@ -167,6 +175,15 @@ def not_suited(plan: Plan) -> list[tuple[str, str]]:
         if all((task.text, method.name) in pairs for task in plan.tasks):
             raise SettingError(f"{method.name} is made for none of the tasks: leave it out")
     return pairs
+
+
+def _resized(picture: Picture, side: int) -> Picture:
+    def change(x: Tensor) -> Tensor:
+        width, height = resized((x.shape[-1], x.shape[-2]), side)
+        return interpolate(x, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+
+    alpha = None if picture.alpha is None else change(picture.alpha)
+    return replace(picture, pixels=change(picture.pixels), alpha=alpha)
 
 
 def _cropped(picture: Picture, crop: int, name: str) -> Picture:

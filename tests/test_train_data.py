@@ -93,3 +93,31 @@ def test_collections_that_are_not_there(name: str, message: str, tmp_path: Path)
     where = name if ":" in name else tmp_path / name
     assert message in refused("evaluate", where, *options, "--baseline", "tv")[1]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_resized_training_is_one_on_resized_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    for name, size in {"wide": (24, 40), "tall": (33, 21), "small": (12, 12)}.items():
+        picture = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+        shorter = min(picture.size)
+        side = tuple(round(n * 16 / shorter) for n in picture.size)
+        for folder, image in {"full": picture, "done": picture.resize(side, 3)}.items():
+            (tmp_path / folder).mkdir(exist_ok=True)
+            image.save(tmp_path / folder / f"{name}.png")
+    options = ["--set", "widths=[4,8]", "--set", "blocks=[1,1]", "--steps", 2, "--batch", 3]
+    options += ["--crop", 16, "--no-preview", "-q"]
+    succeed("train", "ddpm", tmp_path / "full", "-o", tmp_path / "a", "--resize", 16, *options)
+    succeed("train", "ddpm", tmp_path / "done", "-o", tmp_path / "b", *options)
+    ours, expected = (load_prior(tmp_path / name).state_dict() for name in "ab")
+    assert all(value.equal(expected[key]) for key, value in ours.items())
+    manifest = next((tmp_path / "a").glob("step-*/manifest.json"))
+    assert json.loads(manifest.read_text())["resize"] == 16
+
+
+def test_evaluation_on_resized_images(data: dict, tmp_path: Path) -> None:
+    options = ["--task", "denoise:noise=0.1", "--prior", "none", "--baseline", "measurement"]
+    out = tmp_path / "out"
+    succeed("evaluate", data["folder"], "-o", out, "-q", *options, "--resize", 36)
+    with Image.open(next((out / "pictures").glob("00000-*.png"))) as picture:
+        assert picture.size == (36, 40)
+    assert "resize = " in refused("evaluate", data["folder"], "-o", out, *options)[1]

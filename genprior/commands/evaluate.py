@@ -45,6 +45,7 @@ REPORT = {"report.md": "the report", "report.json": "the same", "report.csv": "t
               help="Images to tune on, evenly spaced.")
 @click.option("--crop", type=click.IntRange(1), help="Side of the centre crop that is taken of "
               "each image, pixels; crop=SIZE in a task overrides it.")
+@options.resize
 @click.option("--every", type=click.IntRange(1), default=1, show_default=True,
               help="Take every Nth image only.")
 @click.option("--samples", type=click.IntRange(1), default=1, show_default=True,
@@ -67,9 +68,8 @@ REPORT = {"report.md": "the report", "report.json": "the same", "report.csv": "t
 def evaluate(
     data: Path, out: Path, tasks: tuple[TaskText, ...], priors: str, exemplar: Path | None,
     solvers: tuple[MethodText, ...], baselines: tuple[MethodText, ...], tune: Path | None,
-    tune_count: int, crop: int | None, every: int, max_pixels: int, as_json: bool, quiet: bool,
-    overwrite: bool,
-    **settings: Any,
+    tune_count: int, crop: int | None, resize: int | None, every: int, max_pixels: int,
+    as_json: bool, quiet: bool, overwrite: bool, **settings: Any,
 ) -> None:
     """Measure priors and solvers on a collection of images.
 
@@ -87,7 +87,7 @@ def evaluate(
     from genprior.tuning import tuned
 
     truths = list(enumerate(open_truths(data, max_pixels)))[::every]
-    chosen = [_task(task, crop, max_pixels) for task in tasks]
+    chosen = [_task(task, crop, resize, max_pixels) for task in tasks]
     methods = _methods(priors, solvers, baselines, exemplar, max_pixels)
     note = {"tuned on": tune.name if tune else None, "exemplar": exemplar and exemplar.name}
     plan = Plan(truths, chosen, methods, settings=note, **settings)
@@ -113,11 +113,11 @@ def evaluate(
             click.echo(f"{out / 'report.md'} {' '.join(list(REPORT)[1:])}")
 
 
-def _task(task: TaskText, crop: int | None, max_pixels: int) -> Any:
+def _task(task: TaskText, crop: int | None, resize: int | None, max_pixels: int) -> Any:
     from genprior.trials import Task
 
     crop = task.crop or crop
-    return Task(task.text, task.kind, task.settings, task.noise, crop, max_pixels)
+    return Task(task.text, task.kind, task.settings, task.noise, crop, max_pixels, resize)
 
 
 def _methods(

@@ -26,6 +26,7 @@ IMAGES = 2000
               help="Training time in all, resumed parts included: 90s, 20m, 2h.")
 @click.option("--crop", type=click.IntRange(8), default=64, show_default=True,
               help="Side of the crops, pixels.")
+@options.resize
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half the crops.")
 @click.option("--turn/--no-turn", default=True, show_default=True,
               help="Turn crops by quarter turns.")
@@ -70,9 +71,10 @@ IMAGES = 2000
 @options.device
 @options.quiet
 def train(
-    prior: str, data: tuple[str, ...], out: Path, resume: bool, crop: int, flip: bool, turn: bool,
-    scale: bool, max_pixels: int, device: str, arguments: tuple[str, ...], init: str | None,
-    quiet: bool, held_out: tuple[str, ...], preview: bool, tensorboard: bool, **settings: Any,
+    prior: str, data: tuple[str, ...], out: Path, resume: bool, crop: int, resize: int | None,
+    flip: bool, turn: bool, scale: bool, max_pixels: int, device: str,
+    arguments: tuple[str, ...], init: str | None, quiet: bool, held_out: tuple[str, ...],
+    preview: bool, tensorboard: bool, **settings: Any,
 ) -> None:
     """Train a prior on images.
 
@@ -84,7 +86,7 @@ def train(
     a texture of one picture has its very pixels, of many images their mean spectrum.
     """
     crops = {"size": crop, "flip": flip, "turn": turn, "scale": scale,
-             "max_pixels": max_pixels}
+             "max_pixels": max_pixels, "resize": resize}
     if not resume and (any(out.glob("step-*")) or (out / "manifest.json").exists()):
         raise click.UsageError(f"{out} holds a training: add --resume, or choose another -o")
     if prior in FITTED:
@@ -176,8 +178,8 @@ def _compute(
 
 def _named(crops: dict[str, Any]) -> dict[str, Any]:
     """What the crops depend on, as it is typed."""
-    crops = {name: value for name, value in crops.items() if name != "max_pixels"}
-    return {"crop" if name == "size" else name: value for name, value in crops.items()}
+    return {"crop" if name == "size" else name: value for name, value in crops.items()
+            if name != "max_pixels" and value is not None}
 
 
 def _given(*names: str) -> str:
