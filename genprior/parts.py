@@ -134,8 +134,7 @@ def default_solver(
     if isinstance(prior, Denoiser):
         if samples > 1:
             return "moment-matched"
-        direct = operator.is_identity or (operator.whole_pixels and prior.per_pixel)
-        return "posterior-mean" if direct and steps is None else "hqs"
+        return "posterior-mean" if operator.is_identity and steps is None else "hqs"
     if isinstance(prior, Density) and samples == 1:
         return "map"
     if isinstance(prior, Decoder):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fft import irfft2, rfft2
 
 from genprior.noise import Noise
-from genprior.priors.base import Decoder, Denoiser, Density, per_image
+from genprior.priors.base import Decoder, Denoiser, Density, has_holes, per_image
 
 
 class Dense(nn.Module, Denoiser, Decoder, Density):
@@ -72,6 +72,24 @@ class Dense(nn.Module, Denoiser, Decoder, Density):
             values, vectors = torch.linalg.eigh(self.cov(shape))
             self._factors[key] = values.clamp(min=0).to(like.dtype), vectors.to(like.dtype)
         return self._factors[key]
+
+
+class Seeing(Dense):
+    """The Gaussian law again, of which single pixels may be unknown."""
+
+    per_pixel = True
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        if not has_holes(sigma, x):
+            return super().denoise(x, sigma)
+        answers = []
+        for image, levels in zip(x, sigma.expand_as(x), strict=True):
+            seen = levels.flatten().isfinite().nonzero().flatten()
+            S = self.cov(image.shape)
+            noisy = S[seen][:, seen] + torch.diag(levels.flatten()[seen] ** 2)
+            weights = torch.linalg.solve(noisy, image.flatten()[seen] - 0.5)
+            answers.append((0.5 + S[:, seen] @ weights).reshape(image.shape))
+        return torch.stack(answers)
 
 
 class Stationary(Denoiser):

@@ -9,7 +9,9 @@ References:
         Bertsekas, 1992 (over-relaxation).
 
 Differs from the authors' code:
-    1. The start is the smoothest image that explains the data, for every operator alike.
+    1. The start is the smoothest image that explains the data, for every operator alike; but
+        a prior that knows of holes fills them with the posterior mean, averaged over flips and
+        turns, for up to a third of the evaluations.
     2. Images are flipped and turned in rotation, as theirs, also for inpainting.
     3. Steps are over-relaxed (theirs is r = 0): on crops of training photos r = 1 gave
         0.1 dB more than r = 0 on random inpainting and SR x 4, and 0.4 dB less on a box.
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor
 
 from genprior.inverse.base import Solver
+from genprior.inverse.posterior_mean import mean_of_views, sees_holes
 from genprior.inverse.smooth import smooth_start
 from genprior.inverse.symmetry import turn, turn_back
 from genprior.noise import Noise
@@ -46,6 +49,7 @@ class HQS(Solver):
         relaxation: r, >= 0.
         exact_max: First noise level of the denoiser where the data have none.
         exact_min: Last one.
+        informed_max: First one where besides the start is a posterior mean.
     """
 
     needs = Denoiser
@@ -59,6 +63,7 @@ class HQS(Solver):
     relaxation: float = 1.0
     exact_max: float = 15 / 255
     exact_min: float = 1 / 255
+    informed_max: float = 8 / 255
 
     @property
     def nfe(self) -> int:
@@ -68,14 +73,20 @@ class HQS(Solver):
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         with torch.no_grad():
-            x = smooth_start(y, operator)
+            views = min(self.steps // 3, 8) if sees_holes(prior, operator) else 0
+            if views:
+                x = mean_of_views(y, operator, prior, noise_std, views)
+            else:
+                x = smooth_start(y, operator)
             variance = noise_std.clamp(min=NOISE_FLOOR) ** 2
             exact = noise_std == 0
-            first = noise_std.clamp(min=self.sigma_max).masked_fill(exact, self.exact_max)
+            exact_max = self.informed_max if views else self.exact_max
+            first = noise_std.clamp(min=self.sigma_max).masked_fill(exact, exact_max)
             last = torch.full_like(first, self.sigma_min).masked_fill(exact, self.exact_min)
-            for k in range(self.steps):
-                sigma = first * (last / first) ** (k / max(self.steps - 1, 1))
+            steps = self.steps - views
+            for k in range(steps):
+                sigma = first * (last / first) ** (k / max(steps - 1, 1))
                 u = operator.prox(x, y, self.coupling * variance / sigma**2)
                 x_hat = turn_back(prior.denoise(turn(u, k), sigma), k)
-                x = x_hat + self.relaxation * (x_hat - u) if k < self.steps - 1 else x_hat
+                x = x_hat + self.relaxation * (x_hat - u) if k < steps - 1 else x_hat
         return x

@@ -55,20 +55,32 @@ class PosteriorMean(Solver):
                 "solver 'posterior-mean' only denoises and fills holes: choose another for this "
                 "measurement"
             )
-        if not (operator.is_identity or prior.per_pixel):
+        if not (operator.is_identity or sees_holes(prior, operator)):
             raise ValueError(
                 f"solver 'posterior-mean' only denoises with {type(prior).__name__}, which takes "
                 f"one noise level per image: choose another solver, or a prior that was trained "
                 f"on images with holes"
             )
-        level = per_image(noise_std, y)
-        known = operator.observed(torch.ones_like(y))[:, :1] > 0
-        infinite = torch.where(known, level, torch.inf)
-
-        def view(k: int) -> Tensor:
-            sigma = noise_std.clamp(min=LEAST) if operator.is_identity else turn(infinite, k)
-            return turn_back(prior.denoise(turn(y, k), sigma), k)
-
         with torch.no_grad():
-            x = torch.stack([view(k) for k in range(self.turns)]).mean(dim=0)
-        return torch.where(known & (level == 0), y, x)
+            return mean_of_views(y, operator, prior, noise_std, self.turns)
+
+
+def sees_holes(prior: Denoiser, operator: Operator) -> bool:
+    """Whether a measurement is an image with holes of which the prior knows."""
+    return prior.per_pixel and operator.whole_pixels and not operator.is_identity
+
+
+def mean_of_views(
+    y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, turns: int
+) -> Tensor:
+    """The posterior mean of noisy images, or of those with holes, averaged over turns."""
+    level = per_image(noise_std, y)
+    known = operator.observed(torch.ones_like(y))[:, :1] > 0
+    infinite = torch.where(known, level, torch.inf)
+
+    def view(k: int) -> Tensor:
+        sigma = noise_std.clamp(min=LEAST) if operator.is_identity else turn(infinite, k)
+        return turn_back(prior.denoise(turn(y, k), sigma), k)
+
+    x = torch.stack([view(k) for k in range(turns)]).mean(dim=0)
+    return torch.where(known & (level == 0), y, x)

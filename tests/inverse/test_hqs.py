@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from contracts import check_solver, dense, measure
-from oracles import Dense
+from oracles import Dense, Seeing
 from torch import Tensor
 
 from genprior.inverse.hqs import HQS
+from genprior.inverse.posterior_mean import PosteriorMean, sees_holes
 from genprior.inverse.smooth import smooth_start
 from genprior.noise import Noise
 from genprior.operators.base import Operator
@@ -16,6 +17,7 @@ from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import random_keep
 from genprior.operators.superres import SuperResolution
+from genprior.priors.base import has_holes
 
 NOISE = Noise(0, [0, 1])
 
@@ -48,11 +50,16 @@ def test_laws() -> None:
 )
 @pytest.mark.parametrize("noise_std", [0.0, 0.1])
 @pytest.mark.parametrize("relaxation", [0.0, 0.7])
-def test_agrees_with_dense_algebra(op: Operator, noise_std: float, relaxation: float) -> None:
-    prior, shape = Dense(), (3, 5, 6)
+@pytest.mark.parametrize("prior", [Dense(), Seeing()], ids=lambda prior: type(prior).__name__)
+def test_agrees_with_dense_algebra(
+    op: Operator, noise_std: float, relaxation: float, prior: Dense
+) -> None:
+    shape = (3, 5, 6)
     y = measure(op, prior.draw(2, shape), torch.tensor(noise_std))
     A, steps, coupling = dense(op, torch.zeros(1, *shape).double()), 3, 0.4
     x = smooth_start(y, op)
+    if sees_holes(prior, op):
+        x, steps = PosteriorMean(1)(y, op, prior, noise_std, NOISE), steps + 1
     for sigma in (0.3, math.sqrt(0.3 * 0.02), 0.02):
         # the authors put a floor of 0.001 under the noise of the data
         rho = coupling * max(noise_std, 0.001) ** 2 / sigma**2
@@ -64,7 +71,9 @@ def test_agrees_with_dense_algebra(op: Operator, noise_std: float, relaxation: f
         x_hat = 0.5 + (u - 0.5) @ gain.mT
         x = x_hat if sigma == 0.02 else x_hat + relaxation * (x_hat - u)
         x = x.reshape(2, *shape).detach()
-    ours = HQS(steps, coupling, 0.3, 0.02, relaxation, 0.3, 0.02)(y, op, prior, noise_std, NOISE)
+    levels = {"sigma_max": 0.3, "exact_max": 0.3, "informed_max": 0.3}
+    solver = HQS(steps, coupling, **levels, sigma_min=0.02, exact_min=0.02, relaxation=relaxation)
+    ours = solver(y, op, prior, noise_std, NOISE)
     torch.testing.assert_close(ours, x, rtol=0, atol=1e-10)
 
 
@@ -78,6 +87,22 @@ def test_the_levels_fall_geometrically_from_the_noise_of_the_data_at_least() -> 
     assert levels[0] == pytest.approx([0.15, 0.2, 0.4])
     assert levels[-1] == pytest.approx([0.02, 0.01, 0.01])
     assert np.diff(np.log(levels), n=2, axis=0) == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize("steps, views", [(1, 0), (2, 0), (3, 1), (11, 3), (24, 8), (60, 8)])
+def test_a_third_of_the_evaluations_find_where_to_start(steps: int, views: int) -> None:
+    seen = []
+
+    class Watching(Seeing):
+        def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+            seen.append(has_holes(sigma, x))
+            return super().denoise(x, sigma)
+
+    prior, op = Watching(), Inpainting(random_keep((2, 1, 4, 3), 0.5))
+    y = op.A(prior.draw(2, (1, 4, 3)))
+    HQS(steps)(y, op, prior, 0.0, NOISE)
+    assert seen[:views] == [True] * views and sum(seen) == views
+    assert len(seen) == HQS(steps).nfe == steps
 
 
 def test_known_pixels_without_noise_are_met_as_the_floor_allows() -> None:

@@ -1,8 +1,7 @@
 import pytest
 import torch
 from contracts import check_solver, dense, measure
-from oracles import Crooked, Dense, normals
-from torch import Tensor
+from oracles import Crooked, Dense, Seeing, normals
 
 from genprior.inverse.posterior_mean import PosteriorMean
 from genprior.inverse.symmetry import turn
@@ -12,7 +11,6 @@ from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import random_keep
 from genprior.operators.superres import SuperResolution
 from genprior.parts import default_solver
-from genprior.priors.base import has_holes
 
 NOISE = Noise(0, [0, 1])
 
@@ -57,24 +55,6 @@ def test_without_noise_the_measurement_is_the_answer() -> None:
     assert not torch.equal(x[1], y[1])
 
 
-class Seeing(Dense):
-    """The Gaussian law again, of which single pixels may be unknown."""
-
-    per_pixel = True
-
-    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        if not has_holes(sigma, x):
-            return super().denoise(x, sigma)
-        answers = []
-        for image, levels in zip(x, sigma.expand_as(x), strict=True):
-            seen = levels.flatten().isfinite().nonzero().flatten()
-            S = self.cov(image.shape)
-            noisy = S[seen][:, seen] + torch.diag(levels.flatten()[seen] ** 2)
-            weights = torch.linalg.solve(noisy, image.flatten()[seen] - 0.5)
-            answers.append((0.5 + S[:, seen] @ weights).reshape(image.shape))
-        return torch.stack(answers)
-
-
 @pytest.mark.parametrize("noise_std", [0.0, 0.15])
 @pytest.mark.parametrize("turns", [1, 8])
 def test_it_is_the_posterior_mean_of_an_image_with_holes(turns: int, noise_std: float) -> None:
@@ -116,15 +96,12 @@ def test_a_prior_must_know_of_holes() -> None:
         PosteriorMean()(torch.zeros(2, 1, 4, 4), op, Crooked(), 0.1, NOISE)
 
 
-def test_it_is_the_default_where_it_can_be() -> None:
-    whole = Inpainting(random_keep((1, 3, 4, 4), 0.5))
-    apart = Inpainting(torch.arange(48).reshape(1, 3, 4, 4) % 5 > 1)
-    prior = Seeing()
-    blind = Crooked()
-    assert default_solver(whole, prior, 1) == "posterior-mean"
-    assert default_solver(apart, prior, 1) == "hqs"
-    assert default_solver(whole, prior, 2) == "moment-matched"
-    assert default_solver(whole, blind, 1) == "hqs"
+def test_where_it_is_the_default() -> None:
+    holes = Inpainting(random_keep((1, 3, 4, 4), 0.5))
+    assert default_solver(Denoising(), Seeing(), 1) == "posterior-mean"
+    assert default_solver(Denoising(), Seeing(), 1, steps=5) == "hqs"
+    assert default_solver(holes, Seeing(), 1) == "hqs"
+    assert default_solver(Denoising(), Seeing(), 2) == "moment-matched"
 
 
 @pytest.mark.parametrize("turns", [0, 9])
