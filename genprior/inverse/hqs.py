@@ -49,7 +49,7 @@ class HQS(Solver):
         relaxation: r, >= 0.
         exact_max: First noise level of the denoiser where the data have none.
         exact_min: Last one.
-        informed_max: First one where besides the start is a posterior mean.
+        informed_max: First one where the start is a posterior mean, with noise or without.
     """
 
     needs = Denoiser
@@ -80,8 +80,9 @@ class HQS(Solver):
                 x = smooth_start(y, operator)
             variance = noise_std.clamp(min=NOISE_FLOOR) ** 2
             exact = noise_std == 0
-            exact_max = self.informed_max if views else self.exact_max
-            first = noise_std.clamp(min=self.sigma_max).masked_fill(exact, exact_max)
+            first = noise_std.clamp(min=self.sigma_max).masked_fill(exact, self.exact_max)
+            if views:
+                first = noise_std.clamp(min=self.informed_max)
             last = torch.full_like(first, self.sigma_min).masked_fill(exact, self.exact_min)
             steps = self.steps - views
             for k in range(steps):
