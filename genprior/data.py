@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from genprior.limits import MAX_PIXELS
-from genprior.sources import Collection, Resized, open_source
+from genprior.sources import Collection, open_source
 
 NATIVE_SHARE = 0.6
 
@@ -62,9 +62,7 @@ class Crops:
     ) -> None:
         self.size, self.seed = size, seed
         self.flip, self.turn, self.scale = flip, turn, scale
-        collections = [open_source(source, channels, max_pixels) for source in sources]
-        if resize is not None:
-            collections = [Resized(collection, resize) for collection in collections]
+        collections = [open_source(source, channels, max_pixels, resize) for source in sources]
         self.images = _Large(collections, size)
         if not self.images:
             count = sum(map(len, collections))

@@ -1,4 +1,4 @@
-"""Collections of images to train on: what a path, a name or a data set holds, one by one."""
+"""Collections of images: what a path, a name or a data set holds, one by one."""
 
 import gzip
 import math
@@ -30,7 +30,9 @@ class Collection(Sequence):
         return self[index].size
 
 
-def open_source(source: Any, channels: int, max_pixels: int = MAX_PIXELS) -> Collection:
+def open_source(
+    source: Any, channels: int, max_pixels: int = MAX_PIXELS, resize: int | None = None
+) -> Collection:
     """The images of a source, as 8-bit Pillow images of 3 or 1 channels.
 
     Arguments:
@@ -40,6 +42,7 @@ def open_source(source: Any, channels: int, max_pixels: int = MAX_PIXELS) -> Col
             that begin with one.
         channels: 3 or 1.
         max_pixels: Larger images in files are refused.
+        resize: Length that the shorter side of every image is given; None leaves them.
 
     Raises:
         ImageError: There is no such file, it cannot be read, or is too large.
@@ -47,12 +50,12 @@ def open_source(source: Any, channels: int, max_pixels: int = MAX_PIXELS) -> Col
     """
     mode = "RGB" if channels == 3 else "L"
     if not isinstance(source, str | Path):
-        return _Items(source, mode)
+        return _Items(source, mode, resize)
     if is_picture(source):
-        return _Files([Path(source)], mode, max_pixels)
+        return _Files([Path(source)], mode, max_pixels, resize)
     if is_folder(source):
-        return _Files(image_files(Path(source), recursive=True), mode, max_pixels)
-    return _Items(open_items(source, max_pixels), mode)
+        return _Files(image_files(Path(source), recursive=True), mode, max_pixels, resize)
+    return _Items(open_items(source, max_pixels), mode, resize)
 
 
 def open_items(source: str | Path, max_pixels: int = MAX_PIXELS) -> Any:
@@ -78,14 +81,17 @@ def is_folder(source: str | Path) -> bool:
 
 
 def _is_array(source: str | Path) -> bool:
-    return Path(source).suffix == ".npy" or _is_idx(Path(source))
+    path = Path(source)
+    return not path.is_dir() and (path.suffix == ".npy" or _is_idx(path))
 
 
 class _Files(Collection):
     """Image files; in memory if they are few."""
 
-    def __init__(self, paths: list[Path], mode: str, max_pixels: int) -> None:
-        self.paths, self.mode, self.max_pixels = paths, mode, max_pixels
+    def __init__(
+        self, paths: list[Path], mode: str, max_pixels: int, resize: int | None
+    ) -> None:
+        self.paths, self.mode, self.max_pixels, self.resize = paths, mode, max_pixels, resize
         self.held: dict[int, Image.Image] = {}
         self.pixels = 0
 
@@ -95,12 +101,13 @@ class _Files(Collection):
     def size(self, index: int) -> tuple[int, int]:
         if self.pixels < HELD_PIXELS:
             return self[index].size
-        return read_size(self.paths[index], self.max_pixels)
+        return resized(read_size(self.paths[index], self.max_pixels), self.resize)
 
     def __getitem__(self, index: int) -> Image.Image:
         if index in self.held:
             return self.held[index]
         image = _eight_bits(self.paths[index], self.max_pixels).convert(self.mode)
+        image = _resized(image, self.resize)
         if self.pixels + math.prod(image.size) <= HELD_PIXELS:
             self.held[index] = image
             self.pixels += math.prod(image.size)
@@ -110,8 +117,8 @@ class _Files(Collection):
 class _Items(Collection):
     """Items of a data set."""
 
-    def __init__(self, items: Any, mode: str) -> None:
-        self.items, self.mode = items, mode
+    def __init__(self, items: Any, mode: str, resize: int | None) -> None:
+        self.items, self.mode, self.resize = items, mode, resize
 
     def __len__(self) -> int:
         return len(self.items)
@@ -121,46 +128,23 @@ class _Items(Collection):
         item = item[0] if isinstance(item, tuple | list) else item
         if not isinstance(item, Image.Image):
             item = _pillow(item)
-        return item.convert(self.mode)
+        return _resized(item.convert(self.mode), self.resize)
 
 
-class Resized(Collection):
-    """Images whose shorter side is made to have a length; in memory if they are few.
-
-    Arguments:
-        images: The images.
-        side: The length in pixels.
-    """
-
-    def __init__(self, images: Collection, side: int) -> None:
-        self.images, self.side = images, side
-        self.held: dict[int, Image.Image] = {}
-        self.pixels = 0
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def size(self, index: int) -> tuple[int, int]:
-        return resized(self.images.size(index), self.side)
-
-    def __getitem__(self, index: int) -> Image.Image:
-        if index in self.held:
-            return self.held[index]
-        image = self.images[index]
-        image = image.resize(resized(image.size, self.side), Image.Resampling.BICUBIC)
-        if self.pixels + math.prod(image.size) <= HELD_PIXELS:
-            self.held[index] = image
-            self.pixels += math.prod(image.size)
-        return image
-
-
-def resized(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """The size of an image whose shorter side is made to have a length.
+def resized(size: tuple[int, int], side: int | None) -> tuple[int, int]:
+    """The size of an image whose shorter side is made to have a length, if one is given.
 
     >>> resized((300, 200), 64)
     (96, 64)
     """
+    if side is None:
+        return size
     return tuple(max(1, round(length * side / min(size))) for length in size)
+
+
+def _resized(image: Image.Image, side: int | None) -> Image.Image:
+    size = resized(image.size, side)
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 
 def _pillow(item: Any) -> Image.Image:

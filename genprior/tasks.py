@@ -154,18 +154,33 @@ def foreign(name: str, settings: Mapping[str, Any], seed: int = 0) -> Build:
     Raises:
         SettingError: There is no such physics, or it does not take the arguments.
     """
-    cls = getattr(deepinv.physics, name, None)
-    linear = deepinv.physics.LinearPhysics
-    if not (isinstance(cls, type) and issubclass(cls, linear)):
-        kinds = [k for k, v in vars(deepinv.physics).items()
-                 if isinstance(v, type) and issubclass(v, linear)]
-        raise SettingError(f"deepinv has no linear physics {name!r}: choose one of {kinds}")
+    known = _linear_physics()
+    if name not in known:
+        raise SettingError(
+            f"deepinv has no linear physics {name!r}: choose one of {', '.join(known)}"
+        )
+    taken = inspect.signature(known[name]).parameters
+    for setting in settings:
+        if setting not in taken:
+            raise SettingError(
+                f"deepinv's {name} has no argument {setting!r}, it has {', '.join(taken)}"
+            )
 
     def build(pictures: list[Picture], clean: bool) -> Operator:
         shape = tuple(pictures[0].pixels.shape[1:])
         return External(_physics(name, json.dumps(dict(settings)), shape, seed), shape)
 
     return build
+
+
+def _linear_physics() -> dict[str, type]:
+    """Those that can be named: not the classes that others are built from."""
+    linear = deepinv.physics.LinearPhysics
+    return {
+        name: cls for name, cls in vars(deepinv.physics).items()
+        if isinstance(cls, type) and issubclass(cls, linear)
+        and not name.endswith(("Physics", "PhysicsCropper", "MultiScaler"))
+    }
 
 
 @functools.lru_cache(maxsize=4)  # some take minutes to be made
@@ -175,9 +190,15 @@ def _physics(name: str, settings: str, shape: tuple[int, int, int], seed: int) -
     taken = inspect.signature(cls).parameters
     given = {key: value for key, value in given.items() if key in taken}
     try:
-        return cls(**given | json.loads(settings))
-    except (TypeError, ValueError, AssertionError) as error:
-        raise SettingError(f"deepinv's {name} refuses {settings}: {error}") from error
+        physics = cls(**given | json.loads(settings))
+        y = physics.A(torch.full((1, *shape), 0.5))
+    except (TypeError, ValueError, AssertionError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SettingError(f"deepinv's {name} does not work with {settings} on images of shape "
+                           f"{shape}: {reason}") from error
+    if not isinstance(y, torch.Tensor):
+        raise SettingError(f"deepinv's {name} measures several things at once: choose another")
+    return physics
 
 
 def denoising() -> Build:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from genprior.priors.base import Denoiser, has_holes
+from genprior.priors.base import Denoiser
 
 Tile = tuple[slice, slice]
 OVERLAP = 128
@@ -41,23 +41,26 @@ class Tiled(Denoiser):
         if side < SMALLEST:
             raise ValueError(f"tiles must have at least {SMALLEST} pixels a side, got {side}")
         self.prior, self.side = prior, side
-        self.reach, self.stride, self.per_pixel = prior.reach, prior.stride, prior.per_pixel
+        self.reach, self.stride, self.knows_holes = prior.reach, prior.stride, prior.knows_holes
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return self._in_tiles(lambda x: self.prior.denoise(x, sigma), x)
+
+    def denoise_holes(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
+        return self._in_tiles(lambda x, u: self.prior.denoise_holes(x, sigma, u), x, unknown)
+
+    def _in_tiles(self, run: Callable[..., Tensor], x: Tensor, *maps: Tensor) -> Tensor:
         if max(x.shape[-2:]) <= self.side:
-            return self.prior.denoise(x, sigma)
-        mapped = has_holes(sigma, x)
+            return run(x, *maps)
 
-        def run(tile: Tile) -> Tensor:
-            return self._denoise(x[(..., *tile)], sigma[(..., *tile)] if mapped else sigma)
+        def window(tile: Tile) -> Tensor:
+            parts = [t[(..., *tile)] for t in (x, *maps)]
+            if torch.is_grad_enabled() and x.requires_grad:
+                # else the backward pass would hold the activations of all tiles at once
+                return checkpoint(run, *parts, use_reentrant=False)
+            return run(*parts)
 
-        return blended(run, torch.zeros_like(x), self.side, self.stride)
-
-    def _denoise(self, tile: Tensor, sigma: float | Tensor) -> Tensor:
-        if torch.is_grad_enabled() and tile.requires_grad:
-            # else the backward pass would hold the activations of all tiles at once
-            return checkpoint(self.prior.denoise, tile, sigma, use_reentrant=False)
-        return self.prior.denoise(tile, sigma)
+        return blended(window, torch.zeros_like(x), self.side, self.stride)
 
 
 def blended(run: Callable[[Tile], Tensor], whole: Tensor, side: int, stride: int) -> Tensor:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from genprior.arrays import to_tensor
+from genprior.errors import ImageError
 from genprior.images import Picture, image_files, read_image
-from genprior.sources import is_folder, is_picture, open_items
+from genprior.raster import check_size
+from genprior.sources import TORCHVISION, is_folder, is_picture, open_items
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,29 @@ def open_truths(data: str | Path, max_pixels: int) -> list[Truth]:
         max_pixels: Larger images are refused.
 
     Raises:
-        ValueError: There is no image, or it cannot be read.
+        ValueError: There is no image, or the collection cannot be read.
     """
     if is_folder(data) or is_picture(data):
         files = image_files(Path(data)) if is_folder(data) else [Path(data)]
         return [Truth(path.name, partial(read_image, path)) for path in files]
     items = open_items(data, max_pixels)
-    name = str(data).rpartition("/")[2]
-    return [Truth(f"{name}[{k}]", partial(_picture, items, k)) for k in range(len(items))]
+    if not len(items):
+        raise ImageError(f"there is no image in {data}")
+    name = collection_name(data)
+    return [Truth(f"{name}[{k}]", partial(_picture, items, name, k)) for k in range(len(items))]
 
 
-def _picture(items: Any, index: int, max_pixels: int) -> Picture:
+def collection_name(data: str | Path) -> str:
+    """What a collection is called, without the folder that it is in."""
+    text = str(data)
+    return text.split(":")[1] if text.startswith(TORCHVISION) else Path(text).name
+
+
+def _picture(items: Any, name: str, index: int, max_pixels: int) -> Picture:
     item = items[index]
-    pixels, _ = to_tensor(item[0] if isinstance(item, tuple | list) else item)
+    try:
+        pixels, _ = to_tensor(item[0] if isinstance(item, tuple | list) else item)
+        check_size(*pixels.shape[-2:], max_pixels)
+    except (TypeError, ValueError) as error:
+        raise ImageError(f"{name}[{index}]: {error}") from error
     return Picture(pixels)

@@ -86,11 +86,17 @@ class Watched(Watch, Denoiser):
     def __init__(self, prior: Denoiser, *settings: object) -> None:
         super().__init__(*settings)
         self.prior = prior
-        self.reach, self.stride, self.per_pixel = prior.reach, prior.stride, prior.per_pixel
+        self.reach, self.stride, self.knows_holes = prior.reach, prior.stride, prior.knows_holes
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        x_hat = self.evaluate(self.prior.denoise, x, sigma)
-        if x.device.type == "cpu":  # elsewhere a look would stop the host at every step
+        return self._watched(self.prior.denoise, x, sigma)
+
+    def denoise_holes(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
+        return self._watched(self.prior.denoise_holes, x, sigma, unknown)
+
+    def _watched(self, network: Callable[..., Tensor], *arguments: object) -> Tensor:
+        x_hat = self.evaluate(network, *arguments)
+        if x_hat.device.type == "cpu":  # elsewhere a look would stop the host at every step
             self.check()
         self.show()
         return x_hat

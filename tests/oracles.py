@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fft import irfft2, rfft2
 
 from genprior.noise import Noise
-from genprior.priors.base import Decoder, Denoiser, Density, has_holes, per_image
+from genprior.priors.base import Decoder, Denoiser, Density, per_image
 
 
 class Dense(nn.Module, Denoiser, Decoder, Density):
@@ -77,16 +77,16 @@ class Dense(nn.Module, Denoiser, Decoder, Density):
 class Seeing(Dense):
     """The Gaussian law again, of which single pixels may be unknown."""
 
-    per_pixel = True
+    knows_holes = True
 
-    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        if not has_holes(sigma, x):
-            return super().denoise(x, sigma)
+    def denoise_holes(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
+        self.calls.append(x.shape)
         answers = []
-        for image, levels in zip(x, sigma.expand_as(x), strict=True):
-            seen = levels.flatten().isfinite().nonzero().flatten()
+        levels = per_image(sigma, x).flatten()
+        for image, level, hole in zip(x, levels, unknown.expand_as(x), strict=True):
+            seen = (hole.flatten() == 0).nonzero().flatten()
             S = self.cov(image.shape)
-            noisy = S[seen][:, seen] + torch.diag(levels.flatten()[seen] ** 2)
+            noisy = S[seen][:, seen] + level**2 * torch.eye(len(seen), dtype=S.dtype)
             weights = torch.linalg.solve(noisy, image.flatten()[seen] - 0.5)
             answers.append((0.5 + S[:, seen] @ weights).reshape(image.shape))
         return torch.stack(answers)

@@ -11,7 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "genprior"
 FILES = sorted(PACKAGE.rglob("*.py"))
 SHARED = {
-    f"genprior.{name}" for name in ("diffusion", "errors", "linalg", "noise", "separable")
+    f"genprior.{name}"
+    for name in ("diffusion", "errors", "linalg", "noise", "pull_push", "separable")
 }
 COMMANDS = [f"commands/{path.stem}" for path in sorted(PACKAGE.glob("commands/*.py"))]
 LIGHT = ["__init__", "__main__", "cli", "options", "registry", "errors", "limits"]

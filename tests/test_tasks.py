@@ -89,9 +89,13 @@ def test_a_physics_of_deepinv_is_the_same_for_all_pictures_of_a_size() -> None:
 
 
 @pytest.mark.parametrize("name, settings, message", [
-    ("Sharpening", {}, "no linear physics 'Sharpening': choose one of .*'CompressedSensing'"),
-    ("LinearNonsense", {}, "no linear physics"),
-    ("CompressedSensing", {"n": 3}, "CompressedSensing refuses {\"n\": 3}"),
+    ("Sharpening", {}, "no linear physics 'Sharpening': choose one of .*CompressedSensing"),
+    ("ComposedLinearPhysics", {}, "no linear physics"),
+    ("CompressedSensing", {"m": 20, "n": 3}, "CompressedSensing has no argument 'n', it has m"),
+    ("CompressedSensing", {}, "CompressedSensing does not work with {} on images"),
+    ("CompressedSensing", {"m": -1}, "CompressedSensing does not work with"),
+    ("MRI", {}, "MRI does not work with"),
+    ("Pansharpen", {}, "measures several things at once"),
 ])
 def test_what_is_no_physics(name: str, settings: dict, message: str) -> None:
     with pytest.raises(SettingError, match=message):

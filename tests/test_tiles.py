@@ -82,19 +82,33 @@ def test_tiles_are_the_whole_where_the_reach_allows(prior: DDPM, size: tuple[int
     assert len(seen.seen) > 1 and max(map(max, seen.seen)) <= 128
 
 
-def test_tiles_see_their_part_of_the_noise_levels() -> None:
-    class Levels(Denoiser):
-        per_pixel = True
+def test_tiles_of_images_with_holes_are_the_whole() -> None:
+    torch.manual_seed(0)
+    prior = DDPM(widths=(4, 8), blocks=(1, 1), holes=True).double()
+    for parameter in prior.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    x, sigma = noise(2, 3, 300, 201), torch.tensor([0.0, 0.2], dtype=torch.float64)
+    unknown = (noise(2, 1, 300, 201) < 0.3).double()
+    unknown[0, :, :200, :190] = 1  # more than a tile
+    tiled = Tiled(prior, 128)
+    assert tiled.knows_holes
+    whole = prior.denoise_holes(x, sigma, unknown)
+    torch.testing.assert_close(tiled.denoise_holes(x, sigma, unknown), whole, rtol=0, atol=1e-12)
 
-        def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-            return torch.where(sigma.isfinite(), x, 0)
 
-    x = noise(2, 3, 150, 201)
-    sigma = torch.where(noise(2, 1, 150, 201) < 0.3, torch.inf, 0.1)
-    tiled = Tiled(Levels(), 128)
-    assert tiled.per_pixel
-    expected = torch.where(sigma.isfinite(), x, 0)
-    torch.testing.assert_close(tiled.denoise(x, sigma), expected, rtol=0, atol=1e-12)
+@pytest.mark.parametrize("solver", ["hqs", "posterior-mean"])
+def test_a_hole_larger_than_a_tile_is_filled_from_around_it(solver: str) -> None:
+    prior = DDPM(widths=(4, 8), blocks=(1, 1), holes=True)  # untrained, it changes nothing
+    keep = torch.ones(1, 1, 400, 400)
+    keep[..., 50:350, 50:350] = 0
+    y = torch.full((1, 3, 400, 400), 0.9) * keep
+    operator = make_operator("inpaint", keep=keep)
+    whole, tiles = (
+        restore(y, operator, prior, solver, steps=4 if solver == "hqs" else None, tile=tile).image
+        for tile in ("off", 128)
+    )
+    torch.testing.assert_close(tiles, whole, rtol=0, atol=1e-4)
+    assert (tiles[..., 200, :] - 0.5).min() > 0.2
 
 
 def test_gradients_go_through_tiles(prior: DDPM) -> None:

@@ -11,7 +11,7 @@ from shell import refused, succeed
 
 from genprior.api import load_prior
 from genprior.limits import MAX_PIXELS
-from genprior.truths import open_truths
+from genprior.truths import collection_name, open_truths
 
 SMALL = {
     "ddpm": ["widths=[4,8]", "blocks=[1,1]"],
@@ -79,6 +79,22 @@ def test_images_of_an_array_keep_their_floats(tmp_path: Path) -> None:
     assert np.array_equal(pixels[0].permute(1, 2, 0).numpy(), images[1])
 
 
+def test_a_folder_may_be_called_as_a_file_is(data: dict, tmp_path: Path) -> None:
+    for name in ("a-idx", "b.npy"):
+        (tmp_path / name).symlink_to(data["folder"])
+        assert len(open_truths(tmp_path / name, MAX_PIXELS)) == 5
+
+
+def test_a_data_set_is_called_by_its_name() -> None:
+    assert collection_name("torchvision:MNIST:/home/me/data") == "MNIST"
+    assert collection_name("/home/me/digits.npy") == "digits.npy"
+
+
+def test_the_texture_of_one_picture_is_not_resized(data: dict, tmp_path: Path) -> None:
+    words = ["train", "texture", Path(data["folder"]) / "0.png", "-o", tmp_path / "t"]
+    assert "drop --resize" in refused(*words, "--resize", 8)[1]
+
+
 def test_one_picture_is_a_collection(data: dict) -> None:
     (truth,) = open_truths(Path(data["folder"]) / "3.png", MAX_PIXELS)
     assert truth.name == "3.png" and truth.read(MAX_PIXELS).pixels.shape == (1, 1, 20, 18)
@@ -87,9 +103,12 @@ def test_one_picture_is_a_collection(data: dict) -> None:
 @pytest.mark.parametrize("name, message", [
     ("there-is-none", "is not a folder"), ("none.npy", "cannot be read as an array"),
     ("torchvision:NoSuchThing", "has no data set 'NoSuchThing'"),
+    ("empty.npy", "there is no image in"), ("bytes.npy", "bytes.npy[0]: "),
 ])
 def test_collections_that_are_not_there(name: str, message: str, tmp_path: Path) -> None:
     options = ["-o", tmp_path / "out", "--task", "denoise:noise=0.1", "--prior", "none"]
+    np.save(tmp_path / "empty.npy", np.zeros((0, 8, 8), np.uint8))
+    np.save(tmp_path / "bytes.npy", np.full((2, 8, 8), 100.0))
     where = name if ":" in name else tmp_path / name
     assert message in refused("evaluate", where, *options, "--baseline", "tv")[1]
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""evaluate: priors x tasks x solvers x seeds on a folder of images."""
+"""evaluate: priors x tasks x solvers x seeds on a collection of images."""
 
 import shlex
 import sys
@@ -73,8 +73,8 @@ def evaluate(
 ) -> None:
     """Measure priors and solvers on a collection of images.
 
-    DATA: a folder of images, an .npy array (N, H, W[, C]), an idx file (MNIST's format), or
-    torchvision:NAME[:FOLDER].
+    DATA: a folder of images (not what is in folders in it), an image file, an .npy array
+    (N, H, W[, C]), an idx file (MNIST's format), or torchvision:NAME[:FOLDER].
 
     Every prior goes with every solver that it can, beside the baselines, through every task
     and seed. Results are kept image by image: the same command again goes on where it was
@@ -83,13 +83,14 @@ def evaluate(
     from genprior.evaluate import run
     from genprior.ranks import joined
     from genprior.trials import Plan, not_suited
-    from genprior.truths import open_truths
+    from genprior.truths import collection_name, open_truths
     from genprior.tuning import tuned
 
     truths = list(enumerate(open_truths(data, max_pixels)))[::every]
     chosen = [_task(task, crop, resize, max_pixels) for task in tasks]
     methods = _methods(priors, solvers, baselines, exemplar, max_pixels)
-    note = {"tuned on": tune.name if tune else None, "exemplar": exemplar and exemplar.name}
+    other = collection_name(tune) if tune else None
+    note = {"tuned on": other, "exemplar": exemplar and exemplar.name}
     plan = Plan(truths, chosen, methods, settings=note, **settings)
     unsuited = not_suited(plan)
     with joined() as ranks, _Bar(quiet or not ranks.first) as bar:
@@ -104,8 +105,8 @@ def evaluate(
             plan = tuned(plan, spaced, out)
         records = run(plan, out, ranks, bar.update)
         if ranks.first:
-            where = f"{len(spaced)} images of {tune.name}" if tune else None
-            notes = _notes(data, plan, unsuited, where)
+            where = f"{len(spaced)} images of {other}" if tune else None
+            notes = _notes(collection_name(data), plan, unsuited, where)
             texts = _write(out, records, plan.samples, notes)
     if ranks.first and (as_json or not quiet):
         click.echo(texts["report.json" if as_json else "table"])
@@ -174,7 +175,7 @@ def _clear(out: Path) -> None:
 
 
 def _notes(
-    data: Path, plan: Any, unsuited: list[tuple[str, str]], tuned_on: str | None
+    data: str, plan: Any, unsuited: list[tuple[str, str]], tuned_on: str | None
 ) -> dict[str, str]:
     """What a reader of the report must know besides the numbers."""
     from genprior.report import environment
@@ -184,7 +185,7 @@ def _notes(
     weights = {m.prior: m.sha256[:12] for m in plan.methods if m.sha256}
     notes = {
         "command": f"`{shlex.join(['genprior', *map(_last, sys.argv[1:])])}`",
-        "images": f"{len(plan.truths)} of {data.name}",
+        "images": f"{len(plan.truths)} of {data}",
         "network": f"{plan.dtype}; weights (sha256) "
                    f"{', '.join(f'{name} {sha}' for name, sha in weights.items()) or 'none'}",
         "machine": f"{here['machine']}, {here['gpu'] or 'no GPU'}; {versions}",
@@ -205,6 +206,9 @@ def _notes(
 
 def _last(word: str) -> str:
     """The last part of an absolute path, which says nothing to others."""
+    kind, colon, rest = word.partition(":")
+    if kind == "torchvision":
+        return f"{kind}{colon}{rest.partition(':')[0]}"
     return Path(word).name if Path(word).is_absolute() else word
 
 

@@ -57,8 +57,8 @@ class Task(click.ParamType):
         kind, _, rest = value.partition(":")
         if kind not in COMMANDS:
             self.fail(f"{value!r}: choose one of {', '.join(COMMANDS)}", param, ctx)
-        name, rest, foreign = _physics(rest) if kind == "deepinv" else ("", rest, {})
         try:
+            name, rest, foreign = _physics(rest) if kind == "deepinv" else ("", rest, {})
             given = COMMANDS[kind].make_context(kind, _words(kind, rest)).params
             if kind == "deblur":
                 options.check_blur(given["gaussian"], given["motion"], given["kernel"])
@@ -131,6 +131,9 @@ def _value(text: str) -> Any:
 def _physics(text: str) -> tuple[str, str, dict[str, Any]]:
     """The name of a physics, its settings, and between them what any task has."""
     name, *parts = _parts(text)
+    for part in parts:
+        if "=" not in part:
+            raise click.UsageError(f"{part!r}: write SETTING=VALUE")
     pairs = [part.partition("=")[::2] for part in parts]
     common = ",".join(f"{k}={v}" for k, v in pairs if k in ("noise", "crop"))
     return name, common, {k: _value(v) for k, v in pairs if k not in ("noise", "crop")}

@@ -157,6 +157,8 @@ def _compute(
 
     cls = lookup(PRIORS, prior, "prior")
     one = prior in FROM_EXEMPLAR and len(data) == 1 and is_picture(data[0])
+    if one and crops["resize"]:
+        raise click.UsageError("the texture of one picture has its own pixels: drop --resize")
     build = cls.from_exemplar if one else cls.from_images
     known = [n for n in inspect.signature(build).parameters
              if n not in ("image", "images", "keep", "generator")]

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from genprior.inverse.base import Solver
-from genprior.inverse.posterior_mean import mean_of_views, sees_holes
 from genprior.inverse.smooth import smooth_start
 from genprior.inverse.symmetry import turn, turn_back
+from genprior.inverse.views import mean_of_views, sees_holes
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -44,12 +44,14 @@ class HQS(Solver):
         steps: Network evaluations.
         coupling: lambda of the paper, > 0.
         sigma_max: First noise level of the denoiser, in image units, where the data have
-            noise; that of the data, if it is larger.
+            noise and the start is not a posterior mean; that of the data, if it is larger.
         sigma_min: Last one.
         relaxation: r, >= 0.
-        exact_max: First noise level of the denoiser where the data have none.
+        exact_max: First noise level of the denoiser where the data have none and the start is
+            not a posterior mean.
         exact_min: Last one.
-        informed_max: First one where the start is a posterior mean, with noise or without.
+        informed_max: First one where the start is a posterior mean; the noise level of the
+            data, if it is larger.
     """
 
     needs = Denoiser

@@ -1,9 +1,8 @@
 """What a denoiser is asked for is the posterior mean: of noisy images, and of those with holes.
 
-    y = keep (x + sigma n),    x = E[x | y] = D(y, sigma / keep)
+    y = keep (x + sigma n),    x = E[x | y] = D(y, sigma, keep)
 
-The noise level is infinite where nothing is kept. Averaged over the 8 flips and quarter turns
-of the image where that is asked for.
+Averaged over the 8 flips and quarter turns of the image, or over fewer of them.
 
 References:
     An Empirical Bayes Approach to Statistics, Robbins, 1956 (Tweedie's formula).
@@ -17,12 +16,10 @@ import torch
 from torch import Tensor
 
 from genprior.inverse.base import Solver
-from genprior.inverse.symmetry import turn, turn_back
+from genprior.inverse.views import mean_of_views, sees_holes
 from genprior.noise import Noise
 from genprior.operators.base import Operator
-from genprior.priors.base import Denoiser, per_image
-
-LEAST = 1e-4
+from genprior.priors.base import Denoiser
 
 
 @dataclass(frozen=True)
@@ -57,30 +54,9 @@ class PosteriorMean(Solver):
             )
         if not (operator.is_identity or sees_holes(prior, operator)):
             raise ValueError(
-                f"solver 'posterior-mean' only denoises with {type(prior).__name__}, which takes "
-                f"one noise level per image: choose another solver, or a prior that was trained "
+                f"solver 'posterior-mean' only denoises with {type(prior).__name__}, which knows "
+                f"of no holes: choose another solver, or a prior that was trained "
                 f"on images with holes"
             )
         with torch.no_grad():
             return mean_of_views(y, operator, prior, noise_std, self.turns)
-
-
-def sees_holes(prior: Denoiser, operator: Operator) -> bool:
-    """Whether a measurement is an image with holes of which the prior knows."""
-    return prior.per_pixel and operator.whole_pixels and not operator.is_identity
-
-
-def mean_of_views(
-    y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, turns: int
-) -> Tensor:
-    """The posterior mean of noisy images, or of those with holes, averaged over turns."""
-    level = per_image(noise_std, y)
-    known = operator.observed(torch.ones_like(y))[:, :1] > 0
-    infinite = torch.where(known, level, torch.inf)
-
-    def view(k: int) -> Tensor:
-        sigma = noise_std.clamp(min=LEAST) if operator.is_identity else turn(infinite, k)
-        return turn_back(prior.denoise(turn(y, k), sigma), k)
-
-    x = torch.stack([view(k) for k in range(turns)]).mean(dim=0)
-    return torch.where(known & (level == 0), y, x)

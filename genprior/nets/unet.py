@@ -8,7 +8,8 @@ References:
 Differs from the authors' code:
     1. No normalisation and no attention (as DRUNet), so that any image size is treated alike.
     2. Skip connections are added, not concatenated (as DRUNet): half the cost at full size.
-    3. The noise level modulates every block, instead of an input map of it.
+    3. The noise level modulates every block, instead of an input map of it. What is a map is,
+        on request, where the image is but a guess.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from genprior.nets.blocks import ResBlock, noise_embedding
 
 
 class UNet(nn.Module):
-    """UNet that maps (image, noise coordinate) to an image of the same size.
+    """UNet that maps (image, noise coordinate, on request also a map) to an image of its size.
 
     Arguments:
         channels: Image channels.

@@ -23,12 +23,12 @@ class Denoiser(ABC):
         reach: Pixels of x that are farther away than this, in rows or columns, do not change
             an estimate; None if all do.
         stride: Shifting x by a multiple of this shifts the estimate with it.
-        per_pixel: It knows that some pixels can be unknown.
+        knows_holes: It has `denoise_holes`.
     """
 
     reach: int | None = None
     stride: int = 1
-    per_pixel: bool = False
+    knows_holes: bool = False
 
     @abstractmethod
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
@@ -36,13 +36,25 @@ class Denoiser(ABC):
 
         Arguments:
             x: Noisy images, shape (B, C, H, W), in [0, 1] before the noise.
-            sigma: Noise level in the unit of the images, > 0; a number or shape (B,). Where
-                `per_pixel`, also shape (B, 1, H, W): infinite at the pixels that are unknown,
-                one number >= 0 per image at all the others.
+            sigma: Noise level in the unit of the images, > 0; a number or shape (B,).
 
         Returns:
             Denoised images, shape (B, C, H, W), not clipped.
         """
+
+    def denoise_holes(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
+        """E[x0 | the known pixels of x0 + sigma n].
+
+        Arguments:
+            x: Noisy images, shape (B, C, H, W); where they are unknown, what
+                `genprior.pull_push` makes of the known pixels.
+            sigma: Noise level, >= 0; a number or shape (B,).
+            unknown: 1 where a pixel is unknown, else 0; shape (B, 1, H, W).
+
+        Returns:
+            Images, shape (B, C, H, W), not clipped; pixels that are known exactly are unchanged.
+        """
+        raise NotImplementedError(f"{type(self).__name__} knows of no holes")
 
 
 class Decoder(ABC):
@@ -264,11 +276,6 @@ ABILITIES: dict[str, type] = {
     "gaussian": Gaussian,
     "trainable": Trainable,
 }
-
-
-def has_holes(sigma: float | Tensor, x: Tensor) -> bool:
-    """Whether noise levels are per pixel, see `Denoiser.denoise`."""
-    return isinstance(sigma, Tensor) and sigma.numel() > len(x)
 
 
 def per_image(value: float | Tensor, x: Tensor) -> Tensor:

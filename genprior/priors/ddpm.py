@@ -4,7 +4,9 @@ With u = 2 x - 1 and s = 2 sigma the denoiser is
 
     D(u, s) = c_skip(s) u + c_out(s) F(c_in(s) u, ln(sigma) / 4)
 
-and F is trained to have unit-variance targets. The three objectives are three triples:
+and F is trained to have unit-variance targets. Pixels that are unknown are guessed from the others
+around them; there the level of D is that of the guess, sqrt(sigma^2 + e^2) with e the larger the
+fewer of those there are, and F is told where it is. The three objectives are three triples:
 
     eps  c_skip = 1                      c_out = s                        c_in = (1 + s^2)^-1/2
     v    c_skip = 1 / (1 + s^2)          c_out = s (1 + s^2)^-1/2         c_in = (1 + s^2)^-1/2
@@ -19,6 +21,7 @@ Differs from the authors' code:
     1. The network is conditioned on ln(sigma), not on a step index, so any level can be asked.
     2. "eps" and "v" predict minus the noise and minus v: the sign is the network's.
     3. The levels of "edm" are spread for restoration: more of them are small.
+    4. Images with unknown pixels are half of the training, on request.
 """
 
 import math
@@ -31,10 +34,10 @@ from torch.nn.functional import interpolate
 
 from genprior.diffusion import ddpm_sigmas
 from genprior.nets.padding import pad_to_multiple
-from genprior.nets.pull_push import pull_push
 from genprior.nets.unet import UNet
 from genprior.noise import Noise
-from genprior.priors.base import Denoiser, Trainable, has_holes, per_image
+from genprior.priors.base import Denoiser, Trainable, per_image
+from genprior.pull_push import density, pull_push
 
 Objective = Literal["eps", "v", "edm"]
 SIGMA_DATA = 0.5
@@ -62,7 +65,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
         noise_mean: Mean of ln(sigma) of the training levels of "edm".
         noise_std: Standard deviation of the same.
         holes: Also learn images with unknown pixels: half the training images have such. What
-            is put in them is guessed (`genprior.nets.pull_push`), and F is told where.
+            is put in them is guessed (`genprior.pull_push`), and F is told where.
 
     Raises:
         ValueError: An objective or a schedule that does not exist.
@@ -94,7 +97,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
             "noise_std": noise_std,
             "holes": holes,
         }
-        self.per_pixel = holes
+        self.knows_holes = holes
         # a tenth faster than the contiguous format on a CPU, more on a GPU
         network = UNet(channels, widths, blocks, holes=holes)
         self.network = network.to(memory_format=torch.channels_last)
@@ -118,47 +121,45 @@ class DDPM(nn.Module, Denoiser, Trainable):
         return sd**2 / total, s * sd * total.rsqrt(), total.rsqrt()
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        if x.shape[1] == self.channels:
-            return self._denoise(x, sigma)
-        if x.shape[1] == 1:
-            grey = self._denoise(x.expand(-1, self.channels, -1, -1), sigma)
-            return grey.mean(dim=1, keepdim=True)
-        raise ValueError(
-            f"this prior was trained on images of {self.channels} channel(s) and takes "
-            f"those or grey ones, got {x.shape[1]} channels: convert the image"
-        )
+        return self._denoise(x, sigma, None)
 
-    def _denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        known = None
-        if self.per_pixel and has_holes(sigma, x):
-            known, _ = pad_to_multiple(sigma.isfinite().to(x), self.network.multiple)
-            # where nothing is known, as in a tile all of which is a hole, any level will do
-            sigma = sigma.amin(dim=(1, 2, 3)).clamp(max=SIGMA_RANGE[1])
+    def denoise_holes(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
+        return self._denoise(x, sigma, unknown)
+
+    def _denoise(self, x: Tensor, sigma: float | Tensor, unknown: Tensor | None) -> Tensor:
+        grey = x.shape[1] == 1 < self.channels
+        if grey:
+            x = x.expand(-1, self.channels, -1, -1)
+        if x.shape[1] != self.channels:
+            raise ValueError(
+                f"this prior was trained on images of {self.channels} channel(s) and takes "
+                f"those or grey ones, got {x.shape[1]} channels: convert the image"
+            )
         u, crop = pad_to_multiple(2 * x - 1, self.network.multiple)
-        u, level, inputs = self._inputs(u, per_image(sigma, x), known)
+        if unknown is not None:
+            unknown, _ = pad_to_multiple(unknown, self.network.multiple)
+        level, inputs = self._inputs(per_image(sigma, x), unknown)
         c_skip, c_out, c_in = self.preconditioning(2 * level)
         f = self.network(c_in * u, *inputs)
-        return (c_skip * u + c_out * f)[crop].add(1).div(2)
+        x_hat = (c_skip * u + c_out * f)[crop].add(1).div(2)
+        return x_hat.mean(dim=1, keepdim=True) if grey else x_hat
 
     def _inputs(
-        self, u: Tensor, sigma: Tensor, known: Tensor | None
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """The image with its holes filled, the level of every pixel, and what F takes besides.
+        self, sigma: Tensor, unknown: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The noise level of every pixel, and what F takes besides the image.
 
         Arguments:
-            u: Noisy images in [-1, 1].
             sigma: Noise level of the known pixels, in image units, shape (B, 1, 1, 1).
-            known: 1 where a pixel is known, else 0, shape (B, 1, H, W); None where all are.
+            unknown: 1 where a pixel is guessed, else 0, shape (B, 1, H, W), or None.
         """
-        level, c_level = sigma, sigma
-        if known is not None:
-            u, density = pull_push(u, known)
-            guess = GUESS_STD * density.clamp(min=LEAST_DENSITY) ** -0.25
-            level = torch.where(known > 0, sigma, torch.hypot(sigma, guess))
-            whole = known.amin(dim=(1, 2, 3), keepdim=True) > 0
-            c_level = torch.where(whole, sigma, (sigma**2 + GUESS_STD**2).sqrt())
-        c_noise = c_level.clamp(*SIGMA_RANGE).log().flatten() / 4
-        return u, level, (c_noise,) if known is None else (c_noise, 1 - known)
+        if unknown is None:
+            return sigma, (sigma.clamp(*SIGMA_RANGE).log().flatten() / 4,)
+        guess = GUESS_STD * density(1 - unknown).clamp(min=LEAST_DENSITY) ** -0.25
+        level = torch.where(unknown > 0, torch.hypot(sigma, guess), sigma)
+        holed = unknown.amax(dim=(1, 2, 3), keepdim=True) > 0
+        c_level = torch.where(holed, (sigma**2 + GUESS_STD**2).sqrt(), sigma)
+        return level, (c_level.clamp(*SIGMA_RANGE).log().flatten() / 4, unknown)
 
     def training_levels(self, x: Tensor, noise: Noise) -> Tensor:
         """Random noise levels of the objective for images x, in image units, shape (B,)."""
@@ -177,13 +178,15 @@ class DDPM(nn.Module, Denoiser, Trainable):
         n = noise.normal(x)
         x = torch.where(grey, x.mean(dim=1, keepdim=True), x)
         n = torch.where(grey, n[:, :1], n)
-        known = None
-        if self.per_pixel:
-            known, exact = training_holes(x, noise)
-            sigma = sigma.masked_fill(exact, 0)
-
         u = 2 * x - 1
-        u_noisy, level, inputs = self._inputs(u + 2 * sigma * n, sigma, known)
+        if self.knows_holes:
+            unknown, exact = training_holes(x, noise)
+            sigma = sigma.masked_fill(exact, 0)
+            u_noisy = pull_push(u + 2 * sigma * n, 1 - unknown)
+        else:
+            unknown, u_noisy = None, u + 2 * sigma * n
+
+        level, inputs = self._inputs(sigma, unknown)
         c_skip, c_out, c_in = self.preconditioning(2 * level)
         # what is known exactly is no target
         weight = (level > 0).to(x).expand_as(x)
@@ -194,14 +197,14 @@ class DDPM(nn.Module, Denoiser, Trainable):
 
 
 def training_holes(x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-    """Which pixels of training images are known: all, or not scattered ones, a box, or blots.
+    """Which pixels of training images are unknown: none, or scattered ones, a box, or blots.
 
     Arguments:
         x: Images, shape (B, C, H, W).
         noise: Random numbers.
 
     Returns:
-        1 where a pixel is known, else 0, shape (B, 1, H, W); and where the known ones have no
+        1 where a pixel is unknown, else 0, shape (B, 1, H, W); and where the known ones have no
         noise, bool, shape (B, 1, 1, 1).
     """
     height, width = x.shape[-2:]
@@ -223,4 +226,4 @@ def training_holes(x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
     unknown = torch.where(kind < 0.6, scattered, torch.where(kind < 0.8, hole, blots))
     unknown = unknown & (share < HOLES_SHARE)
     exact = (exact < EXACT_SHARE) & unknown.flatten(1).any(dim=1).reshape(-1, 1, 1, 1)
-    return (~unknown).to(x), exact
+    return unknown.to(x), exact

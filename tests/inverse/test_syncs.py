@@ -16,6 +16,7 @@ from genprior.operators.inpainting import Inpainting
 from genprior.operators.superres import SuperResolution
 from genprior.parts import make_solver
 from genprior.priors.base import Denoiser
+from genprior.priors.ddpm import DDPM
 from genprior.registry import SOLVERS, lookup
 
 # reading a number back, shapes that depend on values, and the error checks of LAPACK
@@ -60,14 +61,16 @@ class Count(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def stops(name: str, steps: int, op: Operator, y: Tensor) -> list[str]:
+def stops(
+    name: str, steps: int, op: Operator, y: Tensor, prior: Denoiser | None = None
+) -> list[str]:
     """What stops the host in `solve`, past the checks at the door and after a first call."""
     settings = dict(SETTINGS.get(name, {}))
     if name == "posterior-mean":
         settings["turns"] = steps
     else:
         settings["steps"] = steps
-    solver, prior = make_solver(name, **settings), Linear(dtype=y.dtype)
+    solver, prior = make_solver(name, **settings), prior or Linear(dtype=y.dtype)
     sigma = y.new_full((len(y),), 0.05)
     for mode in (Count(), Count()):
         with mode:
@@ -102,6 +105,14 @@ def test_denoising_does_not_stop_the_host() -> None:
     y = Linear(dtype=torch.float32).draw(2, (1, 6, 8))
     few = stops("posterior-mean", 1, Denoising(), y)
     assert stops("posterior-mean", 4, Denoising(), y) == few
+
+
+@pytest.mark.parametrize("name", ["posterior-mean", "hqs"])
+def test_filling_holes_that_the_prior_knows_of_does_not_stop_the_host(name: str) -> None:
+    op = OPERATORS["mask"]
+    y = op.A(Linear(dtype=torch.float32).draw(2, (1, 6, 8)))
+    prior = DDPM(1, widths=(4, 8), blocks=(1, 1), holes=True).requires_grad_(False)
+    assert stops(name, 8, op, y, prior) == stops(name, 3, op, y, prior)
 
 
 @pytest.mark.parametrize("name", ["mmps", "moment-matched", "smc", "tmpd", "dps", "jfps"])

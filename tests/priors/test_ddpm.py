@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from genprior.nets.pull_push import pull_push
 from genprior.noise import Noise
 from genprior.priors.ddpm import DDPM, GUESS_STD, training_holes
+from genprior.pull_push import density, pull_push
 
 SMALL = {"widths": (8, 16), "blocks": (1, 1)}
 
@@ -90,40 +90,32 @@ def crooked(**settings) -> DDPM:
     return model
 
 
-def holes(size, sigma=(0.0, 0.3)):
-    """Noise levels per pixel: scattered pixels are unknown, and a corner."""
+def holes(size):
+    """Where pixels are unknown: scattered ones, and a corner."""
     torch.manual_seed(1)
     unknown = torch.rand(2, 1, *size) < 0.4
     unknown[..., : size[0] // 2, : size[1] // 2] = True
     unknown[..., -1, -1] = False
-    levels = torch.tensor(sigma, dtype=torch.float64).reshape(2, 1, 1, 1)
-    return torch.where(unknown, torch.inf, levels)
+    return unknown.double()
 
 
 @pytest.mark.parametrize("size", [(1, 7), (5, 3), (31, 18)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_what_unknown_pixels_hold_does_not_matter(size, channels):
-    model, sigma = crooked(), holes(size)
-    x = torch.rand(2, channels, *size, dtype=torch.float64)
-    x_hat = model.denoise(x, sigma)
+def test_what_is_known_exactly_stays(size, channels):
+    model, unknown = crooked(), holes(size)
+    x, sigma = torch.rand(2, channels, *size, dtype=torch.float64), torch.tensor([0.0, 0.3])
+    x_hat = model.denoise_holes(x, sigma.double(), unknown)
     assert x_hat.shape == x.shape and x_hat.isfinite().all()
-    assert torch.equal(x_hat, model.denoise(x.masked_fill(sigma.isinf(), torch.nan), sigma))
-    exact = (sigma == 0).expand_as(x)
-    torch.testing.assert_close(x_hat[exact], x[exact], rtol=0, atol=1e-15)
-    changed = model.denoise(torch.where(sigma.isfinite(), x + 0.1, x), sigma)
-    assert (changed != x_hat)[sigma.isinf().expand_as(x)].any()
+    exact = (unknown[0] == 0).expand_as(x[0])
+    torch.testing.assert_close(x_hat[0][exact], x[0][exact], rtol=0, atol=1e-15)
+    assert (x_hat[0] != x[0])[~exact].all() and (x_hat[1] != x[1]).all()
 
 
-def test_without_holes_a_level_per_pixel_is_one_per_image():
+def test_without_holes_it_is_the_denoiser():
     model, sigma = crooked(), torch.tensor([0.1, 0.4], dtype=torch.float64)
     x = torch.rand(2, 3, 12, 9, dtype=torch.float64)
-    levels = sigma.reshape(2, 1, 1, 1).expand(2, 1, 12, 9)
-    torch.testing.assert_close(model.denoise(x, levels), model.denoise(x, sigma))
-
-
-def test_where_nothing_is_known_the_answer_is_finite():
-    levels = torch.full((1, 1, 8, 8), torch.inf, dtype=torch.float64)
-    assert crooked().denoise(torch.rand(1, 3, 8, 8).double(), levels).isfinite().all()
+    none = torch.zeros(2, 1, 12, 9, dtype=torch.float64)
+    torch.testing.assert_close(model.denoise_holes(x, sigma, none), model.denoise(x, sigma))
 
 
 def test_the_loss_with_holes_is_the_weighted_error_where_something_is_to_be_found():
@@ -137,12 +129,12 @@ def test_the_loss_with_holes_is_the_weighted_error_where_something_is_to_be_foun
     n = noise.normal(x)
     x = torch.where(grey, x.mean(dim=1, keepdim=True), x)
     n = torch.where(grey, n[:, :1], n)
-    known, exact = training_holes(x, noise)
+    unknown, exact = training_holes(x, noise)
     sigma = sigma.masked_fill(exact, 0)
-    levels = torch.where(known > 0, sigma, torch.inf)
-    x_hat = model.denoise(x + sigma * n, levels)
-    guess = GUESS_STD * pull_push(x, known)[1].clamp(min=0.02) ** -0.25
-    levels = torch.where(known > 0, levels, (sigma**2 + guess**2).sqrt()).expand_as(x)
+    y = (pull_push(2 * (x + sigma * n) - 1, 1 - unknown) + 1) / 2
+    x_hat = model.denoise_holes(y, sigma.flatten(), unknown)
+    guess = GUESS_STD * density(1 - unknown).clamp(min=0.02) ** -0.25
+    levels = torch.where(unknown > 0, (sigma**2 + guess**2).sqrt(), sigma).expand_as(x)
     errors = 2 * (x_hat - x) / model.preconditioning(2 * levels)[1]
     each = [e[level > 0].square().mean() for e, level in zip(errors, levels, strict=True)]
     assert loss.item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-6)
@@ -150,22 +142,22 @@ def test_the_loss_with_holes_is_the_weighted_error_where_something_is_to_be_foun
 
 def test_half_the_training_images_have_holes():
     x = torch.zeros(3000, 3, 24, 32)
-    known, exact = training_holes(x, Noise(0, range(3000)))
-    assert known.shape == (3000, 1, 24, 32) and set(known.unique().tolist()) == {0, 1}
-    holed = known.amin(dim=(1, 2, 3)) == 0
+    unknown, exact = training_holes(x, Noise(0, range(3000)))
+    assert unknown.shape == (3000, 1, 24, 32) and set(unknown.unique().tolist()) == {0, 1}
+    holed = unknown.amax(dim=(1, 2, 3)) == 1
     assert holed.float().mean() == pytest.approx(0.5, abs=0.03)
     assert exact[holed].float().mean() == pytest.approx(0.7, abs=0.05)
     assert not exact[~holed].any()
-    shares = 1 - known[holed].mean(dim=(1, 2, 3))
+    shares = unknown[holed].mean(dim=(1, 2, 3))
     assert shares.min() < 0.05 and shares.max() > 0.95
 
 
 def test_holes_of_an_image_do_not_depend_on_its_batch():
     x = torch.zeros(6, 3, 24, 32)
-    known, exact = training_holes(x, Noise(3, range(6)))
+    unknown, exact = training_holes(x, Noise(3, range(6)))
     for i in range(6):
         alone = training_holes(x[i : i + 1], Noise(3, [i]))
-        assert torch.equal(alone[0][0], known[i]) and torch.equal(alone[1][0], exact[i])
+        assert torch.equal(alone[0][0], unknown[i]) and torch.equal(alone[1][0], exact[i])
 
 
 def test_it_learns_to_fill_holes_of_a_known_law():
@@ -187,7 +179,7 @@ def test_it_learns_to_fill_holes_of_a_known_law():
     mean = torch.where(known, y, 0).sum(dim=(2, 3), keepdim=True) / count
     exact = 0.5 + 0.04 / (0.04 + sigma**2 / count) * (mean - 0.5)
     with torch.no_grad():
-        x_hat = model.denoise(y, torch.where(known, sigma, torch.inf))
+        x_hat = model.denoise_holes(pull_push(y, known.float()), sigma, 1 - known.float())
     error = (x_hat - exact).square().mean().sqrt()
     assert error < 0.35 * (0.5 - exact).expand_as(y).square().mean().sqrt()
 
@@ -197,6 +189,9 @@ def test_errors():
         DDPM(objective="x0")
     with pytest.raises(ValueError, match="got 4 channels"):
         prior().denoise(torch.rand(1, 4, 8, 8), 0.1)
-    for levels in (torch.ones(3), torch.ones(2, 1, 8, 8)):
-        with pytest.raises(ValueError, match="one number for each of the 2 images"):
-            prior().denoise(torch.rand(2, 3, 8, 8), levels)
+    with pytest.raises(ValueError, match="one number for each of the 2 images"):
+        prior().denoise(torch.rand(2, 3, 8, 8), torch.ones(3))
+    with pytest.raises(ValueError, match="one number for each of the 2 images"):
+        prior(holes=True).denoise_holes(
+            torch.rand(2, 3, 8, 8), torch.ones(3), torch.ones(2, 1, 8, 8)
+        )
