@@ -1,6 +1,7 @@
 """Checkpoints: a folder of safetensors files and a manifest that vouches for them.
 
-    model.safetensors   weights of the prior (the running average, where there is one)
+    model.safetensors   weights of the prior (the running average, where there is one); those that
+                        ship are in files of at most 16 MB, the next is model-2.safetensors
     state.safetensors   what a resumed training needs besides (absent in shipped weights)
     manifest.json       prior, configuration, provenance, size and sha256 of each file
 
@@ -8,8 +9,9 @@ The manifest is written last: a folder without one is not a checkpoint. Nothing 
 """
 
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from genprior.stamps import is_verified, remember
 from genprior.weights import EMBEDDED
 
 MANIFEST, MODEL, STATE = "manifest.json", "model.safetensors", "state.safetensors"
+LARGEST = 16 * 10**6
 
 
 def save_checkpoint(
@@ -34,6 +37,7 @@ def save_checkpoint(
     model: Mapping[str, Tensor],
     state: Mapping[str, Tensor] | None = None,
     about: Mapping[str, Any] | None = None,
+    largest: int | None = None,
 ) -> None:
     """Writes a checkpoint; a killed run leaves either the whole of it or no manifest.
 
@@ -44,19 +48,49 @@ def save_checkpoint(
         model: Its tensors by name.
         state: Tensors that a resumed training needs.
         about: Provenance, JSON types: data, steps, seed, measured quality and so on.
+        largest: Bytes of tensors in one file, at most; None puts the whole model in one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     files = {}
-    for name, tensors in ((MODEL, model), (STATE, state)):
-        if tensors is None:
-            continue
+    parts = dict(zip(_names(), _split(model, largest), strict=False))
+    for name, tensors in (parts | ({STATE: state} if state is not None else {})).items():
         data = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
         write_atomic(folder / name, lambda file, data=data: file.write(data))
         files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     manifest = {"schema": 1, "prior": prior, "config": dict(config), "files": files}
     text = json.dumps({**manifest, **(about or {})}, indent=1) + "\n"
     write_atomic(folder / MANIFEST, lambda file: file.write(text.encode()))
+
+
+def _names() -> Iterator[str]:
+    yield MODEL
+    yield from (f"model-{k}.safetensors" for k in itertools.count(2))
+
+
+def _split(model: Mapping[str, Tensor], largest: int | None) -> list[dict[str, Tensor]]:
+    parts: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for key, value in model.items():
+        size += value.nbytes
+        if parts[-1] and largest is not None and size > largest:
+            parts.append({})
+            size = value.nbytes
+        parts[-1][key] = value
+    return parts
+
+
+def read_model(folder: Path, manifest: Mapping[str, Any], anew: bool = False) -> dict[str, Tensor]:
+    """The tensors of the model of a checkpoint; arguments and errors as of `read_tensors`."""
+    names = [name for name in manifest["files"] if name != STATE]
+    parts = [read_tensors(folder, manifest, name, anew) for name in names]
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def fingerprint(manifest: Mapping[str, Any]) -> str:
+    """The sha256 of the file of a model; of several files that of theirs."""
+    sums = [about["sha256"] for name, about in manifest["files"].items() if name != STATE]
+    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
 def remove_checkpoint(folder: Path) -> None:
@@ -135,7 +169,7 @@ def load_checkpoint(folder: Path, anew: bool = False) -> tuple[nn.Module, dict[s
     """
     folder = newest(folder)
     manifest = read_manifest(folder)
-    tensors = read_tensors(folder, manifest, MODEL, anew)
+    tensors = read_model(folder, manifest, anew)
     cls = lookup(PRIORS, manifest["prior"], "prior")
     prior = getattr(cls, "from_config", cls)(**manifest["config"])
     expected = {key: value.shape for key, value in prior.state_dict().items()}
@@ -173,11 +207,11 @@ def pack(source: Path, target: Path, about: Mapping[str, Any]) -> None:
     """
     source = newest(source)
     manifest = read_manifest(source)
-    tensors = read_tensors(source, manifest, MODEL)
+    tensors = read_model(source, manifest)
     half = {key: t.half() if t.is_floating_point() else t for key, t in tensors.items()}
     for key, tensor in half.items():
         if not tensor.isfinite().all():
             raise OverflowError(f"{key} does not fit into half precision: keep float32")
     prior, config = manifest.pop("prior"), manifest.pop("config")
     rest = {key: value for key, value in manifest.items() if key not in ("schema", "files")}
-    save_checkpoint(target, prior, config, half, about={**rest, **about})
+    save_checkpoint(target, prior, config, half, about={**rest, **about}, largest=LARGEST)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.api import degrade, restore
-from genprior.checkpoint import MODEL, load_checkpoint
+from genprior.checkpoint import fingerprint, load_checkpoint
 from genprior.errors import FOR_ALL, OF_ONE_FILE, ImageError, SettingError
 from genprior.exemplars import estimate_prior, read_exemplar
 from genprior.files import sweep
@@ -161,7 +161,7 @@ def _prior_of_all(job: Job, device: torch.device) -> _Prior | None:
         return _Prior(model.to(device), sha256(job.exemplar.read_bytes()))
     if job.prior not in FROM_EXEMPLAR:
         model, manifest = load_checkpoint(find_prior(job.prior))
-        return _Prior(model.to(device), manifest["files"][MODEL]["sha256"])
+        return _Prior(model.to(device), fingerprint(manifest))
     if job.task != "inpaint":
         raise SettingError(
             f"prior {job.prior!r} is estimated from a picture: give one with --exemplar (only "

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from genprior.checkpoint import (
     MANIFEST,
-    MODEL,
     STATE,
     read_manifest,
+    read_model,
     read_tensors,
     remove_checkpoint,
     save_checkpoint,
@@ -242,7 +242,7 @@ class Training:
         """Goes back to the moment of a checkpoint, and returns its manifest."""
         manifest = read_manifest(folder)
         state = read_tensors(folder, manifest, STATE)
-        model = read_tensors(folder, manifest, MODEL)
+        model = read_model(folder, manifest)
         live = {k.removeprefix("live."): v for k, v in state.items() if k.startswith("live.")}
         self.prior.load_state_dict(live)
         for key, value in self.average.items():

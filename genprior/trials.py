@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from genprior.baselines.base import Baseline
-from genprior.checkpoint import MODEL, load_checkpoint
+from genprior.checkpoint import fingerprint, load_checkpoint
 from genprior.errors import ImageError, SettingError
 from genprior.exemplars import read_exemplar
 from genprior.images import Picture
@@ -219,7 +219,7 @@ def load_method_prior(
     """
     if name not in FROM_EXEMPLAR:
         model, manifest = load_checkpoint(find_prior(name))
-        return model, manifest["files"][MODEL]["sha256"]
+        return model, fingerprint(manifest)
     if exemplar is None:
         return None, None
     model, _ = read_exemplar(name, exemplar, max_pixels)

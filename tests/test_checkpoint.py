@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from genprior import weights
+from genprior import checkpoint, weights
 from genprior.checkpoint import load_checkpoint, read_manifest, save_checkpoint
 from genprior.errors import CheckpointError
 from genprior.priors.ddpm import DDPM
@@ -108,6 +108,29 @@ def test_the_newest_complete_checkpoint_of_a_run_is_taken(tmp_path):
     assert read_manifest(newest(tmp_path))["step"] == 2
 
 
+def test_what_is_packed_is_in_files_of_bounded_size(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    prior = DDPM(widths=(8, 16), blocks=(1, 1), holes=True)
+    model = prior.state_dict()
+    save_checkpoint(tmp_path / "run", "ddpm", prior.config, model)
+    monkeypatch.setattr(checkpoint, "LARGEST", 30_000)
+    checkpoint.pack(tmp_path / "run", tmp_path / "packed", {})
+    names = sorted(file.name for file in tmp_path.glob("packed/*.safetensors"))
+    assert len(names) > 2 and names[:2] == ["model-2.safetensors", "model-3.safetensors"]
+    assert "model.safetensors" in names
+    assert all((tmp_path / "packed" / name).stat().st_size < 35_000 for name in names)
+    again, manifest = load_checkpoint(tmp_path / "packed")
+    for key, value in again.state_dict().items():
+        assert torch.equal(value, model[key].half().float())
+    prints = {checkpoint.fingerprint(manifest), manifest["files"]["model.safetensors"]["sha256"]}
+    assert len(prints) == 2
+    with open(tmp_path / "packed" / "model-2.safetensors", "r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"x")
+    with pytest.raises(CheckpointError, match=r"model-2\.safetensors are corrupt"):
+        load_checkpoint(tmp_path / "packed", anew=True)
+
+
 def test_unknown_priors_list_the_known_ones(monkeypatch, tmp_path):
     ways = {
         (): "'dpmm': give the folder of a checkpoint$",
@@ -127,5 +150,5 @@ def test_weights_that_ship_are_sound(name):
     folder = find_prior(name)
     prior, manifest = load_checkpoint(folder)
     assert all(p.isfinite().all() for p in prior.parameters())
-    assert (folder / "model.safetensors").stat().st_size <= 16 * 2**20
+    assert all(file.stat().st_size <= 16 * 2**20 for file in folder.iterdir())
     assert {"data", "step", "seed", "commit", "config"} <= manifest.keys()

@@ -116,15 +116,14 @@ def _disk(name: str, folder: Path, variable: str) -> Check:
 
 
 def _weights(name: str) -> Check:
-    from genprior.checkpoint import load_checkpoint
+    from genprior.checkpoint import fingerprint, load_checkpoint
     from genprior.errors import CheckpointError
 
     try:
         manifest = load_checkpoint(find_prior(name), anew=True)[1]
     except CheckpointError as error:
         return name, False, str(error)
-    checksum = manifest["files"]["model.safetensors"]["sha256"]
-    return name, True, f"sha256 {checksum[:16]}... verified"
+    return name, True, f"sha256 {fingerprint(manifest)[:16]}... verified"
 
 
 def _self_tests() -> Iterator[Check]:

@@ -4,9 +4,11 @@ With u = 2 x - 1 and s = 2 sigma the denoiser is
 
     D(u, s) = c_skip(s) u + c_out(s) F(c_in(s) u, ln(sigma) / 4)
 
-and F is trained to have unit-variance targets. Pixels that are unknown are guessed from the others
-around them; there the level of D is that of the guess, sqrt(sigma^2 + e^2) with e the larger the
-fewer of those there are, and F is told where it is. The three objectives are three triples:
+and F is trained to have unit-variance targets. Images with unknown pixels have, on request, a
+network of their own, which takes guesses there and is told where; at these pixels the level is
+that of the guess, sqrt(sigma^2 + e^2), with e the larger the fewer pixels around are known. One
+network for both, as large as either, lost 0.2 dB in denoising. The three objectives are three
+triples:
 
     eps  c_skip = 1                      c_out = s                        c_in = (1 + s^2)^-1/2
     v    c_skip = 1 / (1 + s^2)          c_out = s (1 + s^2)^-1/2         c_in = (1 + s^2)^-1/2
@@ -21,7 +23,7 @@ Differs from the authors' code:
     1. The network is conditioned on ln(sigma), not on a step index, so any level can be asked.
     2. "eps" and "v" predict minus the noise and minus v: the sign is the network's.
     3. The levels of "edm" are spread for restoration: more of them are small.
-    4. Images with unknown pixels are half of the training, on request.
+    4. A second network fills holes, on request.
 """
 
 import math
@@ -64,8 +66,8 @@ class DDPM(nn.Module, Denoiser, Trainable):
         schedule: Training levels of "eps" and "v": "linear" or "cosine", T = 1000.
         noise_mean: Mean of ln(sigma) of the training levels of "edm".
         noise_std: Standard deviation of the same.
-        holes: Also learn images with unknown pixels: half the training images have such. What
-            is put in them is guessed (`genprior.pull_push`), and F is told where.
+        holes: A second network learns to fill holes: half its training images have unknown
+            pixels. What is put in them is guessed (`genprior.pull_push`), and it is told where.
 
     Raises:
         ValueError: An objective or a schedule that does not exist.
@@ -99,8 +101,10 @@ class DDPM(nn.Module, Denoiser, Trainable):
         }
         self.knows_holes = holes
         # a tenth faster than the contiguous format on a CPU, more on a GPU
-        network = UNet(channels, widths, blocks, holes=holes)
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = UNet(channels, widths, blocks).to(memory_format=torch.channels_last)
+        if holes:
+            filler = UNet(channels, widths, blocks, holes=True)
+            self.filler = filler.to(memory_format=torch.channels_last)
         self.reach, self.stride = self.network.reach, self.network.multiple
         levels = torch.as_tensor(ddpm_sigmas(schedule), dtype=torch.float32)
         self.register_buffer("levels", levels, persistent=False)
@@ -110,7 +114,8 @@ class DDPM(nn.Module, Denoiser, Trainable):
         return self._config
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        return {"network": self.network.parameters()}
+        groups = {"network": self.network.parameters()}
+        return groups | ({"filler": self.filler.parameters()} if self.knows_holes else {})
 
     def preconditioning(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(c_skip, c_out, c_in) at level s, in units of [-1, 1]; all of the shape of s."""
@@ -136,11 +141,13 @@ class DDPM(nn.Module, Denoiser, Trainable):
                 f"those or grey ones, got {x.shape[1]} channels: convert the image"
             )
         u, crop = pad_to_multiple(2 * x - 1, self.network.multiple)
+        network = self.network
         if unknown is not None:
-            unknown, _ = pad_to_multiple(unknown, self.network.multiple)
+            network = self.filler
+            unknown, _ = pad_to_multiple(unknown, network.multiple)
         level, inputs = self._inputs(per_image(sigma, x), unknown)
         c_skip, c_out, c_in = self.preconditioning(2 * level)
-        f = self.network(c_in * u, *inputs)
+        f = network(c_in * u, *inputs)
         x_hat = (c_skip * u + c_out * f)[crop].add(1).div(2)
         return x_hat.mean(dim=1, keepdim=True) if grey else x_hat
 
@@ -179,21 +186,24 @@ class DDPM(nn.Module, Denoiser, Trainable):
         x = torch.where(grey, x.mean(dim=1, keepdim=True), x)
         n = torch.where(grey, n[:, :1], n)
         u = 2 * x - 1
+        losses = {"network": self._loss(u, u + 2 * sigma * n, sigma, None)}
         if self.knows_holes:
             unknown, exact = training_holes(x, noise)
             sigma = sigma.masked_fill(exact, 0)
             u_noisy = pull_push(u + 2 * sigma * n, 1 - unknown)
-        else:
-            unknown, u_noisy = None, u + 2 * sigma * n
+            losses["filler"] = self._loss(u, u_noisy, sigma, unknown)
+        return losses
 
+    def _loss(self, u: Tensor, u_noisy: Tensor, sigma: Tensor, unknown: Tensor | None) -> Tensor:
+        network = self.network if unknown is None else self.filler
         level, inputs = self._inputs(sigma, unknown)
         c_skip, c_out, c_in = self.preconditioning(2 * level)
         # what is known exactly is no target
-        weight = (level > 0).to(x).expand_as(x)
+        weight = (level > 0).to(u).expand_as(u)
         target = (u - c_skip * u_noisy) / c_out.clamp(min=SIGMA_RANGE[0])
-        f = self.network(c_in * u_noisy, *inputs)
+        f = network(c_in * u_noisy, *inputs)
         errors = (weight * (f.float() - target).square()).flatten(1).sum(dim=1)
-        return {"network": (errors / weight.flatten(1).sum(dim=1).clamp(min=1)).mean()}
+        return (errors / weight.flatten(1).sum(dim=1).clamp(min=1)).mean()
 
 
 def training_holes(x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:

@@ -111,17 +111,18 @@ def test_what_is_known_exactly_stays(size, channels):
     assert (x_hat[0] != x[0])[~exact].all() and (x_hat[1] != x[1]).all()
 
 
-def test_without_holes_it_is_the_denoiser():
+def test_without_holes_it_denoises():
     model, sigma = crooked(), torch.tensor([0.1, 0.4], dtype=torch.float64)
     x = torch.rand(2, 3, 12, 9, dtype=torch.float64)
     none = torch.zeros(2, 1, 12, 9, dtype=torch.float64)
+    model.filler.load_state_dict(model.network.state_dict(), strict=False)
     torch.testing.assert_close(model.denoise_holes(x, sigma, none), model.denoise(x, sigma))
 
 
 def test_the_loss_with_holes_is_the_weighted_error_where_something_is_to_be_found():
     model = crooked()
     x = torch.rand(24, 3, 16, 24, dtype=torch.float64)
-    loss = model.losses(x, Noise(5, range(24)))["network"]
+    loss = model.losses(x, Noise(5, range(24)))["filler"]
 
     noise = Noise(5, range(24))
     sigma = model.training_levels(x, noise).reshape(-1, 1, 1, 1)
@@ -138,6 +139,18 @@ def test_the_loss_with_holes_is_the_weighted_error_where_something_is_to_be_foun
     errors = 2 * (x_hat - x) / model.preconditioning(2 * levels)[1]
     each = [e[level > 0].square().mean() for e, level in zip(errors, levels, strict=True)]
     assert loss.item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-6)
+
+
+def test_the_two_networks_are_trained_apart():
+    model = crooked()
+    assert set(model.groups()) == {"network", "filler"}
+    losses = model.losses(torch.rand(4, 3, 16, 16).double(), Noise(0, range(4)))
+    losses["network"].backward()
+    assert all(p.grad is None for p in model.filler.parameters())
+    plain = prior().double()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if "network" in k})
+    alone = plain.losses(torch.rand(4, 3, 16, 16).double(), Noise(0, range(4)))
+    assert set(alone) == set(plain.groups()) == {"network"}
 
 
 def test_half_the_training_images_have_holes():
@@ -169,7 +182,7 @@ def test_it_learns_to_fill_holes_of_a_known_law():
     for _ in range(250):
         x = 0.5 + 0.2 * torch.randn(16, 3, 1, 1, generator=generator).expand(-1, -1, 8, 8)
         optimizer.zero_grad()
-        model.losses(x, noise)["network"].backward()
+        model.losses(x, noise)["filler"].backward()
         optimizer.step()
     x = 0.5 + 0.2 * torch.randn(256, 3, 1, 1, generator=generator).expand(-1, -1, 8, 8)
     sigma = np.exp(-1.5)
