@@ -65,7 +65,7 @@ class HQS(Solver):
     relaxation: float = 1.0
     exact_max: float = 15 / 255
     exact_min: float = 1 / 255
-    informed_max: float = 8 / 255
+    informed_max: float = 4 / 255
 
     @property
     def nfe(self) -> int:
