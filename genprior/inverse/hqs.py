@@ -17,7 +17,10 @@ Differs from the authors' code:
         0.1 dB more than r = 0 on random inpainting and SR x 4, and 0.4 dB less on a box.
     4. `coupling`, r and the levels were chosen on crops of training photos; theirs are 0.23, 0
         and 49/255 to the noise level. Data without noise want lower levels: to start at 15/255
-        and not at 25/255 gave 1 dB on a box and 0.3 dB with 90 % of the pixels missing.
+        and not at 25/255 gave 1 dB on a box and 0.3 dB with 90 % of the pixels missing. From a
+        posterior mean the level is lower still: on four such crops 33.03 dB with half of the
+        pixels missing (from the smooth start 32.85), with 90 % 26.06 (25.55), on a box 33.4
+        (32.3); the posterior mean itself had 32.84, 25.92 and 33.45.
 """
 
 from dataclasses import dataclass
