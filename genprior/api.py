@@ -96,8 +96,8 @@ def restore(
             sampler for several.
         noise_std: Noise level of y in units of [0, 1]; a number or one per image.
         samples: Posterior samples per image, >= 1.
-        steps: Network evaluations; None keeps the solver's default. The default solver is then
-            one that takes steps.
+        steps: Network evaluations; None keeps the solver's default. Where given, the default
+            solver is one that takes steps.
         seed: Seed; 0 is a seed as any other.
         index: Number of the first image, or of every image: image number i draws the noise
             of (seed, i), so `restore(y)` and `restore(y[i:i+1], index=i)` agree on image i,

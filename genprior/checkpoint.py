@@ -174,7 +174,7 @@ def load_checkpoint(folder: Path, anew: bool = False) -> tuple[nn.Module, dict[s
     prior = getattr(cls, "from_config", cls)(**manifest["config"])
     expected = {key: value.shape for key, value in prior.state_dict().items()}
     if {key: value.shape for key, value in tensors.items()} != expected:
-        raise CheckpointError(f"weights {folder / MODEL} do not fit the manifest's configuration")
+        raise CheckpointError(f"weights in {folder} do not fit the manifest's configuration")
     prior.load_state_dict({key: value.to(torch.float32) for key, value in tensors.items()})
     return prior.eval().requires_grad_(False), manifest
 

@@ -23,11 +23,41 @@ HELD_PIXELS = 2**30
 
 
 class Collection(Sequence):
-    """Images that are read when they are asked for."""
+    """Images that are read when they are asked for; in memory if they are few.
+
+    Arguments:
+        items: What the images are made of.
+        mode: "RGB" or "L".
+        resize: Length of the shorter side, or None.
+    """
+
+    def __init__(self, items: Any, mode: str, resize: int | None) -> None:
+        self.items, self.mode, self.resize = items, mode, resize
+        self.held: dict[int, Image.Image] = {}
+        self.pixels = 0
+
+    def __len__(self) -> int:
+        return len(self.items)
 
     def size(self, index: int) -> tuple[int, int]:
         """Width and height of an image."""
         return self[index].size
+
+    def __getitem__(self, index: int) -> Image.Image:
+        if index in self.held:
+            return self.held[index]
+        image = self.read(index).convert(self.mode)
+        size = resized(image.size, self.resize)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.BICUBIC)
+        if self.pixels + math.prod(size) <= HELD_PIXELS:
+            self.held[index] = image
+            self.pixels += math.prod(size)
+        return image
+
+    def read(self, index: int) -> Image.Image:
+        """An image as it is."""
+        raise NotImplementedError
 
 
 def open_source(
@@ -86,49 +116,30 @@ def _is_array(source: str | Path) -> bool:
 
 
 class _Files(Collection):
-    """Image files; in memory if they are few."""
+    """Image files."""
 
     def __init__(
         self, paths: list[Path], mode: str, max_pixels: int, resize: int | None
     ) -> None:
-        self.paths, self.mode, self.max_pixels, self.resize = paths, mode, max_pixels, resize
-        self.held: dict[int, Image.Image] = {}
-        self.pixels = 0
-
-    def __len__(self) -> int:
-        return len(self.paths)
+        super().__init__(paths, mode, resize)
+        self.max_pixels = max_pixels
 
     def size(self, index: int) -> tuple[int, int]:
         if self.pixels < HELD_PIXELS:
             return self[index].size
-        return resized(read_size(self.paths[index], self.max_pixels), self.resize)
+        return resized(read_size(self.items[index], self.max_pixels), self.resize)
 
-    def __getitem__(self, index: int) -> Image.Image:
-        if index in self.held:
-            return self.held[index]
-        image = _eight_bits(self.paths[index], self.max_pixels).convert(self.mode)
-        image = _resized(image, self.resize)
-        if self.pixels + math.prod(image.size) <= HELD_PIXELS:
-            self.held[index] = image
-            self.pixels += math.prod(image.size)
-        return image
+    def read(self, index: int) -> Image.Image:
+        return _eight_bits(self.items[index], self.max_pixels)
 
 
 class _Items(Collection):
     """Items of a data set."""
 
-    def __init__(self, items: Any, mode: str, resize: int | None) -> None:
-        self.items, self.mode, self.resize = items, mode, resize
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Image.Image:
+    def read(self, index: int) -> Image.Image:
         item = self.items[index]
         item = item[0] if isinstance(item, tuple | list) else item
-        if not isinstance(item, Image.Image):
-            item = _pillow(item)
-        return _resized(item.convert(self.mode), self.resize)
+        return item if isinstance(item, Image.Image) else _pillow(item)
 
 
 def resized(size: tuple[int, int], side: int | None) -> tuple[int, int]:
@@ -140,11 +151,6 @@ def resized(size: tuple[int, int], side: int | None) -> tuple[int, int]:
     if side is None:
         return size
     return tuple(max(1, round(length * side / min(size))) for length in size)
-
-
-def _resized(image: Image.Image, side: int | None) -> Image.Image:
-    size = resized(image.size, side)
-    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 
 def _pillow(item: Any) -> Image.Image:

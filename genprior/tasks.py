@@ -26,6 +26,9 @@ from genprior.operators.kernels import gaussian_kernel, motion_kernel
 from genprior.operators.masks import box_hole, random_keep
 from genprior.operators.superres import SuperResolution
 
+# What a physics of deepinv fails with that cannot be made, or not for these images.
+FAILURES = (AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError,
+            ValueError)
 Build = Callable[[list[Picture], bool], Operator]
 
 
@@ -159,11 +162,14 @@ def foreign(name: str, settings: Mapping[str, Any], seed: int = 0) -> Build:
         raise SettingError(
             f"deepinv has no linear physics {name!r}: choose one of {', '.join(known)}"
         )
-    taken = inspect.signature(known[name]).parameters
+    taken = {
+        key for key, parameter in inspect.signature(known[name]).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
     for setting in settings:
         if setting not in taken:
             raise SettingError(
-                f"deepinv's {name} has no argument {setting!r}, it has {', '.join(taken)}"
+                f"deepinv's {name} has no argument {setting!r}, it has {', '.join(sorted(taken))}"
             )
 
     def build(pictures: list[Picture], clean: bool) -> Operator:
@@ -192,7 +198,7 @@ def _physics(name: str, settings: str, shape: tuple[int, int, int], seed: int) -
     try:
         physics = cls(**given | json.loads(settings))
         y = physics.A(torch.full((1, *shape), 0.5))
-    except (TypeError, ValueError, AssertionError, RuntimeError, ImportError) as error:
+    except FAILURES as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SettingError(f"deepinv's {name} does not work with {settings} on images of shape "
                            f"{shape}: {reason}") from error

@@ -24,6 +24,7 @@ from genprior.checkpoint import (
     remove_checkpoint,
     save_checkpoint,
 )
+from genprior.errors import CheckpointError
 from genprior.noise import Noise
 from genprior.optim import build_optimizers
 from genprior.ranks import Ranks
@@ -244,6 +245,9 @@ class Training:
         state = read_tensors(folder, manifest, STATE)
         model = read_model(folder, manifest)
         live = {k.removeprefix("live."): v for k, v in state.items() if k.startswith("live.")}
+        shapes = {k: v.shape for k, v in self.prior.state_dict().items()}
+        if {k: v.shape for k, v in live.items()} != shapes:
+            raise CheckpointError(f"{folder} is of a network with other arguments: give its --set")
         self.prior.load_state_dict(live)
         for key, value in self.average.items():
             value.copy_(model[key])

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from genprior import degrade, make_operator, restore
 from genprior.inverse.base import Solver
+from genprior.operators.base import Operator
 from genprior.priors.base import ABILITIES
 from genprior.priors.ddpm import DDPM
 from genprior.priors.gan import GAN
@@ -62,9 +63,19 @@ def ability_of(solver: Solver) -> str:
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_an_image_does_not_feel_its_batch(name: str) -> None:
+    check(name, make_operator("inpaint", keep=keep()))
+
+
+def test_nor_does_one_that_is_denoised() -> None:
+    check("posterior-mean", make_operator("denoise"))
+
+
+def keep() -> Tensor:
+    return torch.rand(1, 1, *SHAPE[1:], generator=generator()) > 0.3
+
+
+def check(name: str, operator: Operator) -> None:
     solver = lookup(SOLVERS, name, "solver")(**SETTINGS.get(name, {"steps": 3}))
-    keep = torch.rand(1, 1, *SHAPE[1:], generator=generator()) > 0.3
-    operator = make_operator("inpaint", keep=keep)
     levels = [0.02, 0.05, 0.1]
     y = degrade(torch.rand(3, *SHAPE, generator=generator()), operator, levels)
     options = {"prior": prior(ability_of(solver)), "solver": solver}

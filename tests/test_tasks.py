@@ -91,10 +91,12 @@ def test_a_physics_of_deepinv_is_the_same_for_all_pictures_of_a_size() -> None:
 @pytest.mark.parametrize("name, settings, message", [
     ("Sharpening", {}, "no linear physics 'Sharpening': choose one of .*CompressedSensing"),
     ("ComposedLinearPhysics", {}, "no linear physics"),
-    ("CompressedSensing", {"m": 20, "n": 3}, "CompressedSensing has no argument 'n', it has m"),
+    ("CompressedSensing", {"m": 20, "n": 3}, "CompressedSensing has no argument 'n', it has chan"),
     ("CompressedSensing", {}, "CompressedSensing does not work with {} on images"),
     ("CompressedSensing", {"m": -1}, "CompressedSensing does not work with"),
+    ("CompressedSensing", {"m": 20, "kwargs": 5}, "has no argument 'kwargs'"),
     ("MRI", {}, "MRI does not work with"),
+    ("Downsampling", {"factor": 2, "filter": "nonsense"}, "Downsampling does not work with"),
     ("Pansharpen", {}, "measures several things at once"),
 ])
 def test_what_is_no_physics(name: str, settings: dict, message: str) -> None:

@@ -88,8 +88,9 @@ def test_tiles_of_images_with_holes_are_the_whole() -> None:
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     x, sigma = noise(2, 3, 300, 201), torch.tensor([0.0, 0.2], dtype=torch.float64)
-    unknown = (noise(2, 1, 300, 201) < 0.3).double()
+    unknown = torch.zeros(2, 1, 300, 201, dtype=torch.float64)
     unknown[0, :, :200, :190] = 1  # more than a tile
+    unknown[1, :, 3:5, 7:9] = 1  # in one tile alone
     tiled = Tiled(prior, 128)
     assert tiled.knows_holes
     whole = prior.denoise_holes(x, sigma, unknown)

@@ -51,7 +51,8 @@ IMAGES = 2000
 @click.option("--set", "arguments", multiple=True, metavar="NAME=VALUE",
               help="Argument of the prior, JSON value; may be repeated.")
 @click.option("--init", metavar="PRIOR",
-              help="Start from the weights of a prior that ships or of a checkpoint folder.")
+              help="Start from the weights of a prior that ships or of a checkpoint folder; "
+                   "--set may change what they do not depend on.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
               default="bfloat16", show_default=True, help="Precision of the network.")
 @click.option("--channels-last/--contiguous", default=True, show_default=True,
@@ -97,8 +98,6 @@ def train(
     else:
         if (settings["steps"] is None) == (settings["minutes"] is None):
             raise click.UsageError("give the length of the training: either --steps or --time")
-        if init and arguments:
-            raise click.UsageError("--set does not go with --init, whose weights fix the network")
         source = (data, held_out, crops, preview, tensorboard)
         out = _train(prior, source, out, resume, device, arguments, init, quiet, settings)
     if out and not quiet:
@@ -121,7 +120,7 @@ def _train(
     data, held_out, crops, preview, tensorboard = source
     chosen = Settings(**settings)
     torch.manual_seed(chosen.seed)
-    model = _initial(init, prior) if init else _fresh(prior, arguments)
+    model = _initial(init, prior, arguments) if init else _fresh(prior, arguments)
     channels = model.config["channels"]
     images = Crops(data, channels=channels, seed=chosen.seed, **crops)
     validation = None
@@ -197,13 +196,23 @@ def _fresh(prior: str, arguments: tuple[str, ...]) -> Any:
     return lookup(PRIORS, prior, "prior")(**constructor_arguments(prior, arguments))
 
 
-def _initial(init: str, prior: str) -> Any:
+def _initial(init: str, prior: str, arguments: tuple[str, ...]) -> Any:
     from genprior.checkpoint import load_checkpoint
     from genprior.weights import find_prior
 
     model, manifest = load_checkpoint(find_prior(init))
     if manifest["prior"] != prior:
         raise click.UsageError(f"--init {init}: it is a {manifest['prior']}, not a {prior}")
+    changes = constructor_arguments(prior, arguments)
+    if changes:
+        state = model.state_dict()
+        model = type(model)(**model.config | changes)
+        kept = model.inherit(state)
+        if any(key not in kept for key in model.state_dict() if key in state):
+            raise click.UsageError(
+                f"--init {init}: its weights do not fit --set {', '.join(arguments)}"
+            )
+        model.load_state_dict(kept, strict=False)
     return model.train().requires_grad_(True)
 
 

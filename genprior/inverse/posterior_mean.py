@@ -26,6 +26,9 @@ from genprior.priors.base import Denoiser
 class PosteriorMean(Solver):
     """Posterior mean of an image that is noisy, or has holes if the prior knows of them.
 
+    Where there are holes and noise, the network that knows of holes denoises all of the image:
+    `hqs` goes on with the better denoiser from there.
+
     Arguments:
         turns: Number of flips and quarter turns that are averaged, 1 to 8.
     """

@@ -234,6 +234,11 @@ class Trainable(ABC):
                 global state, which dropout uses, is seeded for every part of a batch.)
         """
 
+    def inherit(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What of the weights of another prior of this kind one can begin with."""
+        own = self.state_dict()
+        return {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+
     def prepare(self, x: Tensor, noise: Noise) -> None:  # noqa: B027
         """Sets what depends on a first batch of images; called once, with all of it.
 

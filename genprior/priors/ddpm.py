@@ -117,6 +117,11 @@ class DDPM(nn.Module, Denoiser, Trainable):
         groups = {"network": self.network.parameters()}
         return groups | ({"filler": self.filler.parameters()} if self.knows_holes else {})
 
+    def inherit(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        network = {k: v for k, v in state.items() if k.startswith("network.")}
+        copies = {f"filler.{k.removeprefix('network.')}": v for k, v in network.items()}
+        return super().inherit(copies | dict(state))
+
     def preconditioning(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(c_skip, c_out, c_in) at level s, in units of [-1, 1]; all of the shape of s."""
         if self.objective == "eps":
@@ -164,9 +169,9 @@ class DDPM(nn.Module, Denoiser, Trainable):
             return sigma, (sigma.clamp(*SIGMA_RANGE).log().flatten() / 4,)
         guess = GUESS_STD * density(1 - unknown).clamp(min=LEAST_DENSITY) ** -0.25
         level = torch.where(unknown > 0, torch.hypot(sigma, guess), sigma)
-        holed = unknown.amax(dim=(1, 2, 3), keepdim=True) > 0
-        c_level = torch.where(holed, (sigma**2 + GUESS_STD**2).sqrt(), sigma)
-        return level, (c_level.clamp(*SIGMA_RANGE).log().flatten() / 4, unknown)
+        # that of the best guesses: not of those in view, since a tile has others than the whole
+        c_level = (sigma**2 + GUESS_STD**2).sqrt().clamp(*SIGMA_RANGE)
+        return level, (c_level.log().flatten() / 4, unknown)
 
     def training_levels(self, x: Tensor, noise: Noise) -> Tensor:
         """Random noise levels of the objective for images x, in image units, shape (B,)."""

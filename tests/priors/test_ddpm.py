@@ -111,14 +111,6 @@ def test_what_is_known_exactly_stays(size, channels):
     assert (x_hat[0] != x[0])[~exact].all() and (x_hat[1] != x[1]).all()
 
 
-def test_without_holes_it_denoises():
-    model, sigma = crooked(), torch.tensor([0.1, 0.4], dtype=torch.float64)
-    x = torch.rand(2, 3, 12, 9, dtype=torch.float64)
-    none = torch.zeros(2, 1, 12, 9, dtype=torch.float64)
-    model.filler.load_state_dict(model.network.state_dict(), strict=False)
-    torch.testing.assert_close(model.denoise_holes(x, sigma, none), model.denoise(x, sigma))
-
-
 def test_the_loss_with_holes_is_the_weighted_error_where_something_is_to_be_found():
     model = crooked()
     x = torch.rand(24, 3, 16, 24, dtype=torch.float64)
@@ -142,15 +134,27 @@ def test_the_loss_with_holes_is_the_weighted_error_where_something_is_to_be_foun
 
 
 def test_the_two_networks_are_trained_apart():
-    model = crooked()
+    model, x = crooked(), torch.rand(4, 3, 16, 16, dtype=torch.float64)
     assert set(model.groups()) == {"network", "filler"}
-    losses = model.losses(torch.rand(4, 3, 16, 16).double(), Noise(0, range(4)))
-    losses["network"].backward()
-    assert all(p.grad is None for p in model.filler.parameters())
+    losses = model.losses(x, Noise(0, range(4)))
+    for name, loss in losses.items():
+        found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+        for (key, _), grad in zip(model.named_parameters(), found, strict=True):
+            assert (grad is None) == (not key.startswith(name))
     plain = prior().double()
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if "network" in k})
-    alone = plain.losses(torch.rand(4, 3, 16, 16).double(), Noise(0, range(4)))
-    assert set(alone) == set(plain.groups()) == {"network"}
+    alone = plain.losses(x, Noise(0, range(4)))
+    assert set(plain.groups()) == {"network"} and list(alone) == ["network"]
+    assert torch.equal(alone["network"], losses["network"])
+
+
+def test_a_filler_begins_as_the_network_it_is_added_to():
+    plain, model = prior(), prior(holes=True)
+    kept = model.inherit(plain.state_dict())
+    assert set(model.state_dict()) - set(kept) == {"filler.holes.weight"}
+    assert torch.equal(kept["filler.head.weight"], plain.network.head.weight)
+    assert set(plain.inherit(model.state_dict())) == set(plain.state_dict())
+    assert len(prior(widths=(8, 24)).inherit(plain.state_dict())) < len(plain.state_dict())
 
 
 def test_half_the_training_images_have_holes():
