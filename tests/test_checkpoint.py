@@ -113,12 +113,12 @@ def test_what_is_packed_is_in_files_of_bounded_size(tmp_path, monkeypatch):
     prior = DDPM(widths=(8, 16), blocks=(1, 1), holes=True)
     model = prior.state_dict()
     save_checkpoint(tmp_path / "run", "ddpm", prior.config, model)
-    monkeypatch.setattr(checkpoint, "LARGEST", 30_000)
+    monkeypatch.setattr(checkpoint, "LARGEST", 60_000)
     checkpoint.pack(tmp_path / "run", tmp_path / "packed", {})
     names = sorted(file.name for file in tmp_path.glob("packed/*.safetensors"))
     assert len(names) > 2 and names[:2] == ["model-2.safetensors", "model-3.safetensors"]
     assert "model.safetensors" in names
-    assert all((tmp_path / "packed" / name).stat().st_size < 35_000 for name in names)
+    assert all((tmp_path / "packed" / name).stat().st_size < 65_000 for name in names)
     again, manifest = load_checkpoint(tmp_path / "packed")
     for key, value in again.state_dict().items():
         assert torch.equal(value, model[key].half().float())

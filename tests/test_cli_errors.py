@@ -74,7 +74,9 @@ CASES = {
     "denoise @/a.png": (USAGE, "Missing option '--noise'"),
     "denoise @/a.png --noise -1": (USAGE, "--noise", "x>=0"),
     "denoise @/a.png --noise nan": (INPUT, "noise_std must be >= 0 and finite"),
-    "denoise @/a.png --noise 0.1 --steps 3": (USAGE, "no setting 'steps', it has turns: leave"),
+    "denoise @/a.png --noise 0.1 --steps 3 --solver posterior-mean": (
+        USAGE, "no setting 'steps', it has turns: leave"
+    ),
     "inpaint @/a.png --solver dsp": (USAGE, "'dsp' is not one of 'auto'", "'dps'"),
     "inpaint @/a.png --solvr hqs": (USAGE, "No such option", "--solver"),
     "inpaint": (USAGE, "Missing argument 'FILES...'", "see genprior inpaint --help"),
