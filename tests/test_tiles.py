@@ -11,6 +11,7 @@ from genprior.errors import SettingError
 from genprior.nets.unet import UNet
 from genprior.priors.base import Denoiser
 from genprior.priors.ddpm import DDPM
+from genprior.pull_push import pull_push
 from genprior.tiles import Tiled, blend, spans
 
 
@@ -168,3 +169,19 @@ def test_the_weights_that_ship_leave_no_seam(sigma: float) -> None:
     with torch.no_grad():
         difference = (prior.denoise(x, sigma) - Tiled(prior, 384).denoise(x, sigma)).abs().max()
     assert difference < 1 / 255
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sigma", [0.0, 0.1])
+def test_nor_do_they_where_they_fill_a_hole(sigma: float) -> None:
+    from skimage import data
+
+    photo = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None] / 255
+    generator = torch.Generator().manual_seed(0)
+    unknown = torch.zeros(1, 1, 512, 512)
+    unknown[..., 200:300, 200:300] = 1
+    x = photo + sigma * torch.randn(photo.shape, generator=generator)
+    x, prior = pull_push(x, 1 - unknown), load_prior("ddpm")
+    with torch.no_grad():
+        whole, tiles = (p.denoise_holes(x, sigma, unknown) for p in (prior, Tiled(prior, 384)))
+    assert (whole - tiles).abs().max() < 1 / 255
