@@ -57,9 +57,8 @@ class PosteriorMean(Solver):
             )
         if not (operator.is_identity or sees_holes(prior, operator)):
             raise ValueError(
-                f"solver 'posterior-mean' only denoises with {type(prior).__name__}, which knows "
-                f"of no holes: choose another solver, or a prior that was trained "
-                f"on images with holes"
+                "solver 'posterior-mean' only denoises with this prior, which knows of no holes: "
+                "choose another solver, or a prior that was trained on images with holes"
             )
         with torch.no_grad():
             return mean_of_views(y, operator, prior, noise_std, self.turns)

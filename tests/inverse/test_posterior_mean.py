@@ -92,7 +92,7 @@ def test_it_only_denoises_and_fills_holes(op: object) -> None:
 
 def test_a_prior_must_know_of_holes() -> None:
     op = Inpainting(random_keep((1, 1, 4, 4), 0.5))
-    with pytest.raises(ValueError, match="only denoises with Crooked, which knows of no holes"):
+    with pytest.raises(ValueError, match="only denoises with this prior, which knows of no holes"):
         PosteriorMean()(torch.zeros(2, 1, 4, 4), op, Crooked(), 0.1, NOISE)
 
 

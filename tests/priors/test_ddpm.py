@@ -63,20 +63,26 @@ def test_without_noise_an_image_comes_back():
     assert (model.denoise(x, 0.002) - x).abs().max() < 0.02
 
 
-def test_it_learns_the_denoiser_of_a_known_law():
-    # images of one random colour: E[x0 | x] is in closed form and far from the input
+def learned(group, steps):
+    """A model of images of one random colour, and such images with noise: (model, y, sigma)."""
     torch.manual_seed(0)
-    model = DDPM(widths=(16, 32), blocks=(1, 1), noise_mean=-1.5, noise_std=0.1)
+    holes = group == "filler"
+    model = DDPM(widths=(16, 32), blocks=(1, 1), noise_mean=-1.5, noise_std=0.1, holes=holes)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     generator, noise = torch.Generator().manual_seed(0), Noise(0, range(16))
-    for _ in range(150):
+    for _ in range(steps):
         x = 0.5 + 0.2 * torch.randn(16, 3, 1, 1, generator=generator).expand(-1, -1, 8, 8)
         optimizer.zero_grad()
-        model.losses(x, noise)["network"].backward()
+        model.losses(x, noise)[group].backward()
         optimizer.step()
     x = 0.5 + 0.2 * torch.randn(256, 3, 1, 1, generator=generator).expand(-1, -1, 8, 8)
     sigma = np.exp(-1.5)
-    y = x + sigma * torch.randn(x.shape, generator=generator)
+    return model, x + sigma * torch.randn(x.shape, generator=generator), sigma
+
+
+def test_it_learns_the_denoiser_of_a_known_law():
+    # E[x0 | x] is in closed form and far from the input
+    model, y, sigma = learned("network", 150)
     exact = 0.5 + 0.04 / (0.04 + sigma**2 / 64) * (y.mean((2, 3), keepdim=True) - 0.5)
     with torch.no_grad():
         error = (model.denoise(y, sigma) - exact).square().mean().sqrt()
@@ -178,20 +184,8 @@ def test_holes_of_an_image_do_not_depend_on_its_batch():
 
 
 def test_it_learns_to_fill_holes_of_a_known_law():
-    # images of one random colour: E[x0 | known pixels] is in closed form
-    torch.manual_seed(0)
-    model = DDPM(widths=(16, 32), blocks=(1, 1), noise_mean=-1.5, noise_std=0.1, holes=True)
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    generator, noise = torch.Generator().manual_seed(0), Noise(0, range(16))
-    for _ in range(250):
-        x = 0.5 + 0.2 * torch.randn(16, 3, 1, 1, generator=generator).expand(-1, -1, 8, 8)
-        optimizer.zero_grad()
-        model.losses(x, noise)["filler"].backward()
-        optimizer.step()
-    x = 0.5 + 0.2 * torch.randn(256, 3, 1, 1, generator=generator).expand(-1, -1, 8, 8)
-    sigma = np.exp(-1.5)
-    y = x + sigma * torch.randn(x.shape, generator=generator)
-    known = torch.rand(256, 1, 8, 8, generator=generator) < 0.5
+    model, y, sigma = learned("filler", 250)
+    known = torch.rand(256, 1, 8, 8) < 0.5
     count = known.sum(dim=(2, 3), keepdim=True)
     mean = torch.where(known, y, 0).sum(dim=(2, 3), keepdim=True) / count
     exact = 0.5 + 0.04 / (0.04 + sigma**2 / count) * (mean - 0.5)
