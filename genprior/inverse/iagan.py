@@ -1,9 +1,12 @@
 """Image-adaptive generator: CSGM, then descent on the latent and the weights together.
 
     (z, theta) = argmin ||A G_theta(z) - y||^2,   from the latent of CSGM and the trained weights
+    x = argmin_u ||A u - y||^2 / sigma^2 + ||u - G_theta(z)||^2 / gamma^2
 
-It stops for an image as soon as the data fit as well as the noise allows. Without noise the
-answer is projected onto the images that explain the measurement.
+The descent stops for an image as soon as the data fit as well as the noise allows. Back-projection
+adds what the generator cannot draw: gamma^2 is the variance, per pixel, of white errors of its
+image that would explain why the data fit worse than that. Without noise the answer explains the
+measurement exactly.
 
 References:
     Image-Adaptive GAN Based Reconstruction, Abu Hussein, Tirer and Giryes, 2020.
@@ -13,6 +16,9 @@ Differs from the authors' code:
     2. One start and large steps of the weights, for small convolutional generators of photos;
         theirs are for PGGAN and BEGAN, at 1e-4 and below. On crops of training photos, half of
         the pixels missing: 31.1 dB, GlowIP with the same generator 26.7.
+    3. The steps grow at first, and fall to 0 in the second half; with noise the back-projection
+        is a weighted one. Both together gave in 100 evaluations what 300 without gave for holes,
+        and 0.5 dB (super-resolution) to 1.3 dB (blur) more.
 """
 
 import copy
@@ -29,6 +35,11 @@ from genprior.operators.base import Operator
 from genprior.priors.base import Decoder
 
 
+BETAS = (0.9, 0.99)
+WARMUP = 10
+SMALLEST_ERROR = 1e-4
+
+
 @dataclass(frozen=True)
 class IAGAN(Solver):
     """CSGM, then refinement of the weights of the generator, for each image its own.
@@ -40,8 +51,8 @@ class IAGAN(Solver):
         penalty: lambda of CSGM; None is the square of the noise level of each image.
         optimiser: Optimiser of CSGM.
         refinements: Steps on latent and weights, >= 0, by Adam.
-        latent_rate: Learning rate of the latent there, > 0.
-        weight_rate: Learning rate of the weights there, > 0.
+        latent_rate: Largest learning rate of the latent there, > 0.
+        weight_rate: Largest learning rate of the weights there, > 0.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -51,12 +62,12 @@ class IAGAN(Solver):
     stochastic = False
     summary = "one picture, CSGM with weights that adapt; 1 forward + 1 backward a step"
 
-    steps: int = 60
+    steps: int = 20
     step_size: float = 0.1
     restarts: int = 1
     penalty: float | None = None
     optimiser: Optimiser = "lbfgs"
-    refinements: int = 240
+    refinements: int = 80
     latent_rate: float = 1e-2
     weight_rate: float = 3e-3
 
@@ -95,9 +106,7 @@ class IAGAN(Solver):
             self._refine(z[i : i + 1], y[i : i + 1], operator.select([i]), prior, noise_std[i])
             for i in range(len(y))
         ]
-        x = torch.cat(rows)
-        exact = operator.prox(x, y, 0.0)
-        return torch.where((noise_std == 0).reshape(-1, 1, 1, 1), exact, x)
+        return _back_projected(torch.cat(rows), y, operator, noise_std, generator)
 
     def _refine(
         self, z: Tensor, y: Tensor, operator: Operator, prior: nn.Module, noise_std: Tensor
@@ -106,10 +115,8 @@ class IAGAN(Solver):
         shape = operator.image_shape(y.shape)
         prior, z = copy.deepcopy(prior).requires_grad_(True), z.clone().requires_grad_()
         weights = list(prior.parameters())
-        optimiser = torch.optim.Adam([
-            {"params": [z], "lr": self.latent_rate},
-            {"params": weights, "lr": self.weight_rate},
-        ])
+        rates = self.latent_rate, self.weight_rate
+        optimiser = torch.optim.Adam([{"params": [z]}, {"params": weights}], betas=BETAS)
         allowed = operator.measured(y) * noise_std**2
         answer, done = None, torch.zeros((), dtype=torch.bool, device=y.device)
         for k in range(self.refinements + 1):
@@ -119,7 +126,22 @@ class IAGAN(Solver):
             answer = x.detach() if answer is None else torch.where(done, answer, x.detach())
             done = done | (fit.detach() <= allowed).squeeze()
             if k < self.refinements:
+                share = min((k + 1) / WARMUP, 1, 2 * (1 - k / self.refinements))
+                for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                    group["lr"] = share * rate
                 optimiser.zero_grad()
                 fit.sum().backward()
                 optimiser.step()
         return answer
+
+
+def _back_projected(
+    x: Tensor, y: Tensor, operator: Operator, noise_std: Tensor, generator: Noise
+) -> Tensor:
+    """Images moved towards the data, as far as they fit them worse than the noise allows."""
+    numbers = operator.measured(y)
+    white = operator.observed(operator.A(generator.normal(x)))
+    gain = white.flatten(1).square().sum(dim=1) / numbers  # of white errors, by A
+    excess = squared_misfit(x, y, operator) / numbers - noise_std**2
+    gamma2 = (excess / gain).clamp(min=SMALLEST_ERROR**2)
+    return operator.prox(x, y, noise_std**2 / gamma2)

@@ -56,9 +56,9 @@ class JPMAP(Solver):
     stochastic = False
     summary = "one picture, most probable image and latent; 1 forward + 1 backward a step"
 
-    steps: int = 6
-    descent: int = 3
-    final: int = 40
+    steps: int = 4
+    descent: int = 2
+    final: int = 24
     decoder_std: float | None = None
 
     def __post_init__(self) -> None:

@@ -71,6 +71,7 @@ def adam(
     step_size: float,
     falling: bool = False,
     project: Callable[[Tensor], Tensor] | None = None,
+    betas: tuple[float, float] = (0.9, 0.999),
 ) -> Tensor:
     """The last iterate of Adam; arguments as those of `lbfgs`, and more.
 
@@ -78,12 +79,13 @@ def adam(
         step_size: Learning rate.
         falling: It falls to 0 in a straight line.
         project: What is done to the iterate after each step.
+        betas: Memory of the gradient and of its square.
 
     References:
         Adam: A Method for Stochastic Optimization, Kingma and Ba, 2015.
     """
     z = z.clone()
-    optimiser = torch.optim.Adam([z], lr=step_size)
+    optimiser = torch.optim.Adam([z], lr=step_size, betas=betas)
     for k in range(steps):
         optimiser.param_groups[0]["lr"] = step_size * (1 - k / steps if falling else 1)
         z.grad = objective(z)[1]
