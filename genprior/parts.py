@@ -142,8 +142,7 @@ def default_solver(
             return "langevin"
         if isinstance(prior, Variational):
             return "jpmap"
-        # The latents of a photo of any size, drawn at random, are of no photo like it.
-        return "csgm" if prior.size or not isinstance(prior, nn.Module) else "iagan"
+        return "iagan" if isinstance(prior, nn.Module) else "csgm"
     if isinstance(prior, Density):
         return "image-langevin"
     raise SettingError(

@@ -112,8 +112,8 @@ def _less(a: float | None, b: float | None) -> float | None:
 
 
 def _label(group: list[Record]) -> str:
-    """The method; with the solver where that was left to choose."""
-    names = sorted({record["solver"] for record in group if record["solver"]})
-    prior = group[0]["prior"]
-    auto = names and not group[0]["baseline"]
-    return f"{prior} {'/'.join(names)}" if auto else group[0]["method"]
+    """The method as it is typed; with the solver where that was left to choose."""
+    method, prior = group[0]["method"], group[0]["prior"]
+    if method != f"{prior} auto":
+        return method
+    return f"{prior} {'/'.join(sorted({record['solver'] for record in group}))}"

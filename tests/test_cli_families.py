@@ -76,7 +76,7 @@ def test_sets_of_one_size_in_grey(family: str, tmp_path: Path) -> None:
     steps = [] if family == "vae" else ["--steps", 2]
     succeed("inpaint", folder / "0.png", "--mask", "box=3x3", "--prior", run, *steps, "-o", out)
     assert levels(out).shape == (8, 8)
-    assert sidecar(out)["solver"] == {"vae": "jpmap", "gan": "csgm", "glow": "map"}[family]
+    assert sidecar(out)["solver"] == {"vae": "jpmap", "gan": "iagan", "glow": "map"}[family]
 
 
 def test_several_samples_are_markov_chains(tmp_path: Path) -> None:

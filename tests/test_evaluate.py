@@ -141,6 +141,17 @@ def test_samples_are_scored_as_a_law(photos, weights, tmp_path):
     assert "50% of the time" in meaning and not (tmp_path / "contact.png").exists()
 
 
+def test_a_prior_goes_with_the_solvers_that_it_can(photos, weights, tmp_path):
+    succeed("evaluate", photos, "-o", tmp_path, "--prior", f"{weights},texture", "--steps", 2,
+            "--every", 4, "--crop", 20, "--solver", "hqs,csgm,gaussian:mode=mean",
+            "--task", "inpaint:box=4x4", "--show", 0, "-q")
+    # a texture can do what any solver needs, a network only denoises
+    assert {r["method"] for r in results(tmp_path)} == {
+        f"{weights} hqs", "texture hqs", "texture csgm", "texture gaussian:mode=mean",
+    }
+    assert "| texture gaussian:mode=mean |" in (tmp_path / "report.md").read_text()
+
+
 def test_baselines_are_tuned_on_images_of_their_own(photos, tmp_path):
     others = tmp_path / "others"
     others.mkdir()
@@ -171,6 +182,8 @@ def test_baselines_are_tuned_on_images_of_their_own(photos, tmp_path):
     (["--prior", "none", "--baseline", "deepinv:dps", "--task", MASK], "needs a --prior that is"),
     (["--prior", "none", "--baseline", "tv:weigth=3", "--task", MASK], "no setting 'weigth'"),
     (["--prior", "nothing", "--task", MASK], "unknown prior 'nothing'"),
+    (["--prior", "glow", "--solver", "hqs", "--task", MASK], "none of the solvers suits --prior g"),
+    (["--prior", "glow", "--solver", "map,hqs", "--task", MASK], "--solver hqs suits none of"),
     (["--prior", "none", "--baseline", "tv", "--crop", "900", "--task", MASK], "too few for a c"),
 ])
 def test_errors(photos, tmp_path, words, message):

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +136,20 @@ def _methods(
         for name in priors.split(",") if name and name != "none"
     ]
     methods = []
-    for name, model, sha256 in loaded:
-        for text in solvers:
-            solver = text.name
-            if text.settings:
-                solver = make_solver(text.name, **text.settings)
-            methods.append(Method(f"{name} {text.text}", solver, name, model, sha256))
+    chosen = {
+        text.text: make_solver(text.name, **text.settings) if text.settings else text.name
+        for text in solvers
+    }
+    for (name, model, sha256), text in product(loaded, solvers):
+        if _can(model, text.name):
+            title = f"{name} {text.text}"
+            methods.append(Method(title, chosen[text.text], name, model, sha256))
+    for name, *_ in loaded:
+        if not any(method.prior == name for method in methods):
+            raise click.UsageError(f"none of the solvers suits --prior {name}: add auto")
+    for text in solvers if loaded else ():
+        if not any(_can(model, text.name) for _, model, _ in loaded):
+            raise click.UsageError(f"--solver {text.text} suits none of the priors: leave it out")
     for text in baselines:
         solver = make_baseline(text.name, **text.settings)
         if solver.needs is not Denoiser:
@@ -155,6 +164,17 @@ def _methods(
     if not methods:
         raise click.UsageError("there is nothing to measure: give --prior or --baseline")
     return methods
+
+
+def _can(model: Any, solver: str) -> bool:
+    """Whether a prior has what a solver needs; one that each image has its own of is Gaussian."""
+    from genprior.priors.base import Gaussian
+    from genprior.registry import SOLVERS, lookup
+
+    if solver == "auto":
+        return True
+    needs = lookup(SOLVERS, solver, "solver").needs
+    return issubclass(Gaussian, needs) if model is None else isinstance(model, needs)
 
 
 def _spaced(truths: list, count: int) -> list:
