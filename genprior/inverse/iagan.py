@@ -34,7 +34,6 @@ from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import Decoder
 
-
 BETAS = (0.9, 0.99)
 WARMUP = 10
 SMALLEST_ERROR = 1e-4
