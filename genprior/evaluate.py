@@ -191,7 +191,7 @@ def _resolve(
         keep = operator.observed(torch.ones_like(y))[:, :1]
         model = estimate_prior(method.prior, y, keep)
     if isinstance(solver, Baseline):
-        return model, method.name, solver, 1
+        return model, method.name, solver, plan.samples if solver.stochastic else 1
     samples = plan.samples
     if solver != "auto" and not choose_solver(solver, None, operator, model, 1)[1].stochastic:
         samples = 1

@@ -136,7 +136,8 @@ def test_samples_are_scored_as_a_law(photos, weights, tmp_path):
     assert by_name["auto"]["solver"] == "moment-matched" and by_name["auto"]["nfe"] == 6
     assert 0 <= by_name["auto"]["coverage"] <= 1 and by_name["auto"]["crps"] > 0
     assert by_name["hqs"]["samples"] == 1 and "crps" not in by_name["hqs"]
-    assert by_name["deepinv:diffpir:max_iter=2"]["nfe"] == 2
+    theirs = by_name["deepinv:diffpir:max_iter=2"]
+    assert theirs["nfe"] == 6 and 0 <= theirs["coverage"] <= 1
     meaning = json.loads(result.stdout)["definitions"]["coverage"]
     assert "50% of the time" in meaning and not (tmp_path / "contact.png").exists()
 

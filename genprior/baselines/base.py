@@ -35,12 +35,20 @@ class Baseline(Solver):
     def solve(
         self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor, generator: Noise
     ) -> Tensor:
+        self.demand_suited(operator)
+        return self.estimate(y, operator, noise_std)
+
+    def demand_suited(self, operator: Operator) -> None:
+        """Refuses a measurement that the method is not made for.
+
+        Raises:
+            ValueError: It is one.
+        """
         if not self.suits(operator):
             raise ValueError(
-                f"{type(self).__name__} is not made for a measurement by "
+                f"{getattr(self, 'name', type(self).__name__)} is not made for a measurement by "
                 f"{type(operator).__name__}: choose another method"
             )
-        return self.estimate(y, operator, noise_std)
 
     @abstractmethod
     def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 `deepinv:NAME` is the class of that name, whatever its capitals, in `deepinv.sampling`,
 `deepinv.optim` or `deepinv.models`. Arguments that it must have and that follow from the task
-are filled in: the denoiser, the noise level, the data fidelity, the prior.
+are filled in: the denoiser, the noise level, the data fidelity, the prior. `pigdm` and `mmps`
+are deepinv's reverse diffusion by DDPM steps, guided by its terms of these papers.
 """
 
 import copy
@@ -39,7 +40,6 @@ class Peer(Baseline):
     """
 
     needs: ClassVar[type] = Denoiser
-    stochastic: ClassVar[bool] = True
     summary: ClassVar[str] = "a reconstructor or sampler of deepinv"
 
     name: str
@@ -53,16 +53,25 @@ class Peer(Baseline):
                     f"deepinv:{self.name} has no setting {setting!r}, it has {', '.join(known)}"
                 )
 
+    @property
+    def stochastic(self) -> bool:
+        return _samples(_find(self.name))
+
     def suits(self, operator: Operator) -> bool:
-        return isinstance(operator, deepinv.physics.LinearPhysics)
+        kinds = deepinv.physics
+        singular = _find(self.name) is deepinv.sampling.DDRM
+        return isinstance(operator, kinds.DecomposablePhysics if singular else kinds.LinearPhysics)
 
     def solve(
         self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor, generator: Noise
     ) -> Tensor:
+        self.demand_suited(operator)
         images = []
         for i, stream in enumerate(generator.generators):
             physics = copy.copy(operator.select([i]))
             physics.noise_model = deepinv.physics.GaussianNoise(float(noise_std[i]))
+            if operator.keeps_pixels:  # DDRM wants a mask of all channels
+                physics.mask = physics.mask.expand(1, *y.shape[1:])
             denoiser = _Adapted(prior)
             method = self._build(denoiser, max(float(noise_std[i]), SMALLEST_SIGMA), y.device)
             # deepinv draws from the global state; fork_rng gives it back as it was.
@@ -108,7 +117,38 @@ class _Adapted(deepinv.models.Denoiser):
         return self.prior[0].denoise(x, sigma)
 
 
-def _find(name: str) -> type:
+def _guided(fidelity: type) -> Callable[..., nn.Module]:
+    """How to build deepinv's reverse diffusion with one of its guidance terms."""
+
+    def build(
+        denoiser: nn.Module,
+        dtype: torch.dtype,
+        device: torch.device,
+        num_steps: int = 100,
+        weight: float = 1.0,
+    ) -> nn.Module:
+        d, times = deepinv.sampling, torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
+        guidance, sde = fidelity(weight=weight), d.VariancePreservingDiffusion(alpha=1.0)
+        solver = d.DDPMSolver(times)
+        return d.PosteriorDiffusion(guidance, denoiser, sde, solver, dtype=dtype, device=device)
+
+    return build
+
+
+GUIDED = {
+    "pigdm": _guided(deepinv.sampling.PiGDMDataFidelity),
+    "mmps": _guided(deepinv.sampling.MomentMatchingDataFidelity),
+}
+
+
+def _samples(method: Callable) -> bool:
+    """Whether a method draws samples."""
+    return method in GUIDED.values() or method.__module__.startswith("deepinv.sampling")
+
+
+def _find(name: str) -> Callable:
+    if name.lower() in GUIDED:
+        return GUIDED[name.lower()]
     found = {}
     for module in MODULES:
         for key, value in vars(module).items():
@@ -117,17 +157,17 @@ def _find(name: str) -> type:
     if name.lower() not in found:
         raise SettingError(
             f"deepinv has no reconstructor {name!r}: choose one of "
-            f"{', '.join(sorted(cls.__name__ for cls in found.values()))}"
+            f"{', '.join([*sorted(cls.__name__ for cls in found.values()), *GUIDED])}"
         )
     return found[name.lower()]
 
 
 def _arguments(
-    cls: type, denoiser: nn.Module, sigma: float, device: torch.device
+    cls: Callable, denoiser: nn.Module, sigma: float, device: torch.device
 ) -> Mapping[str, Any]:
     """What follows from the task, of the arguments that the class takes."""
     taken = inspect.signature(cls).parameters
-    samples = cls.__module__.startswith("deepinv.sampling")
+    samples = _samples(cls)
     prior = deepinv.optim.ScorePrior if samples else deepinv.optim.PnP
     values = {
         "denoiser": denoiser,

@@ -6,6 +6,7 @@ from genprior.api import restore
 from genprior.baselines.peer import Peer
 from genprior.errors import SettingError
 from genprior.noise import Noise
+from genprior.operators.blur import Blur
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import random_keep
 from genprior.priors.texture import Texture
@@ -38,11 +39,30 @@ def test_a_sampler_is_the_one_of_deepinv(prior):
     assert torch.allclose(result[1:], expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["DPIR", "dps", "pgd", "ula"])
+@pytest.mark.parametrize("name", ["DPIR", "dps", "pgd", "ula", "pigdm", "mmps"])
 def test_others_run_with_what_follows_from_the_task(prior, name):
-    settings = {"dps": (("num_steps", 3),), "DPIR": ()}.get(name, (("max_iter", 20),))
-    result = restore(Y, OPERATOR, prior, Peer(name, settings), noise_std=0.1).image
+    steps = {"dps": "num_steps", "pigdm": "num_steps", "mmps": "num_steps", "DPIR": None}
+    setting = steps.get(name, "max_iter")
+    solver = Peer(name, ((setting, 20),) if setting else ())
+    result = restore(Y, OPERATOR, prior, solver, noise_std=0.1).image
     assert result.shape == Y.shape and result.isfinite().all()
+    assert solver.stochastic == (name not in ("DPIR", "pgd"))
+
+
+@pytest.mark.parametrize("name", ["pigdm", "mmps"])
+def test_the_guided_ones_fit_the_data(prior, name):
+    solver = Peer(name, (("num_steps", 50),))
+    fit = restore(Y, OPERATOR, prior, solver, noise_std=0.1).misfit
+    assert (0.5 < fit).all() and (fit < 2).all()
+
+
+def test_ddrm_runs_where_singular_vectors_are_known(prior):
+    one_for_all = Inpainting(random_keep((2, 1, 12, 12), 0.5))
+    solver = Peer("ddrm", (("sigmas", torch.linspace(1, 0, 10).tolist()),))
+    result = restore(one_for_all.A(Y), one_for_all, prior, solver, noise_std=0.1)
+    assert result.image.isfinite().all() and (result.misfit < 3).all()
+    with pytest.raises(ValueError, match="ddrm is not made for a measurement by Blur: choose an"):
+        restore(Y, Blur(torch.ones(1, 3) / 3, "circular"), prior, solver, noise_std=0.1)
 
 
 def test_errors(prior):
