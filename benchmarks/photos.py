@@ -31,18 +31,23 @@ BASELINES = "measurement,biharmonic,tv,wiener,richardson-lucy,bicubic,lanczos"
 KEPT = {"report.md": "md", "report.json": "json", "results.jsonl": "jsonl", "contact.png": "png"}
 
 
-def run(words: list[str]) -> None:
-    """Measures, then keeps the report."""
+def run(name: str, fixed: list[str], words: list[str]) -> None:
+    """Measures the tasks, then keeps the report.
+
+    Arguments:
+        name: Of the kept files.
+        fixed: Options of `genprior evaluate`, which those typed replace.
+        words: What is typed.
+    """
     tasks = [word for task in TASKS for word in ("--task", task)]
-    fixed = ["--crop", "256", "--baseline", BASELINES, "--show", "2"]
-    code = main(["evaluate", *tasks, *fixed, *words], standalone_mode=False)
+    code = main(["evaluate", *tasks, "--crop", "256", *fixed, *words], standalone_mode=False)
     if code:
         sys.exit(code)
     out = Path(words[words.index("-o") + 1])
     if os.environ.get("RANK", "0") == "0":
-        for name, ending in KEPT.items():
-            shutil.copy(out / name, RESULTS / f"natural68.{ending}")
+        for file, ending in KEPT.items():
+            shutil.copy(out / file, RESULTS / f"{name}.{ending}")
 
 
 if __name__ == "__main__":
-    run(sys.argv[1:])
+    run("natural68", ["--baseline", BASELINES, "--show", "2"], sys.argv[1:])
