@@ -130,7 +130,8 @@ def cg_image(
         r: Right-hand sides, shape (B, ...).
         iterations, preconditioner, tolerance: As for `cg`.
         least: What the eigenvalues of M cannot be below, should it not be quite symmetric; a
-            number or shape (B, 1, ..., 1).
+            number or shape (B, 1, ..., 1). Smaller curvatures count as this, negative ones
+            not at all.
 
     Returns:
         Of the shape of L p.
@@ -145,9 +146,12 @@ def cg_image(
         if tolerance and iteration % 10 == 0 and not active.any():
             break
         q, u = matrix(p)
-        curvature = torch.maximum(inner(p, q), least * inner(p, p))
-        curvature = torch.where(active, curvature, 1)
-        step = torch.where(active & (curvature > 0), rz / curvature, 0)
+        curvature = inner(p, q)
+        bounded = torch.maximum(curvature, least * inner(p, p))
+        # A direction of negative curvature is left out: a step along it, how long however, would
+        # lead away, and far, where the bound is small beside what M makes of it.
+        useful = active & (curvature > 0)
+        step = torch.where(useful, rz / torch.where(useful, bounded, 1), 0)
         image = image + step.reshape(-1, *[1] * (u.ndim - 1)) * u
         r = r - step * q
         z = precondition(r)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from genprior.linalg import cg, damped_inverse, per_image, solve
+from genprior.linalg import cg, cg_image, damped_inverse, per_image, solve
 
 
 def systems(count: int = 3, size: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,3 +106,14 @@ def test_solve_raises_where_there_is_no_solution():
     assert torch.allclose(solve(lambda v: v @ matrix, b[:1], 20), expected)
     with pytest.raises(ArithmeticError, match=r"residual is .* after 3 x 20 iterations"):
         solve(lambda v: v @ matrix, b, 20)
+
+
+def test_directions_of_negative_curvature_are_left_out():
+    values = torch.tensor([[-1.0, 2.0, 0.01], [0.5, 2.0, 4.0]]).double()
+    b = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]).double()
+    x = cg_image(lambda p: (values * p, p), b, b, iterations=3, least=0.1)
+    torch.testing.assert_close(x[0], torch.zeros(3).double())
+    torch.testing.assert_close(x[1], b[1] / values[1])
+    # a small curvature counts as the least there can be
+    x = cg_image(lambda p: (values * p, p), b.flip(1), b.flip(1), iterations=1, least=0.1)
+    torch.testing.assert_close(x[0], torch.tensor([0.0, 0.0, 10.0]).double())
