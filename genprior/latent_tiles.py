@@ -157,13 +157,14 @@ def kept(prior: Decoder | Density, channels: int, like: Tensor) -> float:
         own = {t.data_ptr() for t in (*prior.parameters(), *prior.buffers())}
     sizes: dict[int, int] = {}
 
-    def note(t: Tensor) -> Tensor:
+    def note(t: Tensor) -> torch.UntypedStorage:
+        # held by its memory: the tensor would hold the graph that holds it, for ever
         storage = t.untyped_storage()
         if storage.data_ptr() not in own:
             sizes[storage.data_ptr()] = storage.nbytes()
-        return t
+        return storage
 
-    with torch.enable_grad(), saved_tensors_hooks(note, lambda t: t):
+    with torch.enable_grad(), saved_tensors_hooks(note, lambda storage: storage):
         if isinstance(prior, Decoder):
             z = like.new_zeros(prior.latent_shape(shape)).requires_grad_()
             result = prior.decode(z, shape)
