@@ -1,13 +1,18 @@
 """When memory runs out less is done at a time, and the answer stays."""
 
+import gc
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genprior import frugal, load_prior, make_operator, restore, shown
 from genprior.inverse.hqs import HQS
+from genprior.latent_tiles import kept
 from genprior.priors.base import Denoiser
 from genprior.priors.ddpm import DDPM
+from genprior.priors.gan import GAN
+from genprior.priors.glow import Glow
 
 
 class Narrow(Denoiser):
@@ -101,3 +106,17 @@ def test_large_images_are_cut_up_unasked(prior: DDPM, monkeypatch: pytest.Monkey
     for size, tile in (((64, 80), None), ((65, 80), 64)):
         y = pictures(1, 3, *size)
         assert restore(y, make_operator("denoise"), prior, method, 0.1).tile == tile
+
+
+@pytest.mark.parametrize(
+    "prior", [GAN(latent=2, widths=(4, 4)), Glow(levels=2, depth=1, width=4)], ids=["gan", "glow"]
+)
+def test_measuring_what_a_prior_takes_holds_on_to_nothing(prior: nn.Module) -> None:
+    def alive() -> int:
+        gc.collect()
+        return sum(type(thing) is Tensor for thing in gc.get_objects())
+
+    kept(prior, 3, torch.zeros(()))
+    before = alive()
+    kept(prior, 3, torch.zeros(()))
+    assert alive() == before
