@@ -146,7 +146,7 @@ def test_a_prior_goes_with_the_solvers_that_it_can(photos, weights, tmp_path):
     succeed("evaluate", photos, "-o", tmp_path, "--prior", f"{weights},texture", "--steps", 2,
             "--every", 4, "--crop", 20, "--solver", "hqs,csgm,gaussian:mode=mean",
             "--task", "inpaint:box=4x4", "--show", 0, "-q")
-    # a texture can do what any solver needs, a network only denoises
+    # a texture can do what each of these needs, a network only denoises
     assert {r["method"] for r in results(tmp_path)} == {
         f"{weights} hqs", "texture hqs", "texture csgm", "texture gaussian:mode=mean",
     }
