@@ -47,9 +47,7 @@ class Ledger:
             before = json.loads(path.read_text())
             for name in before.keys() | settings.keys():
                 self._compare(name, before.get(name), settings.get(name))
-            for name, value in before.items():
-                if isinstance(value, dict):
-                    settings[name] = {**value, **settings[name]}
+            settings = _joined(before, settings)
         elif any(self.folder.glob("results*.jsonl")):
             raise SettingError(f"{self.folder} holds results without {SETTINGS}: choose another")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +100,15 @@ class Ledger:
         """Forgets everything."""
         for path in (*self.folder.glob("results*.jsonl"), self.folder / SETTINGS):
             path.unlink(missing_ok=True)
+
+
+def _joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Entries of both, at every depth."""
+    both = {**before, **now}
+    for name, value in before.items():
+        if isinstance(value, dict) and isinstance(now.get(name), dict):
+            both[name] = _joined(value, now[name])
+    return both
 
 
 def _whole(data: bytes) -> int:

@@ -50,6 +50,14 @@ def test_settings_must_stay_but_dictionaries_may_grow(tmp_path):
     book.open({"steps": 4})
 
 
+def test_dictionaries_grow_at_every_depth(tmp_path):
+    book = ledger(tmp_path)
+    book.open({"methods": {"m": {"A": 1}}})
+    book.open({"methods": {"m": {"B": 1}}})
+    with pytest.raises(SettingError, match="results with methods m A = 1, now it is 2"):
+        book.open({"methods": {"m": {"A": 2}}})
+
+
 def test_results_without_settings_are_not_touched(tmp_path):
     (tmp_path / "results.jsonl").write_text("{}\n")
     with pytest.raises(SettingError, match="holds results without settings.json"):
