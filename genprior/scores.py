@@ -43,6 +43,7 @@ class Perceptual:
     def __init__(self, device: torch.device) -> None:
         from deepinv.loss.metric import LPIPS
 
+        self.device = device
         try:
             self.metric = LPIPS(device=device)
         except (OSError, RuntimeError) as error:
@@ -53,7 +54,7 @@ class Perceptual:
             ) from error
 
     def __call__(self, x: Tensor, truth: Tensor) -> Tensor:
-        x, truth = (image.expand(-1, 3, -1, -1) for image in (x, truth))
+        x, truth = (image.expand(-1, 3, -1, -1).to(self.device) for image in (x, truth))
         with torch.inference_mode():
             return self.metric(x, truth).flatten()
 

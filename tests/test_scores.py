@@ -28,3 +28,19 @@ def test_lpips_takes_grey_images_as_colour(monkeypatch):
     monkeypatch.setattr(deepinv.loss.metric, "LPIPS", Distance)
     value = Perceptual(torch.device("cpu"))(torch.ones(2, 1, 8, 8), torch.zeros(2, 1, 8, 8))
     assert value.tolist() == [1, 1]
+
+
+def test_lpips_takes_images_to_where_its_network_is(monkeypatch):
+    seen = []
+
+    class Distance:
+        def __init__(self, device):
+            pass
+
+        def __call__(self, x, truth):
+            seen.extend((x.device.type, truth.device.type))
+            return x.new_zeros(len(x))
+
+    monkeypatch.setattr(deepinv.loss.metric, "LPIPS", Distance)
+    Perceptual(torch.device("meta"))(torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
+    assert seen == ["meta", "meta"]
