@@ -43,6 +43,7 @@ class Crops:
         scale: Whether some crops are larger parts of an image, made smaller.
         max_pixels: Larger images are refused.
         resize: Length that the shorter side of all images is given first; None leaves them.
+        held_out: Take what is not for training of the data sets of torchvision.
 
     Raises:
         ValueError: No image is as large as a crop, or one is damaged.
@@ -59,10 +60,13 @@ class Crops:
         scale: bool = True,
         max_pixels: int = MAX_PIXELS,
         resize: int | None = None,
+        held_out: bool = False,
     ) -> None:
         self.size, self.seed = size, seed
         self.flip, self.turn, self.scale = flip, turn, scale
-        collections = [open_source(source, channels, max_pixels, resize) for source in sources]
+        collections = [
+            open_source(source, channels, max_pixels, resize, held_out) for source in sources
+        ]
         self.images = _Large(collections, size)
         if not self.images:
             count = sum(map(len, collections))

@@ -1,6 +1,7 @@
 """Collections of images: what a path, a name or a data set holds, one by one."""
 
 import gzip
+import inspect
 import math
 import struct
 from collections.abc import Sequence
@@ -61,18 +62,24 @@ class Collection(Sequence):
 
 
 def open_source(
-    source: Any, channels: int, max_pixels: int = MAX_PIXELS, resize: int | None = None
+    source: Any,
+    channels: int,
+    max_pixels: int = MAX_PIXELS,
+    resize: int | None = None,
+    held_out: bool = False,
 ) -> Collection:
     """The images of a source, as 8-bit Pillow images of 3 or 1 channels.
 
     Arguments:
         source: Folder of images (read recursively), image file, `.npy` file of shape (N, H, W)
             or (N, H, W, C), idx file (MNIST's format, may be gzipped), "torchvision:NAME" or
-            "torchvision:NAME:FOLDER", or a `torch.utils.data.Dataset` of images or of tuples
-            that begin with one.
+            "torchvision:NAME:FOLDER" (NAME may be NAME,SETTING=VALUE,...), or a
+            `torch.utils.data.Dataset` of images or of tuples that begin with one.
         channels: 3 or 1.
         max_pixels: Larger images in files are refused.
         resize: Length that the shorter side of every image is given; None leaves them.
+        held_out: Of a data set of torchvision, take the images that are not for training;
+            all of them where it has no parts.
 
     Raises:
         ImageError: There is no such file, it cannot be read, or is too large.
@@ -85,16 +92,18 @@ def open_source(
         return _Files([Path(source)], mode, max_pixels, resize)
     if is_folder(source):
         return _Files(image_files(Path(source), recursive=True), mode, max_pixels, resize)
-    return _Items(open_items(source, max_pixels), mode, resize)
+    return _Items(open_items(source, max_pixels, held_out), mode, resize)
 
 
-def open_items(source: str | Path, max_pixels: int = MAX_PIXELS) -> Any:
+def open_items(
+    source: str | Path, max_pixels: int = MAX_PIXELS, held_out: bool = False
+) -> Any:
     """The images of a `.npy` file, an idx file or a data set of torchvision, as they are.
 
     Arguments and errors as of `open_source`.
     """
     if str(source).startswith(TORCHVISION):
-        return _torchvision(str(source).removeprefix(TORCHVISION))
+        return _torchvision(str(source).removeprefix(TORCHVISION), held_out)
     path = Path(source)
     return _idx(path, max_pixels) if _is_idx(path) else _npy(path, max_pixels)
 
@@ -206,23 +215,66 @@ def _idx(path: Path, max_pixels: int) -> np.ndarray:
         raise ImageError(f"{path}: cannot be read as an idx file ({error})") from error
 
 
-def _torchvision(text: str) -> Any:
-    import inspect
-
+def _torchvision(text: str, held_out: bool) -> Any:
     import torchvision
 
-    name, _, folder = text.partition(":")
+    title, _, folder = text.partition(":")
+    name, *words = title.split(",")
     cls = getattr(torchvision.datasets, name, None)
     if not (isinstance(cls, type) and issubclass(cls, torch.utils.data.Dataset)):
         known = sorted(n for n in torchvision.datasets.__all__ if n[0].isupper())
         raise SettingError(f"torchvision has no data set {name!r}: choose one of {known}")
-    taken = inspect.signature(cls).parameters
+    taken = _taken(cls)
     root = folder or str(Path.home() / ".cache" / "genprior" / name)
-    given = {"root": root, "download": True}
+    given = {key: value for key, value in (("root", root), ("download", True)) if key in taken}
+    given |= _settings(name, words, taken)
     try:
-        return cls(**{key: value for key, value in given.items() if key in taken})
+        return _part(cls, given, taken, held_out)
+    except TypeError as error:
+        raise SettingError(
+            f"torchvision's {name} must be told more ({error}): write "
+            f"{TORCHVISION}{name},SETTING=VALUE"
+        ) from error
     except (OSError, RuntimeError) as error:
         raise SettingError(
             f"torchvision's {name} cannot be had ({error}): fetch it into {root}, or name its "
             f"folder, {TORCHVISION}{name}:FOLDER"
         ) from error
+
+
+def _taken(cls: type) -> set[str]:
+    """Arguments of a class, with those that it hands on to what it is made from."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        parameters = inspect.signature(base.__init__).parameters.values()
+        names |= {p.name for p in parameters}
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
+    return names
+
+
+def _settings(name: str, words: list[str], taken: set[str]) -> dict[str, Any]:
+    """Arguments of a data set as they are typed."""
+    settings: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in taken:
+            raise SettingError(
+                f"{TORCHVISION}{name} has no setting {key!r}: choose one of "
+                f"{', '.join(sorted(taken - {'self', 'root', 'args', 'kwargs'}))}"
+            )
+        settings[key] = {"true": True, "false": False}.get(value.lower(), value)
+    return settings
+
+
+def _part(cls: type, given: dict[str, Any], taken: set[str], held_out: bool) -> Any:
+    """A data set, or the part of it that is, or is not, for training."""
+    if "train" in taken:
+        return cls(**{"train": not held_out, **given})
+    if held_out and "split" in taken and "split" not in given:
+        for split in ("test", "val"):
+            try:
+                return cls(**given, split=split)
+            except ValueError:  # it has no part of that name
+                continue
+    return cls(**given)

@@ -1,5 +1,6 @@
 """The images of an evaluation: those of a folder, or the items of a data set."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,37 +21,57 @@ class Truth:
     Attributes:
         name: What it is called in the results.
         read: Gives it; takes how many pixels it may have.
+        digest: Gives the sha256 of the file or the pixels that it is read from.
     """
 
     name: str
     read: Callable[[int], Picture]
+    digest: Callable[[], str]
 
 
-def open_truths(data: str | Path, max_pixels: int) -> list[Truth]:
+def open_truths(data: str | Path, max_pixels: int, held_out: bool = True) -> list[Truth]:
     """All images of a source.
 
     Arguments:
         data: A folder of images, whose own folders are left out; or anything else that
             `genprior.sources.open_source` takes.
         max_pixels: Larger images are refused.
+        held_out: Of a data set of torchvision, take the images that are not for training.
 
     Raises:
         ValueError: There is no image, or the collection cannot be read.
     """
     if is_folder(data) or is_picture(data):
         files = image_files(Path(data)) if is_folder(data) else [Path(data)]
-        return [Truth(path.name, partial(read_image, path)) for path in files]
-    items = open_items(data, max_pixels)
+        return [
+            Truth(path.name, partial(read_image, path), partial(file_digest, path))
+            for path in files
+        ]
+    items = open_items(data, max_pixels, held_out)
     if not len(items):
         raise ImageError(f"there is no image in {data}")
     name = collection_name(data)
-    return [Truth(f"{name}[{k}]", partial(_picture, items, name, k)) for k in range(len(items))]
+    return [
+        Truth(f"{name}[{k}]", partial(_picture, items, name, k), partial(_digest, items, k))
+        for k in range(len(items))
+    ]
 
 
 def collection_name(data: str | Path) -> str:
     """What a collection is called, without the folder that it is in."""
     text = str(data)
     return text.split(":")[1] if text.startswith(TORCHVISION) else Path(text).name
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digest(items: Any, index: int) -> str:
+    item = items[index]
+    pixels, _ = to_tensor(item[0] if isinstance(item, tuple | list) else item)
+    return hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest()
 
 
 def _picture(items: Any, name: str, index: int, max_pixels: int) -> Picture:

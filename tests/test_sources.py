@@ -13,7 +13,8 @@ from PIL import Image
 from genprior import sources
 from genprior.data import Crops
 from genprior.errors import SettingError
-from genprior.sources import open_source
+from genprior.sources import open_items, open_source
+from genprior.truths import open_truths
 
 rng = np.random.default_rng(0)
 GREY = rng.integers(0, 256, (5, 12, 10), dtype=np.uint8)
@@ -52,12 +53,41 @@ def test_data_sets_of_torch_and_of_torchvision(tmp_path: Path) -> None:
     assert len(open_source("torchvision:FakeData", 3)) == 1000
     data = tmp_path / "MNIST" / "raw"
     data.mkdir(parents=True)
-    for part, count in (("train", 5), ("t10k", 5)):
-        images = struct.pack(">HBB3I", 0, 8, 3, *GREY.shape) + GREY.tobytes()
+    for part, held in (("train", GREY), ("t10k", GREY[:2])):
+        images = struct.pack(">HBB3I", 0, 8, 3, *held.shape) + held.tobytes()
         (data / f"{part}-images-idx3-ubyte").write_bytes(images)
-        labels = struct.pack(">HBBI", 0, 8, 1, count) + bytes(count)
+        labels = struct.pack(">HBBI", 0, 8, 1, len(held)) + bytes(len(held))
         (data / f"{part}-labels-idx1-ubyte").write_bytes(labels)
-    assert same(arrays(f"torchvision:MNIST:{tmp_path}", 1), GREY)
+    name = f"torchvision:MNIST:{tmp_path}"
+    assert same(arrays(name, 1), GREY)
+    assert len(open_source(name, 1, held_out=True)) == len(open_truths(name, 10**6)) == 2
+    assert len(open_truths(name, 10**6, held_out=False)) == 5
+    assert len(open_source(f"torchvision:MNIST,train=false:{tmp_path}", 1)) == 2
+
+
+class Parts(torch.utils.data.Dataset):
+    def __init__(self, root, split="train"):
+        if split not in ("train", "val"):
+            raise ValueError(split)
+        self.split = split
+
+
+class Letters(torch.utils.data.Dataset):
+    def __init__(self, root, split, **kwargs):
+        self.split = split
+
+
+def test_parts_of_data_sets_that_have_other_names(monkeypatch) -> None:
+    monkeypatch.setattr(torchvision.datasets, "Imagenette", Parts)
+    assert open_items("torchvision:Imagenette").split == "train"
+    assert open_items("torchvision:Imagenette", held_out=True).split == "val"
+    assert open_items("torchvision:Imagenette,split=train", held_out=True).split == "train"
+    monkeypatch.setattr(torchvision.datasets, "EMNIST", Letters)
+    assert open_items("torchvision:EMNIST,split=letters").split == "letters"
+    with pytest.raises(SettingError, match="'split'.*write torchvision:EMNIST,SETTING=VALUE"):
+        open_items("torchvision:EMNIST")
+    with pytest.raises(SettingError, match="no setting 'part': choose one of split"):
+        open_items("torchvision:EMNIST,part=letters")
 
 
 def test_a_folder_too_large_for_memory_gives_the_same_crops(tmp_path: Path, monkeypatch) -> None:

@@ -125,7 +125,9 @@ def _train(
     images = Crops(data, channels=channels, seed=chosen.seed, **crops)
     validation = None
     if held_out:
-        validation = Crops(held_out, channels=channels, seed=chosen.seed, **crops)
+        validation = Crops(
+            held_out, channels=channels, seed=chosen.seed, held_out=True, **crops
+        )
     about = {"data": [Path(name).name for name in data], "images": len(images.images)}
     about |= _named(crops) | ({"init": init} if init else {})
     side = (crops["size"],) * 2
