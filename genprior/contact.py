@@ -45,7 +45,7 @@ def contact_sheet(records: Sequence[Record], out: Path, file: Path) -> None:
 def _caption(name: str, record: Record | None) -> str:
     if record is None:
         return name
-    score = "" if record["psnr"] is None else f"  {record['psnr']:.2f} dB"
+    score = "" if record.get("psnr") is None else f"  {record['psnr']:.2f} dB"
     return f"{name}{score}"
 
 

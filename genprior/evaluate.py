@@ -25,6 +25,7 @@ from genprior.operators.base import Operator
 from genprior.parts import choose_solver, make_solver
 from genprior.ranks import Ranks
 from genprior.registry import FROM_EXEMPLAR
+from genprior.report import machine
 from genprior.scores import Perceptual, score
 from genprior.trials import Method, Plan, Task, not_suited
 from genprior.truths import Truth
@@ -59,16 +60,17 @@ def run(
         progress: Called after each piece of work with (results done, in all, what was done).
 
     Returns:
-        The results of the plan, one dictionary for each image, task, seed and method.
+        The results of the plan, one dictionary for each image, task, seed and method. Where a
+        method diverged, it says so in "failed" and has no scores.
 
     Raises:
-        SettingError: The folder holds results of other settings, or a method suits no task.
+        SettingError: The folder holds results of other settings, or no method suits a task.
         ImageError: An image cannot be read, or not be restored as asked.
     """
     ranks = ranks or Ranks()
     device = pick_device(ranks.device(plan.device), torch.empty(0))
     methods = [_placed(method, device) for method in plan.methods]
-    plan = replace(plan, methods=methods)
+    plan = replace(plan, methods=methods, device=str(device))
     perceptual = Perceptual(device) if plan.lpips else None
     ledger = Ledger(out, KEYS)
     if ranks.first:
@@ -127,6 +129,8 @@ def _measure(
             records += _restore(plan, unit, pictures, numbers, truths, out, device, perceptual)
         except (SettingError, ImageError):
             raise
+        except FloatingPointError as error:  # that of one method does not end all
+            records += [_about(plan, unit, *one) | {"failed": str(error)} for one in group]
         except ValueError as error:
             names = ", ".join(truth.name for truth in truths)
             raise ImageError(f"{names}: {unit.method.name}: {error}") from error
@@ -159,14 +163,22 @@ def _restore(
             for piece, images in pieces.items():
                 _keep(picture_file(out, task.text, piece, number), images[i : i + 1])
         records.append({
-            "index": number, "image": source.name, "task": task.text, "seed": unit.seed,
-            "method": method.name, "prior": method.prior,
-            "solver": None if method.is_baseline else name, "baseline": method.is_baseline,
+            **_about(plan, unit, number, source),
+            "solver": None if method.is_baseline else name,
             "samples": samples, **scores[i], "seconds": meter.seconds / len(numbers),
             "nfe": len(counted) / len(numbers) if method.is_baseline else result.nfe * samples,
-            "memory": meter.memory and meter.memory / 2**20, "device": str(device),
+            "memory": meter.memory and meter.memory / 2**20,
         })
     return records
+
+
+def _about(plan: Plan, unit: _Unit, number: int, source: Truth) -> Record:
+    """What a result is of, and where it was found."""
+    return {
+        "index": number, "image": source.name, "task": unit.task.text, "seed": unit.seed,
+        "method": unit.method.name, "prior": unit.method.prior,
+        "baseline": unit.method.is_baseline, "device": plan.device, "machine": machine(),
+    }
 
 
 def picture_file(out: Path, task: str, name: str, number: int) -> Path:
@@ -196,7 +208,8 @@ def _resolve(
     if solver != "auto" and not choose_solver(solver, None, operator, model, 1)[1].stochastic:
         samples = 1
     name, solver = choose_solver(solver, None, operator, model, samples)
-    if plan.steps is not None and "steps" in (field.name for field in fields(solver)):
+    typed = isinstance(method.solver, Solver)  # with steps of its own, if it has any
+    if plan.steps is not None and not typed and "steps" in {f.name for f in fields(solver)}:
         solver = replace(solver, steps=plan.steps)
     if (name, unit.task.kind) == ("gaussian", "inpaint") and method.prior in FROM_EXEMPLAR:
         solver = make_solver(name, border=BORDER)

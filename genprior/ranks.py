@@ -1,7 +1,7 @@
 """Several processes at one job, as `torchrun` starts them; alone it costs nothing."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -50,6 +50,12 @@ class Ranks:
         """Returns when all processes have come here."""
         if self.world > 1:
             dist.barrier()
+
+    def one_fetches(self, get: Callable[[], Any]) -> Any:
+        """What a function gives that may have to fetch it: one process of each machine first."""
+        first = get() if self.local == 0 else None
+        self.wait()
+        return first if self.local == 0 else get()
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replaces each tensor by its mean over the processes."""

@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -34,6 +35,14 @@ def environment() -> dict[str, Any]:
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+@cache
+def machine() -> str:
+    """Machine and versions in a line."""
+    here = environment()
+    versions = ", ".join(f"{name} {number}" for name, number in here["versions"].items())
+    return f"{here['machine']}, {here['gpu'] or 'no GPU'}; {versions}"
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -53,9 +53,11 @@ class Row:
 
 
 def summarise(records: Sequence[Record]) -> list[Row]:
-    """Rows in the order of the tasks and methods in the records."""
+    """Rows in the order of the tasks and methods in the records, without those that failed."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
+        if "failed" in record:
+            continue
         groups.setdefault((record["task"], record["method"]), []).append(record)
     rows = []
     for task in dict.fromkeys(task for task, _ in groups):

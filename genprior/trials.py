@@ -22,7 +22,7 @@ from genprior.parts import choose_solver
 from genprior.registry import FROM_EXEMPLAR
 from genprior.sources import resized
 from genprior.tasks import blurring, denoising, enlarging, foreign, inpainting
-from genprior.truths import Truth
+from genprior.truths import Truth, file_digest
 from genprior.weights import find_prior
 
 
@@ -58,6 +58,14 @@ class Task:
         if self.resize is not None:
             picture = _resized(picture, self.resize)
         return picture if self.crop is None else _cropped(picture, self.crop, truth.name)
+
+    def files(self) -> list[str]:
+        """The sha256 of the masks and kernels that it reads."""
+        kind, mask = self.settings.get("mask", ("", None))
+        given = [self.settings.get("kernel"), mask if kind == "file" else None]
+        paths = [Path(path) for path in given if path is not None]
+        inside = [file for path in paths for file in sorted(path.rglob("*"))]
+        return [file_digest(file) for file in (*paths, *inside) if file.is_file()]
 
     def operator(self, pictures: list[Picture], numbers: Sequence[int], seed: int) -> Operator:
         """How pictures of one size are measured."""
@@ -148,13 +156,13 @@ class Plan:
         """All that a result depends on besides its key."""
         fixed = {name: getattr(self, name) for name in ("samples", "steps", "dtype", "lpips")}
         weights = {m.prior: m.sha256 for m in self.methods if m.sha256 is not None}
-        noise = {task.text: [task.noise, task.crop] for task in self.tasks}
+        noise = {task.text: [task.noise, task.crop, *task.files()] for task in self.tasks}
         resize = {task.text: task.resize for task in self.tasks if task.resize is not None}
         solvers = {
             m.name: {task.text: _describe(m.solver_of(task)) for task in self.tasks}
             for m in self.methods
         }
-        names = {str(number): truth.name for number, truth in self.truths}
+        names = {str(number): [truth.name, truth.digest()] for number, truth in self.truths}
         fixed |= {"resize": resize} if resize else {}
         return {**fixed, **(self.settings or {}), "weights": weights, "tasks": noise,
                 "methods": solvers, "images": names}
@@ -164,16 +172,16 @@ def not_suited(plan: Plan) -> list[tuple[str, str]]:
     """Tasks and the methods that are not made for them.
 
     Raises:
-        SettingError: A method is made for none of the tasks.
+        SettingError: There is no method that is made for any of the tasks.
     """
     number, truth = plan.truths[0]
     pairs = []
     for task in plan.tasks:
         operator = task.operator([task.read(truth)], [number], 0)
         pairs += [(task.text, m.name) for m in plan.methods if not m.suits(task, operator)]
-    for method in plan.methods:
-        if all((task.text, method.name) in pairs for task in plan.tasks):
-            raise SettingError(f"{method.name} is made for none of the tasks: leave it out")
+    if len(pairs) == len(plan.tasks) * len(plan.methods):
+        names = ", ".join(method.name for method in plan.methods)
+        raise SettingError(f"{names}: made for none of the tasks, nothing is left to measure")
     return pairs
 
 

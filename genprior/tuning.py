@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from genprior.api import degrade, restore
+from genprior.errors import SettingError
 from genprior.files import write_atomic
 from genprior.metrics import psnr
 from genprior.trials import Method, Plan, Task
@@ -23,16 +24,26 @@ def tuned(
 ) -> Plan:
     """A plan whose baselines are tuned, task by task.
 
-    What was tuned before in the same folder is taken from there.
+    What was tuned before in the same folder, on the same images, is taken from there.
 
     Arguments:
         plan: What is to be measured.
         truths: The images to tune on; they should not be those of the plan.
         out: Folder of the results.
         progress: Called with what is tuned at the moment.
+
+    Raises:
+        SettingError: What is in the folder was tuned on other images.
     """
     path = out / TUNING
-    found = json.loads(path.read_text()) if path.exists() else {}
+    images = [[truth.name, truth.digest()] for truth in truths]
+    kept = json.loads(path.read_text()) if path.exists() else {"images": images, "found": {}}
+    if kept["images"] != images:
+        raise SettingError(
+            f"{path} was tuned on {len(kept['images'])} other images: give those, another "
+            f"folder, or --overwrite"
+        )
+    found = kept["found"]
     methods = []
     for method in plan.methods:
         solvers = {}
@@ -48,7 +59,7 @@ def tuned(
                     continue
                 found[name] = best
                 out.mkdir(parents=True, exist_ok=True)
-                text = json.dumps(found, indent=1) + "\n"
+                text = json.dumps(kept, indent=1) + "\n"
                 write_atomic(path, lambda file, text=text: file.write(text.encode()))
             solvers[task.text] = replace(method.solver, **found[name])
         methods.append(replace(method, tuned=solvers))

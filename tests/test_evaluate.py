@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from shell import levels, photo, refused, save_photo, succeed
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.restoration import inpaint_biharmonic
@@ -128,6 +129,61 @@ def test_a_changed_setting_is_refused_and_overwrite_starts_anew(photos, weights,
     assert len(results(tmp_path)) == 4
 
 
+def test_other_pixels_or_another_mask_of_the_same_name_are_refused(photos, tmp_path):
+    folder, mask, out = tmp_path / "photos", tmp_path / "mask.png", tmp_path / "out"
+    folder.mkdir()
+    save_photo(folder / "a.png")
+    size = levels(folder / "a.png").shape[:2]
+    Image.fromarray(np.eye(*size, dtype=np.uint8) * 255).save(mask)
+    words = ["evaluate", folder, "-o", out, "--prior", "none", "--baseline", "biharmonic",
+             "--task", f"inpaint:mask={mask}", "-q"]
+    succeed(*words)
+    succeed(*words)
+    Image.fromarray(np.eye(*size, 3, dtype=np.uint8) * 255).save(mask)
+    assert "results with tasks inpaint:mask=" in refused(*words)[1]
+    succeed(*words, "--overwrite")
+    save_photo(folder / "a.png", start=7)
+    assert 'results with images 0 = ["a.png", ' in refused(*words)[1]
+
+
+def test_a_method_that_is_made_for_no_task_is_left_out(photos, tmp_path):
+    result = succeed("evaluate", photos, "-o", tmp_path, "--prior", "none", "--every", 4,
+                     "--baseline", "biharmonic,wiener", "--task", MASK, "--task", SCALE)
+    assert "wiener is made for none of the tasks: left out" in result.stderr
+    assert {r["method"] for r in results(tmp_path)} == {"biharmonic"}
+    assert "wiener on superres" in (tmp_path / "report.md").read_text()
+
+
+def test_a_method_that_diverges_does_not_end_the_others(photos, tmp_path, monkeypatch):
+    from genprior import evaluate
+    whole_restore = evaluate.restore
+
+    def restore(y, operator, model, solver, *rest, index, **more):
+        if type(solver).__name__ == "TotalVariation" and index == [1]:
+            raise FloatingPointError("it diverged")
+        return whole_restore(y, operator, model, solver, *rest, index=index, **more)
+
+    monkeypatch.setattr(evaluate, "restore", restore)
+    words = ["evaluate", photos, "-o", tmp_path, "--prior", "none", "--baseline",
+             "tv:iterations=2,biharmonic", "--task", MASK, "--crop", 20, "-q"]
+    succeed(*words)
+    report = (tmp_path / "report.md").read_text()
+    assert f"- failed: tv:iterations=2 on {MASK} of 1.png (it diverged)" in report
+    rows = {line.split(" | ")[1]: line.split(" | ")[2] for line in report.splitlines()
+            if line.startswith(f"| {MASK}")}
+    assert rows == {"tv:iterations=2": "3", "biharmonic": "4"}
+    found = [r for r in results(tmp_path) if "failed" in r]
+    assert [r["index"] for r in found] == [1]
+    assert "psnr" not in found[0] and "torch" in found[0]["machine"]
+
+
+def test_steps_that_are_typed_of_a_solver_come_first(photos, weights, tmp_path):
+    succeed("evaluate", photos, "-o", tmp_path, "--prior", weights, "--every", 4, "--crop", 20,
+            "--solver", "hqs:steps=3,hqs:coupling=0.2,hqs", "--steps", 2, "--task", MASK,
+            "--show", 0, "-q")
+    assert [r["nfe"] for r in sorted(results(tmp_path), key=lambda r: r["method"])] == [2, 2, 3]
+
+
 def test_samples_are_scored_as_a_law(photos, weights, tmp_path):
     result = succeed("evaluate", photos, "-o", tmp_path, "--prior", weights, "--steps", 2,
                      "--every", 4, "--task", SCALE, "--solver", "auto,hqs", "--samples", 3,
@@ -161,7 +217,7 @@ def test_baselines_are_tuned_on_images_of_their_own(photos, tmp_path):
     out = tmp_path / "out"
     succeed("evaluate", photos, "-o", out, "--prior", "none", "--task", task, "--every", 4,
             "--baseline", "wiener,richardson-lucy", "--tune", others, "-q")
-    tuned = json.loads((out / "tuning.json").read_text())
+    tuned = json.loads((out / "tuning.json").read_text())["found"]
     best = tuned[f"wiener, {task}"]["balance"]
     from genprior.api import degrade, restore
     from genprior.baselines.wiener import BALANCES, Wiener
@@ -175,11 +231,15 @@ def test_baselines_are_tuned_on_images_of_their_own(photos, tmp_path):
               for b in BALANCES}
     assert best == max(scores, key=scores.get)
     assert "tuning: on 1 images of others" in (out / "report.md").read_text()
+    save_photo(others / "b.png", start=30)
+    _, message = refused("evaluate", photos, "-o", out, "--prior", "none", "--task", task,
+                         "--every", 4, "--baseline", "wiener,richardson-lucy", "--tune", others)
+    assert "was tuned on 1 other images: give those, another folder, or --overwrite" in message
 
 
 @pytest.mark.parametrize("words, message", [
     (["--prior", "none", "--task", MASK], "nothing to measure: give --prior or --baseline"),
-    (["--prior", "none", "--baseline", "bicubic", "--task", MASK], "bicubic is made for none"),
+    (["--prior", "none", "--baseline", "bicubic", "--task", MASK], "bicubic: made for none of"),
     (["--prior", "none", "--baseline", "deepinv:dps", "--task", MASK], "needs a --prior that is"),
     (["--prior", "none", "--baseline", "tv:weigth=3", "--task", MASK], "no setting 'weigth'"),
     (["--prior", "nothing", "--task", MASK], "unknown prior 'nothing'"),

@@ -1,6 +1,5 @@
 """evaluate: priors x tasks x solvers x seeds on a collection of images."""
 
-import shlex
 import sys
 from itertools import product
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import click
 
 from genprior import options
+from genprior.commands.notes import notes_of
 from genprior.commands.specs import (
     BASELINES_KNOWN,
     SOLVERS_KNOWN,
@@ -87,27 +87,31 @@ def evaluate(
     from genprior.truths import collection_name, open_truths
     from genprior.tuning import tuned
 
-    truths = list(enumerate(open_truths(data, max_pixels)))[::every]
     chosen = [_task(task, crop, resize, max_pixels) for task in tasks]
-    methods = _methods(priors, solvers, baselines, exemplar, max_pixels)
-    other = collection_name(tune) if tune else None
-    note = {"tuned on": other, "exemplar": exemplar and exemplar.name}
-    plan = Plan(truths, chosen, methods, settings=note, **settings)
-    unsuited = not_suited(plan)
+    methods = _methods(priors, solvers, baselines, exemplar, max_pixels, settings["steps"])
     with joined() as ranks, _Bar(quiet or not ranks.first) as bar:
+        truths, spaced = ranks.one_fetches(lambda: (
+            list(enumerate(open_truths(data, max_pixels)))[::every],
+            _spaced(open_truths(tune, max_pixels, held_out=False), tune_count) if tune else None,
+        ))
+        where = f"{len(spaced)} images of {collection_name(tune)}" if tune else None
+        note = {"tuned on": where, "exemplar": exemplar and exemplar.name}
+        plan = Plan(truths, chosen, methods, settings=note, **settings)
+        unsuited = not_suited(plan)
+        for method in plan.methods:
+            if all((task.text, method.name) in unsuited for task in chosen):
+                bar.say(f"{method.name} is made for none of the tasks: left out")
         if overwrite and ranks.first:
             _clear(out)
         ranks.wait()
         if tune:
-            spaced = _spaced(open_truths(tune, max_pixels), tune_count)
             if ranks.first:
                 tuned(plan, spaced, out, lambda name: bar.say(f"tuning {name}"))
             ranks.wait()
             plan = tuned(plan, spaced, out)
         records = run(plan, out, ranks, bar.update)
         if ranks.first:
-            where = f"{len(spaced)} images of {other}" if tune else None
-            notes = _notes(collection_name(data), plan, unsuited, where)
+            notes = notes_of(collection_name(data), plan, unsuited, where, records)
             texts = _write(out, records, plan.samples, notes)
     if ranks.first and (as_json or not quiet):
         click.echo(texts["report.json" if as_json else "table"])
@@ -124,10 +128,10 @@ def _task(task: TaskText, crop: int | None, resize: int | None, max_pixels: int)
 
 def _methods(
     priors: str, solvers: tuple[MethodText, ...], baselines: tuple[MethodText, ...],
-    exemplar: Path | None, max_pixels: int,
+    exemplar: Path | None, max_pixels: int, steps: int | None,
 ) -> list:
     """Every prior with every solver, then the baselines."""
-    from genprior.parts import make_baseline, make_solver
+    from genprior.parts import make_baseline
     from genprior.priors.base import Denoiser
     from genprior.trials import Method, load_method_prior
 
@@ -136,10 +140,7 @@ def _methods(
         for name in priors.split(",") if name and name != "none"
     ]
     methods = []
-    chosen = {
-        text.text: make_solver(text.name, **text.settings) if text.settings else text.name
-        for text in solvers
-    }
+    chosen = {text.text: _solver(text, steps) for text in solvers}
     for (name, model, sha256), text in product(loaded, solvers):
         if _can(model, text.name):
             title = f"{name} {text.text}"
@@ -164,6 +165,20 @@ def _methods(
     if not methods:
         raise click.UsageError("there is nothing to measure: give --prior or --baseline")
     return methods
+
+
+def _solver(text: MethodText, steps: int | None) -> Any:
+    """A solver by its name, or with what is typed of it; steps that are typed come first."""
+    from dataclasses import fields
+
+    from genprior.parts import make_solver
+
+    if not text.settings:
+        return text.name
+    solver = make_solver(text.name, **text.settings)
+    if steps is None or "steps" not in {field.name for field in fields(solver)}:
+        return solver
+    return make_solver(text.name, **{"steps": steps, **text.settings})
 
 
 def _can(model: Any, solver: str) -> bool:
@@ -192,51 +207,6 @@ def _clear(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
     for picture in out.glob("pictures/*.png"):
         picture.unlink()
-
-
-def _notes(
-    data: str, plan: Any, unsuited: list[tuple[str, str]], tuned_on: str | None
-) -> dict[str, str]:
-    """What a reader of the report must know besides the numbers."""
-    from genprior.report import environment
-
-    here = environment()
-    versions = ", ".join(f"{name} {number}" for name, number in here["versions"].items())
-    weights = {m.prior: m.sha256[:12] for m in plan.methods if m.sha256}
-    notes = {
-        "command": f"`{shlex.join(['genprior', *map(_last, sys.argv[1:])])}`",
-        "images": f"{len(plan.truths)} of {data}",
-        "network": f"{plan.dtype}; weights (sha256) "
-                   f"{', '.join(f'{name} {sha}' for name, sha in weights.items()) or 'none'}",
-        "machine": f"{here['machine']}, {here['gpu'] or 'no GPU'}; {versions}",
-    }
-    settings = [
-        f"{method.name} on {task}: {_settings(solver)}"
-        for method in plan.methods for task, solver in method.tuned.items()
-    ]
-    if tuned_on:
-        found = "; ".join(settings)
-        notes["tuning"] = f"on {tuned_on}, for the best mean PSNR. {found}"
-    elif any(method.is_baseline for method in plan.methods):
-        notes["tuning"] = "none: the baselines have their defaults, or the settings typed"
-    if unsuited:
-        notes["left out"] = "; ".join(f"{name} on {task}" for task, name in unsuited)
-    return notes
-
-
-def _last(word: str) -> str:
-    """The last part of an absolute path, which says nothing to others."""
-    kind, colon, rest = word.partition(":")
-    if kind == "torchvision":
-        return f"{kind}{colon}{rest.partition(':')[0]}"
-    return Path(word).name if Path(word).is_absolute() else word
-
-
-def _settings(solver: Any) -> str:
-    from dataclasses import asdict
-
-    pairs = asdict(solver).items()
-    return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in pairs)
 
 
 def _write(out: Path, records: list, samples: int, notes: dict[str, str]) -> dict[str, str]:

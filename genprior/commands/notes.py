@@ -1,0 +1,52 @@
+"""What a report says of how its numbers were made."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def notes_of(
+    data: str, plan: Any, unsuited: list[tuple[str, str]], tuned_on: str | None, records: list
+) -> dict[str, str]:
+    """What a reader of the report must know besides the numbers."""
+    weights = {m.prior: m.sha256[:12] for m in plan.methods if m.sha256}
+    notes = {
+        "command": f"`{shlex.join(['genprior', *map(_last, sys.argv[1:])])}`",
+        "images": f"{len(plan.truths)} of {data}",
+        "network": f"{plan.dtype}; weights (sha256) "
+                   f"{', '.join(f'{name} {sha}' for name, sha in weights.items()) or 'none'}",
+        "machine": "; and ".join(dict.fromkeys(record["machine"] for record in records)),
+    }
+    settings = [
+        f"{method.name} on {task}: {_settings(solver)}"
+        for method in plan.methods for task, solver in method.tuned.items()
+    ]
+    if tuned_on:
+        found = "; ".join(settings)
+        notes["tuning"] = f"on {tuned_on}, for the best mean PSNR. {found}"
+    elif any(method.is_baseline for method in plan.methods):
+        notes["tuning"] = "none: the baselines have their defaults, or the settings typed"
+    if unsuited:
+        notes["left out"] = "; ".join(f"{name} on {task}" for task, name in unsuited)
+    failed = [r for r in records if "failed" in r]
+    if failed:
+        notes["failed"] = "; ".join(
+            f"{r['method']} on {r['task']} of {r['image']} ({r['failed']})" for r in failed
+        )
+    return notes
+
+
+def _last(word: str) -> str:
+    """The last part of an absolute path, which says nothing to others."""
+    kind, colon, rest = word.partition(":")
+    if kind == "torchvision":
+        return f"{kind}{colon}{rest.partition(':')[0]}"
+    return Path(word).name if Path(word).is_absolute() else word
+
+
+def _settings(solver: Any) -> str:
+    from dataclasses import asdict
+
+    pairs = asdict(solver).items()
+    return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in pairs)
