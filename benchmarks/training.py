@@ -41,7 +41,9 @@ def by_hand(prior: DDPM, data: Crops, steps: int, batch: int, dtype: str) -> np.
     """Seconds a step of the minimal loop, wall and processor."""
     device = next(prior.parameters()).device
     prior.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(prior.parameters(), 5e-4, betas=(0.9, 0.99), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        prior.parameters(), 5e-4, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+    )
     average = [p.detach().clone() for p in prior.parameters()]
     noise = Noise(0, range(batch))
     low = dtype != "float32"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from genprior.checkpoint import newest
+from genprior.errors import SettingError
 from genprior.images import write_image
 from genprior.journal import Journal
 from genprior.panel import grid
@@ -70,6 +71,8 @@ def fit(
     Raises:
         CheckpointError: `resume` is set and `out` holds no checkpoint.
         FloatingPointError: A loss is not finite; the message names the step.
+        SettingError: `validation` is given of a prior whose networks compete: no loss of a GAN
+            says how good it is. Or a run is resumed with other settings.
         ValueError: The batch cannot be shared out evenly.
     """
     torch.set_flush_denormal(True)
@@ -77,6 +80,8 @@ def fit(
     if settings.channels_last:
         prior.to(memory_format=torch.channels_last)
     training = Training(name, prior, settings, ranks, about or {})
+    if validation is not None and len(training.groups) > 1:
+        raise SettingError(f"no loss of a {name} says how good it is: leave the validation out")
     devices = [training.device] if training.device.type == "cuda" else []
     with torch.random.fork_rng(devices), closing(Journal(out, ranks, tensorboard)) as journal:
         if resume:

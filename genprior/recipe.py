@@ -1,10 +1,17 @@
 """How to train."""
 
-from dataclasses import dataclass
-from typing import Literal
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
+from genprior.errors import CheckpointError, SettingError
 from genprior.optim import Kind
 from genprior.watch import DTYPES
+
+# What may change where a stopped training goes on: how long it is, and how the work is done.
+FREE = ("steps", "minutes", "save_minutes", "accumulate", "workers", "channels_last", "compile")
 
 
 @dataclass(frozen=True)
@@ -51,3 +58,49 @@ class Settings:
             raise ValueError("give the length of the training: either steps or minutes")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+
+
+def check_same(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    prior: str,
+    config: Mapping[str, Any],
+    settings: Settings,
+    about: Mapping[str, Any],
+) -> None:
+    """Checks that a training goes on as it began.
+
+    Arguments:
+        folder: Its checkpoint.
+        manifest: The manifest of that.
+        prior: Name of the prior that is to be trained now.
+        config: Its arguments.
+        settings: How it is to be trained now; `FREE` says what may have changed.
+        about: On what.
+
+    Raises:
+        CheckpointError: It is of another prior, or of other arguments.
+        SettingError: It was trained with other settings, or on other images.
+    """
+    if manifest["prior"] != prior:
+        raise CheckpointError(f"{folder} is a {manifest['prior']}, not a {prior}")
+    network = _differences(manifest["config"], config)
+    if network:
+        raise CheckpointError(f"{folder} is of another network, {network}: give its --set")
+    now = {name: value for name, value in asdict(settings).items() if name not in FREE}
+    facts = {name: value for name, value in about.items() if name not in ("settings", "init")}
+    changed = [_differences(manifest.get("settings", {}), now), _differences(manifest, facts)]
+    if any(changed):
+        raise SettingError(
+            f"{folder} cannot be gone on with, {', '.join(filter(None, changed))}: give what it "
+            f"had, or begin another run from its weights, --init"
+        )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What two have under the same name but not alike."""
+    now = json.loads(json.dumps(dict(now)))
+    return ", ".join(
+        f"{name} was {before[name]}, now it is {value}"
+        for name, value in now.items() if name in before and before[name] != value
+    )

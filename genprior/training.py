@@ -28,7 +28,7 @@ from genprior.errors import CheckpointError
 from genprior.noise import Noise
 from genprior.optim import build_optimizers
 from genprior.ranks import Ranks
-from genprior.recipe import Settings
+from genprior.recipe import Settings, check_same
 from genprior.watch import DTYPES
 
 KEEP = 2
@@ -160,9 +160,12 @@ class Training:
         seed = self.settings.seed
         noise = Noise(seed, [(self.drawn, row + k) for k in range(len(x))])
         torch.manual_seed(Noise(seed, [(self.drawn, row, DROPOUT)]).generators[0].initial_seed())
-        low = DTYPES[self.settings.dtype]
-        with torch.autocast(self.device.type, low, enabled=low != torch.float32):
+        with self._precision():
             return self.prior.losses_of(groups, x, noise)
+
+    def _precision(self) -> torch.autocast:
+        low = DTYPES[self.settings.dtype]
+        return torch.autocast(self.device.type, low, enabled=low != torch.float32)
 
     def _fits(self, norms: dict[str, Tensor]) -> bool:
         """Whether no gradient overflowed in half precision; sets the scale of the next ones."""
@@ -178,13 +181,17 @@ class Training:
 
     def validate(self, data: Any, batches: int) -> float:
         """Loss of the running average on the first batches of some data, the same each time."""
-        total = 0.0
-        with self.averaged() as prior:
+        total, count = 0.0, self.settings.batch
+        size = count // (self.ranks.world * self.settings.accumulate)  # which is known to fit
+        with self.averaged() as prior, torch.no_grad(), self._precision():
             for number in range(batches):
-                x = data.batch(number, self.settings.batch).to(self.device)
-                noise = Noise(0, [(number, row) for row in range(len(x))])
-                total += sum(loss.item() for loss in prior.losses(x, noise).values())
-        return total / batches
+                x = data.batch(number, count)
+                for start in range(0, count, size):
+                    part = x[start : start + size].to(self.device)
+                    noise = Noise(0, [(number, start + row) for row in range(len(part))])
+                    losses = prior.losses(part, noise).values()
+                    total += sum(loss.item() for loss in losses) * len(part)
+        return total / (batches * count)
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
@@ -222,8 +229,11 @@ class Training:
 
     def save_best(self, out: Path) -> None:
         """Writes the running average, without what a resumed training needs."""
-        save_checkpoint(out / "best", self.name, self.prior.config, self.average,
-                        about=self._facts({}))
+        best = out / "best" / f"step-{self.step:08d}"
+        save_checkpoint(best, self.name, self.prior.config, self.average, about=self._facts({}))
+        for old in best.parent.glob("step-*"):
+            if old != best:
+                remove_checkpoint(old)
 
     def _facts(self, more: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -240,14 +250,20 @@ class Training:
         }
 
     def restore(self, folder: Path) -> dict[str, Any]:
-        """Goes back to the moment of a checkpoint, and returns its manifest."""
+        """Goes back to the moment of a checkpoint, and returns its manifest.
+
+        Raises:
+            CheckpointError: It is corrupt, or of another network.
+            SettingError: It was trained with other settings, or on other images.
+        """
         manifest = read_manifest(folder)
+        check_same(folder, manifest, self.name, self.prior.config, self.settings, self.about)
         state = read_tensors(folder, manifest, STATE)
         model = read_model(folder, manifest)
         live = {k.removeprefix("live."): v for k, v in state.items() if k.startswith("live.")}
         shapes = {k: v.shape for k, v in self.prior.state_dict().items()}
         if {k: v.shape for k, v in live.items()} != shapes:
-            raise CheckpointError(f"{folder} is of a network with other arguments: give its --set")
+            raise CheckpointError(f"{folder} does not fit its own configuration")
         self.prior.load_state_dict(live)
         for key, value in self.average.items():
             value.copy_(model[key])

@@ -16,7 +16,6 @@ from shell import levels, refused, save_photo, succeed
 
 from genprior.checkpoint import load_checkpoint, read_manifest
 from genprior.data import Crops
-from genprior.errors import SettingError
 from genprior.fit import Settings, fit
 from genprior.priors.ddpm import DDPM
 from genprior.registry import PRIORS, lookup
@@ -77,10 +76,7 @@ def whole(photos, tmp_path_factory) -> Path:
 def test_ten_steps_are_five_a_kill_and_five(photos, whole, tmp_path):
     words = command(photos, tmp_path, "--save-minutes", 0)
     process = subprocess.Popen([sys.executable, "-m", "genprior", *words], env=ONE_THREAD)
-    deadline = time.monotonic() + 120
-    while not any(int(p.parent.name[5:]) >= 23 for p in tmp_path.glob("step-*/manifest.json")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
+    until_step(23, process, tmp_path)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "step-00000060").exists()
@@ -93,24 +89,57 @@ def test_ten_steps_are_five_a_kill_and_five(photos, whole, tmp_path):
     ]
 
 
+def until_step(step: int, process: subprocess.Popen, out: Path) -> None:
+    """Waits for a checkpoint of a step, or of a later one."""
+    deadline = time.monotonic() + 120
+    while not any(int(p.parent.name[5:]) >= step for p in out.glob("step-*/manifest.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+
+
 def safe_state(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     return load_file(folder / "step-00000060" / "state.safetensors")
 
 
-def test_two_processes_do_what_one_does(photos, whole, tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
-              "2", "-m", "genprior", *command(photos, tmp_path)]
-    subprocess.run(launch, env=ONE_THREAD, check=True, timeout=300, capture_output=True)
-    ours, theirs = log(tmp_path), log(whole)
+def by_two(*words: str) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+            "2", "-m", "genprior", *words]
+
+
+@pytest.fixture(scope="module")
+def shared(photos, tmp_path_factory) -> Path:
+    """The same training by two processes."""
+    out = tmp_path_factory.mktemp("shared") / "run"
+    subprocess.run(by_two(*command(photos, out)), env=ONE_THREAD, check=True, timeout=300,
+                   capture_output=True)
+    return out
+
+
+def test_two_processes_do_what_one_does(whole, shared):
+    ours, theirs = log(shared), log(whole)
     assert [line["step"] for line in ours] == [20, 40, 60]
     for a, b in zip(ours, theirs, strict=True):
         assert a["network"] == pytest.approx(b["network"], rel=1e-6)
-    one, two = tensors(whole), tensors(tmp_path)
+    one, two = tensors(whole), tensors(shared)
     for key in one:
         assert torch.allclose(one[key], two[key], rtol=0, atol=1e-6), key
-    assert read_manifest(tmp_path / "step-00000060")["processes"] == 2
+    assert read_manifest(shared / "step-00000060")["processes"] == 2
+
+
+def test_two_killed_processes_go_on_exactly(photos, shared, tmp_path):
+    words = command(photos, tmp_path, "--save-minutes", 0)
+    process = subprocess.Popen(by_two(*words), env=ONE_THREAD, start_new_session=True,
+                               stderr=subprocess.DEVNULL)
+    until_step(20, process, tmp_path)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "step-00000060").exists()
+    subprocess.run(by_two(*command(photos, tmp_path, "--resume")), env=ONE_THREAD, check=True,
+                   timeout=300, capture_output=True)
+    assert equal(tensors(tmp_path), tensors(shared))
+    assert equal(safe_state(tmp_path), safe_state(shared))
 
 
 @pytest.mark.parametrize("name, arguments", [
@@ -192,19 +221,6 @@ def test_a_gradient_that_overflows_is_skipped_and_the_scale_halved(crops, tmp_pa
     assert read_manifest(folder)["loss_scale"] == [4096.0, 0]
 
 
-def test_the_best_weights_are_kept(photos, tmp_path):
-    out = tmp_path / "run"
-    words = command(photos, out, "--validate", photos, "--save-minutes", 0, "--lr", 0.003)
-    words[words.index("60")] = "6"
-    succeed(*words)
-    measured = [line for line in log(out) if "validation" in line]
-    best = min(measured, key=lambda line: line["validation"])
-    manifest = read_manifest(out / "best")
-    assert manifest["step"] == best["step"] and manifest["best"] == best["validation"]
-    assert "state.safetensors" not in manifest["files"]
-    assert load_checkpoint(out)[1]["step"] == 6
-
-
 def test_pictures_are_drawn_with_the_average_and_change_nothing(crops, tmp_path):
     seen = []
 
@@ -240,12 +256,6 @@ def test_times_rates_and_speed_are_logged(photos, tmp_path):
     assert 0 < line["lr"] < 5e-4 and line["images_per_second"] > 1
     cosine = 0.5 + 0.5 * math.cos(math.pi * line["seconds"] / 3)
     assert line["lr"] == pytest.approx(5e-4 * cosine, rel=0.2, abs=1e-5)
-
-
-def test_tensorboard_is_optional(crops, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(SettingError, match=r'pip install "genprior\[tensorboard\]"'):
-        train(crops, tmp_path, tensorboard=True)
 
 
 @pytest.mark.slow

@@ -122,21 +122,20 @@ def _train(
     torch.manual_seed(chosen.seed)
     model = _initial(init, prior, arguments) if init else _fresh(prior, arguments)
     channels = model.config["channels"]
-    images = Crops(data, channels=channels, seed=chosen.seed, **crops)
-    validation = None
-    if held_out:
-        validation = Crops(
-            held_out, channels=channels, seed=chosen.seed, held_out=True, **crops
-        )
-    about = {"data": [Path(name).name for name in data], "images": len(images.images)}
-    about |= _named(crops) | ({"init": init} if init else {})
     side = (crops["size"],) * 2
 
     def draw(network: Any) -> torch.Tensor:
         steps = PREVIEW_STEPS if isinstance(network, Denoiser) else 1
         return sample(network, PREVIEW, side, steps=steps, device=str(place))
 
-    with joined() as ranks, _Bar(prior, chosen.batch, quiet or not ranks.first) as bar:
+    drawn = chosen.batch * len(model.updates())
+    with joined() as ranks, _Bar(prior, drawn, quiet or not ranks.first) as bar:
+        common = {"channels": channels, "seed": chosen.seed, **crops}
+        images, validation = ranks.one_fetches(lambda: (
+            Crops(data, **common), Crops(held_out, held_out=True, **common) if held_out else None
+        ))
+        about = {"data": [Path(name).name for name in data], "images": len(images.images)}
+        about |= _named(crops) | ({"init": init} if init else {})
         place = pick_device(ranks.device(device), torch.empty(0))
         model.to(place)
         draws = preview and isinstance(model, Denoiser | Decoder)
@@ -241,8 +240,8 @@ def _arguments(texts: tuple[str, ...], known: list[str]) -> dict[str, Any]:
 class _Bar:
     """Progress on stderr: time left, images a second, loss."""
 
-    def __init__(self, prior: str, batch: int, quiet: bool) -> None:
-        self.prior, self.batch, self.quiet = prior, batch, quiet
+    def __init__(self, prior: str, drawn: int, quiet: bool) -> None:
+        self.prior, self.drawn, self.quiet = prior, drawn, quiet
         self.bar: Any = None
         self.last: tuple[float, int] | None = None
 
@@ -269,7 +268,7 @@ class _Bar:
         since, before = self.last
         seconds = time.monotonic() - since
         if seconds > 1:
-            speed = (step - before) * self.batch / seconds
+            speed = (step - before) * self.drawn / seconds
             self.bar.set_postfix_str(f"step {step}, loss {loss:.4f}, {speed:.1f} images/s", False)
             self.last = (time.monotonic(), step)
         self.bar.update(min(done, 1.0) - self.bar.n)
