@@ -21,9 +21,11 @@ from genprior.baselines.base import Baseline
 from genprior.errors import SettingError
 from genprior.noise import Noise
 from genprior.operators.base import Operator
+from genprior.operators.blur import Blur
 from genprior.priors.base import Denoiser
 
 MODULES = (deepinv.sampling, deepinv.optim, deepinv.models)
+DENOISERS = ("denoiser", "model", "backbone_net")
 SMALLEST_SIGMA = 1e-3
 
 
@@ -39,7 +41,6 @@ class Peer(Baseline):
         SettingError: deepinv has no such method, or the method no such argument.
     """
 
-    needs: ClassVar[type] = Denoiser
     summary: ClassVar[str] = "a reconstructor or sampler of deepinv"
 
     name: str
@@ -54,13 +55,25 @@ class Peer(Baseline):
                 )
 
     @property
+    def needs(self) -> type:
+        """`Denoiser` if the method takes one, else nothing."""
+        cls = _find(self.name)
+        taken = inspect.signature(cls).parameters
+        of_models = cls.__module__.startswith("deepinv.models")
+        wanted = DENOISERS if of_models else (*DENOISERS, "prior")
+        return Denoiser if any(name in taken for name in wanted) else object
+
+    @property
     def stochastic(self) -> bool:
         return _samples(_find(self.name))
 
     def suits(self, operator: Operator) -> bool:
-        kinds = deepinv.physics
-        singular = _find(self.name) is deepinv.sampling.DDRM
-        return isinstance(operator, kinds.DecomposablePhysics if singular else kinds.LinearPhysics)
+        method, kinds = _find(self.name), deepinv.physics
+        if method is deepinv.models.WienerDeconvolution:
+            return _is_circular(operator)
+        if method is deepinv.sampling.DDRM:
+            return _is_circular(operator) or isinstance(operator, kinds.DecomposablePhysics)
+        return isinstance(operator, kinds.LinearPhysics)
 
     def solve(
         self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor, generator: Noise
@@ -68,11 +81,11 @@ class Peer(Baseline):
         self.demand_suited(operator)
         images = []
         for i, stream in enumerate(generator.generators):
-            physics = copy.copy(operator.select([i]))
+            physics = _as_theirs(operator.select([i]), operator.image_shape(y.shape))
             physics.noise_model = deepinv.physics.GaussianNoise(float(noise_std[i]))
             if operator.keeps_pixels:  # DDRM wants a mask of all channels
                 physics.mask = physics.mask.expand(1, *y.shape[1:])
-            denoiser = _Adapted(prior)
+            denoiser = _Adapted(prior) if isinstance(prior, Denoiser) else None
             method = self._build(denoiser, max(float(noise_std[i]), SMALLEST_SIGMA), y.device)
             # deepinv draws from the global state; fork_rng gives it back as it was.
             with torch.random.fork_rng([y.device] if y.is_cuda else []), catch_warnings():
@@ -85,7 +98,7 @@ class Peer(Baseline):
     def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
         raise NotImplementedError("a method of deepinv is run by `solve`")
 
-    def _build(self, denoiser: nn.Module, sigma: float, device: torch.device) -> Callable:
+    def _build(self, denoiser: nn.Module | None, sigma: float, device: torch.device) -> Callable:
         cls = _find(self.name)
         given = dict(self.settings)
         filled = _arguments(cls, denoiser, sigma, device)
@@ -115,6 +128,18 @@ class _Adapted(deepinv.models.Denoiser):
         # Some methods ask for sigma 0, where a denoiser has nothing to do.
         sigma = torch.as_tensor(sigma).to(x).flatten().clamp(min=1e-5)
         return self.prior[0].denoise(x, sigma)
+
+
+def _is_circular(operator: Operator) -> bool:
+    return isinstance(operator, Blur) and operator.boundary == "circular"
+
+
+def _as_theirs(operator: Operator, shape: torch.Size) -> deepinv.physics.LinearPhysics:
+    """An operator of one image as deepinv has it: a circular blur with its singular values."""
+    if _is_circular(operator):
+        filter_ = operator.filter
+        return deepinv.physics.BlurFFT(tuple(shape[1:]), filter=filter_, device=filter_.device)
+    return copy.copy(operator)
 
 
 def _guided(fidelity: type) -> Callable[..., nn.Module]:
@@ -163,17 +188,17 @@ def _find(name: str) -> Callable:
 
 
 def _arguments(
-    cls: Callable, denoiser: nn.Module, sigma: float, device: torch.device
+    cls: Callable, denoiser: nn.Module | None, sigma: float, device: torch.device
 ) -> Mapping[str, Any]:
     """What follows from the task, of the arguments that the class takes."""
     taken = inspect.signature(cls).parameters
     samples = _samples(cls)
     prior = deepinv.optim.ScorePrior if samples else deepinv.optim.PnP
+    given = {} if denoiser is None else {name: denoiser for name in DENOISERS}
+    if given and not cls.__module__.startswith("deepinv.models"):
+        given["prior"] = prior(denoiser)
     values = {
-        "denoiser": denoiser,
-        "model": denoiser,
-        "backbone_net": denoiser,
-        "prior": prior(denoiser),
+        **given,
         "data_fidelity": deepinv.optim.L2(sigma if samples and "prior" in taken else 1.0),
         "sigma": sigma,
         "sigma_denoiser": sigma,

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from genprior.api import restore
-from genprior.baselines.peer import Peer
+from genprior.baselines.peer import Peer, _as_theirs
 from genprior.errors import SettingError
 from genprior.noise import Noise
 from genprior.operators.blur import Blur
@@ -62,7 +62,28 @@ def test_ddrm_runs_where_singular_vectors_are_known(prior):
     result = restore(one_for_all.A(Y), one_for_all, prior, solver, noise_std=0.1)
     assert result.image.isfinite().all() and (result.misfit < 3).all()
     with pytest.raises(ValueError, match="ddrm is not made for a measurement by Blur: choose an"):
-        restore(Y, Blur(torch.ones(1, 3) / 3, "circular"), prior, solver, noise_std=0.1)
+        restore(Y, Blur(torch.ones(1, 3) / 3, "reflect"), prior, solver, noise_std=0.1)
+
+
+@pytest.mark.parametrize("size", [(3, 5), (2, 4)])
+def test_circular_blur_is_the_one_of_deepinv_with_singular_values(prior, size):
+    kernel = torch.rand(*size, generator=torch.Generator().manual_seed(0))
+    blur = Blur(kernel, "circular")
+    theirs = _as_theirs(blur, Y.shape)
+    assert torch.allclose(theirs.A(Y), blur.A(Y), rtol=0, atol=1e-6)
+    solver = Peer("ddrm", (("sigmas", torch.linspace(1, 0, 10).tolist()),))
+    y = blur.A(Y) + 0.1 * torch.randn(Y.shape, generator=torch.Generator().manual_seed(2))
+    assert (restore(y, blur, prior, solver, noise_std=0.1).misfit < 3).all()
+
+
+def test_a_method_without_a_network_needs_no_prior():
+    blur = Blur(torch.ones(3, 3), "circular")
+    settings = (("lambda_reg", 0.01),)
+    x = restore(blur.A(Y), blur, None, Peer("wienerdeconvolution", settings), noise_std=0.1).image
+    theirs = deepinv.models.WienerDeconvolution(lambda_reg=0.01)
+    physics = deepinv.physics.BlurFFT((3, 12, 12), filter=torch.ones(1, 1, 3, 3) / 9)
+    assert torch.allclose(x, theirs(blur.A(Y), physics), rtol=0, atol=1e-5)
+    assert not Peer("wienerdeconvolution").suits(OPERATOR)
 
 
 def test_errors(prior):
