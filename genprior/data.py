@@ -92,7 +92,7 @@ class Crops:
         side = self.size
         if rng.random() > NATIVE_SHARE:
             wide = int(np.exp(rng.uniform(np.log(self.size), np.log(min(width, height)))))
-            side = wide if self.scale else side
+            side = max(side, wide) if self.scale else side  # exp(log n) may be below n
         left = int(rng.integers(width - side + 1))
         top = int(rng.integers(height - side + 1))
         turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)

@@ -82,5 +82,6 @@ def truncate(z: Tensor, bound: float) -> Tensor:
     """
     if not bound > 0:
         raise ValueError(f"bound must be above 0, got {bound}")
-    low, high = torch.special.ndtr(torch.tensor([-bound, bound], dtype=z.dtype, device=z.device))
-    return torch.special.ndtri(low + (high - low) * torch.special.ndtr(z))
+    x = z.to("cpu", torch.float64)  # single precision has not the digits of the tails
+    low, high = torch.special.ndtr(torch.tensor([-bound, bound], dtype=torch.float64))
+    return torch.special.ndtri(low + (high - low) * torch.special.ndtr(x)).to(z)

@@ -70,3 +70,9 @@ def test_errors(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
         Crops([empty], 16)
     with pytest.raises(ValueError, match="missing is not a folder"):
         Crops([empty / "missing"], 16)
+
+
+@pytest.mark.parametrize("side", [8, 16, 28, 64, 96, 128])
+def test_images_of_the_size_of_a_crop_are_taken_whole(side: int) -> None:
+    crops = Crops([np.zeros((1, side, side), np.uint8)], side, 1)
+    assert {crops._draw(np.random.default_rng(k)).side for k in range(20)} == {side}

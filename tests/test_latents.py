@@ -52,6 +52,13 @@ def test_truncation_is_the_truncated_normal_law(bound: float) -> None:
     torch.testing.assert_close(truncate(z, 30.0), z)
 
 
+def test_truncation_keeps_its_digits_in_single_precision() -> None:
+    z = torch.tensor([-9.0, -5.5, -1.0, 0.0, 1.0, 5.5, 9.0])
+    found = truncate(z, 6.0)
+    torch.testing.assert_close(found.double(), truncate(z.double(), 6.0), rtol=1e-4, atol=1e-6)
+    assert (found.abs() <= 6).all()
+
+
 def test_errors() -> None:
     prior = PCA(torch.zeros(1, 2, 2), torch.eye(4)[:1].reshape(1, 1, 2, 2), torch.ones(1), 0.1)
     x = torch.zeros(1, 1, 2, 2)

@@ -144,6 +144,7 @@ class MAP(Solver):
         self, y: Tensor, operator: Operator, prior: Density, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         exact = noise_std == 0
+        some = bool(exact.any())
         variance = noise_std.clamp(min=NOISE_FLOOR) ** 2
 
         def loss(x: Tensor) -> Tensor:
@@ -153,6 +154,8 @@ class MAP(Solver):
             return fit - variance * self.weight * prior.log_prob(x)
 
         def project(x: Tensor) -> Tensor:
+            if not some:
+                return x
             return torch.where(per_image(exact, x) > 0, operator.prox(x, y, 0), x)
 
         with torch.no_grad():

@@ -52,7 +52,9 @@ class ActNorm(Invertible):
 
     @torch.no_grad()
     def _set(self, x: Tensor) -> None:
-        std, mean = torch.std_mean(x, dim=(0, 2, 3), keepdim=True)
+        several = x[:, 0].numel() > 1  # one number has no spread
+        std, mean = torch.std_mean(x, dim=(0, 2, 3), keepdim=True, correction=int(several))
+        std = std if several else torch.ones_like(std)
         self.shift.copy_(-mean[0])
         self.log_scale.copy_(-std[0].clamp(min=1e-3).log())
         self.pending = False

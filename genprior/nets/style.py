@@ -11,6 +11,7 @@ References:
 Differs from the authors' code:
     1. The noise inputs are latents as the style is, so that the image is a function of them.
     2. Bilinear enlargement without a further filter.
+    3. z is not scaled to a fixed length: a search begins at z = 0, and shorter z are more typical.
 """
 
 import math
@@ -61,7 +62,7 @@ class StyleGenerator(nn.Module):
 
     def map(self, z: Tensor) -> Tensor:
         """Styles w of z, both (B, latent)."""
-        return self.mapping(z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt())
+        return self.mapping(z)
 
     def forward(self, w: Tensor, noise: Tensor) -> Tensor:
         """Images.

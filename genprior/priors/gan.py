@@ -56,7 +56,7 @@ class GAN(nn.Module, Layered, Trainable):
             inputs.
         loss: "nonsaturating", "wgan-clip" or "wgan-gp".
         critic_steps: Updates of the critic for one of the generator, >= 1.
-        strength: k of "wgan-gp", or c of "wgan-clip", > 0.
+        strength: k of "wgan-gp", or c of "wgan-clip", > 0; None is 10, or 0.01.
         space: What solvers search, of "style": "z"; "w", styles with the mean and variance of
             w; "w+", another one for each layer.
 
@@ -73,7 +73,7 @@ class GAN(nn.Module, Layered, Trainable):
         architecture: Literal["dcgan", "style"] = "dcgan",
         loss: Literal["nonsaturating", "wgan-clip", "wgan-gp"] = "nonsaturating",
         critic_steps: int = 1,
-        strength: float = 10.0,
+        strength: float | None = None,
         space: Space = "z",
     ) -> None:
         super().__init__()
@@ -81,6 +81,8 @@ class GAN(nn.Module, Layered, Trainable):
             raise ValueError(f"architecture must be 'dcgan' or 'style', got {architecture!r}")
         if loss not in BETAS:
             raise ValueError(f"loss must be one of {', '.join(BETAS)}, got {loss!r}")
+        if strength is None:
+            strength = 0.01 if loss == "wgan-clip" else 10.0
         if critic_steps < 1 or not strength > 0:
             raise ValueError(
                 f"critic_steps must be at least 1 and strength > 0, got {critic_steps} and "
@@ -184,6 +186,10 @@ class GAN(nn.Module, Layered, Trainable):
     ) -> Mapping[str, Tensor]:
         z = noise.normal(x.new_empty(self.in_space("z").latent_shape(x.shape)))
         real, losses = 2 * to_network(x, self.channels) - 1, {}
+        if self.loss == "wgan-clip":
+            with torch.no_grad():
+                for p in self.critic.parameters():
+                    p.clamp_(-self._config["strength"], self._config["strength"])
         with torch.set_grad_enabled("generator" in groups):
             fake = 2 * self.in_space("z").decode(z, real.shape) - 1
         if "critic" in groups:
@@ -195,10 +201,6 @@ class GAN(nn.Module, Layered, Trainable):
         return losses
 
     def _critic_loss(self, real: Tensor, fake: Tensor, noise: Noise) -> Tensor:
-        if self.loss == "wgan-clip":
-            with torch.no_grad():
-                for p in self.critic.parameters():
-                    p.clamp_(-self._config["strength"], self._config["strength"])
         D_real, D_fake = self.critic(real), self.critic(fake)
         if self.loss == "nonsaturating":
             softplus = nn.functional.softplus
@@ -239,7 +241,7 @@ class GAN(nn.Module, Layered, Trainable):
     def _follow_styles(self, z: Tensor) -> None:
         """Moves the mean and the standard deviation of w."""
         w = self.generator.map(z[:, : self.latent])
-        std, mean = torch.std_mean(w, dim=0)
+        std, mean = torch.std_mean(w, dim=0, correction=0)
         self.w_mean.lerp_(mean.to(self.w_mean), 1 - AVERAGING)
         self.w_std.lerp_(std.to(self.w_std), 1 - AVERAGING)
 

@@ -65,6 +65,13 @@ def test_adam_finds_the_mode_too_and_fits_exact_data_exactly(sigma) -> None:
         assert torch.equal(op.A(x), y)
 
 
+def test_noisy_data_are_not_fitted_exactly_on_the_way(monkeypatch) -> None:
+    prior, _ = linear((3, 4, 4), floor=0.05)
+    monkeypatch.setattr(Denoising, "prox", None)
+    x = MAP(5)(torch.full((3, 3, 4, 4), 0.3).double(), Denoising(), prior, SIGMA, NOISE)
+    assert x.isfinite().all()
+
+
 def test_without_noise_and_penalty_the_start_regularises() -> None:
     # from z = 0 the descent stays in the row space: the limit of small noise
     prior, S = linear((3, 5, 6), floor=0.05)

@@ -55,6 +55,27 @@ def test_the_losses_are_those_of_the_papers(loss):
         assert max(p.abs().max() for p in D.parameters()) == 0.05
 
 
+def test_weights_are_clipped_as_in_the_paper_unless_told_before_either_network_learns():
+    model, x = prior(loss="wgan-clip"), images(2, 1, 8, 8)
+    assert model.config["strength"] == 0.01 and GAN(loss="wgan-gp").config["strength"] == 10
+    model.losses_of(["generator"], x, noise(x))
+    assert max(p.abs().max() for p in model.critic.parameters()) == 0.01
+
+
+def test_one_image_at_a_time_leaves_the_styles_numbers():
+    model, x = prior(**STYLE), images(1, 1, 8, 12)
+    model.losses(x, noise(x))
+    assert model.w_std.isfinite().all() and model.w_mean.isfinite().all()
+
+
+def test_a_shorter_z_is_another_style_and_the_map_is_smooth_at_0():
+    model = prior(**STYLE)
+    z = normals(1, 3)
+    assert not torch.allclose(model.generator.map(z), model.generator.map(z / 2))
+    slope = torch.autograd.functional.jacobian(model.generator.map, torch.zeros_like(z))
+    assert slope.abs().max() < 10
+
+
 def test_the_critic_does_not_train_the_generator_and_takes_turns():
     model, x = prior(loss="wgan-gp", critic_steps=3), images(2, 1, 8, 8)
     loss = model.losses_of(["critic"], x, noise(x))

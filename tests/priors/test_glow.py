@@ -161,6 +161,14 @@ def test_the_first_batch_sets_the_actnorms():
     assert model.initialised == 1 and all(map(torch.equal, first, model.parameters()))
 
 
+def test_one_number_a_channel_sets_the_actnorms_too():
+    layer = ActNorm(2)
+    layer.pending = True
+    x = torch.tensor([0.3, -2.0]).reshape(1, 2, 1, 1)
+    torch.testing.assert_close(layer(x)[0], torch.zeros(1, 2, 1, 1))
+    assert layer.log_scale.abs().max() == 0
+
+
 def test_bits_per_dim_of_a_gaussian_law():
     # Couplings start at 0 and mixing is orthogonal: an untrained flow of one level is the
     # normal law of its actnorms, and 8-bit values of a wide law cost its entropy.
