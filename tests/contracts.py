@@ -6,7 +6,7 @@ import torch
 from oracles import Dense, normals
 from torch import Tensor
 
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Solver, misfit
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
@@ -189,6 +189,12 @@ def _check_solver(
     assert sum(shape[0] for shape in prior.calls) == len(together) * solver.nfe, f"{law}: nfe"
     assert {shape[1] for shape in prior.calls} == {together.shape[1]}, f"{law}: channels"
 
+    hidden = torch.where(op.observed(torch.ones_like(y)) == 0, 0.7, y)
+    answer = solver(hidden, op, prior, sigma, Noise(0, KEYS))
+    assert torch.equal(answer, together), f"{law}: what is in a hole matters"
+    assert torch.equal(
+        misfit(answer, hidden, op, sigma), misfit(answer, y, op, sigma)
+    ), f"{law}: the misfit counts what is in a hole"
     other = solver(y, op, prior, sigma, Noise(1, KEYS))
     assert torch.equal(together, other) != seeded, f"{law}: the seed"
     for i, key in enumerate(KEYS):

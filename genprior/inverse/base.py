@@ -60,7 +60,8 @@ class Solver(ABC):
         """Restores a batch of measurements.
 
         Arguments:
-            y: Measurements, shape (B, ...).
+            y: Measurements, shape (B, ...); what is at places where nothing was measured does
+                not matter.
             operator: How they were made.
             prior: Prior on the images; must have the ability in `needs`.
             noise_std: Standard deviation of the noise in y, in units of the image range
@@ -80,6 +81,7 @@ class Solver(ABC):
                 f"solver {type(self).__name__} needs a prior that is a {ability}, and "
                 f"{type(prior).__name__} is not: choose another solver or prior"
             )
+        y = operator.observed(y)
         if not y.isfinite().all():
             raise ValueError("the measurement holds NaN or infinite numbers: repair it first")
         sigma = per_image(noise_std, y.reshape(len(y), 1, 1, -1)).flatten()
@@ -139,6 +141,6 @@ class Restoration:
 
 def misfit(x: Tensor, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
     """RMS(A x - y) / noise_std per image, shape (B,); RMS itself where there is no noise."""
-    residual = (operator.A(x) - y).flatten(1)
+    residual = operator.observed(operator.A(x) - y).flatten(1)
     rms = (residual.square().sum(dim=1) / operator.measured(y)).sqrt()
     return rms / torch.where(noise_std > 0, noise_std, torch.ones_like(noise_std))
