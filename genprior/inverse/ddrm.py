@@ -71,7 +71,7 @@ class DDRM(ChainSolver):
             """All coordinates, from the level sigma of x to the next one."""
             base = x_hat + rest * level * (x - x_hat) / sigma + self.eta * level * noise
             d, n = svd.image(x_hat), svd.image(noise)
-            clear = noise_level * self.eta_b <= level
+            clear = noise_level <= level
             share = torch.where(clear, self.eta_b, rest * level / noise_level.clamp(min=1e-30))
             left = (level**2 - (self.eta_b * noise_level) ** 2).clamp(min=0).sqrt()
             spread = torch.where(clear, left, self.eta * level)

@@ -50,9 +50,11 @@ class DiffPIR(ChainSolver):
 
         def step(x: Tensor, sigma: float, sigma_next: float, noise: Tensor | None) -> Tensor:
             x_hat = prior.denoise(x, sigma)
-            if noise is None:
+            if noise is None and self.steps > 1:
                 return x_hat
             x_hat = operator.prox(x_hat, y, self.coupling * variance / sigma**2)
+            if noise is None:  # a single step has to see the data
+                return x_hat
             e = (x - x_hat) / sigma
             return x_hat + sigma_next * (kept * e + renewed * noise)
 

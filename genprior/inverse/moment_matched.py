@@ -5,9 +5,10 @@
     x_next ~ q(x_next | x, x0),    the DDPM posterior
 
 Every step is an exact conditional if the prior is Gaussian: then the samples are exact, whatever
-the number of steps, one included. Gaussian priors give xi in closed form,
-xi = x' - D(x' + sigma_t n') for x' drawn from the prior; for a network C^(1/2) n is a few steps
-of Lanczos. On a prior of several modes the weights of the modes are wrong, see `smc`.
+the number of steps, one included, with slack = 0 and iterations to the end. Gaussian priors
+give xi in closed form, xi = x' - D(x' + sigma_t n') for x' drawn from the prior; for a network
+C^(1/2) n is a few steps of Lanczos. On a prior of several modes the weights of the modes are
+wrong, see `smc`.
 
 References:
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al.,

@@ -108,5 +108,6 @@ def _krylov(
     probe = torch.randn(r.shape[1:], generator=torch.Generator().manual_seed(0)).to(r)
     probe = operator.observed(probe.expand_as(r))
     norm, _, T = krylov(gram, probe, iterations)
-    log_det = spectral_function(T, lambda values: values.clamp(min=TINY).log())[:, 0, 0]
+    least = variance.clamp(min=TINY)[:, None]  # a network's C may have negative eigenvalues
+    log_det = spectral_function(T, lambda values: values.clamp(min=least).log())[:, 0, 0]
     return (r * w).flatten(1).sum(dim=1), norm.flatten() ** 2 * log_det

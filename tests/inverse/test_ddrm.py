@@ -117,3 +117,23 @@ def test_operators_without_singular_vectors_are_refused() -> None:
     op = Blur(torch.tensor([[1.0, 2], [0, 1]]), "valid")
     with pytest.raises(ValueError, match="singular vectors of Blur are not known: this solver ta"):
         DDRM(2)(torch.zeros(1, 1, 4, 4), op, Crooked(), 0.1, Noise(0, [0]))
+
+
+def test_data_are_mixed_in_only_above_their_noise() -> None:
+    """The three cases of Kawar et al. with s = 1, where eta_b < 1 has a say."""
+    prior, y, noise_std, eta, eta_b = Crooked(), normals(1, 1, 1, 3, 4)[0], 0.4, 0.6, 0.5
+    solver = DDRM(steps=12, eta=eta, eta_b=eta_b)
+    draws = list(normals(12, 1, 1, 3, 4, seed=3))
+    ours = solver(y, Denoising(), prior, noise_std, Replay(list(draws)))
+    first, *rest = draws
+    levels = [*solver.sigmas, 0.0]
+    assert any(eta_b * noise_std < level < noise_std for level in levels)
+    x = y + (levels[0] ** 2 - noise_std**2) ** 0.5 * first
+    for k, (level, t) in enumerate(zip(levels, levels[1:], strict=False)):
+        D, n = prior.denoise(x, level), rest[k] if k < len(rest) else torch.zeros_like(x)
+        if t < noise_std:
+            x = D + (1 - eta**2) ** 0.5 * t * (y - D) / noise_std + eta * t * n
+        else:
+            left = (t**2 - (eta_b * noise_std) ** 2) ** 0.5
+            x = (1 - eta_b) * D + eta_b * y + left * n
+    torch.testing.assert_close(ours, x, rtol=0, atol=1e-10)

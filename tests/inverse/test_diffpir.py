@@ -111,3 +111,11 @@ def test_more_coupling_trusts_the_data_less() -> None:
         for coupling in (0.01, 1.0, 100.0)
     ]
     assert far == sorted(far)
+
+
+def test_a_single_step_sees_the_data() -> None:
+    prior, keep = Dense(), random_keep((1, 1, 6, 5), 0.5)
+    op = Inpainting(keep)
+    y = op.A(prior.draw(1, (1, 6, 5)))
+    x = DiffPIR(steps=1)(y, op, prior, 0.0, Noise(0, [0]))
+    assert torch.equal(op.A(x), y)
