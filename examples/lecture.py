@@ -4,13 +4,13 @@
     python examples/lecture.py codes --prior runs/vae-2 --data digits.npy --labels labels.npy \\
         -o codes.png
     python examples/lecture.py interpolation --prior gan:digits -o interpolation.png
-    python examples/lecture.py images --prior glow:digits --data digits.npy -o images.png
+    python examples/lecture.py images --prior glow --data photos.npy -o images.png
     python examples/lecture.py temperatures --prior glow:digits -o temperatures.png
     python examples/lecture.py levels --prior runs/hvae-digits -o levels.png
     python examples/lecture.py collapse --prior runs/gan-sgd --prior gan:digits -o collapse.png
 
-`benchmarks/recipes.md` says how the priors that do not ship are trained. What some of these lines
-make, without data, is in `examples/lecture`.
+`benchmarks/recipes.md` says how the priors that do not ship are trained. What these lines make is
+in `examples/lecture`, but for the codes; the photos are crops of scikit-image's cat and astronaut.
 """
 
 from collections.abc import Sequence
@@ -92,6 +92,12 @@ def collapse(priors: Sequence[Decoder], seed: int, count: int = 64) -> Tensor:
     return make_grid(grids, len(grids), padding=4, pad_value=1.0)
 
 
+def _read(data: Path) -> Tensor:
+    """Images (N, C, H, W) in [0, 1]."""
+    x = torch.from_numpy(np.load(data)).float() / 255
+    return x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)
+
+
 @click.command()
 @click.argument("picture", type=click.Choice([
     "manifold", "codes", "interpolation", "images", "temperatures", "levels", "collapse",
@@ -99,7 +105,7 @@ def collapse(priors: Sequence[Decoder], seed: int, count: int = 64) -> Tensor:
 @click.option("--prior", "names", multiple=True, required=True,
               help="Set or run; several for collapse.")
 @click.option("--data", type=click.Path(exists=True, path_type=Path),
-              help="Digits, .npy (N, H, W).")
+              help="Images, .npy (N, H, W[, C]), 8 bits.")
 @click.option("--labels", type=click.Path(exists=True, path_type=Path),
               help="Their labels, .npy.")
 @click.option("--seed", default=0, show_default=True)
@@ -112,7 +118,7 @@ def main(
     priors = [load_prior(name) for name in names]
     if picture in ("codes", "images") and data is None:
         raise click.UsageError(f"{picture} needs --data")
-    x = None if data is None else torch.from_numpy(np.load(data)).float()[:, None] / 255
+    x = None if data is None else _read(data)
     with torch.no_grad():
         if picture == "codes":
             drawn = codes(priors[0], x, np.load(labels).tolist() if labels else [9] * len(x))
