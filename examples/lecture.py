@@ -10,7 +10,7 @@
     python examples/lecture.py collapse --prior runs/gan-sgd --prior gan:digits -o collapse.png
 
 `benchmarks/recipes.md` says how the priors that do not ship are trained. What these lines make is
-in `examples/lecture`, but for the codes; the photos are crops of scikit-image's cat and astronaut.
+in `examples/lecture`; the photos are crops of scikit-image's cat and astronaut.
 """
 
 from collections.abc import Sequence

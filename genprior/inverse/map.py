@@ -21,7 +21,8 @@ Differs from the authors' code:
         pixels missing it gave 31.4 dB, GlowIP 28.9, the smooth start of MAP 30.9.
     5. Adam forgets soon (betas 0.8 and 0.9), since it has few steps: 36 of them were within
         0.15 dB of 60 with its defaults on blur, super-resolution and holes, within 0.3 dB on
-        strong blur and on noise of 0.1.
+        strong blur and on noise of 0.1. Above that noise a smoother start leaves it less to do:
+        denoising at 0.2 gives 24.7 dB, from the same start as the others 23.1.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ from genprior.inverse.search import (
     squared_misfit,
     with_gradient,
 )
-from genprior.inverse.smooth import smooth_start
+from genprior.inverse.smooth import WEIGHT, smooth_start
 from genprior.linalg import per_image
 from genprior.noise import Noise
 from genprior.operators.base import Operator
@@ -50,6 +51,8 @@ NOISE_FLOOR = 0.001
 BETAS = (0.8, 0.9)
 # Where the noise is more than this the descent, which starts from it, has longer steps.
 NOISE_IN_REACH = 0.04
+# Where the noise is more than this it begins smoother than the data.
+LOUD_NOISE = 0.1
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,8 @@ class MAP(Solver):
             return torch.where(per_image(exact, x) > 0, operator.prox(x, y, 0), x)
 
         with torch.no_grad():
-            x = smooth_start(y, operator)
+            loud = (noise_std / LOUD_NOISE).clamp(min=1)
+            x = smooth_start(y, operator, weight=(WEIGHT * loud**6).clamp(max=1))
             if self.optimiser == "lbfgs":
                 return minimise(loss, x, self.steps)
             stride = per_image((noise_std / NOISE_IN_REACH).clamp(min=1), x)

@@ -12,7 +12,7 @@ References:
 from torch import Tensor
 from torch.nn import functional
 
-from genprior.linalg import cg
+from genprior.linalg import cg, per_image
 from genprior.operators.base import Operator
 
 WEIGHT = 0.01
@@ -27,13 +27,16 @@ def laplacian(x: Tensor) -> Tensor:
     return vertical + pad(right, (1, 0)) - pad(right, (0, 1))
 
 
-def smooth_start(y: Tensor, operator: Operator, iterations: int = 20) -> Tensor:
+def smooth_start(
+    y: Tensor, operator: Operator, iterations: int = 20, weight: float | Tensor = WEIGHT
+) -> Tensor:
     """Tikhonov solution for any operator, by conjugate gradient.
 
     Arguments:
         y: Measurements.
         operator: How they were made.
         iterations: Iterations of each of the scales.
+        weight: Of the Laplacian; a number or one per image.
 
     Returns:
         Images, shape (B, C, H, W).
@@ -62,7 +65,7 @@ def smooth_start(y: Tensor, operator: Operator, iterations: int = 20) -> Tensor:
 
         def normal(c: Tensor, factor: int = factor) -> Tensor:
             fit = gather(operator.A_adjoint(operator.A(enlarge(c, factor))), factor)
-            return fit + WEIGHT / factor**2 * laplacian(laplacian(c))
+            return fit + per_image(weight, c) / factor**2 * laplacian(laplacian(c))
 
         c = cg(normal, gather(data, factor), c, iterations)
     return c

@@ -75,3 +75,6 @@ def test_every_image_by_itself() -> None:
     together = smooth_start(y, op)
     alone = smooth_start(y[:1], op.select([0]))
     torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-7)
+    both = smooth_start(y, op, weight=torch.tensor([0.5, 0.1], dtype=y.dtype))
+    torch.testing.assert_close(both[:1], smooth_start(y[:1], op.select([0]), weight=0.5))
+    assert both[0].diff().square().sum() < together[0].diff().square().sum()
