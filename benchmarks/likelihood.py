@@ -4,8 +4,8 @@
 
 DIGITS: whatever `genprior evaluate` takes, here the digits that none of the priors was trained
 on. A VAE gets the importance-weighted bound (Burda et al. 2016) in nats, of digits binarised at
-1/2; a flow bits per dimension of the 8-bit images, uniformly dequantised. Writes
-`results/likelihood.md`.
+random, each pixel white with its value for probability; a flow bits per dimension of the 8-bit
+images, uniformly dequantised. Writes `results/likelihood.md`.
 """
 
 import argparse
@@ -52,13 +52,13 @@ def main() -> None:
 
 def _kind(prior: object, samples: int) -> str:
     if isinstance(prior, VAE):
-        return f"nats, bound of {samples} importance samples, binarised at 1/2; higher is better"
+        return f"nats, bound of {samples} importance samples, binarised at random; higher is better"
     return "bits per dimension, lower is better"
 
 
 def _score(prior: object, x: torch.Tensor, samples: int, noise: Noise) -> list[float]:
     if isinstance(prior, VAE):
-        return prior.log_likelihood((x > 0.5).to(x), samples, noise).tolist()
+        return prior.log_likelihood((noise.uniform(x) < x).to(x), samples, noise).tolist()
     if isinstance(prior, Glow):
         with torch.no_grad():
             return prior.bits_per_dim(x, noise).tolist()
