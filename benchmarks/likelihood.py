@@ -52,8 +52,8 @@ def main() -> None:
 
 def _kind(prior: object, samples: int) -> str:
     if isinstance(prior, VAE):
-        return f"nats, bound of {samples} importance samples, binarised at random; higher is better"
-    return "bits per dimension, lower is better"
+        return f"nats (more is better), bound of {samples} samples, binarised at random"
+    return "bits per dimension (less is better)"
 
 
 def _score(prior: object, x: torch.Tensor, samples: int, noise: Noise) -> list[float]:

@@ -257,9 +257,9 @@ class Training:
             SettingError: It was trained with other settings, or on other images.
         """
         manifest = read_manifest(folder)
-        check_same(folder, manifest, self.name, self.prior.config, self.settings, self.about)
         state = read_tensors(folder, manifest, STATE)
         model = read_model(folder, manifest)
+        check_same(folder, manifest, self.name, self.prior.config, self.settings, self.about)
         live = {k.removeprefix("live."): v for k, v in state.items() if k.startswith("live.")}
         shapes = {k: v.shape for k, v in self.prior.state_dict().items()}
         if {k: v.shape for k, v in live.items()} != shapes:

@@ -21,7 +21,6 @@ from genprior.baselines.base import Baseline
 from genprior.errors import SettingError
 from genprior.noise import Noise
 from genprior.operators.base import Operator
-from genprior.operators.blur import Blur
 from genprior.priors.base import Denoiser
 
 MODULES = (deepinv.sampling, deepinv.optim, deepinv.models)
@@ -131,7 +130,7 @@ class _Adapted(deepinv.models.Denoiser):
 
 
 def _is_circular(operator: Operator) -> bool:
-    return isinstance(operator, Blur) and operator.boundary == "circular"
+    return isinstance(operator, deepinv.physics.Blur) and operator.padding == "circular"
 
 
 def _as_theirs(operator: Operator, shape: torch.Size) -> deepinv.physics.LinearPhysics:
