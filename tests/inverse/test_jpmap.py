@@ -9,12 +9,14 @@ from oracles import Dense
 from torch import Tensor
 
 from genprior import restore
-from genprior.inverse.jpmap import JPMAP, PnPHVAE
+from genprior.inverse.jpmap import JPMAP, NOISE_FLOOR, PnPHVAE
+from genprior.inverse.smooth import smooth_start
 from genprior.noise import Noise
 from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import random_keep
 from genprior.priors.base import Variational
+from genprior.priors.hvae import HVAE
 
 NOISE = Noise(0, [0, 1, 2])
 SIGMA = torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64)
@@ -77,6 +79,26 @@ def test_the_fixed_point_of_pnp_hvae_has_its_closed_form(temperature: float) -> 
     exact = posterior_means(op, S, y, SIGMA, 0.5)
     x = PnPHVAE(3000, temperature)(y, op, prior, SIGMA, NOISE)
     torch.testing.assert_close(x, exact, rtol=0, atol=1e-6)
+
+
+def test_pnp_hvae_runs_on_a_hierarchy() -> None:
+    torch.manual_seed(0)
+    prior = HVAE(latent=2, widths=(4, 6), groups=(1, 1), channels=1).double().eval()
+    for p in prior.requires_grad_(False).parameters():
+        p += 0.15 * torch.randn(p.shape, dtype=p.dtype)
+    op = Inpainting(random_keep((2, 1, 9, 6), 0.5))
+    y = op.A(torch.rand(2, 1, 9, 6, generator=torch.Generator().manual_seed(0)).double())
+    sigma = torch.tensor([0.1, 0.0], dtype=torch.float64)
+    x = smooth_start(y, op)
+    with torch.no_grad():
+        for _ in range(2):
+            rho = sigma.clamp(min=NOISE_FLOOR) ** 2 / prior.decoder_std.to(y) ** 2
+            x = op.prox(prior.reconstruct(x, 0.7), y, rho)
+    found = PnPHVAE(2, 0.7)(y, op, prior, sigma, Noise(0, [0, 1]))
+    torch.testing.assert_close(found, x, rtol=0, atol=1e-9)
+    assert (op.A(found) - y)[1].abs().max() < 1e-3
+    # a lower temperature is another prior
+    assert (PnPHVAE(2, 0.1)(y, op, prior, sigma, Noise(0, [0, 1])) - found).abs().max() > 1e-4
 
 
 def test_the_std_of_the_decoder_can_be_given() -> None:

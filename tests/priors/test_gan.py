@@ -4,7 +4,10 @@ from gaussians import generator, noise
 from torch import Tensor
 
 from genprior.fit import Settings, fit
+from genprior.inverse.latent import CSGM
 from genprior.nets.style import StyleLayer
+from genprior.noise import Noise
+from genprior.operators.denoising import Denoising
 from genprior.parts import load_prior
 from genprior.priors.gan import GAN
 
@@ -148,6 +151,17 @@ def test_truncation_draws_styles_to_their_mean():
     torch.testing.assert_close(model.truncated(1.0).decode(z, shape), model.decode(z, shape))
     with pytest.raises(ValueError, match=r"needs styles and psi in \[0, 1\], got psi = 0.5"):
         prior().truncated(0.5)
+
+
+@pytest.mark.parametrize("space", ["w", "w+"])
+def test_styles_are_searched_in_their_spaces(space):
+    model, shape = prior(0.3, **STYLE), torch.Size((1, 1, 8, 12))
+    model.w_std.copy_(normals(3).abs())
+    decoder = model.in_space(space)
+    x = decoder.decode(1.5 * normals(*decoder.latent_shape(shape)), shape)
+    solver = CSGM(steps=60, restarts=2, optimiser="lbfgs", penalty=0.0)
+    found = solver(x, Denoising(), decoder, 0.0, Noise(0, [0]))
+    assert (found - x).square().sum() < 0.05 * (x - x.mean()).square().sum()
 
 
 class Levels:

@@ -29,6 +29,17 @@ def shaken(prior: VAE, scale: float = 0.3) -> VAE:
     return prior
 
 
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_beta_weighs_the_divergence(likelihood):
+    losses, x = {}, images(4, 3, 8, 8)
+    for beta in (0.3, 1.0, 1.7):
+        torch.manual_seed(0)
+        model = shaken(VAE(**SMALL, likelihood=likelihood, std=0.5, beta=beta).double(), 0.1)
+        losses[beta] = model.losses(x, noise(x))["vae"].item()
+    assert losses[0.3] < losses[1.0]
+    assert losses[1.0] == pytest.approx((losses[0.3] + losses[1.7]) / 2, rel=1e-9)
+
+
 def test_the_divergence_has_its_closed_form_and_its_estimate_that_mean():
     mean, log_std = normals(3, 5), 0.5 * normals(3, 5).flip(0)
     law = torch.distributions.Normal(mean, log_std.exp())
