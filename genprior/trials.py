@@ -130,7 +130,8 @@ class Plan:
         methods: How they are restored.
         seeds: Seeds of noise and random masks.
         samples: Posterior samples of the solvers that draw them.
-        steps: Network evaluations of the solvers that have steps; None keeps their defaults.
+        steps: Network evaluations of the solvers that have steps and are given by name; None
+            keeps their defaults.
         dtype: Precision of the networks.
         device: Where to compute.
         batch: Images of one size restored together.
