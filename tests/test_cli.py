@@ -1,6 +1,5 @@
 """Restoring files from the shell: what is written, and that it can be done again."""
 
-import io
 import json
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from pictures import as_picture
 from PIL import Image
-from shell import SIZE, genprior, levels, photo, save_photo, sidecar, succeed
+from shell import SIZE, levels, photo, save_photo, sidecar, succeed
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from genprior.images import read_image, write_image
@@ -255,41 +254,6 @@ def test_the_seed_matters_where_numbers_are_drawn(tmp_path: Path, weights: Path)
     assert not np.array_equal(zero, one)
 
 
-def test_json_is_all_there_is_on_stdout(tmp_path: Path, quick: list) -> None:
-    files = [save_photo(tmp_path / f"{n}.png", start=100 * n) for n in (1, 2)]
-    result = succeed("inpaint", *files, "--mask", "box=3x3", *quick, "--json")
-    records = json.loads(result.stdout)
-    assert [record["input"] for record in records] == list(map(str, files))
-    assert records[0] == sidecar(tmp_path / "1.genprior.png")
-    assert result.stderr == ""
-
-
-def test_quiet_says_nothing(tmp_path: Path, quick: list) -> None:
-    file = save_photo(tmp_path / "a.png")
-    result = succeed("inpaint", file, "--mask", "box=3x3", *quick, "-q")
-    assert result.output == ""
-
-
-def test_losing_known_pixels_is_said(tmp_path: Path, quick: list) -> None:
-    file = save_photo(tmp_path / "a.png")
-    options = ["--mask", "box=3x3", *quick]
-    result = succeed("inpaint", file, *options, "-o", tmp_path / "b.jpg")
-    (line,) = result.stderr.splitlines()
-    assert line.startswith(f"warning: {tmp_path / 'b.jpg'}: known pixels change in a JPEG file")
-    assert "warning" not in result.stdout
-    result = succeed("inpaint", file, *options, "-o", tmp_path / "c.jpg", "--noise", 0.01)
-    assert "known pixels" not in result.stderr
-
-
-def test_a_wrong_noise_level_is_doubted(tmp_path: Path, quick: list) -> None:
-    files = [save_photo(tmp_path / f"{n}.png", start=100 * n) for n in (1, 2)]
-    result = succeed("denoise", *files, "--noise", 0.001, *quick)
-    for n, line in zip((1, 2), result.stderr.splitlines(), strict=True):
-        name = tmp_path / f"{n}.genprior.png"
-        assert line.startswith(f"warning: {name}: the restoration is ")
-        assert line.endswith("is noise_std 0.001 right?")
-
-
 @pytest.mark.parametrize("suffix", [".tif", ".webp", ".bmp", ".npy"])
 def test_the_output_decides_the_format(tmp_path: Path, quick: list, suffix: str) -> None:
     file = save_photo(tmp_path / "a.png")
@@ -297,29 +261,6 @@ def test_the_output_decides_the_format(tmp_path: Path, quick: list, suffix: str)
     succeed("inpaint", file, "--mask", "box=3x4", *quick, "-o", tmp_path / f"b{suffix}")
     expected = read_image(tmp_path / "a.genprior.png").pixels
     assert (read_image(tmp_path / f"b{suffix}").pixels == expected).all()
-
-
-def test_progress_goes_to_stderr_of_a_terminal_only(
-    tmp_path: Path, quick: list, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from genprior.commands import progress
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    screen = Terminal()
-    monkeypatch.setattr(progress.sys, "stderr", screen)
-    with progress.Progress(quiet=False) as bar:
-        for k in range(3):
-            bar.update(k + 1, 3)
-        assert bar.bar.n == bar.bar.total == 3
-    assert "0/3" in screen.getvalue() and "NFE/s" in screen.getvalue()
-    screen.truncate(0)
-    with progress.Progress(quiet=True) as bar:
-        bar.update(1, 3)
-        bar.write("text")
-    assert screen.getvalue().strip("\0") == ""
 
 
 def test_as_a_program(tmp_path: Path, quick: list) -> None:
@@ -332,10 +273,3 @@ def test_as_a_program(tmp_path: Path, quick: list) -> None:
     run = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert run.returncode == 2 and run.stdout == ""
     assert run.stderr.startswith("genprior: Invalid value for '--solver': 'dsp' is not one of")
-
-
-def test_a_bug_shows_where_it_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = save_photo(tmp_path / "a.png")
-    monkeypatch.setenv("GENPRIOR_DEBUG", "1")
-    with pytest.raises(ValueError, match="unknown prior 'none'"):
-        genprior("inpaint", file, "--prior", "none", "--mask", "box=3x3")

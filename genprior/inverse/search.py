@@ -22,7 +22,7 @@ def squared_misfit(x: Tensor, y: Tensor, operator: Operator) -> Tensor:
         operator: How they were made.
     """
     # one after the other, since an operator may hold something for each image of y
-    fits = [operator.observed(operator.A(x_k) - y) for x_k in x.split(len(y))]
+    fits = [operator.A(x_k) - y for x_k in x.split(len(y))]
     return torch.cat(fits).flatten(1).square().sum(dim=1)
 
 

@@ -54,7 +54,7 @@ class TMPD(ChainSolver):
             x_hat, vjp = denoise_with_vjp(prior.denoise, x, sigma)
             q = sigma**2 * operator.A(vjp(operator.A_adjoint(ones)))
             total = variance + q.clamp(min=0)
-            r = operator.observed(y - operator.A(x_hat))
+            r = y - operator.A(x_hat)
             weights = torch.where(total > 0, r / torch.where(total > 0, total, 1), 0)
             return x_hat + sigma**2 * vjp(operator.A_adjoint(weights))
 

@@ -71,7 +71,7 @@ def log_likelihood(
     Returns:
         Shape (B,).
     """
-    r = operator.observed(y - operator.A(at.mean))
+    r = y - operator.A(at.mean)
     solve = _dense if y[0].numel() <= DENSE_ROWS else _krylov
     distance, log_det = solve(r, operator, at, variance, iterations)
     return -(distance + log_det) / 2

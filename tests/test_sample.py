@@ -1,0 +1,44 @@
+"""sample as a pipeline calls it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from small import Shrink
+
+from genprior import load_prior, sample
+from genprior.priors.ddpm import DDPM
+
+
+@pytest.fixture(scope="module")
+def prior(weights: Path) -> DDPM:
+    return load_prior(weights)
+
+
+@pytest.mark.parametrize("channels, size", [(3, (9, 14)), (1, (1, 1))])
+def test_sample(prior: DDPM, channels: int, size: tuple[int, int]) -> None:
+    x = sample(prior, 3, size, channels, steps=2, seed=1)
+    assert x.shape == (3, channels, *size) and 0 <= x.min() and x.max() <= 1
+    assert torch.equal(sample(prior, 2, size, channels, steps=2, seed=1), x[:2])
+    assert not torch.equal(sample(prior, 3, size, channels, steps=2, seed=2), x)
+    assert not torch.equal(x[0], x[1])
+
+
+def test_sample_follows_the_prior() -> None:
+    x = sample(Shrink(), 1, (64, 64), steps=200)
+    assert x.mean().item() == pytest.approx(0.5, abs=5 * 0.25 / x.numel() ** 0.5)
+    # 200 steps, and the 4.5 % of pixels that clipping moves
+    assert x.std().item() == pytest.approx(0.24, rel=0.05)
+
+
+def test_sample_takes_the_channels_of_the_prior() -> None:
+    grey = DDPM(channels=1, widths=(8, 16), blocks=(1, 1))
+    assert sample(grey, 1, (8, 8), steps=1).shape == (1, 1, 8, 8)
+
+
+@pytest.mark.parametrize("given", [{"count": 0}, {"size": (0, 3)}, {"steps": 0}])
+def test_sample_checks_its_arguments(prior: DDPM, given: dict) -> None:
+    with pytest.raises(ValueError, match="count, size and steps must be at least 1, got"):
+        sample(prior, **given)
+    with pytest.raises(ValueError, match="eta must be between 0 .DDIM. and 1 .DDPM., got 2"):
+        sample(prior, eta=2)
