@@ -16,8 +16,11 @@ from oracles import Impulses, Stationary
 from torch import Tensor
 from torch.fft import fft2, ifft2
 
+from genprior.diffusion import step_coefficients
+from genprior.inverse import affine
 from genprior.inverse.base import Solver
-from genprior.inverse.laws import Law, Problem, law_of
+from genprior.inverse.dps import AUTHORS_MEASUREMENTS, DPS
+from genprior.inverse.laws import Law, Problem, Step, eye, law_of, propagate, trace, white
 from genprior.inverse.laws import distance as law_distance
 from genprior.linalg import Singular, per_image
 from genprior.operators.base import Operator
@@ -163,3 +166,23 @@ def distance6(solver: Solver, index: int) -> float:
     got, _ = law_of(solver, op, prior, 0.025, y)
     known = op.observed(torch.ones_like(y)).flatten() > 0
     return law_distance(Law(got.G[None, :, known], got.V[None]), problem).w2
+
+
+def dps_law(solver: DPS, problem: Problem) -> Law:
+    """The mean-field law of DPS: the residual is divided by its root mean square over all chains.
+
+    In high dimension the norm of each chain is near that.
+    """
+    A, one = problem.A, eye(problem.S.shape[-1], problem.S)
+    law = white(problem, VAR + solver.sigmas[0] ** 2)
+    zeta = solver.strength * (A.shape[:-1].numel() / AUTHORS_MEASUREMENTS) ** 0.5
+    for sigma, sigma_next in zip(solver.sigmas, [*solver.sigmas[1:], 0.0], strict=True):
+        D = affine.denoiser(problem, sigma)
+        AD = A @ D
+        rest = eye(A.shape[-2], A) - AD @ law.G
+        power = trace(rest @ problem.cov_y @ rest.mH + AD @ law.V @ AD.mH)
+        push = zeta * solver.unscale(sigma, sigma_next) / power**0.5 * AD.mH
+        keep, added = step_coefficients(sigma, sigma_next, 1.0)
+        M = (1 - keep) * D + keep * one - push @ AD
+        law = propagate(law, [Step(M, push, added**2 * one.expand_as(D))])
+    return law
