@@ -12,6 +12,8 @@ References:
     Denoising Diffusion Models for Plug-and-Play Image Restoration, Zhu et al., 2023 (DiffPIR).
     Tweedie Moment Projected Diffusions for Inverse Problems, Boys et al., 2023.
     Denoising Diffusion Restoration Models, Kawar et al., 2022 (DDRM).
+    Principled Probabilistic Imaging Using Diffusion Models as Plug-and-Play Priors, Wu et al.,
+    2024 (PnP-DM).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -98,6 +100,19 @@ def tmpd(eta: float) -> Rule:
         return _reverse(problem, D - K @ A @ D, K, sigma, sigma_next, eta)
 
     return rule
+
+
+def unguided(problem: Problem, sigma: float, sigma_next: float) -> Step:
+    """An ancestral step of the prior, which knows nothing of y."""
+    D = denoiser(problem, sigma)
+    return _reverse(problem, D, torch.zeros_like(problem.gain), sigma, sigma_next, eta=1.0)
+
+
+def draw_near(problem: Problem, rho: float) -> Step:
+    """z ~ p(y | z) N(z; x, rho^2), the likelihood step of split Gibbs sampling."""
+    A, one = problem.A, eye(problem.S.shape[-1], problem.S)
+    cov = torch.linalg.inv(A.mH @ A / problem.sigma**2 + one / rho**2)
+    return Step(cov / rho**2, cov @ A.mH / problem.sigma**2, cov)
 
 
 def diffpir(coupling: float, renewal: float) -> Rule:

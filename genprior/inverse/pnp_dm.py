@@ -73,13 +73,17 @@ class PnPDM(Solver):
     def nfe(self) -> int:
         return self.steps * self.inner
 
+    @property
+    def couplings(self) -> list[float]:
+        """rho of each sweep, in image units."""
+        return [max(self.rho_max * self.decay**k, self.rho_min) for k in range(self.steps)]
+
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         with torch.no_grad():
             x = torch.full_like(images_of(y, operator), PRIOR_MEAN).contiguous()
-            for sweep in range(self.steps):
-                rho = max(self.rho_max * self.decay**sweep, self.rho_min)
+            for rho in self.couplings:
                 n = per_image(noise_std, y) * operator.observed(generator.normal(y))
                 perturbed = x + rho * generator.normal(x)
                 x = operator.prox(perturbed, y + n, noise_std**2 / rho**2)

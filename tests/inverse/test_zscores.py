@@ -6,23 +6,27 @@ its four operators by the eigenvectors of the covariance.
 """
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
-from golden import VAR, Convolution, grf12, spectrum
+from golden import VAR, Convolution, dps_law, grf12, spectrum
 from torch import Tensor
 from torch.fft import fft2
 
+from genprior.diffusion import sigma_steps
 from genprior.inverse import affine
 from genprior.inverse.calibration import z_scores
 from genprior.inverse.daps import DAPS
 from genprior.inverse.ddrm import DDRM
 from genprior.inverse.diffpir import DiffPIR
+from genprior.inverse.dps import DPS
 from genprior.inverse.jfps import JFPS
-from genprior.inverse.laws import Law, Problem, propagate, white
+from genprior.inverse.laws import Law, Problem, Step, propagate, white
 from genprior.inverse.mmps import MMPS
 from genprior.inverse.moment_matched import MomentMatched
 from genprior.inverse.pigdm import PiGDM
+from genprior.inverse.pnp_dm import PnPDM
 from genprior.inverse.smc import SMC
 from genprior.inverse.tmpd import TMPD
 from genprior.noise import Noise
@@ -36,7 +40,8 @@ SIGMA = 0.025
 
 
 ITERATIVE = ("mmps", "mmps ddim", "moment-matched", "daps")
-# method: its rule (None is the posterior itself), and its solver
+EXACT = ("moment-matched", "daps", "smc")
+# method: its rule, if it has the same one at every level, and its solver
 METHODS = {
     "diffpir": (affine.diffpir(1.0, 0.3), DiffPIR(STEPS, coupling=1.0, renewal=0.3, **DDPM)),
     "pigdm": (affine.pigdm(1.0, VAR / 4), PiGDM(STEPS, prior_var=VAR / 4, **DDPM)),
@@ -47,6 +52,8 @@ METHODS = {
     "ddrm": (affine.ddrm(0.85), DDRM(STEPS, 0.85, spacing="ddpm")),
     "tmpd": (affine.tmpd(1.0), TMPD(STEPS, **DDPM)),
     "jfps": (affine.jfps(1.0, VAR / 4), JFPS(STEPS, 1.0, "isotropic", VAR / 4, 30, **DDPM)),
+    "dps": (None, DPS(STEPS, strength=10.0)),
+    "pnp-dm": (None, PnPDM(4, 3, rho_max=0.5, rho_min=0.1, sigma_min=0.02)),
     "mmps": (affine.mmps(1.0), MMPS(STEPS, 1.0, iterations=40, **DDPM)),
     "mmps ddim": (affine.mmps(0.0), MMPS(STEPS, 0.0, iterations=40, **DDPM)),
     "moment-matched": (None, MomentMatched(3, 60, calm=0.0, slack=0.0, **FAR)),
@@ -58,8 +65,12 @@ METHODS = {
 def law(method: str, problem: Problem) -> Law:
     """The law of a method given y."""
     rule, solver = METHODS[method]
-    if rule is None:
+    if method in EXACT:
         return Law(problem.gain, problem.posterior_cov)
+    if method == "dps":
+        return dps_law(solver, problem)
+    if method == "pnp-dm":
+        return propagate(white(problem, 0), sweeps(solver, problem))
     start = white(problem, VAR + solver.sigmas[0] ** 2)
     if method != "ddrm":
         return propagate(start, affine.steps(rule, problem, solver.sigmas))
@@ -68,6 +79,24 @@ def law(method: str, problem: Problem) -> Law:
     start = affine.ddrm_start(turned, solver.sigmas[0])
     found = propagate(start, affine.steps(rule, turned, solver.sigmas))
     return Law(Vh.mH @ found.G @ U.mH, Vh.mH @ found.V @ Vh)
+
+
+def sweeps(solver: PnPDM, problem: Problem) -> Iterator[Step]:
+    """Split Gibbs sampling: a draw near x given y, then ancestral steps down from there."""
+    for rho in solver.couplings:
+        yield affine.draw_near(problem, rho)
+        levels = sigma_steps(solver.inner, rho, solver.sigma_min)
+        yield from affine.steps(affine.unguided, problem, levels)
+
+
+@pytest.fixture(autouse=True)
+def norms_of_all_chains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DPS divides by the norm of a residual: here by the root mean square, as its law does."""
+
+    def norm(r: Tensor, dim: int) -> Tensor:
+        return r.square().sum(dim=dim).mean().sqrt().expand(len(r))
+
+    monkeypatch.setattr(torch.linalg, "vector_norm", norm)
 
 
 def draw(
