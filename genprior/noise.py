@@ -25,6 +25,7 @@ class Noise:
     def __init__(self, seed: int, keys: Sequence[int | tuple[int, ...]]) -> None:
         if seed < 0:
             raise ValueError(f"seed must be 0 or a positive integer, got {seed}")
+        self.images = [key if isinstance(key, int) else key[0] for key in keys]
         self.generators = []
         for key in keys:
             entropy = (seed, *((key,) if isinstance(key, int) else key))

@@ -79,6 +79,13 @@ def _best(plan: Plan, method: Method, task: Task, truths: list[Truth]) -> dict[s
         y = degrade(picture.pixels, operator, task.noise, plan.seeds[0], number)
         for k, settings in enumerate(grid):
             solver = replace(method.solver, **settings)
-            x = restore(y, operator, method.model, solver, task.noise, index=number).image
+            try:
+                x = restore(
+                    y, operator, method.model, solver, task.noise, index=number, dtype=plan.dtype,
+                    device=plan.device,
+                ).image
+            except FloatingPointError:
+                totals[k] = -torch.inf
+                continue
             totals[k] += psnr(x.clamp(0, 1), operator.visible(picture.pixels)).item()
     return grid[int(totals.argmax())]

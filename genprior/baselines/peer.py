@@ -8,7 +8,7 @@ are deepinv's reverse diffusion by DDPM steps, guided by its terms of these pape
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from warnings import catch_warnings, simplefilter
@@ -26,11 +26,15 @@ from genprior.priors.base import Denoiser
 MODULES = (deepinv.sampling, deepinv.optim, deepinv.models)
 DENOISERS = ("denoiser", "model", "backbone_net")
 SMALLEST_SIGMA = 1e-3
+DPS_WEIGHTS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 
 
 @dataclass(frozen=True)
 class Peer(Baseline):
     """A method of deepinv.
+
+    The samples of an image are drawn together, from one stream: they depend on how many there
+    are at once. Tuning DPS chooses its weight.
 
     Arguments:
         name: Name of its class.
@@ -66,6 +70,11 @@ class Peer(Baseline):
     def stochastic(self) -> bool:
         return _samples(_find(self.name))
 
+    def choices(self, noise_std: float) -> Mapping[str, Sequence[Any]]:
+        if self.name.lower() != "dps" or "weight" in dict(self.settings):
+            return {}
+        return {"settings": [(*self.settings, ("weight", value)) for value in DPS_WEIGHTS]}
+
     def suits(self, operator: Operator) -> bool:
         method, kinds = _find(self.name), deepinv.physics
         if method is deepinv.models.WienerDeconvolution:
@@ -78,8 +87,10 @@ class Peer(Baseline):
         self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         self.demand_suited(operator)
-        images = []
-        for i, stream in enumerate(generator.generators):
+        x = torch.empty(operator.image_shape(y.shape), dtype=y.dtype, device=y.device)
+        for image in dict.fromkeys(generator.images):
+            rows = [k for k, other in enumerate(generator.images) if other == image]
+            i = rows[0]
             physics = _as_theirs(operator.select([i]), operator.image_shape(y.shape))
             physics.noise_model = deepinv.physics.GaussianNoise(float(noise_std[i]))
             if operator.keeps_pixels:  # DDRM wants a mask of all channels
@@ -89,10 +100,10 @@ class Peer(Baseline):
             # deepinv draws from the global state; fork_rng gives it back as it was.
             with torch.random.fork_rng([y.device] if y.is_cuda else []), catch_warnings():
                 simplefilter("ignore", DeprecationWarning)  # what deepinv says of itself
-                torch.manual_seed(stream.initial_seed())
-                x = method(y[i : i + 1], physics)
-            images.append((x[0] if isinstance(x, tuple) else x).to(y.dtype))
-        return torch.cat(images)
+                torch.manual_seed(generator.generators[i].initial_seed())
+                found = method(y[rows], physics)
+            x[rows] = (found[0] if isinstance(found, tuple) else found).to(y.dtype)
+        return x
 
     def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
         raise NotImplementedError("a method of deepinv is run by `solve`")

@@ -2,6 +2,7 @@ import deepinv
 import pytest
 import torch
 
+from genprior import frugal
 from genprior.api import restore
 from genprior.baselines.peer import Peer, _as_theirs
 from genprior.errors import SettingError
@@ -47,6 +48,27 @@ def test_others_run_with_what_follows_from_the_task(prior, name):
     result = restore(Y, OPERATOR, prior, solver, noise_std=0.1).image
     assert result.shape == Y.shape and result.isfinite().all()
     assert solver.stochastic == (name not in ("DPIR", "pgd"))
+
+
+def test_the_samples_of_an_image_are_drawn_together(prior, monkeypatch):
+    monkeypatch.setitem(frugal.CHUNKS, "cpu", 10**6)
+    solver = Peer("diffpir", (("max_iter", 5),))
+    both = restore(Y, OPERATOR, prior, solver, noise_std=0.1, samples=3)
+    calls = []
+    alone = restore(
+        Y[1:], OPERATOR.select([1]), prior, solver, noise_std=0.1, samples=3, index=1,
+        progress=lambda *_: calls.append(1),
+    )
+    assert torch.equal(both.samples[1:], alone.samples)
+    assert (both.std > 0).any() and both.samples.unique(dim=1).shape[1] == 3
+    assert len(calls) == 5
+
+
+def test_only_the_weight_of_dps_is_tuned():
+    steps = ("num_steps", 20)
+    found = Peer("dps", (steps,)).choices(0.1)["settings"]
+    assert (steps, ("weight", 100.0)) in found and len(found) > 2
+    assert not Peer("dps", (("weight", 3.0),)).choices(0.1) and not Peer("ddrm").choices(0.1)
 
 
 @pytest.mark.parametrize("name", ["pigdm", "mmps"])
