@@ -1,14 +1,21 @@
 import pytest
 import torch
-from contracts import check_solver, measure
-from golden import distance6
-from oracles import Dense
+from contracts import check_solver, dense, measure
+from golden import distance6, spectrum
+from oracles import Dense, Stationary
 
-from genprior.inverse.calibration import z_scores
+from genprior.inverse.calibration import bias_over_floor, misfit_ratio, std_ratio, z_scores
 from genprior.inverse.laws import Problem
 from genprior.inverse.moment_matched import MomentMatched
 from genprior.noise import Noise
+from genprior.operators.base import Operator
+from genprior.operators.blur import Blur
 from genprior.operators.inpainting import Inpainting
+from genprior.operators.kernels import gaussian_kernel
+from genprior.operators.masks import random_keep
+from genprior.operators.superres import SuperResolution
+from genprior.parts import default_solver, make_solver
+from genprior.priors.texture import Texture
 
 
 def test_laws() -> None:
@@ -39,3 +46,38 @@ def test_lanczos_draws_what_a_gaussian_prior_gives_in_closed_form() -> None:
     # 2 % for 2 + 2 products a step, and 5 standard deviations of the draw
     assert z.square().mean().item() == pytest.approx(1, abs=0.02 + 5 * (2 / z.numel()) ** 0.5)
     assert z.mean(dim=0).square().mean().item() < 2 / chains
+
+
+@pytest.mark.parametrize("noise_std", [0.01, 0.05, 0.2])
+@pytest.mark.parametrize(
+    "op",
+    [
+        Inpainting(random_keep((1, 1, 12, 12), 0.5)),
+        Blur(gaussian_kernel(1.0), "circular"),
+        SuperResolution(2, "bicubic", boundary="circular"),
+    ],
+    ids=lambda op: type(op).__name__,
+)
+def test_the_default_sampler_is_calibrated(op: Operator, noise_std: float) -> None:
+    chains, shape = 64, (1, 12, 12)
+    S = spectrum(12, 2)[1]
+    law, prior = Texture.from_spectrum(S), Stationary(S)  # only a denoiser to the sampler
+    first = Noise(3, [0])
+    x = law.decode(first.normal(torch.zeros(1, *shape).double()), torch.Size((1, *shape)))
+    y = measure(op, x, torch.tensor(noise_std))
+    seen, matrix = op.observed(torch.ones_like(y)).flatten() > 0, dense(op, x)
+    A, data = matrix[seen], y.flatten()[seen]
+    cov = law.cov(torch.eye(144).double().reshape(-1, *shape)).flatten(1)
+    exact = Problem(cov, A, noise_std)
+    mean, P = 0.5 + exact.gain @ (data - A.sum(dim=1) / 2), exact.posterior_cov
+    solver = make_solver(default_solver(op, prior, 2))
+    assert solver.nfe + solver.products <= 100
+    noise = Noise(0, [(0, k) for k in range(chains)])
+    samples = solver(y.expand(chains, *y.shape[1:]), op, prior, noise_std, noise).flatten(1)
+    reached = A.abs().sum(dim=0) > 0
+    for pixels in (reached, ~reached):
+        if pixels.any():
+            # 5 %, and 2 standard deviations of the draw
+            assert std_ratio(samples, P, pixels) == pytest.approx(1, abs=0.05 + 0.02)
+    assert misfit_ratio(samples, data, A, mean, P) == pytest.approx(1, abs=0.05)
+    assert bias_over_floor(samples, mean, P) < 1.25
