@@ -31,6 +31,8 @@ from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser, Gaussian
 
 SWEEPS = 6
+# A vector of which less than this is new is rounding.
+REPEATED = 1e-5
 
 Linear = Callable[[Tensor], Tensor]
 
@@ -151,20 +153,27 @@ def krylov(matrix: Linear, n: Tensor, products: int) -> tuple[Tensor, Tensor, Te
     for k in range(products):
         w = matrix(basis[-1])
         images.append(w)
+        new = REPEATED * inner(w, w).sqrt()
         if k + 1 < products:
             for v in basis:
                 w = w - inner(v, w) * v
             for v in basis:  # once more: rounding
                 w = w - inner(v, w) * v
             size = inner(w, w).sqrt()
-            basis.append(torch.where(size > 1e-6, w / size.clamp(min=1e-30), 0))
+            basis.append(torch.where(size > new, w / size.clamp(min=1e-30), 0))
     V = torch.stack([v.flatten(1) for v in basis], dim=1)
     T = V @ torch.stack([w.flatten(1) for w in images], dim=2)
     return norm, V, (T + T.mT) / 2
 
 
 def spectral_function(T: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
-    """f(T) for small symmetric matrices, shape (B, m, m); f acts on eigenvalues (B, m).
+    """f(T) for small symmetric matrices, shape (B, m, m); f acts on eigenvalues (B, m)."""
+    values, V = eigen(T)
+    return (V * f(values)[:, None]) @ V.mT
+
+
+def eigen(T: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, unsorted, and eigenvectors of small symmetric matrices, shape (B, m, m).
 
     By Jacobi's rotations: an eigenvalue solver of the library would stop the host.
     """
@@ -177,4 +186,4 @@ def spectral_function(T: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
         G[:, q, p] = angle.sin()
         G[:, p, q] = -G[:, q, p]
         T, V = G.mT @ T @ G, V @ G
-    return (V * f(T.diagonal(dim1=1, dim2=2))[:, None]) @ V.mT
+    return T.diagonal(dim1=1, dim2=2), V

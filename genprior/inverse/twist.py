@@ -21,7 +21,7 @@ References:
 import torch
 from torch import Tensor
 
-from genprior.inverse.moments import Moments, function_of, krylov, spectral_function
+from genprior.inverse.moments import Moments, eigen, function_of, krylov, spectral_function
 from genprior.linalg import cg_image
 from genprior.operators.base import Operator
 
@@ -88,11 +88,12 @@ def _dense(
     G = torch.stack(images, dim=2)
     seen = torch.stack(columns, dim=1).flatten(2).diagonal(dim1=1, dim2=2)
     # what is not measured is an independent number of variance 1
-    G = (G + G.mT) / 2 + torch.diag_embed(seen * variance[:, None] + (1 - seen) + TINY)
-    factor = torch.linalg.cholesky_ex(G).L
-    w = torch.cholesky_solve(r.flatten(1)[..., None], factor)
-    log_det = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
-    return (r.flatten(1) * w[..., 0]).sum(dim=1), log_det
+    G = (G + G.mT) / 2 + torch.diag_embed(seen * variance[:, None] + (1 - seen))
+    values, V = eigen(G)
+    # a network's C may have negative eigenvalues
+    values = torch.maximum(values, variance.clamp(min=TINY)[:, None])
+    turned = (r.flatten(1)[:, None] @ V)[:, 0]
+    return (turned.square() / values).sum(dim=1), values.log().sum(dim=1)
 
 
 def _krylov(
@@ -108,6 +109,6 @@ def _krylov(
     probe = torch.randn(r.shape[1:], generator=torch.Generator().manual_seed(0)).to(r)
     probe = operator.observed(probe.expand_as(r))
     norm, _, T = krylov(gram, probe, iterations)
-    least = variance.clamp(min=TINY)[:, None]  # a network's C may have negative eigenvalues
+    least = variance.clamp(min=TINY)[:, None]
     log_det = spectral_function(T, lambda values: values.clamp(min=least).log())[:, 0, 0]
     return (r * w).flatten(1).sum(dim=1), norm.flatten() ** 2 * log_det

@@ -3,7 +3,14 @@ import torch
 from oracles import Crooked, Dense, normals
 from torch import Tensor
 
-from genprior.inverse.moments import correction, draw_prior, moments, root, spectral_function
+from genprior.inverse.moments import (
+    correction,
+    draw_prior,
+    krylov,
+    moments,
+    root,
+    spectral_function,
+)
 from genprior.linalg import Singular
 from genprior.noise import Noise
 from genprior.operators.base import Operator
@@ -63,6 +70,15 @@ def test_lanczos_gives_the_root_of_the_covariance() -> None:
     got = root(moments(alone, x, sigma), n, 4)
     size = (0.04 * 0.09 / (0.04 + 0.09)) ** 0.5
     torch.testing.assert_close(got, size * n, rtol=0, atol=1e-12)
+
+
+def test_the_basis_does_not_depend_on_the_size_of_the_covariance() -> None:
+    x, n = normals(2, 3, *SHAPE)
+    at = moments(Dense(), x, 0.3)
+    _, V, T = krylov(at.cov, n, 5)
+    _, small, scaled = krylov(lambda v: 1e-7 * at.cov(v), n, 5)
+    torch.testing.assert_close(small, V, rtol=0, atol=1e-8)
+    torch.testing.assert_close(1e7 * scaled, T, rtol=0, atol=1e-12)
 
 
 def test_what_a_network_may_have_gives_finite_roots() -> None:

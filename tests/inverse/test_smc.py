@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 from contracts import check_solver, dense, measure
-from oracles import Dense, normals
+from oracles import Crooked, Dense, normals
 from torch import Tensor
 
 from genprior.inverse.calibration import z_scores
@@ -44,6 +44,18 @@ def test_the_twist_is_the_likelihood_of_the_noisy_image(
     # one constant is left out, the same for all x
     difference = found - expected
     assert (difference - difference.mean()).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("size", [(4, 4), (6, 8)], ids=["dense", "krylov"])
+def test_a_covariance_with_negative_eigenvalues_gives_a_likelihood(size: tuple[int, int]) -> None:
+    x = normals(1, 3, 1, *size)[0]
+    op = Inpainting(random_keep((1, 1, *size), 0.5))
+    at = moments(Crooked(), x, 0.3)
+    unit = torch.eye(x[0].numel()).double().reshape(-1, 1, 1, *size)
+    J = torch.stack([at.cov(e.expand_as(x)).flatten(1) for e in unit], dim=2)
+    assert torch.linalg.eigvalsh((J + J.mT) / 2).min() < -1e-3
+    found = log_likelihood(op.A(x), op, at, torch.full((3,), 1e-4).double(), 8)
+    assert found.isfinite().all()
 
 
 def test_a_gaussian_foretells_its_next_moments() -> None:
