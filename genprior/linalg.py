@@ -161,6 +161,50 @@ def cg_image(
     return image if isinstance(image, Tensor) else torch.zeros_like(b)
 
 
+def gcr_image(
+    matrix: Callable[[Tensor], tuple[Tensor, Tensor]],
+    r: Tensor,
+    iterations: int,
+    preconditioner: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """L M^{-1} r by generalised conjugate residuals, where M p and L p are had together.
+
+    The residual falls in every iteration, whatever M: it may be indefinite and not symmetric,
+    where `cg_image` would take steps of any length. Nothing is read back to the host.
+
+    Arguments:
+        matrix: Maps p, shape (B, ...), to (M p, L p).
+        r: Right-hand sides, shape (B, ...).
+        iterations: One product with M each; all directions are kept.
+        preconditioner: Applies an approximate inverse.
+
+    Returns:
+        Of the shape of L p.
+
+    References:
+        Variational Iterative Methods for Nonsymmetric Systems of Linear Equations, Eisenstat
+        et al., 1983.
+    """
+    eps = torch.finfo(r.dtype).eps
+    floor = eps**2 * inner(r, r)
+    image: Tensor | float = 0.0
+    earlier: list[tuple[Tensor, Tensor, Tensor]] = []
+    for _ in range(iterations):
+        q, u = matrix(preconditioner(r))
+        size = inner(q, q)
+        for q_other, u_other, size_other in earlier:
+            share = inner(q, q_other) / size_other
+            q, u = q - share * q_other, u - per_image(share, u) * u_other
+        left = inner(q, q)
+        # What earlier directions leave of a repeated one is rounding, and so is a tiny residual.
+        useful = (left > eps * size) & (inner(r, r) > floor)
+        step = torch.where(useful, inner(r, q) / torch.where(useful, left, 1), 0)
+        image = image + per_image(step, u) * u
+        r = r - step * q
+        earlier.append((q, u, torch.where(useful, left, torch.inf)))  # useless: no share in later
+    return image if isinstance(image, Tensor) else torch.zeros_like(r)
+
+
 def solve(
     matrix: Callable[[Tensor], Tensor],
     b: Tensor,

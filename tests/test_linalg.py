@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from genprior.linalg import cg, cg_image, damped_inverse, per_image, solve
+from genprior.linalg import cg, cg_image, damped_inverse, gcr_image, per_image, solve
 
 
 def systems(count: int = 3, size: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,3 +117,32 @@ def test_directions_of_negative_curvature_are_left_out():
     # a small curvature counts as the least there can be
     x = cg_image(lambda p: (values * p, p), b.flip(1), b.flip(1), iterations=1, least=0.1)
     torch.testing.assert_close(x[0], torch.tensor([0.0, 0.0, 10.0]).double())
+
+
+def test_conjugate_residuals_solve_what_is_neither_positive_nor_symmetric():
+    matrix, b = systems()
+    skew = torch.triu(torch.ones(12, 12).double())
+    matrix = matrix - 3 * torch.eye(12).double() + skew - skew.mT
+    assert torch.linalg.eigvalsh((matrix + matrix.mT) / 2).min() < 0
+
+    def apply(p):
+        q = (matrix @ p[..., None])[..., 0]
+        return q, p.repeat(1, 2)
+
+    expected = torch.linalg.solve(matrix, b)
+    x = gcr_image(apply, b, 12, lambda r: 2 * r)
+    torch.testing.assert_close(x, expected.repeat(1, 2), rtol=0, atol=1e-8)
+    # what is solved stands, and 0 has the answer 0
+    torch.testing.assert_close(gcr_image(apply, b, 30, lambda r: r), x, rtol=0, atol=1e-8)
+    assert not gcr_image(apply, 0 * b, 3, lambda r: r).any()
+
+
+def test_residuals_fall_in_every_iteration():
+    matrix, b = systems()
+    matrix = matrix - 3 * torch.eye(12).double()
+    last = b.norm(dim=1)
+    for iterations in range(1, 12):
+        x = gcr_image(lambda p: ((matrix @ p[..., None])[..., 0], p), b, iterations, lambda r: r)
+        rest = (b - (matrix @ x[..., None])[..., 0]).norm(dim=1)
+        assert (rest <= last * (1 + 1e-9)).all()
+        last = rest

@@ -67,7 +67,9 @@ class JFPS(ChainSolver):
         def estimate(x: Tensor, sigma: float) -> Tensor:
             at = Moments(prior.denoise(x, sigma), self._cov(sigma), sigma)
             r = y - operator.A(at.mean)
-            return at.mean + correction(r, operator, at, noise_std**2, self.iterations)
+            return at.mean + correction(
+                r, operator, at, noise_std**2, self.iterations, symmetric=True
+            )
 
         return descend(y, operator, self.sigmas, generator, estimate, self.eta)
 

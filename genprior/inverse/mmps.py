@@ -10,8 +10,7 @@ References:
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al., 2024.
 
 Differs from the authors' code:
-    1. Conjugate gradient with a preconditioner; theirs is GMRES without. A direction of
-        negative curvature, as a network's J may have, is left out.
+    1. Conjugate residuals, the iterates of GMRES, with a preconditioner; theirs have none.
     2. An iteration costs one backward pass; theirs needs one more at the end.
 """
 
@@ -33,7 +32,7 @@ class MMPS(ChainSolver):
     Arguments:
         steps: Network evaluations, each with `iterations` backward passes.
         eta: 1 is DDPM, 0 is DDIM.
-        iterations: Of the conjugate gradient.
+        iterations: Of the solve.
         spacing, sigma_max, sigma_min: See `ChainSolver`.
     """
 

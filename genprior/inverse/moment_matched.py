@@ -1,22 +1,29 @@
-"""Moment-matched ancestral sampling: x0 is drawn given x and y, then the noise given x0.
+"""Moment-matched sampling: x0 is drawn given x and y, then the next state given x0.
 
     C = sigma_t^2 J,    J = D'(x),    xi ~ N(0, C),    n ~ N(0, sigma^2 I)
     x0 = D + xi + C A^T (A C A^T + sigma^2 I)^{-1} (y - A (D + xi) - n)
-    x_next ~ q(x_next | x, x0),    the DDPM posterior
+    x_next = x0 + s_next (sqrt(1 - zeta) (x - x0) / sigma_t + sqrt(zeta) n')
+
+zeta is the renewal: 1 - (s_next / sigma_t)^2 makes the ancestral sampler, x_next ~ q(x_next | x,
+x0), the DDPM posterior; 1 that of `daps` with its exact kernel, where errors of earlier levels
+are forgotten.
 
 Every step is an exact conditional if the prior is Gaussian: then the samples are exact, whatever
-the number of steps, one included, with slack = 0 and iterations to the end. Gaussian priors
-give xi in closed form, xi = x' - D(x' + sigma_t n') for x' drawn from the prior; for a network
-C^(1/2) n is a few steps of Lanczos. On a prior of several modes the weights of the modes are
-wrong, see `smc`.
+the number of steps, one included, and whatever zeta, with slack = 0, inflation = 1 and iterations
+to the end. Gaussian priors give xi in closed form, xi = x' - D(x' + sigma_t n') for x' drawn from
+the prior; for a network C^(1/2) n is a few steps of Lanczos. On a prior of several modes the
+weights of the modes are wrong, see `smc`.
 
 References:
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al.,
     2024 (the mean of x0 given x and y).
     Denoising Diffusion Probabilistic Models, Ho et al., 2020 (q).
+    Improving Diffusion Inverse Problem Solving with Decoupled Noise Annealing, Zhang et al.,
+    2024 (zeta = 1).
 
 Differs from the authors' code:
     1. There is none that we know of: Rozet et al. put the mean where this has a draw.
+    2. C is scaled to the residuals that the data show, see `moments.inflated`.
 """
 
 from dataclasses import dataclass, field
@@ -25,37 +32,55 @@ from torch import Tensor
 
 from genprior.diffusion import Spacing, reverse_step
 from genprior.inverse.chain import ChainSolver, images_of, run_chain
-from genprior.inverse.moments import draw_given_data, draw_prior, moments
+from genprior.inverse.moments import draw_given_data, draw_prior, inflated, moments
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
+# Above, where few numbers tell images apart, residuals say nothing of C.
+INFLATED_BELOW = 1.5
+
 
 @dataclass(frozen=True)
 class MomentMatched(ChainSolver):
-    """Moment-matched ancestral sampling.
+    """Moment-matched sampling.
 
     Arguments:
         steps: Network evaluations, each with `iterations` + `root_products` backward passes.
-        iterations: Of the conjugate gradient for the solve.
+        iterations: Of the solve.
         root_products: Of Lanczos for C^(1/2); a Gaussian prior needs none.
         calm: Level, in image units, up to which one of each does: C is near sigma_t^2 I.
         slack: The data count as if they had noise of at least `slack` sigma_t. It keeps the
             solve well conditioned, and the level below is noisier than that; 0 is exact.
+        inflation: Largest factor by which C is scaled to the residuals, >= 1; 1 is exact.
+        renewal: Share zeta of the noise that is drawn anew, in [0, 1]; None is that of the
+            ancestral sampler.
         spacing, sigma_max, sigma_min: See `ChainSolver`.
+
+    Raises:
+        ValueError: A setting is out of its range.
     """
 
     needs = Denoiser
     stochastic = True
     summary = "samples, std, intervals: the best calibrated in 100 evaluations"
 
-    steps: int = 16
+    steps: int = 15
     iterations: int = 4
-    root_products: int = 2
+    root_products: int = 3
     calm: float = 0.05
     slack: float = 0.03
+    inflation: float = 2.0
+    renewal: float | None = 1.0
     spacing: Spacing = field(default="log", kw_only=True)
     sigma_max: float = field(default=10.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.inflation < 1 or not 0 <= (self.renewal or 0) <= 1:
+            raise ValueError(
+                f"inflation must be at least 1 and renewal in [0, 1] or None, got "
+                f"{self.inflation} and {self.renewal}"
+            )
 
     @property
     def products(self) -> int:
@@ -68,10 +93,17 @@ class MomentMatched(ChainSolver):
             iterations, products = self._work(sigma)
             at = moments(prior, x, sigma)
             xi = draw_prior(prior, at, products, generator)
+            if self.inflation > 1 and sigma < INFLATED_BELOW:
+                at, xi = inflated(y, operator, at, xi, noise_std**2, self.inflation)
             n = generator.normal(y)
             variance = noise_std**2 + (self.slack * sigma) ** 2
             x0 = draw_given_data(y, operator, at, xi, n, variance, iterations)
-            return reverse_step(x, x0, noise, sigma, sigma_next, eta=1.0)
+            if self.renewal is None:
+                return reverse_step(x, x0, noise, sigma, sigma_next, eta=1.0)
+            if noise is None:
+                return x0
+            kept = (1 - self.renewal) ** 0.5 / sigma * (x - x0)
+            return x0 + sigma_next * (kept + self.renewal**0.5 * noise)
 
         return run_chain(images_of(y, operator), self.sigmas, generator, step)
 

@@ -10,7 +10,9 @@ and without xi and n it is the mean. One product with J costs a backward pass.
 
 References:
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al.,
-    2024 (moment matching with conjugate gradient).
+    2024 (moment matching).
+    An Adaptive Covariance Inflation Error Correction Algorithm for Ensemble Filters, Anderson,
+    2007 (covariances scaled to the residuals).
     Matrix Computations, Golub and Van Loan, 1996 (Lanczos; Jacobi's rotations).
     Matrix Free Solution of Stochastic Equations with a Krylov Method, Allen et al., 2000
     (Lanczos square roots for Gaussian draws).
@@ -25,7 +27,7 @@ from torch import Tensor
 
 from genprior.inverse.chain import denoise_with_vjp
 from genprior.inverse.photos import PHOTO_VAR, photo_filter
-from genprior.linalg import cg_image, inner
+from genprior.linalg import cg_image, gcr_image, inner, per_image
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser, Gaussian
@@ -59,9 +61,14 @@ def moments(prior: Denoiser, x: Tensor, sigma: float) -> Moments:
 
 
 def correction(
-    r: Tensor, operator: Operator, at: Moments, variance: Tensor, iterations: int
+    r: Tensor,
+    operator: Operator,
+    at: Moments,
+    variance: Tensor,
+    iterations: int,
+    symmetric: bool = False,
 ) -> Tensor:
-    """C A^T (A C A^T + sigma_y^2 I)^{-1} r by conjugate gradient, one product an iteration.
+    """C A^T (A C A^T + sigma_y^2 I)^{-1} r by conjugate residuals, one product an iteration.
 
     Preconditioned by the solve for an isotropic C, or where A keeps pixels for that of photos.
 
@@ -70,7 +77,8 @@ def correction(
         operator: A.
         at: Moments with C.
         variance: sigma_y^2 per image, shape (B,).
-        iterations: Of the conjugate gradient.
+        iterations: Of the solve.
+        symmetric: C is symmetric and positive, unlike that of a network: conjugate gradient.
 
     Returns:
         Images, shape (B, C, H, W).
@@ -90,7 +98,9 @@ def correction(
         return operator.observed(full)
 
     near = near_photos if operator.keeps_pixels else near_isotropic
-    return cg_image(gram, r, r, iterations, near, least=noise)
+    if symmetric:
+        return cg_image(gram, r, r, iterations, near, least=noise)
+    return gcr_image(gram, r, iterations, near)
 
 
 def draw_prior(prior: Denoiser, at: Moments, products: int, generator: Noise) -> Tensor:
@@ -120,6 +130,27 @@ def draw_given_data(
     x0 = at.mean + xi
     r = y - operator.A(x0) - std * operator.observed(noise)
     return x0 + correction(r, operator, at, variance, iterations)
+
+
+def inflated(
+    y: Tensor, operator: Operator, at: Moments, xi: Tensor, variance: Tensor, most: float
+) -> tuple[Moments, Tensor]:
+    """C, and the draw xi of N(0, C), scaled to the residuals that the data show, image by image.
+
+    By |y - A D|^2 / (|A xi|^2 + m sigma_y^2), which is about 1 if C is right. A network's C is
+    too small where an image is rougher than its like, and too large where it is smoother.
+
+    Arguments:
+        y, operator, at, xi: As for `draw_given_data`.
+        variance: sigma_y^2 per image, shape (B,).
+        most: Largest factor, >= 1; the smallest is most^(-1/2).
+    """
+    r, spread = y - operator.A(at.mean), operator.A(xi)
+    noise = operator.measured(y).to(y) * variance
+    seen, expected = (r * r).flatten(1).sum(dim=1), (spread * spread).flatten(1).sum(dim=1) + noise
+    factor = torch.where(expected > 0, seen / torch.where(expected > 0, expected, 1), 1)
+    factor = per_image(factor.clamp(most**-0.5, most), xi)
+    return Moments(at.mean, lambda v: factor * at.cov(v), at.sigma), factor.sqrt() * xi
 
 
 def root(at: Moments, n: Tensor, products: int) -> Tensor:

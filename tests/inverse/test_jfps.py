@@ -31,8 +31,8 @@ def test_with_the_covariance_of_the_prior_it_is_moment_matching(op: Operator) ->
     prior = Texture(texton, torch.tensor([0.4, 0.6]).double(), margin=0, floor=0.05)
     y = measure(op, 0.5 + 0.2 * normals(1, 2, 2, 6, 8)[0], torch.tensor(0.03))
     run = (y, op, prior, 0.03)
-    jfps = JFPS(6, covariance=prior, iterations=7)(*run, Noise(0, [0, 1]))
-    mmps = MMPS(6, iterations=7)(*run, Noise(0, [0, 1]))
+    jfps = JFPS(6, covariance=prior, iterations=96)(*run, Noise(0, [0, 1]))
+    mmps = MMPS(6, iterations=96)(*run, Noise(0, [0, 1]))
     torch.testing.assert_close(jfps, mmps, rtol=0, atol=1e-9)
 
 

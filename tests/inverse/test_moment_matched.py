@@ -2,11 +2,12 @@ import pytest
 import torch
 from contracts import check_solver, dense, measure
 from golden import distance6, spectrum
-from oracles import Dense, Stationary
+from oracles import Dense, Stationary, normals
 
 from genprior.inverse.calibration import bias_over_floor, misfit_ratio, std_ratio, z_scores
 from genprior.inverse.laws import Problem
 from genprior.inverse.moment_matched import MomentMatched
+from genprior.inverse.moments import Moments, inflated
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
@@ -25,9 +26,12 @@ def test_laws() -> None:
 @pytest.mark.parametrize(
     "steps", [1, 2, 10, pytest.param(100, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("index", [0, 1])
-def test_exact_for_gaussian_priors_in_any_number_of_steps(steps: int, index: int) -> None:
-    solver = MomentMatched(steps, 36, calm=0, slack=0, sigma_max=1e4, sigma_min=0.01)
+@pytest.mark.parametrize(("index", "renewal"), [(0, None), (1, 1.0), (1, 0.3)])
+def test_exact_for_gaussian_priors_in_any_number_of_steps(
+    steps: int, index: int, renewal: float | None
+) -> None:
+    exact = {"calm": 0, "slack": 0, "inflation": 1, "renewal": renewal}
+    solver = MomentMatched(steps, 36, **exact, sigma_max=1e4, sigma_min=0.01)
     assert distance6(solver, index) < 1e-5
 
 
@@ -43,7 +47,7 @@ def test_lanczos_draws_what_a_gaussian_prior_gives_in_closed_form() -> None:
     noise = Noise(0, [(0, k) for k in range(chains)])
     x = MomentMatched()(y.expand(chains, -1, -1, -1), op, prior, noise_std, noise).flatten(1)
     z = z_scores(x, mean, exact.posterior_cov)
-    # 2 % for 2 + 2 products a step, and 5 standard deviations of the draw
+    # 2 % for 4 + 3 products a step, and 5 standard deviations of the draw
     assert z.square().mean().item() == pytest.approx(1, abs=0.02 + 5 * (2 / z.numel()) ** 0.5)
     assert z.mean(dim=0).square().mean().item() < 2 / chains
 
@@ -81,3 +85,24 @@ def test_the_default_sampler_is_calibrated(op: Operator, noise_std: float) -> No
             assert std_ratio(samples, P, pixels) == pytest.approx(1, abs=0.05 + 0.02)
     assert misfit_ratio(samples, data, A, mean, P) == pytest.approx(1, abs=0.05)
     assert bias_over_floor(samples, mean, P) < 1.25
+
+
+def test_a_covariance_that_is_too_small_or_too_large_is_scaled_to_the_residuals() -> None:
+    n, noise = (v for v in normals(2, 6, 1, 20, 20))
+    op = Inpainting(random_keep((1, 1, 20, 20), 0.5))
+    y = op.A(0.5 + 0.3 * n)
+    for std, factor in ((0.3, 1), (0.2, 2.25), (0.4, 0.5625), (0.1, 4), (0.9, 0.5)):
+        at = Moments(torch.full_like(n, 0.5), lambda v, std=std: std**2 * v, 0.3)
+        scaled, xi = inflated(y, op, at, std * noise, torch.zeros(6).double(), 4)
+        torch.testing.assert_close(scaled.cov(n), factor * std**2 * n, rtol=0.35, atol=0)
+        torch.testing.assert_close(xi**2, scaled.cov(noise) * noise, rtol=1e-9, atol=0)
+    # noise that explains the residuals leaves C alone
+    at = Moments(torch.full_like(n, 0.5), lambda v: 1e-6 * v, 0.3)
+    scaled, _ = inflated(y, op, at, 1e-3 * noise, torch.full((6,), 0.09).double(), 4)
+    torch.testing.assert_close(scaled.cov(n), 1e-6 * n, rtol=0.35, atol=0)
+
+
+@pytest.mark.parametrize("wrong", [{"inflation": 0.5}, {"renewal": 1.5}])
+def test_errors(wrong: dict) -> None:
+    with pytest.raises(ValueError, match="inflation must be at least 1 and renewal in"):
+        MomentMatched(**wrong)

@@ -56,7 +56,7 @@ METHODS = {
     "pnp-dm": (None, PnPDM(4, 3, rho_max=0.5, rho_min=0.1, sigma_min=0.02)),
     "mmps": (affine.mmps(1.0), MMPS(STEPS, 1.0, iterations=40, **DDPM)),
     "mmps ddim": (affine.mmps(0.0), MMPS(STEPS, 0.0, iterations=40, **DDPM)),
-    "moment-matched": (None, MomentMatched(3, 60, calm=0.0, slack=0.0, **FAR)),
+    "moment-matched": (None, MomentMatched(3, 60, calm=0.0, slack=0.0, inflation=1.0, **FAR)),
     "daps": (None, DAPS(3, "exact", iterations=60, **FAR)),
     "smc": (None, SMC(2, particles=2, iterations=16, root_products=8, **FAR)),
 }
