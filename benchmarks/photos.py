@@ -36,10 +36,10 @@ def run(name: str, fixed: list[str], words: list[str]) -> None:
 
     Arguments:
         name: Of the kept files.
-        fixed: Options of `genprior evaluate`, which those typed replace.
+        fixed: Options of `genprior evaluate`, which those typed replace, as typed tasks do TASKS.
         words: What is typed.
     """
-    tasks = [word for task in TASKS for word in ("--task", task)]
+    tasks = [word for task in TASKS for word in ("--task", task)] * ("--task" not in words)
     code = main(["evaluate", *tasks, "--crop", "256", *fixed, *words], standalone_mode=False)
     if code:
         sys.exit(code)
