@@ -29,6 +29,7 @@ from problem import (
     SHAPE,
     STEPS,
     Sampler,
+    Solved,
     Task,
     tasks,
     texture,
@@ -144,7 +145,7 @@ def rows() -> list[tuple[str, str, int, int, str, Sampler]]:
     ]
 
 
-def measure(samples: Tensor, task: Task) -> dict[str, float]:
+def measure(samples: Tensor, task: Solved) -> dict[str, float]:
     """The measures of one set of chains; 1 is perfect."""
     x = samples.detach().double().flatten(1)
     seen = task.matrix.abs().sum(dim=0) > 0
@@ -155,7 +156,7 @@ def measure(samples: Tensor, task: Task) -> dict[str, float]:
     return out
 
 
-def scatter(task: Task, seed: int) -> dict[str, float]:
+def scatter(task: Solved, seed: int) -> dict[str, float]:
     """Standard deviation of every measure over many sets of exact chains."""
     values, vectors = torch.linalg.eigh(task.cov)
     generator = torch.Generator().manual_seed(seed)
@@ -165,7 +166,7 @@ def scatter(task: Task, seed: int) -> dict[str, float]:
     return {key: statistics.stdev(s[key] for s in sets) for key in sets[0]}
 
 
-def evaluate(run: Sampler, task: Task, prior: Texture, seed: int) -> dict[str, float] | str:
+def evaluate(run: Sampler, task: Solved, prior: Texture, seed: int) -> dict[str, float] | str:
     """The measures, or the name of the error that a method raises."""
     with torch.random.fork_rng(), warnings.catch_warnings():
         torch.manual_seed(seed)

@@ -16,17 +16,19 @@ import json
 import math
 import platform
 import statistics
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import deepinv
 import torch
+from peers import azula, guided, theirs
+from problem import Sampler, Task
 from torch import Tensor
 
 from genprior.inverse.calibration import sliced_wasserstein
 from genprior.inverse.dps import AUTHORS_MEASUREMENTS
+from genprior.linalg import Singular
 from genprior.noise import Noise
-from genprior.operators.base import Operator
 from genprior.operators.external import External
 from genprior.priors.gmm import GMM
 from genprior.registry import SOLVERS, lookup
@@ -34,24 +36,31 @@ from genprior.registry import SOLVERS, lookup
 RESULTS = Path(__file__).parent / "results"
 NUMBERS, MODES, SPACING, SAMPLES, SLICES = 8, 25, 8, 1000, 2000
 
-Sampler = Callable[[Tensor, Operator, GMM, float, int], Tensor]
 
-
-class Row:
+class Row(External):
     """Measures one number, <a, x>, of images that are rows of numbers."""
 
     def __init__(self, a: Tensor) -> None:
-        self.a = a
+        physics = deepinv.physics.LinearPhysics(
+            A=lambda x, **_: x.flatten(1) @ a.to(x)[:, None],
+            A_adjoint=lambda y, **_: (y @ a.to(y)[None])[:, None, None],
+        )
+        super().__init__(physics, (1, 1, NUMBERS))
+        self.size, self.direction = a.norm(), a[:, None] / a.norm()
 
-    def A(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self.a[:, None]
+    def singular(self, image_shape: torch.Size, like: Tensor) -> Singular:
+        v = self.direction
+        back = lambda c: (c[:, 0, 0] @ v.mT)[:, None, None]  # noqa: E731
+        return Singular(
+            self.size.reshape(1, 1, 1, 1),
+            lambda x: (x.flatten(1) @ v)[:, None, None],
+            back,
+            lambda y: y[:, None, None],
+        )
 
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        return (y @ self.a[None])[:, None, None]
 
-
-def problem(seed: int) -> tuple[GMM, Tensor, Tensor, float]:
-    """The prior, a, one measurement y of shape (1,), and its noise; in units of [0, 1]."""
+def problem(seed: int) -> tuple[GMM, Task]:
+    """The prior and one measured number, shape (1, 1); in units of [0, 1]."""
     g = torch.Generator().manual_seed(seed)
 
     def randn(*shape: int) -> Tensor:
@@ -68,17 +77,19 @@ def problem(seed: int) -> tuple[GMM, Tensor, Tensor, float]:
     prior = GMM(randn(MODES) ** 2, (means + 1) / 2, unit / 4)
     a = uniform() * torch.nn.functional.normalize(randn(NUMBERS), dim=0)
     noise_std = uniform() * a.norm().item() / 2
-    y = prior.sample(1, g).flatten() @ a + noise_std * randn(1)
-    return prior, a, y, noise_std
+    y = (prior.sample(1, g).flatten() @ a + noise_std * randn(1))[None]
+    operator, shape = Row(a), (1, 1, NUMBERS)
+    operator.physics.noise_model = deepinv.physics.GaussianNoise(noise_std)
+    return prior, Task(operator, operator.physics, y, a[None], noise_std, shape, SAMPLES)
 
 
 def chains(name: str, **settings: object) -> Sampler:
     """A solver as users call it, for as many chains as samples."""
 
-    def run(y: Tensor, operator: Operator, prior: GMM, noise_std: float, seed: int) -> Tensor:
+    def run(task: Task, prior: GMM, seed: int) -> Tensor:
         noise = Noise(seed, [(1, k) for k in range(SAMPLES)])
         solver = lookup(SOLVERS, name, "solver")(**settings)
-        return solver(y.expand(SAMPLES, 1), operator, prior, noise_std, noise)
+        return solver(task.y.expand(SAMPLES, 1), task.operator, prior, task.noise, noise)
 
     return run
 
@@ -86,13 +97,13 @@ def chains(name: str, **settings: object) -> Sampler:
 def runs(count: int, particles: int, steps: int) -> Sampler:
     """All particles of some runs of the particle filter."""
 
-    def run(y: Tensor, operator: Operator, prior: GMM, noise_std: float, seed: int) -> Tensor:
+    def run(task: Task, prior: GMM, seed: int) -> Tensor:
         levels = {"sigma_max": 60.0, "sigma_min": 0.1}
         work = {"iterations": 1, "root_products": 3}  # see mm()
         solver = lookup(SOLVERS, "smc", "solver")(steps, particles=particles, **work, **levels)
         noise = Noise(seed, [(1, k) for k in range(count)])
-        sigma = y.new_full((count,), noise_std)
-        cloud = solver.cloud(y.expand(count, 1), operator, prior, sigma, noise)
+        sigma = task.y.new_full((count,), task.noise)
+        cloud = solver.cloud(task.y.expand(count, 1), task.operator, prior, sigma, noise)
         return cloud.flatten(0, 1)[:SAMPLES]
 
     return run
@@ -101,7 +112,8 @@ def runs(count: int, particles: int, steps: int) -> Sampler:
 def rows() -> list[tuple[str, int, Sampler]]:
     """Name, network evaluations and Jacobian products for a sample, sampler."""
     strength = 0.05 * AUTHORS_MEASUREMENTS**0.5
-    ddpm = {"spacing": "ddpm"}
+    d, l2 = deepinv.sampling, deepinv.optim.data_fidelity.L2()
+    ddpm, far = {"spacing": "ddpm"}, {"prior_var": (SPACING**2 * 2 + 1) / 4}
     return [
         ("exact, other samples", 0, exact(2)),
         ("prior, y ignored", 0, exact(0)),
@@ -112,13 +124,25 @@ def rows() -> list[tuple[str, int, Sampler]]:
         ("MMPS, 100 steps", 200, chains("mmps", iterations=1, **ddpm)),
         ("DAPS, exact kernel, 50 levels", 250, chains("daps", steps=50, **daps())),
         ("PiGDM, 100 steps", 200, chains("pigdm", **ddpm)),
+        ("TMPD, 100 steps", 300, chains("tmpd", **ddpm)),
+        ("JFPS, isotropic, 100 steps", 100, chains("jfps", covariance="isotropic", **far, **ddpm)),
+        ("DDRM, 100 steps", 100, chains("ddrm", steps=100)),
+        ("DiffPIR, 100 steps", 100, chains("diffpir", **ddpm)),
+        ("PnP-DM, 100 sweeps", 500, chains("pnp-dm")),
         ("DPS, zeta 0.05, 1000 steps", 2000, chains("dps", strength=strength)),
+        ("deepinv PiGDM, 100 steps", 200, guided(d.PiGDMDataFidelity)),
+        ("deepinv MMPS, 100 steps", 500, guided(d.MomentMatchingDataFidelity)),
+        ("deepinv DiffPIR, 100 steps", 100, theirs(lambda D: d.DiffPIR(D, l2, max_iter=100))),
+        ("azula DPS, zeta 1, 1000 steps", 2000, azula("dps", steps=1000)),
+        ("azula TMPD, 100 steps", 300, azula("tmpd")),
+        ("azula MMPS, 1 GMRES, 100 steps", 300, azula("mmps")),
+        ("azula DiffPIR, 1 GMRES, 100 steps", 100, azula("diffpir")),
     ]
 
 
 def mm() -> dict:
     # C has three eigenvalues: along two directions between the modes, and across
-    return {"iterations": 1, "root_products": 3, "calm": 0, "slack": 0}
+    return {"iterations": 1, "root_products": 3, "calm": 0, "slack": 0, "inflation": 1}
 
 
 def daps() -> dict:
@@ -128,9 +152,9 @@ def daps() -> dict:
 def exact(run: int) -> Sampler:
     """Exact samples, or those of the prior for run 0; other numbers are other samples."""
 
-    def sample(y: Tensor, operator: Operator, prior: GMM, noise_std: float, seed: int) -> Tensor:
+    def sample(task: Task, prior: GMM, seed: int) -> Tensor:
         g = torch.Generator().manual_seed(10**6 * (run + 1) + seed)
-        law = prior.posterior(y, operator.physics.a[None], noise_std) if run else prior
+        law = prior.posterior(task.y[0], task.matrix, task.noise) if run else prior
         return law.sample(SAMPLES, g)
 
     return sample
@@ -138,11 +162,14 @@ def exact(run: int) -> Sampler:
 
 def distance(sampler: Sampler, seed: int) -> float:
     """Sliced Wasserstein distance of a sampler on one problem."""
-    prior, a, y, noise_std = problem(seed)
-    operator = External(Row(a), (1, 1, NUMBERS))
-    x, reference = (
-        run(y[None], operator, prior, noise_std, seed).flatten(1) for run in (sampler, exact(1))
-    )
+    prior, task = problem(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # what the others draw from
+        x, reference = (
+            run(task, prior, seed).detach().double().flatten(1) for run in (sampler, exact(1))
+        )
+    if not x.isfinite().all():
+        return math.nan
     # twice: the protocol is on [-1, 1]
     return 2 * sliced_wasserstein(x, reference, torch.Generator().manual_seed(seed), SLICES)
 
@@ -187,7 +214,7 @@ def main() -> None:
         print(name, statistics.mean(values[name]), flush=True)
         record = {
             "values": values,
-            "versions": {library: version(library) for library in ("torch", "deepinv")},
+            "versions": {library: version(library) for library in ("torch", "deepinv", "azula")},
             "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
         }
         (RESULTS / "mixture.json").write_text(json.dumps(record, indent=1) + "\n")

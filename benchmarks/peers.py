@@ -1,24 +1,25 @@
-"""The samplers of deepinv and azula, on the problem of the calibration table."""
+"""The samplers of deepinv and azula, on a problem of `problem`."""
 
 from collections.abc import Callable
 from typing import Any
 
 import deepinv
 import torch
-from problem import CHAINS, NOISE, PIXELS, SHAPE, STEPS, Sampler, Task
+from problem import STEPS, Sampler, Task
 from torch import Tensor
 
-from genprior.priors.texture import Texture
+from genprior.priors.base import Denoiser
 
 
 def theirs(make: Callable[[Callable], Any]) -> Sampler:
     """A reconstructor of deepinv, in float32; `make` takes the denoiser."""
 
-    def run(task: Task, prior: Texture, seed: int) -> Tensor:
+    def run(task: Task, prior: Denoiser, seed: int) -> Tensor:
         def denoiser(x: Tensor, sigma: float | Tensor, *_: Any, **__: Any) -> Tensor:
             return prior.denoise(x, torch.as_tensor(sigma).to(x).flatten())
 
-        return make(denoiser)(task.y.float().repeat(CHAINS, 1, 1, 1), task.physics)
+        y = task.y.float()
+        return make(denoiser)(y.expand(task.chains, *y.shape[1:]).clone(), task.physics)
 
     return run
 
@@ -31,11 +32,11 @@ def guided(fidelity: type, steps: int = STEPS) -> Sampler:
 
 
 def azula(
-    method: str, batch: int = CHAINS, eta: float = 0.0, steps: int = STEPS
+    method: str, batch: int | None = None, eta: float = 0.0, steps: int = STEPS
 ) -> Sampler:
-    """A sampler of azula in its own range [-1, 1], `batch` chains at a time."""
+    """A sampler of azula in its own range [-1, 1], `batch` chains at a time, None for all."""
 
-    def run(task: Task, prior: Texture, seed: int) -> Tensor:
+    def run(task: Task, prior: Denoiser, seed: int) -> Tensor:
         from azula.denoise import Denoiser, DiracPosterior
         from azula.guidance import diffpir, dps, mmps, pgdm, tmpd
         from azula.linalg.covariance import IsotropicCovariance
@@ -47,11 +48,12 @@ def azula(
 
             def forward(self, x_t: Tensor, t: Tensor, **_: Any) -> DiracPosterior:
                 alpha, sigma = self.schedule(t)
-                x = (x_t / alpha + 1).reshape(-1, *SHAPE) / 2
+                x = (x_t / alpha + 1).reshape(-1, *task.shape) / 2
                 return DiracPosterior(2 * prior.denoise(x, sigma / alpha / 2).flatten(1) - 1)
 
-        A, pinv, variance = task.matrix, torch.linalg.pinv(task.matrix), (2 * NOISE) ** 2
-        y = (2 * task.y.flatten() - A.sum(dim=1)).expand(batch, -1)
+        A, pinv, variance = task.matrix, torch.linalg.pinv(task.matrix), (2 * task.noise) ** 2
+        together = batch or task.chains
+        y = (2 * task.y.flatten() - A.sum(dim=1)).expand(together, -1)
         problem = (Exact(), y, lambda x: x @ A.mT)
         options = {"steps": steps, "silent": True, "dtype": torch.float64}
         if method == "dps":
@@ -65,7 +67,7 @@ def azula(
                 "diffpir": (diffpir.DiffPIRDenoiser, variance),
             }[method]
             sampler = DDPMSampler(guide(*problem, noise), **options)
-        start = sampler.init((CHAINS, PIXELS), dtype=torch.float64)
-        return (torch.cat([sampler(x) for x in start.split(batch)]) + 1) / 2
+        start = sampler.init((task.chains, A.shape[1]), dtype=torch.float64)
+        return (torch.cat([sampler(x) for x in start.split(together)]) + 1) / 2
 
     return run

@@ -1,7 +1,7 @@
 """The problem of the calibration table: three measurements of one texture, exact posteriors."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import deepinv
 import torch
@@ -15,6 +15,7 @@ from genprior.operators.inpainting import Inpainting
 from genprior.operators.kernels import gaussian_kernel
 from genprior.operators.masks import random_keep
 from genprior.operators.superres import SuperResolution
+from genprior.priors.base import Denoiser
 from genprior.priors.texture import Texture
 
 SIZE, PIXELS, NOISE, CHAINS, STEPS = 16, 256, 0.05, 64, 100
@@ -24,17 +25,26 @@ CHAIN_KEYS = [(1, chain) for chain in range(CHAINS)]
 
 @dataclass(frozen=True)
 class Task:
-    """A measurement and its exact posterior N(mean, cov)."""
+    """A measurement, for us and for deepinv, and as a matrix."""
 
     operator: Operator
     physics: deepinv.physics.LinearPhysics
     y: Tensor
     matrix: Tensor
-    mean: Tensor
-    cov: Tensor
+    noise: float = NOISE
+    shape: tuple[int, int, int] = SHAPE
+    chains: int = CHAINS
 
 
-Sampler = Callable[[Task, Texture, int], Tensor]
+@dataclass(frozen=True)
+class Solved(Task):
+    """A measurement and its exact posterior N(mean, cov)."""
+
+    mean: Tensor = field(kw_only=True)
+    cov: Tensor = field(kw_only=True)
+
+
+Sampler = Callable[[Task, Denoiser, int], Tensor]
 
 
 def texture() -> Texture:
@@ -44,7 +54,7 @@ def texture() -> Texture:
     return Texture.from_spectrum(spectrum * 0.15**2 / spectrum.mean(), mean=0.5)
 
 
-def tasks(prior: Texture, seed: int) -> dict[str, Task]:
+def tasks(prior: Texture, seed: int) -> dict[str, Solved]:
     """The three measurements of one image, for our operators and for deepinv's."""
     keep = random_keep((1, *SHAPE), 0.5, seed)
     kernel = gaussian_kernel(1.0)
@@ -72,5 +82,6 @@ def tasks(prior: Texture, seed: int) -> dict[str, Task]:
         y = y + operator.observed(NOISE * random.normal(y))
         exact = Problem(S, A, NOISE)
         mean = m + exact.gain @ (y.flatten() - A @ m)
-        out[name] = Task(operator, peer[name], y, A, mean, exact.posterior_cov)
+        cov = exact.posterior_cov
+        out[name] = Solved(operator, peer[name], y, A, mean=mean, cov=cov)
     return out
