@@ -70,7 +70,7 @@ class MomentMatched(ChainSolver):
     root_products: int = 3
     calm: float = 0.05
     slack: float = 0.03
-    inflation: float = 2.0
+    inflation: float = 4.0
     renewal: float | None = 1.0
     spacing: Spacing = field(default="log", kw_only=True)
     sigma_max: float = field(default=10.0, kw_only=True)
