@@ -177,7 +177,7 @@ def restore(
         misfit=fit,
         solver=name,
         prior=prior_name,
-        nfe=method.nfe,
+        nfe=method.nfe or round(frugal.watch.images / len(chains)),
         products=method.products,
         seconds=seconds,
         noise_std=noise_std,

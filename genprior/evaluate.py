@@ -146,11 +146,10 @@ def _restore(
     operator = task.operator(pictures, numbers, unit.seed)
     y = degrade(truth, operator, task.noise, unit.seed, list(numbers))
     model, name, solver, samples = _resolve(plan, unit, operator, y)
-    counted: list[int] = []
     with Meter(device) as meter:
         result = restore(
             y, operator, model, solver, task.noise, samples, seed=unit.seed, index=list(numbers),
-            device=str(device), dtype=plan.dtype, progress=lambda k, _: counted.append(k),
+            device=str(device), dtype=plan.dtype,
         )
     truth = operator.visible(truth)
     scores = score(result, truth, perceptual)
@@ -166,7 +165,7 @@ def _restore(
             **_about(plan, unit, number, source),
             "solver": None if method.is_baseline else name,
             "samples": samples, **scores[i], "seconds": meter.seconds / len(numbers),
-            "nfe": len(counted) / len(numbers) if method.is_baseline else result.nfe * samples,
+            "nfe": result.nfe * samples,
             "memory": meter.memory and meter.memory / 2**20,
         })
     return records

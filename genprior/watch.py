@@ -36,6 +36,7 @@ class Watch:
             raise SettingError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         self.dtype = DTYPES[dtype]
         self.progress, self.total, self.done = progress, total, 0
+        self.images = 0
         self.evaluations: list[tuple[Tensor, Tensor]] = []
 
     def evaluate(
@@ -47,6 +48,7 @@ class Watch:
             value = network(x, *rest).to(x.dtype)
         self.evaluations.append((x.isfinite().all(), value.isfinite().all()))
         self.done += count
+        self.images += count * len(x)
         return value
 
     def show(self) -> None:

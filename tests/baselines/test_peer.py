@@ -61,7 +61,7 @@ def test_the_samples_of_an_image_are_drawn_together(prior, monkeypatch):
     )
     assert torch.equal(both.samples[1:], alone.samples)
     assert (both.std > 0).any() and both.samples.unique(dim=1).shape[1] == 3
-    assert len(calls) == 5
+    assert len(calls) == 5 and both.nfe == 5
 
 
 def test_only_the_weight_of_dps_is_tuned():
