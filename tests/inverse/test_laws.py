@@ -62,7 +62,7 @@ def check_row(got, row):
 
 def rows(table):
     """The rows of a table; those of many steps are slow."""
-    return [pytest.param(*k, marks=[pytest.mark.slow] if k[1] > 250 else []) for k in table]
+    return [pytest.param(*k, marks=[pytest.mark.slow] if k[1] > 100 else []) for k in table]
 
 
 @pytest.mark.parametrize(("method", "steps", "noise"), rows(GRF64))
