@@ -50,12 +50,11 @@ class Row(External):
 
     def singular(self, image_shape: torch.Size, like: Tensor) -> Singular:
         v = self.direction
-        back = lambda c: (c[:, 0, 0] @ v.mT)[:, None, None]  # noqa: E731
         return Singular(
             self.size.reshape(1, 1, 1, 1),
-            lambda x: (x.flatten(1) @ v)[:, None, None],
-            back,
-            lambda y: y[:, None, None],
+            image=lambda x: (x.flatten(1) @ v)[:, None, None],
+            back=lambda c: (c[:, 0, 0] @ v.mT)[:, None, None],
+            data=lambda y: y[:, None, None],
         )
 
 
@@ -203,9 +202,10 @@ def main() -> None:
     options = parser.parse_args()
     seeds = options.seeds
     torch.set_num_threads(1)
-    values = {}
+    values, before = {}, {}
     if options.rows:
-        values = json.loads((RESULTS / "mixture.json").read_text())["values"]
+        record = json.loads((RESULTS / "mixture.json").read_text())
+        values, before = record["values"], record["versions"]
         values = {name: values[name] for name, _, _ in rows() if name in values}
     for name, _, sampler in rows():
         if not name.startswith(options.rows):
@@ -214,11 +214,17 @@ def main() -> None:
         print(name, statistics.mean(values[name]), flush=True)
         record = {
             "values": values,
-            "versions": {library: version(library) for library in ("torch", "deepinv", "azula")},
+            "versions": {name: _versions(name, before) for name in ("torch", "deepinv", "azula")},
             "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
         }
         (RESULTS / "mixture.json").write_text(json.dumps(record, indent=1) + "\n")
         (RESULTS / "mixture.md").write_text(markdown(record))
+
+
+def _versions(library: str, before: dict) -> str:
+    """The installed version, with those of the rows that are kept."""
+    kept = before[library].split(" / ") if library in before else []
+    return " / ".join(sorted({*kept, version(library)}))
 
 
 if __name__ == "__main__":

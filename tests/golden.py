@@ -168,6 +168,11 @@ def distance6(solver: Solver, index: int) -> float:
     return law_distance(Law(got.G[None, :, known], got.V[None]), problem).w2
 
 
+def mean_norm(r: Tensor, dim: int) -> Tensor:
+    """The norm of residuals (B, m) as the mean-field law has it: root mean square over chains."""
+    return r.square().sum(dim=dim).mean().sqrt().expand(len(r))
+
+
 def dps_law(solver: DPS, problem: Problem) -> Law:
     """The mean-field law of DPS: the residual is divided by its root mean square over all chains.
 

@@ -184,14 +184,14 @@ def krylov(matrix: Linear, n: Tensor, products: int) -> tuple[Tensor, Tensor, Te
     for k in range(products):
         w = matrix(basis[-1])
         images.append(w)
-        new = REPEATED * inner(w, w).sqrt()
+        rounding = REPEATED * inner(w, w).sqrt()
         if k + 1 < products:
             for v in basis:
                 w = w - inner(v, w) * v
             for v in basis:  # once more: rounding
                 w = w - inner(v, w) * v
             size = inner(w, w).sqrt()
-            basis.append(torch.where(size > new, w / size.clamp(min=1e-30), 0))
+            basis.append(torch.where(size > rounding, w / size.clamp(min=1e-30), 0))
     V = torch.stack([v.flatten(1) for v in basis], dim=1)
     T = V @ torch.stack([w.flatten(1) for w in images], dim=2)
     return norm, V, (T + T.mT) / 2

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 from contracts import check_solver, measure
-from golden import grf12, spectrum
+from golden import grf12, mean_norm, spectrum
 from oracles import Crooked, Replay, Stationary, normals
 from papers import alpha_bars, ddpm, measurement, predict
 from torch import Tensor
@@ -97,10 +97,7 @@ def test_without_strength_the_data_are_ignored() -> None:
 def test_distance_to_the_posterior_is_the_one_computed_apart(strength, golden, monkeypatch):
     # The law is read off chains, each with its own measurement, frequency by frequency. It was
     # computed with the mean of the squared norm, not with that of each chain: 2 % apart at zeta 1.
-    def norm(r: Tensor, dim: int) -> Tensor:
-        return r.square().sum(dim=dim).mean().sqrt().expand(len(r))
-
-    monkeypatch.setattr(torch.linalg, "vector_norm", norm)
+    monkeypatch.setattr(torch.linalg, "vector_norm", mean_norm)
     count = 2000
     prior, (op, *_), _ = grf12()
     draws = Noise(1, list(range(count)))

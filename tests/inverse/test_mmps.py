@@ -89,5 +89,5 @@ def test_the_mean_is_exact_for_gaussian_priors() -> None:
 def test_distance_to_the_posterior_is_the_one_computed_apart(
     steps: int, eta: float, noise_std: float, expected: tuple[float, float, float]
 ) -> None:
-    found = distance(MMPS(steps, eta, iterations=60, spacing="ddpm"), noise_std)
+    found = distance(MMPS(steps, eta, iterations=20, spacing="ddpm"), noise_std)
     assert found == pytest.approx(expected, rel=0.01, abs=6e-5)
