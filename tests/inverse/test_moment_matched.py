@@ -31,7 +31,7 @@ def test_exact_for_gaussian_priors_in_any_number_of_steps(
     steps: int, index: int, renewal: float | None
 ) -> None:
     exact = {"calm": 0, "slack": 0, "inflation": 1, "renewal": renewal}
-    solver = MomentMatched(steps, 36, **exact, sigma_max=1e4, sigma_min=0.01)
+    solver = MomentMatched(steps, 12, **exact, sigma_max=1e4, sigma_min=0.01)
     assert distance6(solver, index) < 1e-5
 
 
