@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-Spacing = Literal["log", "karras", "ddpm"]
+Spacing = Literal["log", "vp", "karras", "ddpm"]
 TRAINING_STEPS = 1000
 
 
@@ -54,8 +54,10 @@ def sigma_steps(
         steps: Number of levels, that is of denoiser evaluations, >= 1.
         sigma_max: First level, in image units.
         sigma_min: Last level, in image units, > 0.
-        spacing: "log" is geometric, "karras" is uniform in sigma^(1/7); "ddpm" takes the
-            linear-beta levels of DDPM nearest to uniform in time, whatever the bounds.
+        spacing: "log" is geometric; "vp" is geometric in sigma / sqrt(1 + sigma^2), the noise
+            of the variance-preserving state: few levels above 1; "karras" is uniform in
+            sigma^(1/7); "ddpm" takes the linear-beta levels of DDPM nearest to uniform in time,
+            whatever the bounds.
 
     Raises:
         ValueError: A bound or the number of steps makes no schedule.
@@ -74,9 +76,13 @@ def sigma_steps(
         )
     if spacing == "log":
         return np.geomspace(sigma_max, sigma_min, steps).tolist()
+    if spacing == "vp":
+        first, last = (sigma / math.hypot(1, sigma) for sigma in (sigma_max, sigma_min))
+        noise = np.geomspace(first, last, steps)
+        return (noise / np.sqrt(1 - noise**2)).tolist()
     if spacing == "karras":
         return (np.linspace(sigma_max ** (1 / 7), sigma_min ** (1 / 7), steps) ** 7).tolist()
-    raise ValueError(f"spacing must be 'log', 'karras' or 'ddpm', got {spacing!r}")
+    raise ValueError(f"spacing must be 'log', 'vp', 'karras' or 'ddpm', got {spacing!r}")
 
 
 def step_coefficients(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:

@@ -23,13 +23,19 @@ def test_cosine_levels_are_clipped_where_nichol_and_dhariwal_clip():
     assert alpha_bar[499] == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("spacing", ["log", "karras", "ddpm"])
+@pytest.mark.parametrize("spacing", ["log", "vp", "karras", "ddpm"])
 def test_levels_decrease_and_reach_their_bounds(spacing):
     sigma = sigma_steps(20, 50.0, 0.01, spacing)
     assert len(sigma) == 20
     assert all(a > b for a, b in zip(sigma, sigma[1:], strict=False))
     if spacing != "ddpm":
         assert sigma[0] == pytest.approx(50.0) and sigma[-1] == pytest.approx(0.01)
+
+
+def test_vp_is_geometric_in_the_noise_of_the_variance_preserving_state():
+    sigma = np.array(sigma_steps(5, 10.0, 0.01, "vp"))
+    ratios = np.diff(np.log(np.sqrt(1 - 1 / (1 + sigma**2))))
+    assert np.allclose(ratios, ratios[0]) and sigma[1] < 1
 
 
 def test_the_step_is_the_ddpm_posterior():
@@ -58,7 +64,7 @@ def test_errors():
         sigma_steps(5, 0.1, 1.0)
     with pytest.raises(ValueError, match="steps must be at least 1"):
         sigma_steps(0, 1.0, 0.1)
-    with pytest.raises(ValueError, match="'log', 'karras' or 'ddpm'"):
+    with pytest.raises(ValueError, match="'log', 'vp', 'karras' or 'ddpm'"):
         sigma_steps(5, 1.0, 0.1, "linear")
     with pytest.raises(ValueError, match="'linear' or 'cosine'"):
         ddpm_sigmas("quadratic")

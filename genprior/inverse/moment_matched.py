@@ -9,10 +9,10 @@ x0), the DDPM posterior; 1 that of `daps` with its exact kernel, where errors of
 are forgotten.
 
 Every step is an exact conditional if the prior is Gaussian: then the samples are exact, whatever
-the number of steps, one included, and whatever zeta, with slack = 0, inflation = 1 and iterations
-to the end. Gaussian priors give xi in closed form, xi = x' - D(x' + sigma_t n') for x' drawn from
-the prior; for a network C^(1/2) n is a few steps of Lanczos. On a prior of several modes the
-weights of the modes are wrong, see `smc`.
+the number of steps, one included, and whatever zeta, with slack = 0, inflation = sustain = 1 and
+iterations to the end. Gaussian priors give xi in closed form, xi = x' - D(x' + sigma_t n') for x'
+drawn from the prior; for a network C^(1/2) n is a few steps of Lanczos. On a prior of several
+modes the weights of the modes are wrong, see `smc`.
 
 References:
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al.,
@@ -23,7 +23,8 @@ References:
 
 Differs from the authors' code:
     1. There is none that we know of: Rozet et al. put the mean where this has a draw.
-    2. C is scaled to the residuals that the data show, see `moments.inflated`.
+    2. C is scaled to the residuals that the data show, and to the last draw of x0, see
+       `moments.inflated` and `moments.sustained`.
 """
 
 from dataclasses import dataclass, field
@@ -32,13 +33,15 @@ from torch import Tensor
 
 from genprior.diffusion import Spacing, reverse_step
 from genprior.inverse.chain import ChainSolver, images_of, run_chain
-from genprior.inverse.moments import draw_given_data, draw_prior, inflated, moments
+from genprior.inverse.moments import draw_given_data, draw_prior, inflated, moments, sustained
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
 # Above, where few numbers tell images apart, residuals say nothing of C.
 INFLATED_BELOW = 1.5
+# Between these levels details of photos come to light.
+SUSTAINED = (0.1, 1.0)
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class MomentMatched(ChainSolver):
         slack: The data count as if they had noise of at least `slack` sigma_t. It keeps the
             solve well conditioned, and the level below is noisier than that; 0 is exact.
         inflation: Largest factor by which C is scaled to the residuals, >= 1; 1 is exact.
+        sustain: Largest factor by which C is scaled to the last draw of x0, >= 1; 1 is exact.
         renewal: Share zeta of the noise that is drawn anew, in [0, 1]; None is that of the
             ancestral sampler.
         spacing, sigma_max, sigma_min: See `ChainSolver`.
@@ -65,21 +69,22 @@ class MomentMatched(ChainSolver):
     stochastic = True
     summary = "samples, std, intervals: the best calibrated in 100 evaluations"
 
-    steps: int = 15
+    steps: int = 16
     iterations: int = 4
     root_products: int = 3
-    calm: float = 0.05
+    calm: float = 0.04
     slack: float = 0.03
     inflation: float = 4.0
+    sustain: float = 1.5
     renewal: float | None = 1.0
-    spacing: Spacing = field(default="log", kw_only=True)
+    spacing: Spacing = field(default="vp", kw_only=True)
     sigma_max: float = field(default=10.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.inflation < 1 or not 0 <= (self.renewal or 0) <= 1:
+        if min(self.inflation, self.sustain) < 1 or not 0 <= (self.renewal or 0) <= 1:
             raise ValueError(
-                f"inflation must be at least 1 and renewal in [0, 1] or None, got "
-                f"{self.inflation} and {self.renewal}"
+                f"inflation and sustain must be at least 1, renewal in [0, 1] or None, got "
+                f"{self.inflation}, {self.sustain} and {self.renewal}"
             )
 
     @property
@@ -89,12 +94,17 @@ class MomentMatched(ChainSolver):
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
+        x0: Tensor | None = None
+
         def step(x: Tensor, sigma: float, sigma_next: float, noise: Tensor | None) -> Tensor:
+            nonlocal x0
             iterations, products = self._work(sigma)
             at = moments(prior, x, sigma)
             xi = draw_prior(prior, at, products, generator)
             if self.inflation > 1 and sigma < INFLATED_BELOW:
                 at, xi = inflated(y, operator, at, xi, noise_std**2, self.inflation)
+            if self.sustain > 1 and x0 is not None and SUSTAINED[0] < sigma < SUSTAINED[1]:
+                at, xi = sustained(x0, at, xi, self.sustain)
             n = generator.normal(y)
             variance = noise_std**2 + (self.slack * sigma) ** 2
             x0 = draw_given_data(y, operator, at, xi, n, variance, iterations)

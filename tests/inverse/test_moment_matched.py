@@ -7,7 +7,7 @@ from oracles import Dense, Stationary, normals
 from genprior.inverse.calibration import bias_over_floor, misfit_ratio, std_ratio, z_scores
 from genprior.inverse.laws import Problem
 from genprior.inverse.moment_matched import MomentMatched
-from genprior.inverse.moments import Moments, inflated
+from genprior.inverse.moments import Moments, inflated, sustained
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
@@ -30,7 +30,7 @@ def test_laws() -> None:
 def test_exact_for_gaussian_priors_in_any_number_of_steps(
     steps: int, index: int, renewal: float | None
 ) -> None:
-    exact = {"calm": 0, "slack": 0, "inflation": 1, "renewal": renewal}
+    exact = {"calm": 0, "slack": 0, "inflation": 1, "sustain": 1, "renewal": renewal}
     solver = MomentMatched(steps, 12, **exact, sigma_max=1e4, sigma_min=0.01)
     assert distance6(solver, index) < 1e-5
 
@@ -102,7 +102,17 @@ def test_a_covariance_that_is_too_small_or_too_large_is_scaled_to_the_residuals(
     torch.testing.assert_close(scaled.cov(n), 1e-6 * n, rtol=0.35, atol=0)
 
 
-@pytest.mark.parametrize("wrong", [{"inflation": 0.5}, {"renewal": 1.5}])
+def test_a_covariance_is_scaled_to_the_draw_that_the_state_is_a_noisy_version_of() -> None:
+    n, noise = (v for v in normals(2, 6, 1, 20, 20))
+    x0 = 0.5 + 0.3 * n
+    for std, factor in ((0.3, 1), (0.27, 1.235), (0.33, 0.826), (0.2, 1.5), (0.9, 1.5**-0.5)):
+        at = Moments(torch.full_like(n, 0.5), lambda v, std=std: std**2 * v, 0.3)
+        scaled, xi = sustained(x0, at, std * noise, 1.5)
+        torch.testing.assert_close(scaled.cov(n), factor * std**2 * n, rtol=0.3, atol=0)
+        torch.testing.assert_close(xi**2, scaled.cov(noise) * noise, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("wrong", [{"inflation": 0.5}, {"sustain": 0.9}, {"renewal": 1.5}])
 def test_errors(wrong: dict) -> None:
-    with pytest.raises(ValueError, match="inflation must be at least 1 and renewal in"):
+    with pytest.raises(ValueError, match="inflation and sustain must be at least 1"):
         MomentMatched(**wrong)

@@ -36,6 +36,7 @@ from genprior.priors.texture import Texture
 STEPS = 8
 DDPM = {"spacing": "ddpm"}
 FAR = {"sigma_max": 1e3, "sigma_min": 0.01}
+EXACT_MOMENTS = {"calm": 0, "slack": 0, "inflation": 1, "sustain": 1}
 SIGMA = 0.025
 
 
@@ -56,7 +57,7 @@ METHODS = {
     "pnp-dm": (None, PnPDM(4, 3, rho_max=0.5, rho_min=0.1, sigma_min=0.02)),
     "mmps": (affine.mmps(1.0), MMPS(STEPS, 1.0, iterations=25, **DDPM)),
     "mmps ddim": (affine.mmps(0.0), MMPS(STEPS, 0.0, iterations=25, **DDPM)),
-    "moment-matched": (None, MomentMatched(3, 30, calm=0.0, slack=0.0, inflation=1.0, **FAR)),
+    "moment-matched": (None, MomentMatched(3, 30, **EXACT_MOMENTS, **FAR)),
     "daps": (None, DAPS(3, "exact", iterations=30, **FAR)),
     "smc": (None, SMC(2, particles=2, iterations=16, root_products=8, **FAR)),
 }
