@@ -77,9 +77,9 @@ def sigma_steps(
     if spacing == "log":
         return np.geomspace(sigma_max, sigma_min, steps).tolist()
     if spacing == "vp":
-        first, last = (sigma / math.hypot(1, sigma) for sigma in (sigma_max, sigma_min))
-        noise = np.geomspace(first, last, steps)
-        return (noise / np.sqrt(1 - noise**2)).tolist()
+        first, last = (-math.log1p(sigma**-2) / 2 for sigma in (sigma_max, sigma_min))
+        log_noise = np.linspace(first, last, steps)
+        return (np.expm1(-2 * log_noise) ** -0.5).tolist()
     if spacing == "karras":
         return (np.linspace(sigma_max ** (1 / 7), sigma_min ** (1 / 7), steps) ** 7).tolist()
     raise ValueError(f"spacing must be 'log', 'vp', 'karras' or 'ddpm', got {spacing!r}")
