@@ -82,6 +82,7 @@ def restore(
     tile: Tile = "auto",
     keep_samples: bool = True,
     quantiles: Sequence[float] = (),
+    antithetic: bool = True,
     progress: Callable[[int, int], object] | None = None,
 ) -> Restoration:
     """Restores images from their measurements.
@@ -110,6 +111,8 @@ def restore(
             need no memory for them.
         quantiles: Levels in [0, 1] whose quantiles per pixel are wanted, (0.05, 0.95) for the
             central 90 %; the samples are held in memory until they are known.
+        antithetic: Draw the third sample as the first, the fourth as the second ... with noise
+            of the opposite sign, which makes for a better mean; else all independently.
         progress: Called after each network evaluation with (evaluations done, in all),
             counted over the whole batch.
 
@@ -147,12 +150,13 @@ def restore(
     sigma = sigma.to(work)
     numbers = _numbers(index, len(work))
     chains = [(i, k) for k in range(samples) for i in range(len(work))]
-    shape = operator.image_shape(work.shape)
     # A foreign operator may hold something for each image, which only it can tell apart.
-    parts = chunks(chains, chunk_size(shape, place) if ours else len(work))
-    frugal = Frugal(method, prior, seed, numbers, tile, dtype, progress, len(parts))
+    together = chunk_size(operator.image_shape(work.shape), place) if ours else len(work)
+    parts = chunks(chains, together)
+    paired = antithetic and method.mirrors
+    frugal = Frugal(method, prior, seed, numbers, tile, dtype, progress, len(parts), paired)
     started = time.perf_counter()
-    tally, fits = Tally(len(work), many and (keep_samples or bool(quantiles))), []
+    tally, fits = Tally(len(work), many and (keep_samples or bool(quantiles)), paired), []
     for part in parts:
         images = [i for i, _ in part]
         local, data, level = operator.select(images), work[images], sigma[images]
@@ -179,6 +183,7 @@ def restore(
         prior=prior_name,
         nfe=method.nfe or round(frugal.watch.images / len(chains)),
         products=method.products,
+        antithetic=paired and samples > 2,
         seconds=seconds,
         noise_std=noise_std,
         seed=seed,
@@ -287,9 +292,7 @@ def _numbers(index: int | Sequence[int], count: int) -> list[int]:
 
 
 def _doubts(fit: Tensor, sigma: Tensor) -> tuple[str, ...]:
-    low, high = FITS
-    noisy = sigma > 0
-    odd = noisy & ((fit < low) | (fit > high))
+    odd = (sigma > 0) & ((fit < FITS[0]) | (fit > FITS[1]))
     return tuple(
         f"image {i}: the restoration is {fit[i]:.2f} noise levels away from the data, "
         f"which should be near 1: is noise_std {sigma[i]:.4g} right?"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genprior.inverse.base import Solver
-from genprior.noise import Noise
+from genprior.noise import Noise, partner
 from genprior.operators.base import Operator
 from genprior.priors.base import Decoder, Density, Gaussian
 from genprior.shown import Shown, Tile
@@ -43,6 +43,7 @@ class Frugal:
         dtype: Precision of the network.
         progress: Called with (evaluations done, in all), or None.
         parts: How often `solve` will be called.
+        antithetic: Samples that are partners have noise of opposite signs.
 
     Attributes:
         tile: Side of the tiles; None if no image was cut up.
@@ -63,8 +64,10 @@ class Frugal:
         dtype: str,
         progress: Callable[[int, int], object] | None,
         parts: int,
+        antithetic: bool = False,
     ) -> None:
         self.method, self.prior, self.asked = method, prior, tile
+        self.antithetic = antithetic
         self.shown = Shown(prior, method, tile)
         self.seed, self.numbers = seed, numbers
         self.tile: int | None = None
@@ -154,7 +157,7 @@ class Frugal:
     def _whole(
         self, y: Tensor, operator: Operator, sigma: Tensor, chains: list[tuple[int, ...]]
     ) -> Tensor:
-        noise = Noise(self.seed, [(self.numbers[i], *rest) for i, *rest in chains])
+        noise = self._noise(chains)
         prior, side = self.shown.fit(operator.image_shape(y.shape), y)
         self.tile = side or self.tile
         if self.shown.denoises:
@@ -169,6 +172,14 @@ class Frugal:
             self.watch.check()
         self.watch.rewind(*self.watch.counts)
         return x
+
+    def _noise(self, chains: list[tuple[int, ...]]) -> Noise:
+        partners = [partner(k) if self.antithetic else None for _, k, *_ in chains]
+        keys = [
+            (self.numbers[i], k if earlier is None else earlier, *rest)
+            for (i, k, *rest), earlier in zip(chains, partners, strict=True)
+        ]
+        return Noise(self.seed, keys, [earlier is not None for earlier in partners])
 
     def _expect(self, times: int) -> None:
         self.watch.total += self.method.nfe * (times - 1)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from genprior.noise import partners
+
 WINDOW = 7
 
 
@@ -107,7 +109,7 @@ def coverage(samples: Tensor, reference: Tensor, level: float = 0.9) -> Tensor:
     return inside.flatten(1).sum(dim=1) / counted.flatten(1).sum(dim=1)
 
 
-def crps(samples: Tensor, reference: Tensor) -> Tensor:
+def crps(samples: Tensor, reference: Tensor, antithetic: bool = False) -> Tensor:
     """Continuous ranked probability score, mean over the pixels; 0 is best.
 
     E|X - x| - E|X - X'| / 2 for X, X' of the samples, with the unbiased second term (Gneiting
@@ -116,6 +118,7 @@ def crps(samples: Tensor, reference: Tensor) -> Tensor:
     Arguments:
         samples: Shape (B, K, C, H, W), K >= 2.
         reference: The true images, (B, C, H, W).
+        antithetic: Samples that are partners depend on each other, and are not compared.
 
     Returns:
         (B,), in image units.
@@ -125,7 +128,12 @@ def crps(samples: Tensor, reference: Tensor) -> Tensor:
     error = (ordered - reference.double().unsqueeze(1)).abs().mean(dim=1)
     # sum over pairs of |X_i - X_j| = sum of (2 i - K + 1) X_(i)
     rank = 2 * torch.arange(count).to(ordered) - count + 1
-    spread = (ordered * rank.view(1, -1, 1, 1, 1)).sum(dim=1) / (count * (count - 1))
+    distances, pairs = (ordered * rank.view(1, -1, 1, 1, 1)).sum(dim=1), count * (count - 1) // 2
+    if antithetic:
+        for a, b in partners(count):
+            distances = distances - (samples[:, a].double() - samples[:, b].double()).abs()
+        pairs -= len(partners(count))
+    spread = distances / (2 * pairs)
     return (error - spread).flatten(1).mean(dim=1).to(samples.dtype)
 
 

@@ -11,21 +11,43 @@ import torch
 from torch import Tensor
 
 
+def partner(sample: int) -> int | None:
+    """The earlier sample whose noise an antithetic sample has with the other sign, if any.
+
+    Of each four, the last two are the partners of the first two, so that the first samples are
+    the same however many follow, and two are independent.
+    """
+    return sample - 2 if sample % 4 >= 2 else None
+
+
+def partners(samples: int) -> list[tuple[int, int]]:
+    """The pairs among the first samples."""
+    return [(k - 2, k) for k in range(samples) if partner(k) is not None]
+
+
 class Noise:
     """One random stream per chain of a batch.
 
     Arguments:
         seed: Non-negative integer; 0 is a seed as any other.
         keys: One key per chain: an integer (the image) or a tuple (image, sample).
+        mirrored: Whether a chain has the normal numbers of its key with the other sign, for every
+            chain; none has if it is empty.
 
     Raises:
         ValueError: The seed is negative.
     """
 
-    def __init__(self, seed: int, keys: Sequence[int | tuple[int, ...]]) -> None:
+    def __init__(
+        self,
+        seed: int,
+        keys: Sequence[int | tuple[int, ...]],
+        mirrored: Sequence[bool] = (),
+    ) -> None:
         if seed < 0:
             raise ValueError(f"seed must be 0 or a positive integer, got {seed}")
         self.images = [key if isinstance(key, int) else key[0] for key in keys]
+        self.mirrored = list(mirrored) or [False] * len(keys)
         self.generators = []
         for key in keys:
             entropy = (seed, *((key,) if isinstance(key, int) else key))
@@ -38,20 +60,23 @@ class Noise:
         Raises:
             ValueError: The batch has not one image per stream.
         """
-        return self._numbers(torch.randn, like)
+        return self._numbers(torch.randn, like, self.mirrored)
 
     def uniform(self, like: Tensor) -> Tensor:
-        """Numbers uniform in [0, 1), as `normal`."""
-        return self._numbers(torch.rand, like)
+        """Numbers uniform in [0, 1), as `normal`; they are never mirrored."""
+        return self._numbers(torch.rand, like, [False] * len(self.generators))
 
-    def _numbers(self, draw: Callable[..., Tensor], like: Tensor) -> Tensor:
+    def _numbers(
+        self, draw: Callable[..., Tensor], like: Tensor, negate: Sequence[bool]
+    ) -> Tensor:
         if len(like) != len(self.generators):
             raise ValueError(
                 f"there is noise for {len(self.generators)} images, asked for {len(like)}"
             )
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
         shape = like.shape[1:]
-        numbers = torch.stack([draw(shape, generator=g, dtype=dtype) for g in self.generators])
+        drawn = (draw(shape, generator=g, dtype=dtype) for g in self.generators)
+        numbers = torch.stack([-x if no else x for x, no in zip(drawn, negate, strict=True)])
         if like.is_cuda:  # from pinned memory the copy does not stop the host
             return numbers.pin_memory().to(like, non_blocking=True)
         return numbers.to(like)

@@ -77,7 +77,7 @@ def score(
         values["lpips"] = perceptual(x, truth)
     if result.samples is not None:
         values["coverage"] = coverage(result.samples, truth, LEVEL)
-        values["crps"] = crps(result.samples, truth)
+        values["crps"] = crps(result.samples, truth, result.antithetic)
     return [
         {name: _finite(numbers[i]) for name, numbers in values.items()}
         for i in range(len(truth))

@@ -2,14 +2,25 @@
 
     m <- m + (x - m) / n,    s <- s + (x - m_old) (x - m)
 
+The variance is s / (n - 1) for independent samples. If p pairs (a, b) of them are correlated,
+however much, that is
+
+    w + (s - (2 p + q) w) / (2 p - 4 p / n + q),    q = (n - 2 p) (1 - 1 / n)
+
+with w the mean of (a - b)^2 / 4: the variance within a pair, and that of the means of pairs, both
+without bias.
+
 References:
     Note on a Method for Calculating Corrected Sums of Squares and Products, Welford, 1962.
+    A New Monte Carlo Technique: Antithetic Variates, Hammersley and Morton, 1956.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from genprior.noise import partner, partners
 
 
 class Tally:
@@ -18,13 +29,16 @@ class Tally:
     Arguments:
         images: Number of images.
         keep: Whether to keep the samples themselves, for `samples` and `quantiles`.
+        paired: Samples that are each other's `partner` are correlated.
     """
 
-    def __init__(self, images: int, keep: bool) -> None:
-        self.keep = keep
+    def __init__(self, images: int, keep: bool, paired: bool = False) -> None:
+        self.keep, self.paired = keep, paired
         self._counts = [0] * images
         self._means: list[Tensor | float] = [0.0] * images
         self._squares: list[Tensor | float] = [0.0] * images
+        self._within: list[Tensor | float] = [0.0] * images
+        self._latest: list[list[Tensor]] = [[] for _ in range(images)]
         self._kept: list[list[Tensor]] = [[] for _ in range(images)]
 
     def add(self, image: int, x: Tensor) -> None:
@@ -33,6 +47,11 @@ class Tally:
         before = x - self._means[image]
         self._means[image] = self._means[image] + before / self._counts[image]
         self._squares[image] = self._squares[image] + before * (x - self._means[image])
+        if self.paired:
+            if partner(self._counts[image] - 1) is not None:
+                apart = x - self._latest[image][0]
+                self._within[image] = self._within[image] + apart**2 / 4
+            self._latest[image] = [*self._latest[image], x][-2:]
         if self.keep:
             self._kept[image].append(x)
 
@@ -43,9 +62,17 @@ class Tally:
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation of the samples (divided by count - 1), shape (B, C, H, W)."""
-        both = zip(self._squares, self._counts, strict=True)
-        return torch.stack([square / (count - 1) for square, count in both]).sqrt()
+        """Standard deviation of the samples, shape (B, C, H, W)."""
+        return torch.stack([self._variance(i) for i in range(len(self._counts))]).sqrt()
+
+    def _variance(self, image: int) -> Tensor:
+        """Unbiased."""
+        square, count = self._squares[image], self._counts[image]
+        pairs = len(partners(count)) if self.paired else 0
+        alone = (count - 2 * pairs) * (1 - 1 / count)
+        within = self._within[image] / max(1, pairs)
+        between = (square - (2 * pairs + alone) * within) / (2 * pairs - 4 * pairs / count + alone)
+        return (within + between).clamp(min=0)
 
     @property
     def samples(self) -> Tensor:

@@ -81,6 +81,10 @@ def test_crps_equals_its_definition_and_the_closed_form() -> None:
         assert crps(samples, truth)[i].item() == pytest.approx(
             (error - pairs / (2 * 5 * 4)).item(), abs=1e-7
         )
+        partners = (samples[i][[0, 1]] - samples[i][[2, 3]]).abs().sum(dim=0).mean()
+        assert crps(samples, truth, antithetic=True)[i].item() == pytest.approx(
+            (error - (pairs - 2 * partners) / (2 * (5 * 4 - 4))).item(), abs=1e-7
+        )
     # Gneiting and Raftery: CRPS(N(0, 1), 0) = (sqrt(2) - 1) / sqrt(pi)
     many = torch.randn(1, 40, 1, 100, 100, generator=generator)
     expected = (2**0.5 - 1) / math.pi**0.5

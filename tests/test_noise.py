@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from genprior.noise import Noise
+from genprior.noise import Noise, partner, partners
 
 
 def test_an_image_gets_the_same_noise_alone_and_in_a_batch():
@@ -43,3 +43,16 @@ def test_errors():
         Noise(-1, [0])
     with pytest.raises(ValueError, match="noise for 2 images, asked for 3"):
         Noise(0, [0, 1]).normal(torch.empty(3, 4))
+
+
+def test_a_mirrored_chain_has_the_normal_numbers_of_its_key_with_the_other_sign():
+    like = torch.empty(2, 3, 4)
+    noise, plain = Noise(5, [(1, 0), (1, 0)], [False, True]), Noise(5, [(1, 0), (1, 0)])
+    drawn, expected = noise.normal(like), plain.normal(like)
+    assert torch.equal(drawn[0], expected[0]) and torch.equal(drawn[1], -expected[1])
+    assert torch.equal(noise.uniform(like), plain.uniform(like))
+
+
+def test_two_samples_are_independent_and_the_next_two_are_their_partners():
+    assert [partner(k) for k in range(8)] == [None, None, 0, 1, None, None, 4, 5]
+    assert partners(2) == [] and partners(5) == [(0, 2), (1, 3)]

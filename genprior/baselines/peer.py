@@ -45,6 +45,7 @@ class Peer(Baseline):
     """
 
     summary: ClassVar[str] = "a reconstructor or sampler of deepinv"
+    mirrors: ClassVar[bool] = False
 
     name: str
     settings: tuple[tuple[str, Any], ...] = ()

@@ -24,6 +24,8 @@ class Solver(ABC):
     needs: ClassVar[type]
     stochastic: ClassVar[bool]
     summary: ClassVar[str]
+    # Its noise is all from the streams that it is given: chains of opposite noise may be paired.
+    mirrors: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -102,13 +104,17 @@ class Restoration:
         samples: All samples, shape (B, K, C, H, W) as a tensor, or None if K = 1 or they were
             not kept.
         mean: Mean of the samples, or None if K = 1.
-        std: Standard deviation of the samples per pixel, in image units, or None if K = 1.
+        std: Standard deviation of the samples per pixel, in image units, or None if K = 1; an
+            unbiased estimate of its square, see `antithetic`.
         misfit: RMS(A x - y) / noise_std per image, shape (B,); near 1 when the answer fits
             the data as well as the noise allows. Without noise it is RMS(A x - y) itself.
         solver: Name of the solver.
         prior: Name of the prior.
         nfe: Network evaluations per image and sample.
         products: Products with the network's Jacobian per image and sample.
+        antithetic: Samples 0 and 2, 1 and 3, 4 and 6, 5 and 7, ... are pairs, drawn with noise
+            of opposite signs: each has the law of the sampler, the mean of a pair is nearer to
+            its mean than that of two independent samples, and `std` takes account of it.
         seconds: Time that the solver took.
         noise_std: The noise level that was assumed, in units of [0, 1].
         seed: The seed.
@@ -137,6 +143,7 @@ class Restoration:
     reduced: tuple[str, ...] = ()
     quantiles: Mapping[float, object] = field(default_factory=dict)
     products: int = 0
+    antithetic: bool = False
 
 
 def misfit(x: Tensor, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
