@@ -56,12 +56,23 @@ def minimise(
         step_size: Learning rate of Adam.
 
     Returns:
-        The best iterate of L-BFGS, or the last of Adam.
+        The best iterate of each image; of Adam, whose last ones may leave a minimum again.
     """
     objective = with_gradient(loss)
     if optimiser == "lbfgs":
         return lbfgs(objective, z, steps)
-    return adam(objective, z, steps, step_size)
+    least, best = z.new_full((len(z),), torch.inf), z
+
+    def watched(z: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal least, best
+        value, gradient = objective(z)
+        better = ~(value >= least)  # one that is not a number is to be seen
+        best = torch.where(better.reshape(-1, *[1] * (z.ndim - 1)), z, best)
+        least = torch.where(better, value, least)
+        return value, gradient
+
+    adam(watched, z, steps, step_size)
+    return best
 
 
 def adam(
