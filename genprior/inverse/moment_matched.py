@@ -55,7 +55,8 @@ class MomentMatched(ChainSolver):
         calm: Level, in image units, up to which one of each does: C is near sigma_t^2 I.
         slack: The data count as if they had noise of at least `slack` sigma_t. It keeps the
             solve well conditioned, and the level below is noisier than that; 0 is exact.
-        inflation: Largest factor by which C is scaled to the residuals, >= 1; 1 is exact.
+        inflation: Largest factor by which C is scaled to the residuals, >= 1; 1 is exact. It is
+            not scaled where pixels are missing.
         sustain: Largest factor by which C is scaled to the last draw of x0, >= 1; 1 is exact.
         renewal: Share zeta of the noise that is drawn anew, in [0, 1]; None is that of the
             ancestral sampler.

@@ -138,7 +138,8 @@ def inflated(
     """C, and the draw xi of N(0, C), scaled to the residuals that the data show, image by image.
 
     By |y - A D|^2 / (|A xi|^2 + m sigma_y^2), which is about 1 if C is right. A network's C is
-    too small where an image is rougher than its like, and too large where it is smoother.
+    too small where an image is rougher than its like, and too large where it is smoother. Where
+    pixels are missing it is left alone: the others may be rougher than what is in a hole.
 
     Arguments:
         y, operator, at, xi: As for `draw_given_data`.
@@ -146,8 +147,11 @@ def inflated(
         most: Largest factor, >= 1; the smallest is most^(-1/2).
     """
     r, spread = y - operator.A(at.mean), operator.A(xi)
-    noise = operator.measured(y).to(y) * variance
-    return _scaled(at, xi, _energy(r), _energy(spread) + noise, most)
+    count = operator.measured(y)
+    seen, expected = _energy(r), _energy(spread) + count.to(y) * variance
+    if operator.keeps_pixels:
+        seen = torch.where(count == at.mean[0].numel(), seen, expected)
+    return _scaled(at, xi, seen, expected, most)
 
 
 def sustained(x0: Tensor, at: Moments, xi: Tensor, most: float) -> tuple[Moments, Tensor]:

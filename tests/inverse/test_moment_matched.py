@@ -11,6 +11,7 @@ from genprior.inverse.moments import Moments, inflated, sustained
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
+from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.kernels import gaussian_kernel
 from genprior.operators.masks import random_keep
@@ -89,13 +90,16 @@ def test_the_default_sampler_is_calibrated(op: Operator, noise_std: float) -> No
 
 def test_a_covariance_that_is_too_small_or_too_large_is_scaled_to_the_residuals() -> None:
     n, noise = (v for v in normals(2, 6, 1, 20, 20))
-    op = Inpainting(random_keep((1, 1, 20, 20), 0.5))
-    y = op.A(0.5 + 0.3 * n)
+    y = 0.5 + 0.3 * n
+    op, holes = Denoising(), Inpainting(random_keep((1, 1, 20, 20), 0.5))
     for std, factor in ((0.3, 1), (0.2, 2.25), (0.4, 0.5625), (0.1, 4), (0.9, 0.5)):
         at = Moments(torch.full_like(n, 0.5), lambda v, std=std: std**2 * v, 0.3)
         scaled, xi = inflated(y, op, at, std * noise, torch.zeros(6).double(), 4)
         torch.testing.assert_close(scaled.cov(n), factor * std**2 * n, rtol=0.35, atol=0)
         torch.testing.assert_close(xi**2, scaled.cov(noise) * noise, rtol=1e-9, atol=0)
+        # what is known says nothing of a hole
+        same, xi = inflated(holes.A(y), holes, at, std * noise, torch.zeros(6).double(), 4)
+        assert torch.equal(same.cov(n), at.cov(n)) and torch.equal(xi, std * noise)
     # noise that explains the residuals leaves C alone
     at = Moments(torch.full_like(n, 0.5), lambda v: 1e-6 * v, 0.3)
     scaled, _ = inflated(y, op, at, 1e-3 * noise, torch.full((6,), 0.09).double(), 4)
