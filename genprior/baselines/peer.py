@@ -33,8 +33,8 @@ DPS_WEIGHTS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 class Peer(Baseline):
     """A method of deepinv.
 
-    The samples of an image are drawn together, from one stream: they depend on how many there
-    are at once. Tuning DPS chooses its weight.
+    Samples of images with one noise level are drawn together, from one stream: they depend on
+    what else is computed at once, on a CPU nothing by default. Tuning DPS chooses its weight.
 
     Arguments:
         name: Name of its class.
@@ -89,25 +89,40 @@ class Peer(Baseline):
     ) -> Tensor:
         self.demand_suited(operator)
         x = torch.empty(operator.image_shape(y.shape), dtype=y.dtype, device=y.device)
-        for image in dict.fromkeys(generator.images):
-            rows = [k for k, other in enumerate(generator.images) if other == image]
-            i = rows[0]
-            physics = _as_theirs(operator.select([i]), operator.image_shape(y.shape))
-            physics.noise_model = deepinv.physics.GaussianNoise(float(noise_std[i]))
+        levels = noise_std.tolist()
+        for rows in self._groups(operator, generator.images, levels):
+            sigma, several = levels[rows[0]], len({generator.images[k] for k in rows}) > 1
+            part = operator.select(rows if several else rows[:1])
+            physics = _as_theirs(part, x.shape)
+            physics.noise_model = deepinv.physics.GaussianNoise(sigma)
             if operator.keeps_pixels:  # DDRM wants a mask of all channels
-                physics.mask = physics.mask.expand(1, *y.shape[1:])
+                count = physics.mask.shape[:1] or (1,)
+                physics.mask = physics.mask.expand(*count, *y.shape[1:])
             denoiser = _Adapted(prior) if isinstance(prior, Denoiser) else None
-            method = self._build(denoiser, max(float(noise_std[i]), SMALLEST_SIGMA), y.device)
+            method = self._build(denoiser, max(sigma, SMALLEST_SIGMA), y.device)
             # deepinv draws from the global state; fork_rng gives it back as it was.
             with torch.random.fork_rng([y.device] if y.is_cuda else []), catch_warnings():
                 simplefilter("ignore", DeprecationWarning)  # what deepinv says of itself
-                torch.manual_seed(generator.generators[i].initial_seed())
+                torch.manual_seed(generator.generators[rows[0]].initial_seed())
                 found = method(y[rows], physics)
             x[rows] = (found[0] if isinstance(found, tuple) else found).to(y.dtype)
         return x
 
     def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
         raise NotImplementedError("a method of deepinv is run by `solve`")
+
+    def _groups(
+        self, operator: Operator, images: Sequence[int], levels: Sequence[float]
+    ) -> list[list[int]]:
+        """Rows of the batch that are restored at once.
+
+        One image alone if the method does not sample (it may look at the whole batch, to stop
+        say) or if each has an operator of its own, but for masks, of which only DDRM takes one.
+        """
+        masks = operator.keeps_pixels and self.name.lower() != "ddrm"
+        together = self.stochastic and (masks or operator.select([0]) is operator)
+        keys = list(zip([0] * len(images) if together else images, levels, strict=True))
+        return [[k for k, other in enumerate(keys) if other == key] for key in dict.fromkeys(keys)]
 
     def _build(self, denoiser: nn.Module | None, sigma: float, device: torch.device) -> Callable:
         cls = _find(self.name)

@@ -20,6 +20,7 @@ def prior() -> Texture:
 
 
 OPERATOR = Inpainting(random_keep((2, 3, 12, 12), 0.5))
+SAME = Blur(torch.ones(1, 3) / 3, "circular")
 Y = OPERATOR.A(torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(1)))
 
 
@@ -50,18 +51,50 @@ def test_others_run_with_what_follows_from_the_task(prior, name):
     assert solver.stochastic == (name not in ("DPIR", "pgd"))
 
 
-def test_the_samples_of_an_image_are_drawn_together(prior, monkeypatch):
-    monkeypatch.setitem(frugal.CHUNKS, "cpu", 10**6)
+def test_an_image_does_not_depend_on_the_others_on_a_cpu(prior):
     solver = Peer("diffpir", (("max_iter", 5),))
     both = restore(Y, OPERATOR, prior, solver, noise_std=0.1, samples=3)
-    calls = []
     alone = restore(
-        Y[1:], OPERATOR.select([1]), prior, solver, noise_std=0.1, samples=3, index=1,
-        progress=lambda *_: calls.append(1),
+        Y[1:], OPERATOR.select([1]), prior, solver, noise_std=0.1, samples=3, index=1
     )
     assert torch.equal(both.samples[1:], alone.samples)
     assert (both.std > 0).any() and both.samples.unique(dim=1).shape[1] == 3
-    assert len(calls) == 5 and both.nfe == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "operator", "evaluations"),
+    [
+        ("diffpir", {"max_iter": 5}, OPERATOR, 5),
+        ("dps", {"num_steps": 21, "weight": 100.0}, OPERATOR, 20),
+        ("pigdm", {"num_steps": 20}, SAME, 20),
+        ("ddrm", {"sigmas": (1.0, 0.5, 0.1)}, SAME, 3),
+        ("ddrm", {"sigmas": (1.0, 0.5, 0.1)}, OPERATOR, 6),
+    ],
+)
+def test_images_are_sampled_together(prior, monkeypatch, name, settings, operator, evaluations):
+    monkeypatch.setitem(frugal.CHUNKS, "cpu", 10**6)
+    calls = []
+    solver, y = Peer(name, tuple(settings.items())), operator.A(Y)
+    found = restore(
+        y, operator, prior, solver, noise_std=0.1, samples=3,
+        progress=lambda *_: calls.append(1),
+    )
+    assert len(calls) == evaluations
+    assert found.samples.flatten(0, 1).unique(dim=0).shape[0] == 6
+    # each has its own measurement and mask
+    other = restore(y.flip(0), operator.select([1, 0]), prior, solver, noise_std=0.1, samples=3)
+    near = (found.mean - other.mean.flip(0)).square().mean()
+    assert near < (found.mean - other.mean).square().mean() / 2
+
+
+def test_images_of_two_noise_levels_are_sampled_apart(prior, monkeypatch):
+    monkeypatch.setitem(frugal.CHUNKS, "cpu", 10**6)
+    calls = []
+    restore(
+        Y, OPERATOR, prior, Peer("diffpir", (("max_iter", 5),)), noise_std=(0.1, 0.2),
+        progress=lambda *_: calls.append(1),
+    )
+    assert len(calls) == 10
 
 
 def test_only_the_weight_of_dps_is_tuned():
