@@ -16,9 +16,14 @@ OPERATORS = {
     "denoise": {},
 }
 
+SOLVERS = [
+    "hqs", "red-diff", "diffpir", "pigdm", "dps", "mmps", "tmpd", "jfps", "ddrm", "daps",
+    "pnp-dm", "moment-matched",
+]
+
 
 @pytest.mark.parametrize("task", OPERATORS)
-@pytest.mark.parametrize("solver", ["hqs", "diffpir", "pigdm", "dps"])
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_cuda_agrees_with_the_cpu(task, solver):
     torch.manual_seed(0)
     prior = DDPM(widths=(8, 16), blocks=(1, 1))
@@ -32,7 +37,7 @@ def test_cuda_agrees_with_the_cpu(task, solver):
     assert torch.allclose(*images, atol=2e-3)
 
 
-@pytest.mark.parametrize("solver", ["hqs", "diffpir", "pigdm", "dps"])
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_a_step_reads_nothing_back_from_the_device(solver):
     prior = DDPM(widths=(8, 16), blocks=(1, 1)).cuda()
     operator = make_operator("inpaint", **OPERATORS["inpaint"]).to("cuda")
