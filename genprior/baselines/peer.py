@@ -179,7 +179,8 @@ def _guided(fidelity: type) -> Callable[..., nn.Module]:
         weight: float = 1.0,
     ) -> nn.Module:
         d, times = deepinv.sampling, torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
-        guidance, sde = fidelity(weight=weight), d.VariancePreservingDiffusion(alpha=1.0)
+        guidance = fidelity(weight=weight)
+        sde = d.VariancePreservingDiffusion(alpha=1.0, device=device)
         solver = d.DDPMSolver(times)
         return d.PosteriorDiffusion(guidance, denoiser, sde, solver, dtype=dtype, device=device)
 
