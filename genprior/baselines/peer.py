@@ -95,17 +95,23 @@ class Peer(Baseline):
             part = operator.select(rows if several else rows[:1])
             physics = _as_theirs(part, x.shape)
             physics.noise_model = deepinv.physics.GaussianNoise(sigma)
+            data = y[rows]
             if operator.keeps_pixels:  # DDRM wants a mask of all channels
                 count = physics.mask.shape[:1] or (1,)
                 physics.mask = physics.mask.expand(*count, *y.shape[1:])
-            denoiser = _Adapted(prior) if isinstance(prior, Denoiser) else None
+                if several and _find(self.name) is deepinv.sampling.DDRM:  # and takes just one
+                    physics.mask = physics.mask.expand_as(data).flatten(0, 1)[None]
+                    data = data.flatten(0, 1)[None]
+            channels = x.shape[1]
+            denoiser = _Adapted(prior, channels) if isinstance(prior, Denoiser) else None
             method = self._build(denoiser, max(sigma, SMALLEST_SIGMA), y.device)
             # deepinv draws from the global state; fork_rng gives it back as it was.
             with torch.random.fork_rng([y.device] if y.is_cuda else []), catch_warnings():
                 simplefilter("ignore", DeprecationWarning)  # what deepinv says of itself
                 torch.manual_seed(generator.generators[rows[0]].initial_seed())
-                found = method(y[rows], physics)
-            x[rows] = (found[0] if isinstance(found, tuple) else found).to(y.dtype)
+                found = method(data, physics)
+            found = found[0] if isinstance(found, tuple) else found
+            x[rows] = found.reshape(x[rows].shape).to(y.dtype)
         return x
 
     def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
@@ -117,10 +123,10 @@ class Peer(Baseline):
         """Rows of the batch that are restored at once.
 
         One image alone if the method does not sample (it may look at the whole batch, to stop
-        say) or if each has an operator of its own, but for masks, of which only DDRM takes one.
+        say) or if each has an operator of its own that is not a mask.
         """
-        masks = operator.keeps_pixels and self.name.lower() != "ddrm"
-        together = self.stochastic and (masks or operator.select([0]) is operator)
+        same = operator.keeps_pixels or operator.select([0]) is operator
+        together = self.stochastic and same
         keys = list(zip([0] * len(images) if together else images, levels, strict=True))
         return [[k for k, other in enumerate(keys) if other == key] for key in dict.fromkeys(keys)]
 
@@ -144,16 +150,18 @@ class Peer(Baseline):
 
 
 class _Adapted(deepinv.models.Denoiser):
-    """A denoiser of ours as deepinv calls it."""
+    """A denoiser of ours as deepinv calls it; images may come as channels of one."""
 
-    def __init__(self, prior: Denoiser) -> None:
+    def __init__(self, prior: Denoiser, channels: int) -> None:
         super().__init__()
+        self.channels = channels
         self.prior = [prior]  # in a list: not a submodule, so that nothing moves or copies it
 
     def forward(self, x: Tensor, sigma: float | Tensor, *_: Any, **__: Any) -> Tensor:
         # Some methods ask for sigma 0, where a denoiser has nothing to do.
         sigma = torch.as_tensor(sigma).to(x).flatten().clamp(min=1e-5)
-        return self.prior[0].denoise(x, sigma)
+        images = x.reshape(-1, self.channels, *x.shape[2:])
+        return self.prior[0].denoise(images, sigma).reshape(x.shape)
 
 
 def _is_circular(operator: Operator) -> bool:

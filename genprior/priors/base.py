@@ -289,7 +289,9 @@ def per_image(value: float | Tensor, x: Tensor) -> Tensor:
     Raises:
         ValueError: A tensor has neither one element nor one per image of x.
     """
-    value = torch.as_tensor(value, dtype=x.dtype, device=x.device).reshape(-1)
+    if not isinstance(value, Tensor):  # not copied to the device, which would stop the host
+        return x.new_full((len(x), 1, 1, 1), value)
+    value = value.to(x).reshape(-1)
     if value.numel() not in (1, len(x)):
         raise ValueError(
             f"a per-image value must be a number or hold one number for each of the "
