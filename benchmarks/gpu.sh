@@ -2,7 +2,7 @@
 # Everything that wants a GPU, in one go: tests, speed, samplers on photos, further training.
 #   benchmarks/gpu.sh PHOTOS TEST OUT [RUN]
 # PHOTOS, TEST: folders of training and of test photos. OUT: where results go. RUN: a training run
-# to continue. The samplers stop after six minutes each; the same command goes on with them.
+# to continue. The samplers stop after ten minutes each; the same command goes on with them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 photos=$1 test=$2 out=$3 run=${4:-}
@@ -10,8 +10,8 @@ mkdir -p "$out"
 python3 -m pytest -q -m gpu | tee "$out/tests.log"
 python3 benchmarks/speed.py --device cuda | tee "$out/speed.json"
 for what in points samples; do
-  timeout 6m python3 benchmarks/photo_samplers.py "$what" "$test" -o "$out/$what" --device cuda \
-    --tune "$photos" --every 8 --batch 9 -q || echo "the $what are not done: $?"
+  timeout 10m python3 benchmarks/photo_samplers.py "$what" "$test" -o "$out/$what" --device cuda \
+    --dtype bfloat16 --tune "$photos" --tune-count 3 --batch 68 -q || echo "the $what are not done: $?"
 done
 if [ -n "$run" ]; then cp -r "$run" /tmp/genprior-run; set -- --resume; else set --; fi
 python3 -m genprior train ddpm "$photos" -o /tmp/genprior-run --time 15m --crop 128 --batch 64 \

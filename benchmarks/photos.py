@@ -12,6 +12,7 @@ into `results/natural68.*`.
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from genprior.cli import main
@@ -31,16 +32,21 @@ BASELINES = "measurement,biharmonic,tv,wiener,richardson-lucy,bicubic,lanczos"
 KEPT = {"report.md": "md", "report.json": "json", "results.jsonl": "jsonl", "contact.png": "png"}
 
 
-def run(name: str, fixed: list[str], words: list[str]) -> None:
+def run(
+    name: str, fixed: list[str], words: list[str], tasks: Sequence[str] = TASKS, crop: int = 256
+) -> None:
     """Measures the tasks, then keeps the report.
 
     Arguments:
         name: Of the kept files.
-        fixed: Options of `genprior evaluate`, which those typed replace, as typed tasks do TASKS.
+        fixed: Options of `genprior evaluate`; those typed replace them, and typed tasks `tasks`.
         words: What is typed.
+        tasks: The tasks.
+        crop: Side of the crops, pixels.
     """
-    tasks = [word for task in TASKS for word in ("--task", task)] * ("--task" not in words)
-    code = main(["evaluate", *tasks, "--crop", "256", *fixed, *words], standalone_mode=False)
+    texts = [word for task in tasks for word in ("--task", task)] * ("--task" not in words)
+    settings = [*texts, "--crop", str(crop), *fixed, *words]
+    code = main(["evaluate", *settings], standalone_mode=False)
     if code:
         sys.exit(code)
     out = Path(words[words.index("-o") + 1])

@@ -14,6 +14,11 @@ iterations to the end. Gaussian priors give xi in closed form, xi = x' - D(x' + 
 drawn from the prior; for a network C^(1/2) n is a few steps of Lanczos. On a prior of several
 modes the weights of the modes are wrong, see `smc`.
 
+A prior that knows of holes gives m = E[x0 | y] of images with holes at once. It tells more of
+them than x does at high levels, where instead of D the mean given x is taken to be
+
+    m + D(x) - D(m + x - x0'),   x0' the last draw
+
 References:
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al.,
     2024 (the mean of x0 given x and y).
@@ -25,15 +30,25 @@ Differs from the authors' code:
     1. There is none that we know of: Rozet et al. put the mean where this has a draw.
     2. C is scaled to the residuals that the data show, and to the last draw of x0, see
        `moments.inflated` and `moments.sustained`.
+    3. What is done with m.
 """
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from genprior.diffusion import Spacing, reverse_step
+from genprior.diffusion import Spacing, reverse_step, sigma_steps
 from genprior.inverse.chain import ChainSolver, images_of, run_chain
-from genprior.inverse.moments import draw_given_data, draw_prior, inflated, moments, sustained
+from genprior.inverse.moments import (
+    Moments,
+    draw_given_data,
+    draw_prior,
+    inflated,
+    moments,
+    sustained,
+)
+from genprior.inverse.views import mean_of_views, sees_holes
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -41,7 +56,9 @@ from genprior.priors.base import Denoiser
 # Above, where few numbers tell images apart, residuals say nothing of C.
 INFLATED_BELOW = 1.5
 # Between these levels details of photos come to light.
-SUSTAINED = (0.1, 1.0)
+SUSTAINED = (0.05, 1.0)
+# Evaluations that go into E[x0 | y] of an image with holes.
+VIEWS = 2
 
 
 @dataclass(frozen=True)
@@ -49,7 +66,8 @@ class MomentMatched(ChainSolver):
     """Moment-matched sampling.
 
     Arguments:
-        steps: Network evaluations, each with `iterations` + `root_products` backward passes.
+        steps: Network evaluations, each with `iterations` + `root_products` backward passes; of
+            holes that the prior knows of, some have none.
         iterations: Of the solve.
         root_products: Of Lanczos for C^(1/2); a Gaussian prior needs none.
         calm: Level, in image units, up to which one of each does: C is near sigma_t^2 I.
@@ -60,6 +78,7 @@ class MomentMatched(ChainSolver):
         sustain: Largest factor by which C is scaled to the last draw of x0, >= 1; 1 is exact.
         renewal: Share zeta of the noise that is drawn anew, in [0, 1]; None is that of the
             ancestral sampler.
+        informed_max: Level, in image units, above which E[x0 | y] of such holes is used.
         spacing, sigma_max, sigma_min: See `ChainSolver`.
 
     Raises:
@@ -70,14 +89,15 @@ class MomentMatched(ChainSolver):
     stochastic = True
     summary = "samples, std, intervals: the best calibrated in 100 evaluations"
 
-    steps: int = 16
-    iterations: int = 4
-    root_products: int = 3
+    steps: int = 20
+    iterations: int = 3
+    root_products: int = 2
     calm: float = 0.04
-    slack: float = 0.03
+    slack: float = 0.01
     inflation: float = 4.0
-    sustain: float = 1.5
+    sustain: float = 1.75
     renewal: float | None = 1.0
+    informed_max: float = 0.4
     spacing: Spacing = field(default="vp", kw_only=True)
     sigma_max: float = field(default=10.0, kw_only=True)
 
@@ -96,16 +116,26 @@ class MomentMatched(ChainSolver):
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         x0: Tensor | None = None
+        start, sigmas = None, self.sigmas
+        informed = sees_holes(prior, operator) and self.steps > VIEWS
+        if informed:
+            with torch.no_grad():
+                mean = mean_of_views(y, operator, prior, noise_std, VIEWS)
+            sigmas = self._fewer_sigmas(self.steps - VIEWS)
+            start = mean + sigmas[0] * generator.normal(mean)
 
         def step(x: Tensor, sigma: float, sigma_next: float, noise: Tensor | None) -> Tensor:
             nonlocal x0
             iterations, products = self._work(sigma)
             at = moments(prior, x, sigma)
+            if informed and (x0 is None or sigma > self.informed_max):
+                tells = 0 if x0 is None else at.mean - prior.denoise(x - x0 + mean, sigma)
+                at = Moments(mean + tells, at.cov, sigma)
             xi = draw_prior(prior, at, products, generator)
             if self.inflation > 1 and sigma < INFLATED_BELOW:
                 at, xi = inflated(y, operator, at, xi, noise_std**2, self.inflation)
             if self.sustain > 1 and x0 is not None and SUSTAINED[0] < sigma < SUSTAINED[1]:
-                at, xi = sustained(x0, at, xi, self.sustain)
+                at, xi = sustained(x0, operator, at, xi, self.sustain)
             n = generator.normal(y)
             variance = noise_std**2 + (self.slack * sigma) ** 2
             x0 = draw_given_data(y, operator, at, xi, n, variance, iterations)
@@ -116,7 +146,15 @@ class MomentMatched(ChainSolver):
             kept = (1 - self.renewal) ** 0.5 / sigma * (x - x0)
             return x0 + sigma_next * (kept + self.renewal**0.5 * noise)
 
-        return run_chain(images_of(y, operator), self.sigmas, generator, step)
+        return run_chain(images_of(y, operator), sigmas, generator, step, start)
+
+    def _fewer_sigmas(self, evaluations: int) -> list[float]:
+        """Levels where all but the first above `informed_max` have two evaluations."""
+        for steps in range(evaluations, 0, -1):
+            sigmas = sigma_steps(steps, self.sigma_max, self.sigma_min, self.spacing)
+            if steps + sum(sigma > self.informed_max for sigma in sigmas[1:]) <= evaluations:
+                break
+        return sigmas
 
     def _work(self, sigma: float) -> tuple[int, int]:
         """Iterations of the solve and products of the root at a level."""

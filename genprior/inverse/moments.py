@@ -154,18 +154,27 @@ def inflated(
     return _scaled(at, xi, seen, expected, most)
 
 
-def sustained(x0: Tensor, at: Moments, xi: Tensor, most: float) -> tuple[Moments, Tensor]:
+def sustained(
+    x0: Tensor, operator: Operator, at: Moments, xi: Tensor, most: float
+) -> tuple[Moments, Tensor]:
     """C, and the draw xi of N(0, C), scaled to the draw of x0 that x is a noisy version of.
 
     By |x0 - D|^2 / |xi|^2, about 1 if x0 has its true law. Draws of Gaussians lack the few
     large details of photos: a network takes what they have in their place for noise, and
-    without this, detail and spread dwindle from level to level.
+    without this, detail and spread dwindle from level to level. Where pixels are missing it
+    is these that are looked at.
 
     Arguments:
         x0: The draw, shape (B, C, H, W).
+        operator: A.
         at, xi, most: As for `inflated`.
     """
-    return _scaled(at, xi, _energy(x0 - at.mean), _energy(xi), most)
+    seen, expected = x0 - at.mean, xi
+    if operator.keeps_pixels:
+        known = operator.observed(torch.ones_like(xi))
+        missing = torch.where(known.flatten(1).all(dim=1).reshape(-1, 1, 1, 1), 1, 1 - known)
+        seen, expected = missing * seen, missing * expected
+    return _scaled(at, xi, _energy(seen), _energy(expected), most)
 
 
 def _scaled(

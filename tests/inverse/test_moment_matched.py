@@ -111,7 +111,7 @@ def test_a_covariance_is_scaled_to_the_draw_that_the_state_is_a_noisy_version_of
     x0 = 0.5 + 0.3 * n
     for std, factor in ((0.3, 1), (0.27, 1.235), (0.33, 0.826), (0.2, 1.5), (0.9, 1.5**-0.5)):
         at = Moments(torch.full_like(n, 0.5), lambda v, std=std: std**2 * v, 0.3)
-        scaled, xi = sustained(x0, at, std * noise, 1.5)
+        scaled, xi = sustained(x0, Denoising(), at, std * noise, 1.5)
         torch.testing.assert_close(scaled.cov(n), factor * std**2 * n, rtol=0.3, atol=0)
         torch.testing.assert_close(xi**2, scaled.cov(noise) * noise, rtol=1e-9, atol=0)
 
