@@ -15,9 +15,11 @@ drawn from the prior; for a network C^(1/2) n is a few steps of Lanczos. On a pr
 modes the weights of the modes are wrong, see `smc`.
 
 A prior that knows of holes gives m = E[x0 | y] of images with holes at once. It tells more of
-them than x does at high levels, where instead of D the mean given x is taken to be
+them than x does at high levels, where D and y are replaced by
 
-    m + D(x) - D(m + x - x0'),   x0' the last draw
+    m + (D(x) - D(2 m - x)) / 2    and    A m
+
+which is the same for Gaussian priors: E[x0 | x = m, y] is m.
 
 References:
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al.,
@@ -127,18 +129,18 @@ class MomentMatched(ChainSolver):
         def step(x: Tensor, sigma: float, sigma_next: float, noise: Tensor | None) -> Tensor:
             nonlocal x0
             iterations, products = self._work(sigma)
-            at = moments(prior, x, sigma)
+            at, data = moments(prior, x, sigma), y
             if informed and (x0 is None or sigma > self.informed_max):
-                tells = 0 if x0 is None else at.mean - prior.denoise(x - x0 + mean, sigma)
-                at = Moments(mean + tells, at.cov, sigma)
+                odd = 0 if x0 is None else at.mean - prior.denoise(2 * mean - x, sigma)
+                at, data = Moments(mean + odd / 2, at.cov, sigma), operator.A(mean)
             xi = draw_prior(prior, at, products, generator)
             if self.inflation > 1 and sigma < INFLATED_BELOW:
-                at, xi = inflated(y, operator, at, xi, noise_std**2, self.inflation)
+                at, xi = inflated(data, operator, at, xi, noise_std**2, self.inflation)
             if self.sustain > 1 and x0 is not None and SUSTAINED[0] < sigma < SUSTAINED[1]:
                 at, xi = sustained(x0, operator, at, xi, self.sustain)
             n = generator.normal(y)
             variance = noise_std**2 + (self.slack * sigma) ** 2
-            x0 = draw_given_data(y, operator, at, xi, n, variance, iterations)
+            x0 = draw_given_data(data, operator, at, xi, n, variance, iterations)
             if self.renewal is None:
                 return reverse_step(x, x0, noise, sigma, sigma_next, eta=1.0)
             if noise is None:

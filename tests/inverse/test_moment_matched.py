@@ -2,7 +2,7 @@ import pytest
 import torch
 from contracts import check_solver, dense, measure
 from golden import distance6, spectrum
-from oracles import Dense, Stationary, normals
+from oracles import Dense, Seeing, Stationary, normals
 
 from genprior.inverse.calibration import bias_over_floor, misfit_ratio, std_ratio, z_scores
 from genprior.inverse.laws import Problem
@@ -36,9 +36,9 @@ def test_exact_for_gaussian_priors_in_any_number_of_steps(
     assert distance6(solver, index) < 1e-5
 
 
-def test_lanczos_draws_what_a_gaussian_prior_gives_in_closed_form() -> None:
+@pytest.mark.parametrize("prior", [Dense(), Seeing()], ids=["no holes", "knows holes"])
+def test_lanczos_draws_what_a_gaussian_prior_gives_in_closed_form(prior: Dense) -> None:
     chains, noise_std, shape = 600, 0.05, (1, 5, 6)
-    prior = Dense()  # only a denoiser to the sampler
     op = Inpainting(torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)) > 0.5)
     y = measure(op, prior.draw(1, shape), torch.tensor(noise_std))
     seen = op.mask.flatten() > 0.5
@@ -46,9 +46,10 @@ def test_lanczos_draws_what_a_gaussian_prior_gives_in_closed_form() -> None:
     exact = Problem(S, A, noise_std)
     mean = 0.5 + exact.gain @ (y.flatten()[seen] - 0.5)
     noise = Noise(0, [(0, k) for k in range(chains)])
+    # only denoisers to the sampler
     x = MomentMatched()(y.expand(chains, -1, -1, -1), op, prior, noise_std, noise).flatten(1)
     z = z_scores(x, mean, exact.posterior_cov)
-    # 2 % for 4 + 3 products a step, and 5 standard deviations of the draw
+    # 2 % for 3 + 2 products a step, and 5 standard deviations of the draw
     assert z.square().mean().item() == pytest.approx(1, abs=0.02 + 5 * (2 / z.numel()) ** 0.5)
     assert z.mean(dim=0).square().mean().item() < 2 / chains
 
@@ -107,13 +108,25 @@ def test_a_covariance_that_is_too_small_or_too_large_is_scaled_to_the_residuals(
 
 
 def test_a_covariance_is_scaled_to_the_draw_that_the_state_is_a_noisy_version_of() -> None:
-    n, noise = (v for v in normals(2, 6, 1, 20, 20))
-    x0 = 0.5 + 0.3 * n
+    n, noise = (v for v in normals(2, 6, 1, 40, 40))
+    x0, holes = 0.5 + 0.3 * n, Inpainting(random_keep((1, 1, 40, 40), 0.5))
     for std, factor in ((0.3, 1), (0.27, 1.235), (0.33, 0.826), (0.2, 1.5), (0.9, 1.5**-0.5)):
         at = Moments(torch.full_like(n, 0.5), lambda v, std=std: std**2 * v, 0.3)
-        scaled, xi = sustained(x0, Denoising(), at, std * noise, 1.5)
-        torch.testing.assert_close(scaled.cov(n), factor * std**2 * n, rtol=0.3, atol=0)
-        torch.testing.assert_close(xi**2, scaled.cov(noise) * noise, rtol=1e-9, atol=0)
+        for op in (Denoising(), holes):  # of which only what is missing is looked at
+            draw = x0 if op is not holes else x0 + 5 * holes.mask
+            scaled, xi = sustained(draw, op, at, std * noise, 1.5)
+            torch.testing.assert_close(scaled.cov(n), factor * std**2 * n, rtol=0.3, atol=0)
+            torch.testing.assert_close(xi**2, scaled.cov(noise) * noise, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 20, 40])
+def test_holes_take_no_more_evaluations_than_steps(steps: int) -> None:
+    prior, op = Seeing(), Inpainting(random_keep((1, 1, 5, 6), 0.5))
+    y = measure(op, prior.draw(1, (1, 5, 6)), torch.tensor(0.0))
+    prior.calls.clear()
+    MomentMatched(steps)(y, op, prior, 0.0, Noise(0, [0]))
+    assert len(prior.calls) <= steps
+    assert len(prior.calls) == steps or steps not in (1, 20)
 
 
 @pytest.mark.parametrize("wrong", [{"inflation": 0.5}, {"sustain": 0.9}, {"renewal": 1.5}])
