@@ -100,7 +100,7 @@ def rows() -> list[tuple[str, str, int, int, str, Sampler]]:
     return [
         ("", "exact posterior", 0, 0, "", ours("gaussian")),
         ("", "prior, y ignored", 0, 0, "no posterior", prior_only),
-        (us, "moment-matched, default", 16, 82, "", hidden("moment-matched")),
+        (us, "moment-matched, default", 20, 76, "", hidden("moment-matched")),
         (us, "SMC, 4 particles", 117, 1429, "", hidden("smc", steps=15, particles=4)),
         (us, "DAPS, exact kernel", 17, 85, "", hidden("daps", **exact)),
         (us, "MMPS, 3 GCR", 25, 75, narrow, ours("mmps", steps=25)),

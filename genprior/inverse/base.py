@@ -111,7 +111,7 @@ class Restoration:
         solver: Name of the solver.
         prior: Name of the prior.
         nfe: Network evaluations per image and sample.
-        products: Products with the network's Jacobian per image and sample.
+        products: Products with the network's Jacobian per image and sample, at most.
         antithetic: Samples 0 and 2, 1 and 3, 4 and 6, 5 and 7, ... are pairs, drawn with noise
             of opposite signs: each has the law of the sampler, the mean of a pair is nearer to
             its mean than that of two independent samples, and `std` takes account of it.
