@@ -19,7 +19,8 @@ them than x does at high levels, where D and y are replaced by
 
     m + (D(x) - D(2 m - x)) / 2    and    A m
 
-which is the same for Gaussian priors: E[x0 | x = m, y] is m.
+which is the same for Gaussian priors: E[x0 | x = m, y] is m. At the first level, where x tells
+next to nothing, m alone is taken.
 
 References:
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al.,
@@ -32,7 +33,7 @@ Differs from the authors' code:
     1. There is none that we know of: Rozet et al. put the mean where this has a draw.
     2. C is scaled to the residuals that the data show, and to the last draw of x0, see
        `moments.inflated` and `moments.sustained`.
-    3. What is done with m.
+    3. Holes that the prior knows of: m is ours.
 """
 
 from dataclasses import dataclass, field
