@@ -106,7 +106,7 @@ def test_only_the_weight_of_dps_is_tuned():
 
 @pytest.mark.parametrize("name", ["pigdm", "mmps"])
 def test_the_guided_ones_fit_the_data(prior, name):
-    solver = Peer(name, (("num_steps", 50),))
+    solver = Peer(name, (("num_steps", 20),))
     fit = restore(Y, OPERATOR, prior, solver, noise_std=0.1).misfit
     assert (0.5 < fit).all() and (fit < 2).all()
 

@@ -148,9 +148,9 @@ def test_images_of_a_batch_are_independent(operator, margin):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("margin", [0, 8])
 def test_single_precision_is_close(operator, channels, margin):
-    x = torch.cumsum(rand(1, channels, 24, 24, seed=3) - 0.5, dim=3)
+    x = torch.cumsum(rand(1, channels, 16, 16, seed=3) - 0.5, dim=3)
     x = 0.5 + 0.2 * (x - x.mean()) / x.std()
-    op, prior = operators(24, channels)[operator], Texture.from_exemplar(x, margin=margin)
+    op, prior = operators(16, channels)[operator], Texture.from_exemplar(x, margin=margin)
     for sigma in (0.02, 0.1):
         mean = GaussianPosterior("mean", **EXACT)(op.A(x), op, prior, sigma, None)
         single = GaussianPosterior("mean")(op.A(x).float(), op, prior, sigma, None)

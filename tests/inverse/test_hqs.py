@@ -35,7 +35,7 @@ class Spy(Dense):
 
 
 def test_laws() -> None:
-    check_solver(HQS(steps=5))
+    check_solver(HQS(steps=3))
 
 
 @pytest.mark.parametrize(
