@@ -7,7 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 photos=$1 test=$2 out=$3 run=${4:-}
 mkdir -p "$out"
-python3 -m pytest -q -m gpu | tee "$out/tests.log"
+# one process, and no need of pytest-xdist
+python3 -m pytest -q -o addopts= -m gpu | tee "$out/tests.log"
 python3 benchmarks/speed.py --device cuda | tee "$out/speed.json"
 for what in points samples; do
   timeout 10m python3 benchmarks/photo_samplers.py "$what" "$test" -o "$out/$what" --device cuda \

@@ -8,6 +8,11 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for the whole suite; none for tests that are named, which start sooner so."""
+    return 2 if config.args_source is config.ArgsSource.TESTPATHS else 0
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoint of a tiny diffusion prior, not trained but not trivial either."""

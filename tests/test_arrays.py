@@ -139,7 +139,6 @@ def test_read_only_arrays_are_read_without_a_warning() -> None:
         ([[1.0]], "got list"),
         (Image.new("HSV", (2, 2)), "mode HSV"),
     ],
-    ids=str,
 )
 def test_what_is_refused(image: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
