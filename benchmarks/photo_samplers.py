@@ -2,13 +2,15 @@
 
     python benchmarks/photo_samplers.py points TEST -o RUN [options of genprior evaluate]
     python benchmarks/photo_samplers.py samples TEST -o RUN [options of genprior evaluate]
+    python benchmarks/photo_samplers.py large TEST -o RUN [options of genprior evaluate]
 
 The eight tasks of `photos.py` on 48x48 centre crops, where the hole is of 12x12. `points` compares
-single answers. `samples` compares 19 posterior samples: PSNR and SSIM of their mean, and how often
-the truth lies in their central 90 % interval, which 19 exact ones hold 90 times out of 100; `hqs`
-and `red-diff` give one picture. `--tune TRAIN` tunes the weight of deepinv's DPS there for each
-task. Made for a GPU, with `--batch 68 --dtype bfloat16`; on a CPU take `--every 8`. At the end the
-report goes into `results/photo_points.*` or `photo_samples.*`.
+single answers, `large` does so on the crops of `photos.py`. `samples` compares 19 posterior
+samples: PSNR and SSIM of their mean, and how often the truth lies in their central 90 % interval,
+which 19 exact ones hold 90 times out of 100; `hqs` and `red-diff` give one picture. `--tune TRAIN`
+tunes the weight of deepinv's DPS there for each task. Made for a GPU, with `--batch 68 --dtype
+bfloat16`; on a CPU take `--every 8`. At the end the report goes into `results/photo_points.*`,
+`photo_samples.*` or `photo_large.*`.
 """
 
 import sys
@@ -28,13 +30,17 @@ PEERS = (
 )
 CROP = 48
 SMALL = tuple(task.replace("box=48x48", "box=12x12") for task in TASKS)
-RUNS = {"points": (POINTS, "1"), "samples": (SAMPLERS, "19")}
+RUNS = {
+    "points": (POINTS, "1", SMALL, CROP),
+    "samples": (SAMPLERS, "19", SMALL, CROP),
+    "large": (POINTS, "1", TASKS, 256),
+}
 
 if __name__ == "__main__":
-    if sys.argv[1:2] not in (["points"], ["samples"]):
+    if sys.argv[1:2] not in [[name] for name in RUNS]:
         sys.exit(__doc__)
     # The samples of a small photo are faster together, on a CPU too, ours and theirs.
     CHUNKS["cpu"] = 2**16
-    solvers, samples = RUNS[sys.argv[1]]
+    solvers, samples, tasks, crop = RUNS[sys.argv[1]]
     fixed = ["--solver", solvers, "--baseline", PEERS, "--samples", samples, "--show", "1"]
-    run(f"photo_{sys.argv[1]}", fixed, sys.argv[2:], SMALL, CROP)
+    run(f"photo_{sys.argv[1]}", fixed, sys.argv[2:], tasks, crop)

@@ -52,7 +52,8 @@ def run(
     out = Path(words[words.index("-o") + 1])
     if os.environ.get("RANK", "0") == "0":
         for file, ending in KEPT.items():
-            shutil.copy(out / file, RESULTS / f"{name}.{ending}")
+            if (out / file).exists():  # no picture with --show 0
+                shutil.copy(out / file, RESULTS / f"{name}.{ending}")
 
 
 if __name__ == "__main__":
