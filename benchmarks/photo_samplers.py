@@ -21,7 +21,7 @@ from genprior.frugal import CHUNKS
 
 POINTS = "auto,hqs:steps=33,hqs:steps=100,red-diff:steps=100"
 SAMPLERS = (
-    "auto,red-diff:steps=100,moment-matched,mmps:steps=25,jfps,tmpd:steps=33,pigdm:steps=50,"
+    "red-diff:steps=100,moment-matched,mmps:steps=25,jfps,tmpd:steps=33,pigdm:steps=50,"
     "ddrm:steps=100,diffpir,dps:steps=100,daps:steps=20,pnp-dm:steps=20:decay=0.75"
 )
 PEERS = (
