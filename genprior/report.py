@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,6 +24,7 @@ HEADS = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS", "crps": "CRPS", "
          "seconds": "s", "memory": "MB"}
 INTERVAL = ("mean over the images of the mean over the seeds of each image; plus or minus half "
             "the 95 % interval of that mean over images (Student's t)")
+BOLD = "The largest PSNR of each task, of methods with results for all of its images, is in bold."
 GAIN = "PSNR less that of the best baseline of the task, image by image, with its 95 % interval"
 LIBRARIES = ("torch", "deepinv", "scikit-image")
 
@@ -70,13 +72,12 @@ def markdown(rows: Sequence[Row], samples: int, notes: Mapping[str, str]) -> str
     """
     heads, cells = _cells(rows)
     lines = ["# Evaluation", "", _line(heads), _line(["---"] * len(heads))]
-    best = {task: max((r.scores["psnr"].value or 0 for r in rows if r.task == task), default=0)
-            for task in dict.fromkeys(row.task for row in rows)}
+    best = _best(rows)
     for row, line in zip(rows, cells, strict=True):
-        if row.scores["psnr"].value == best[row.task]:
+        if row in best:
             line = [*line[:3], f"**{line[3]}**", *line[4:]]
         lines.append(_line(line))
-    lines += ["", "The largest PSNR of each task is in bold.", "", "## What the numbers are", ""]
+    lines += ["", BOLD, "", "## What the numbers are", ""]
     lines.append(f"- numbers: {INTERVAL}")
     names = _names(rows)
     for name, meaning in definitions(names, samples).items():
@@ -112,6 +113,23 @@ def as_json(rows: Sequence[Row], samples: int, notes: Mapping[str, str]) -> str:
 
 def _names(rows: Sequence[Row]) -> list[str]:
     return [name for name in SCORES if any(name in row.scores for row in rows)]
+
+
+def _best(rows: Sequence[Row]) -> list[Row]:
+    """Rows with the largest PSNR of their task; means over fewer images are no match."""
+    best = []
+    for task in dict.fromkeys(row.task for row in rows):
+        mine = [row for row in rows if row.task == task]
+        images = max(row.scores["psnr"].images for row in mine)
+        full = [row for row in mine if row.scores["psnr"].images == images]
+        largest = max(map(_psnr, full))
+        best += [row for row in full if _psnr(row) == largest]
+    return best
+
+
+def _psnr(row: Row) -> float:
+    value = row.scores["psnr"].value
+    return math.inf if value is None else value
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

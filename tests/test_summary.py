@@ -53,6 +53,17 @@ def test_an_infinite_psnr_is_not_averaged_away():
     assert " inf " in table(summarise(rows))
 
 
+def test_bold_is_the_largest_psnr_of_methods_with_all_images():
+    rows = records()
+    lucky = [{**row, "method": "lucky", "psnr": 40.0} for row in rows[:2]]
+    report = markdown(summarise(rows + lucky), 1, {})
+    assert "| lucky | 1 | 40.00 |" in report and "| **32.00 ±" in report
+    lucky[0]["psnr"] = None
+    more = [{**row, "method": "exact", "psnr": None} for row in rows[:6]]
+    report = markdown(summarise(rows + lucky + more), 1, {})
+    assert "| exact | 3 | **inf** |" in report and report.count("**") == 2
+
+
 def test_every_form_of_the_report_says_the_same():
     rows = summarise(records())
     text = table(rows)
