@@ -23,7 +23,7 @@ from genprior.parts import (
     place_prior,
 )
 from genprior.priors.base import Decoder, Denoiser
-from genprior.tally import Tally
+from genprior.tally import Tally, beyond
 from genprior.watch import Watched, pick_device
 
 __all__ = ["degrade", "load_prior", "make_operator", "make_solver", "restore", "sample"]
@@ -110,7 +110,7 @@ def restore(
         keep_samples: Return the samples; if not, mean and std are worked out as they come and
             need no memory for them.
         quantiles: Levels in [0, 1] whose quantiles per pixel are wanted, (0.05, 0.95) for the
-            central 90 %; the samples are held in memory until they are known.
+            central 90 % (19 samples tell); the samples are in memory until they are known.
         antithetic: Draw the third sample as the first, the fourth as the second ... with noise
             of the opposite sign, which makes for a better mean; else all independently.
         progress: Called after each network evaluation with (evaluations done, in all),
@@ -187,7 +187,7 @@ def restore(
         seconds=seconds,
         noise_std=noise_std,
         seed=seed,
-        warnings=_doubts(fit, sigma.cpu()),
+        warnings=_doubts(fit, sigma.cpu()) + beyond(quantiles, samples),
         tile=frugal.tile,
         windows=tuple(tuple(frugal.windows.get(i, ())) for i in range(len(work))),
         reduced=tuple(frugal.reduced),

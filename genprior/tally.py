@@ -13,8 +13,10 @@ without bias.
 References:
     Note on a Method for Calculating Corrected Sums of Squares and Products, Welford, 1962.
     A New Monte Carlo Technique: Antithetic Variates, Hammersley and Morton, 1956.
+    A Statistical Theory of the Strength of Materials, Weibull, 1939 (places of quantiles).
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -80,12 +82,32 @@ class Tally:
         return torch.stack([torch.stack(kept) for kept in self._kept])
 
     def quantiles(self, levels: Sequence[float]) -> dict[float, Tensor]:
-        """Quantiles per pixel, each of shape (B, C, H, W), interpolated linearly.
+        """Quantiles per pixel, each of shape (B, C, H, W).
 
-        `torch.quantile` has a limit to the size of its input: an image at a time.
+        Of K sorted samples the k-th is the quantile k / (K + 1), linear in between: one more
+        sample is below it that often (Weibull). `torch.quantile` has the extremes as 0 and 1:
+        another sample is between its 0.05 and 0.95 of 8 samples 70 times out of 100.
         """
-        found = [
-            [torch.stack(kept).double().quantile(q, dim=0).float() for kept in self._kept]
-            for q in levels
-        ]
-        return {q: torch.stack(images) for q, images in zip(levels, found, strict=True)}
+        ordered = [torch.stack(kept).sort(dim=0).values for kept in self._kept] if levels else []
+        return {q: torch.stack([_quantile(x, q) for x in ordered]) for q in levels}
+
+
+def _quantile(ordered: Tensor, level: float) -> Tensor:
+    place = min(max(level * (len(ordered) + 1) - 1, 0), len(ordered) - 1)
+    low = int(place)
+    return ordered[low].lerp(ordered[min(low + 1, len(ordered) - 1)], place - low)
+
+
+def beyond(levels: Sequence[float], samples: int) -> tuple[str, ...]:
+    """Which quantiles so many samples cannot tell, a sentence each.
+
+    Arguments:
+        levels: In [0, 1], of which 0 and 1 are the extremes of the samples.
+        samples: How many there are.
+    """
+    needed = {q: math.ceil(1 / min(q, 1 - q) - 1e-6) - 1 for q in levels if 0 < q < 1}
+    return tuple(
+        f"quantile {q:g} lies beyond {samples} samples, and their extreme stands for it: "
+        f"draw {count} or more"
+        for q, count in needed.items() if samples < count
+    )
