@@ -113,7 +113,7 @@ def rows() -> list[tuple[str, str, int, int, str, Sampler]]:
         (us, "DDRM = DDNM+", 100, 0, "heuristic kernel", ours("ddrm", steps=100)),
         (us, "DAPS, isotropic kernel", 100, 0, kernel, daps),
         (us, "DAPS, published kernel", 100, 0, f"{kernel}; tau", ours("daps", steps=20)),
-        (us, "PnP-DM", 100, 0, "coupling; few sweeps", ours("pnp-dm", steps=20, decay=0.75)),
+        (us, "PnP-DM", 100, 0, "coupling; few sweeps", ours("pnp-dm", steps=20)),
         (us, "PnP-DM", 500, 0, "coupling", ours("pnp-dm")),
         (us, "RED-diff", 100, 0, point, ours("red-diff")),
         (us, "DPS", 100, 100, step, ours("dps", steps=100)),

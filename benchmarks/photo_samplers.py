@@ -23,7 +23,7 @@ from genprior.frugal import CHUNKS
 POINTS = "auto,hqs:steps=33,hqs:steps=100,red-diff:steps=100"
 SOLVERS = (
     "red-diff:steps=100,moment-matched,mmps:steps=25,jfps,tmpd:steps=33,pigdm:steps=50,"
-    "ddrm:steps=100,diffpir,dps:steps=100,daps:steps=20,pnp-dm:steps=20:decay=0.75"
+    "ddrm:steps=100,diffpir,dps:steps=100,daps:steps=20,pnp-dm:steps=20"
 )
 PEERS = (
     "deepinv:ddrm,deepinv:diffpir:max_iter=100,deepinv:pigdm:num_steps=100,"

@@ -3,8 +3,8 @@
     z ~ p(y | z) N(z; x, rho^2)      exactly: the operator's prox of perturbed x and y
     x ~ p(x) N(z; x, rho^2)          reverse diffusion from level rho, started at z
 
-for rho falling from `rho_max` by `decay` a sweep to `rho_min`. The last x is returned; it is a
-posterior sample up to the coupling, which rho_min leaves.
+for rho falling from `rho_max` by a factor `decay` a sweep to `rho_min`. The last x is returned;
+it is a posterior sample up to the coupling, which rho_min leaves.
 
 References:
     Principled Probabilistic Imaging Using Diffusion Models as Plug-and-Play Priors, Wu et al.,
@@ -14,6 +14,7 @@ Differs from the authors' code:
     1. The prior step has `inner` DDPM steps from rho down, placed by noise level; theirs takes
         those of a fixed grid of 100 that are below rho, 200 sweeps of them.
     2. Levels are in units of [0, 1]; theirs, 10 to 0.1, are on [-1, 1].
+    3. rho falls faster than their 0.9 where sweeps are few, else they would end far from rho_min.
 """
 
 from dataclasses import dataclass
@@ -35,11 +36,12 @@ class PnPDM(Solver):
     """Split Gibbs sampling with a diffusion prior.
 
     Arguments:
-        steps: Sweeps.
+        steps: Sweeps, each of `inner` network evaluations.
         inner: Network evaluations of a sweep.
         rho_max: First coupling, in image units.
         rho_min: Last one, > 0: where it is small the answer is right, and sweeps mix slowly.
-        decay: By how much rho falls in a sweep, in (0, 1).
+        decay: Factor of rho from sweep to sweep, in (0, 1); None is 0.9, or less where sweeps
+            are so few that less than the last fifth of them would have rho_min.
         sigma_min: Last level of the reverse diffusion.
 
     Raises:
@@ -54,11 +56,11 @@ class PnPDM(Solver):
     inner: int = 5
     rho_max: float = 5.0
     rho_min: float = 0.05
-    decay: float = 0.9
+    decay: float | None = None
     sigma_min: float = 0.005
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.inner < 1 or not 0 < self.decay < 1:
+        if self.steps < 1 or self.inner < 1 or not (self.decay is None or 0 < self.decay < 1):
             raise ValueError(
                 f"steps and inner must be at least 1 and decay in (0, 1), got {self.steps}, "
                 f"{self.inner}, {self.decay}"
@@ -76,7 +78,11 @@ class PnPDM(Solver):
     @property
     def couplings(self) -> list[float]:
         """rho of each sweep, in image units."""
-        return [max(self.rho_max * self.decay**k, self.rho_min) for k in range(self.steps)]
+        decay = self.decay
+        if decay is None:
+            falls = max(1, min(0.8 * self.steps, self.steps - 1))
+            decay = min(0.9, (self.rho_min / self.rho_max) ** (1 / falls))
+        return [max(self.rho_max * decay**k, self.rho_min) for k in range(self.steps)]
 
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise

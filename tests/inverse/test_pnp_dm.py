@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from contracts import check_solver
@@ -35,7 +37,7 @@ def recursion(solver: PnPDM, known: bool) -> tuple[float, float]:
 
 @pytest.mark.parametrize("steps", [1, 30])
 def test_its_law_is_the_one_of_a_gibbs_sampler(steps: int) -> None:
-    solver = PnPDM(steps, inner=4, rho_min=0.1)
+    solver = PnPDM(steps, inner=4, rho_min=0.1, decay=0.9)
     keep = torch.tensor([[[[True, False]]]])
     y = torch.zeros(1, 1, 1, 2).double()
     got, _ = law_of(solver, Inpainting(keep), Dense(std=STD, length=0), NOISE_STD, y)
@@ -49,12 +51,23 @@ def test_its_law_is_the_one_of_a_gibbs_sampler(steps: int) -> None:
 def test_small_couplings_and_many_steps_lead_to_the_posterior() -> None:
     exact_gain = STD**2 / (STD**2 + NOISE_STD**2)
     exact = STD**2 * NOISE_STD**2 / (STD**2 + NOISE_STD**2)
-    near = PnPDM(400, inner=200, rho_max=1.0, rho_min=0.01, sigma_min=1e-4)
+    near = PnPDM(400, 200, rho_max=1.0, rho_min=0.01, decay=0.9, sigma_min=1e-4)
     gain, variance = recursion(near, known=True)
     assert gain == pytest.approx(exact_gain, rel=0.01)
     assert variance == pytest.approx(exact, rel=0.02)
-    far = recursion(PnPDM(400, inner=200, rho_max=1.0, rho_min=0.1), known=True)[1]
+    far = recursion(replace(near, rho_min=0.1, sigma_min=0.005), known=True)[1]
     assert far > 1.2 * exact
+
+
+@pytest.mark.parametrize("steps", [2, 5, 20, 100])
+def test_the_coupling_falls_to_its_end_in_any_number_of_sweeps(steps: int) -> None:
+    couplings = PnPDM(steps).couplings
+    assert couplings[0] == 5.0 and couplings[-1] == pytest.approx(0.05, rel=1e-9)
+    assert couplings == sorted(couplings, reverse=True)
+    faster = [b / a for a, b in zip(couplings, couplings[1:], strict=False) if b > 0.05]
+    assert all(factor <= 0.9 + 1e-12 for factor in faster)
+    if steps == 100:
+        assert couplings == PnPDM(steps, decay=0.9).couplings
 
 
 @pytest.mark.parametrize(
