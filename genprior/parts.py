@@ -3,7 +3,7 @@
 import copy
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import nn
@@ -61,8 +61,6 @@ def make_solver(name: str, steps: int | None = None, **settings: Any) -> Solver:
     """
     cls = lookup(SOLVERS, name, "solver")
     if steps is not None:
-        if steps < 1:
-            raise SettingError(f"steps must be at least 1, got {steps}")
         settings["steps"] = steps
     return _with_settings(cls, f"solver {name!r}", settings)
 
@@ -85,14 +83,41 @@ def make_baseline(name: str, **settings: Any) -> Baseline:
 
 
 def _with_settings(cls: type, what: str, settings: dict[str, Any]) -> Any:
-    known = [field.name for field in fields(cls)]
-    for setting in settings:
-        if setting not in known:
+    kinds = {field.name: field.type for field in fields(cls)}
+    for setting, value in settings.items():
+        if setting not in kinds:
             raise SettingError(
-                f"{what} has no setting {setting!r}, it has {', '.join(known) or 'none'}: "
+                f"{what} has no setting {setting!r}, it has {', '.join(kinds) or 'none'}: "
                 f"leave it out or choose another one"
             )
-    return cls(**settings)
+        if not _is_a(value, kinds[setting]):
+            raise SettingError(
+                f"{what}: {setting} must be {_called(kinds[setting])}, got {value!r}"
+            )
+    try:
+        return cls(**settings)
+    except ValueError as error:
+        raise SettingError(f"{what}: {error}") from error
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of an annotated type; whole numbers are numbers, truth values are not."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_args(kind):
+        return any(_is_a(value, one) for one in get_args(kind))
+    if kind in (int, float):
+        return isinstance(value, int if kind is int else int | float) and value is not bool(value)
+    return isinstance(value, kind)
+
+
+def _called(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, get_args(kind)))
+    if get_args(kind):
+        return " or ".join(map(_called, get_args(kind)))
+    names = {int: "a whole number", float: "a number", type(None): "left out"}
+    return names.get(kind, f"a {getattr(kind, '__name__', kind)}")
 
 
 def place_prior(prior: str | Path | object, place: torch.device) -> tuple[str, object]:

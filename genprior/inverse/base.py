@@ -16,16 +16,34 @@ from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import ABILITIES, per_image
 
+# Settings that several solvers have, by what values they may take.
+COUNTS = ("steps", "iterations", "root_products", "particles", "ode_steps")
+SHARES = ("eta", "eta_b", "renewal")
+POSITIVE = ("coupling", "strength", "rate", "rate_end", "prior_var", "tau")
+
 
 @dataclass(frozen=True)
 class Solver(ABC):
-    """A method of reconstruction; fields are its settings, with the paper's defaults."""
+    """A method of reconstruction; fields are its settings, with the paper's defaults.
+
+    Raises:
+        ValueError: A setting is out of its range.
+    """
 
     needs: ClassVar[type]
     stochastic: ClassVar[bool]
     summary: ClassVar[str]
     # Its noise is all from the streams that it is given: chains of opposite noise may be paired.
     mirrors: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name in COUNTS and not value >= 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+            if name in SHARES and value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {value}")
+            if name in POSITIVE and not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be > 0 and finite, got {value}")
 
     @property
     @abstractmethod

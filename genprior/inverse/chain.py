@@ -40,6 +40,10 @@ class ChainSolver(Solver, ABC):
     sigma_max: float = 50.0
     sigma_min: float = 0.005
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.sigmas  # which complains of levels that cannot be
+
     @property
     def sigmas(self) -> list[float]:
         """The levels, decreasing, in image units."""

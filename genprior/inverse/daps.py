@@ -77,6 +77,7 @@ class DAPS(Solver):
     root_products: int = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kernel not in KERNELS:
             raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {self.kernel!r}")
 

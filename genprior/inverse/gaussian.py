@@ -62,6 +62,7 @@ class GaussianPosterior(Solver):
     iterations: int = 1000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mode not in ("sample", "mean"):
             raise ValueError(f"mode must be 'sample' or 'mean', got {self.mode!r}")
         if self.border < 0:

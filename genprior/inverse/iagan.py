@@ -71,6 +71,7 @@ class IAGAN(Solver):
     weight_rate: float = 3e-3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.restarts < 1 or self.refinements < 0:
             raise ValueError(
                 f"restarts must be at least 1 and refinements >= 0, got {self.restarts} and "

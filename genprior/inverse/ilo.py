@@ -67,6 +67,7 @@ class ILO(Solver):
     radius: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.restarts, self.stages, self.stage_steps) < 1:
             raise ValueError(
                 f"restarts, stages and stage_steps must be at least 1, got {self.restarts}, "

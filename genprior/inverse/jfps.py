@@ -54,6 +54,7 @@ class JFPS(ChainSolver):
     iterations: int = 20
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known = ("photos", "isotropic")
         if not isinstance(self.covariance, Gaussian) and self.covariance not in known:
             raise ValueError(

@@ -62,10 +62,10 @@ class JPMAP(Solver):
     decoder_std: float | None = None
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.descent, self.final) < 1:
+        super().__post_init__()
+        if min(self.descent, self.final) < 1:
             raise ValueError(
-                f"steps, descent and final must be at least 1, got {self.steps}, "
-                f"{self.descent} and {self.final}"
+                f"descent and final must be at least 1, got {self.descent} and {self.final}"
             )
         _check_std(self.decoder_std)
 
@@ -133,11 +133,9 @@ class PnPHVAE(Solver):
     decoder_std: float | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not 0 < self.temperature <= 1:
-            raise ValueError(
-                f"steps must be at least 1 and temperature in (0, 1], got {self.steps} and "
-                f"{self.temperature}"
-            )
+        super().__post_init__()
+        if not 0 < self.temperature <= 1:
+            raise ValueError(f"temperature must be in (0, 1], got {self.temperature}")
         _check_std(self.decoder_std)
 
     @property

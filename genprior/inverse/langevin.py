@@ -51,6 +51,7 @@ class Langevin(Solver):
     step_size: float = 0.01
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(self.steps, self.search, self.step_size)
 
     @property
@@ -94,6 +95,7 @@ class ImageLangevin(Solver):
     step_size: float = 1e-5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(self.steps, self.search, self.step_size)
 
     @property

@@ -60,6 +60,7 @@ class CSGM(Solver):
     optimiser: Optimiser = "adam"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.restarts < 1:
             raise ValueError(f"restarts must be at least 1, got {self.restarts}")
         check_search(self.steps, self.penalty, self.optimiser, self.step_size)

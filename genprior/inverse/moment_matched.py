@@ -105,10 +105,11 @@ class MomentMatched(ChainSolver):
     sigma_max: float = field(default=10.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        if min(self.inflation, self.sustain) < 1 or not 0 <= (self.renewal or 0) <= 1:
+        super().__post_init__()
+        if not (self.inflation >= 1 and self.sustain >= 1 and self.slack >= 0):
             raise ValueError(
-                f"inflation and sustain must be at least 1, renewal in [0, 1] or None, got "
-                f"{self.inflation}, {self.sustain} and {self.renewal}"
+                f"inflation and sustain must be at least 1 and slack >= 0, got {self.inflation}, "
+                f"{self.sustain} and {self.slack}"
             )
 
     @property

@@ -64,6 +64,7 @@ class PatchNR(Solver):
     step_size: float = 0.01
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_search(self.steps, None, self.optimiser, self.step_size)
         if self.patch < 1 or not 1 <= self.stride <= self.patch:
             raise ValueError(

@@ -53,6 +53,7 @@ class PiGDM(ChainSolver):
     prior_var: float = PRIOR_VAR
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.variant not in ("consistent", "published"):
             raise ValueError(
                 f"variant must be 'consistent' or 'published', got {self.variant!r}"

@@ -60,10 +60,10 @@ class PnPDM(Solver):
     sigma_min: float = 0.005
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.inner < 1 or not (self.decay is None or 0 < self.decay < 1):
+        super().__post_init__()
+        if self.inner < 1 or not (self.decay is None or 0 < self.decay < 1):
             raise ValueError(
-                f"steps and inner must be at least 1 and decay in (0, 1), got {self.steps}, "
-                f"{self.inner}, {self.decay}"
+                f"inner must be at least 1 and decay in (0, 1), got {self.inner}, {self.decay}"
             )
         if not 0 < self.sigma_min <= self.rho_min <= self.rho_max:
             raise ValueError(

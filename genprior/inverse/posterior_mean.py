@@ -40,6 +40,7 @@ class PosteriorMean(Solver):
     turns: int = 8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.turns <= 8:
             raise ValueError(f"turns must be between 1 and 8, got {self.turns}")
 

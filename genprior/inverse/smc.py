@@ -68,9 +68,6 @@ class SMC(ChainSolver):
         iterations: Of a solve; for the twist only where more than 16 numbers are measured.
         root_products: Of Lanczos, for C^(1/2) and for the covariance that is foretold.
         spacing, sigma_max, sigma_min: See `ChainSolver`.
-
-    Raises:
-        ValueError: There is no particle.
     """
 
     needs = Denoiser
@@ -81,10 +78,6 @@ class SMC(ChainSolver):
     iterations: int = 3
     root_products: int = 2
     spacing: Spacing = field(default="log", kw_only=True)
-
-    def __post_init__(self) -> None:
-        if self.particles < 1:
-            raise ValueError(f"particles must be at least 1, got {self.particles}")
 
     @property
     def nfe(self) -> int:

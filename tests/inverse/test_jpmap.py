@@ -126,9 +126,9 @@ def test_a_variational_autoencoder_is_restored_with_by_default() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="steps, descent and final must be at least 1, got 0"):
-        JPMAP(steps=0)
-    with pytest.raises(ValueError, match=r"temperature in \(0, 1\], got 50 and 1.5"):
+    with pytest.raises(ValueError, match="descent and final must be at least 1, got 0 and 24"):
+        JPMAP(descent=0)
+    with pytest.raises(ValueError, match=r"temperature must be in \(0, 1\], got 1.5"):
         PnPHVAE(temperature=1.5)
     with pytest.raises(ValueError, match="decoder_std must be > 0 and finite, or None, got 0"):
         JPMAP(decoder_std=0)

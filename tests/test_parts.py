@@ -1,0 +1,53 @@
+"""Solvers and baselines from names and settings as they are typed."""
+
+import math
+
+import pytest
+
+from genprior.errors import SettingError
+from genprior.parts import make_baseline, make_solver
+from genprior.registry import SOLVERS, lookup
+
+WRONG = {
+    ("dps", "steps", 2.5): "solver 'dps': steps must be a whole number, got 2.5",
+    ("dps", "steps", "many"): "steps must be a whole number, got 'many'",
+    ("dps", "steps", True): "steps must be a whole number, got True",
+    ("dps", "steps", 0): "steps must be at least 1, got 0",
+    ("dps", "strength", -1.0): "strength must be > 0 and finite, got -1.0",
+    ("dps", "strength", math.nan): "strength must be > 0 and finite, got nan",
+    ("mmps", "sigma_max", 0.001): "sigma_m",
+    ("mmps", "spacing", "even"): "spacing must be 'log' or 'vp' or 'karras' or 'ddpm', got 'even'",
+    ("mmps", "eta", 1.5): "eta must be between 0 and 1, got 1.5",
+    ("ddrm", "eta_b", 2): "eta_b must be between 0 and 1, got 2",
+    ("diffpir", "renewal", 1.5): "renewal must be between 0 and 1, got 1.5",
+    ("diffpir", "coupling", 0): "coupling must be > 0 and finite, got 0",
+    ("pigdm", "prior_var", -0.1): "prior_var must be > 0 and finite, got -0.1",
+    ("moment-matched", "root_products", 0): "root_products must be at least 1, got 0",
+    ("moment-matched", "iterations", -3): "iterations must be at least 1, got -3",
+    ("moment-matched", "renewal", "all"): "renewal must be a number or left out, got 'all'",
+    ("smc", "particles", 0): "particles must be at least 1, got 0",
+    ("daps", "kernel", "square"): "kernel must be 'published' or 'isotropic' or 'exact'",
+    ("jfps", "covariance", 3): "covariance must be a Gaussian or 'photos' or 'isotropic', got 3",
+    ("posterior-mean", "turns", 9): "turns must be between 1 and 8, got 9",
+}
+
+
+@pytest.mark.parametrize("name, setting, value", WRONG)
+def test_a_setting_that_cannot_be_is_named(name: str, setting: str, value: object) -> None:
+    with pytest.raises(SettingError) as caught:
+        make_solver(name, **{setting: value})
+    assert WRONG[name, setting, value] in str(caught.value)
+    assert str(caught.value).startswith(f"solver {name!r}: ")
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_defaults_can_be_typed(name: str) -> None:
+    cls = lookup(SOLVERS, name, "solver")
+    assert make_solver(name, **vars(cls())) == cls()
+
+
+def test_numbers_may_be_whole_and_settings_none() -> None:
+    assert make_solver("dps", strength=2).strength == 2
+    assert make_solver("moment-matched", renewal=None).renewal is None
+    with pytest.raises(SettingError, match="baseline 'tv': weight must be a number, got 'a'"):
+        make_baseline("tv", weight="a")
