@@ -29,6 +29,7 @@ def exit_code(error: BaseException) -> int:
     """The exit code that stands for an error."""
     codes = {
         SettingError: EXIT_USAGE,
+        TypeError: EXIT_USAGE,  # a prior without what the solver needs
         CheckpointError: EXIT_WEIGHTS,
         MemoryError: EXIT_MEMORY,
         SomeFailed: EXIT_SOME,

@@ -110,14 +110,22 @@ class Method:
         """Whether it is there to be compared with."""
         return isinstance(self.solver, Baseline)
 
-    def suits(self, task: Task, operator: Operator) -> bool:
-        """Whether it can do a task: baselines and solvers are made for some only."""
+    def suits(self, task: Task, operator: Operator, image: Tensor) -> bool:
+        """Whether it can do a task: baselines and solvers are made for some only.
+
+        Arguments:
+            task: The task.
+            operator: That of the task, for the image.
+            image: An image, (1, C, H, W).
+        """
         if self.prior is not None and self.model is None:
             return task.kind == "inpaint"
-        if isinstance(self.solver, Baseline) and not self.solver.suits(operator):
-            return False
         _, solver = choose_solver(self.solver, None, operator, self.model, 1)
-        return isinstance(self.model, solver.needs)
+        try:
+            solver.demand_suited(operator, self.model, operator.A(image))
+        except (SettingError, TypeError):
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -178,8 +186,10 @@ def not_suited(plan: Plan) -> list[tuple[str, str]]:
     number, truth = plan.truths[0]
     pairs = []
     for task in plan.tasks:
-        operator = task.operator([task.read(truth)], [number], 0)
-        pairs += [(task.text, m.name) for m in plan.methods if not m.suits(task, operator)]
+        picture = task.read(truth)
+        operator = task.operator([picture], [number], 0)
+        unsuited = [m for m in plan.methods if not m.suits(task, operator, picture.pixels)]
+        pairs += [(task.text, method.name) for method in unsuited]
     if len(pairs) == len(plan.tasks) * len(plan.methods):
         names = ", ".join(method.name for method in plan.methods)
         raise SettingError(f"{names}: made for none of the tasks, nothing is left to measure")

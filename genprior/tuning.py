@@ -74,7 +74,7 @@ def _best(plan: Plan, method: Method, task: Task, truths: list[Truth]) -> dict[s
     for number, truth in enumerate(truths):
         picture = task.read(truth)
         operator = task.operator([picture], [number], plan.seeds[0])
-        if not method.suits(task, operator):
+        if not method.suits(task, operator, picture.pixels):
             return None
         y = degrade(picture.pixels, operator, task.noise, plan.seeds[0], number)
         for k, settings in enumerate(grid):

@@ -154,6 +154,19 @@ def test_a_method_that_is_made_for_no_task_is_left_out(photos, tmp_path):
     assert "wiener on superres" in (tmp_path / "report.md").read_text()
 
 
+def test_a_solver_is_left_out_of_the_tasks_that_it_cannot_do(photos, tmp_path):
+    succeed("evaluate", photos, "-o", tmp_path, "--every", 4, "--solver",
+            "posterior-mean:turns=1,hqs:steps=1,ddrm:steps=1", "--task", "denoise:noise=0.1",
+            "--task", "deblur:motion=3,30", "--crop", 16)
+    tasks = {}
+    for record in results(tmp_path):
+        tasks.setdefault(record["method"].split(":")[0], set()).add(record["task"].split(":")[0])
+    assert tasks == {"ddpm posterior-mean": {"denoise"}, "ddpm hqs": {"denoise", "deblur"},
+                     "ddpm ddrm": {"denoise"}}
+    report = (tmp_path / "report.md").read_text()
+    assert "- left out: ddpm posterior-mean:turns=1 on deblur" in report
+
+
 def test_a_method_that_diverges_does_not_end_the_others(photos, tmp_path, monkeypatch):
     from genprior import evaluate
     whole_restore = evaluate.restore

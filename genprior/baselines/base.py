@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from genprior.errors import SettingError
 from genprior.inverse.base import Solver
 from genprior.noise import Noise
 from genprior.operators.base import Operator
@@ -35,17 +36,12 @@ class Baseline(Solver):
     def solve(
         self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        self.demand_suited(operator)
         return self.estimate(y, operator, noise_std)
 
-    def demand_suited(self, operator: Operator) -> None:
-        """Refuses a measurement that the method is not made for.
-
-        Raises:
-            ValueError: It is one.
-        """
+    def demand_suited(self, operator: Operator, prior: object, y: Tensor) -> None:
+        super().demand_suited(operator, prior, y)
         if not self.suits(operator):
-            raise ValueError(
+            raise SettingError(
                 f"{getattr(self, 'name', type(self).__name__)} is not made for a measurement by "
                 f"{type(operator).__name__}: choose another method"
             )

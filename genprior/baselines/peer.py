@@ -87,7 +87,6 @@ class Peer(Baseline):
     def solve(
         self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        self.demand_suited(operator)
         x = torch.empty(operator.image_shape(y.shape), dtype=y.dtype, device=y.device)
         levels = noise_std.tolist()
         for rows in self._groups(operator, generator.images, levels):

@@ -63,6 +63,20 @@ class Solver(ABC):
         """
         return 1
 
+    def demand_suited(self, operator: Operator, prior: object, y: Tensor) -> None:
+        """Refuses a prior or a measurement that the method is not made for.
+
+        Raises:
+            TypeError: The prior lacks the ability.
+            SettingError: It is such a measurement.
+        """
+        if not isinstance(prior, self.needs):
+            ability = next(k for k, v in ABILITIES.items() if v is self.needs)
+            raise TypeError(
+                f"solver {type(self).__name__} needs a prior that is a {ability}, and "
+                f"{type(prior).__name__} is not: choose another solver or prior"
+            )
+
     @abstractmethod
     def solve(
         self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor, generator: Noise
@@ -93,14 +107,10 @@ class Solver(ABC):
 
         Raises:
             TypeError: The prior lacks the ability.
+            SettingError: The method is not made for such a measurement.
             ValueError: y holds NaN or infinity, or the noise level is negative or not finite.
         """
-        if not isinstance(prior, self.needs):
-            ability = next(k for k, v in ABILITIES.items() if v is self.needs)
-            raise TypeError(
-                f"solver {type(self).__name__} needs a prior that is a {ability}, and "
-                f"{type(prior).__name__} is not: choose another solver or prior"
-            )
+        self.demand_suited(operator, prior, y)
         y = operator.observed(y)
         if not y.isfinite().all():
             raise ValueError("the measurement holds NaN or infinite numbers: repair it first")

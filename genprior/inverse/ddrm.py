@@ -44,7 +44,7 @@ class DDRM(ChainSolver):
         spacing, sigma_max, sigma_min: See `ChainSolver`.
 
     Raises:
-        ValueError: When called: the operator has no singular vectors to work with.
+        SettingError: When called: the operator has no singular vectors to work with.
     """
 
     needs = Denoiser
@@ -55,6 +55,10 @@ class DDRM(ChainSolver):
     eta: float = 0.85
     eta_b: float = 1.0
     spacing: Spacing = field(default="ddpm", kw_only=True)
+
+    def demand_suited(self, operator: Operator, prior: object, y: Tensor) -> None:
+        super().demand_suited(operator, prior, y)
+        operator.singular(operator.image_shape(y.shape), y)
 
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise

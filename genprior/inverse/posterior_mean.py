@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genprior.errors import SettingError
 from genprior.inverse.base import Solver
 from genprior.inverse.views import mean_of_views, sees_holes
 from genprior.noise import Noise
@@ -48,18 +49,21 @@ class PosteriorMean(Solver):
     def nfe(self) -> int:
         return self.turns
 
-    def solve(
-        self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
-    ) -> Tensor:
+    def demand_suited(self, operator: Operator, prior: object, y: Tensor) -> None:
+        super().demand_suited(operator, prior, y)
         if not operator.whole_pixels:
-            raise ValueError(
+            raise SettingError(
                 "solver 'posterior-mean' only denoises and fills holes: choose another for this "
                 "measurement"
             )
         if not (operator.is_identity or sees_holes(prior, operator)):
-            raise ValueError(
+            raise SettingError(
                 "solver 'posterior-mean' only denoises with this prior, which knows of no holes: "
                 "choose another solver, or a prior that was trained on images with holes"
             )
+
+    def solve(
+        self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
+    ) -> Tensor:
         with torch.no_grad():
             return mean_of_views(y, operator, prior, noise_std, self.turns)

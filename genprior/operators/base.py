@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genprior.errors import SettingError
 from genprior.linalg import Singular
 
 
@@ -97,9 +98,9 @@ class Operator(ABC):
         """The singular coordinates of A for images of that shape, in the type of `like`.
 
         Raises:
-            ValueError: They are not known in closed form.
+            SettingError: They are not known in closed form.
         """
-        raise ValueError(
+        raise SettingError(
             f"the singular vectors of {type(self).__name__} are not known: this solver takes "
             f"masks, circular blur, separable blur (a Gaussian) and SR: choose another solver"
         )
