@@ -166,6 +166,7 @@ def _restore(
             "solver": None if method.is_baseline else name,
             "samples": samples, **scores[i], "seconds": meter.seconds / len(numbers),
             "nfe": result.nfe * samples,
+            "products": None if method.is_baseline else result.products * samples,
             "memory": meter.memory and meter.memory / 2**20,
         })
     return records

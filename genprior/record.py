@@ -56,6 +56,7 @@ def describe(result: Restoration, i: int, count: int) -> dict[str, Any]:
     about_i = f"image {i}: "
     return {
         "nfe": result.nfe,
+        "products": result.products,
         "seconds": round(result.seconds / count, 3),
         "misfit": result.misfit[i].item(),
         "tiles": result.tile,

@@ -18,10 +18,10 @@ from genprior.scores import SCORES, definitions
 from genprior.summary import Mean, Row
 
 DIGITS = {"psnr": 2, "ssim": 4, "lpips": 4, "misfit": 3, "coverage": 3, "crps": 4,
-          "seconds": 2, "nfe": 0, "memory": 0}
+          "seconds": 2, "nfe": 0, "products": 0, "memory": 0}
 WITH_INTERVAL = ("psnr", "ssim", "lpips", "coverage", "crps")
 HEADS = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS", "crps": "CRPS", "nfe": "NFE",
-         "seconds": "s", "memory": "MB"}
+         "products": "backward", "seconds": "s", "memory": "MB"}
 INTERVAL = ("mean over the images of the mean over the seeds of each image; plus or minus half "
             "the 95 % interval of that mean over images (Student's t)")
 BOLD = "The largest PSNR of each task, of methods with results for all of its images, is in bold."

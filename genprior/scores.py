@@ -27,10 +27,13 @@ DEFINITIONS = {
             "lower is better",
     "seconds": "wall time of one image, without reading, measuring and scoring",
     "nfe": "evaluations of the prior's network for one image, all samples together",
+    "products": "products with the Jacobian of the prior's network on top, a backward pass each, "
+                "at most; not counted for baselines",
     "memory": "peak memory in MB: of the CUDA allocator, or on a CPU of the whole process",
 }
 ALEXNET = "alexnet-owt-7be5be79.pth"
-SCORES = ("psnr", "ssim", "lpips", "misfit", "coverage", "crps", "seconds", "nfe", "memory")
+SCORES = ("psnr", "ssim", "lpips", "misfit", "coverage", "crps", "seconds", "nfe", "products",
+          "memory")
 
 
 class Perceptual:

@@ -173,6 +173,7 @@ def _check_solver(
 ) -> None:
     sigma = torch.tensor(NOISE_STD, dtype=y.dtype)
     prior.calls.clear()
+    prior.products = 0
     tensors = [y, sigma, *prior.parameters(), *op.buffers()]
     before = [(t.clone(), t.requires_grad) for t in tensors]
     state = torch.get_rng_state()
@@ -187,6 +188,7 @@ def _check_solver(
         assert torch.equal(tensor, value), f"{law}: a tensor of the caller was changed"
         assert tensor.requires_grad == grad and tensor.grad is None, f"{law}: autograd was left on"
     assert sum(shape[0] for shape in prior.calls) == len(together) * solver.nfe, f"{law}: nfe"
+    assert prior.products == len(together) * solver.products, f"{law}: products"
     assert {shape[1] for shape in prior.calls} == {together.shape[1]}, f"{law}: channels"
 
     hidden = torch.where(op.observed(torch.ones_like(y)) == 0, 0.7, y)

@@ -29,6 +29,7 @@ class Dense(nn.Module, Denoiser, Decoder, Density):
         self.std, self.length = std, length
         self.mean = nn.Parameter(torch.tensor(0.5, dtype=dtype))
         self.calls: list[torch.Size] = []
+        self.products = 0
         self._factors: dict[tuple, tuple[Tensor, Tensor]] = {}
 
     def cov(self, shape: tuple[int, int, int]) -> Tensor:
@@ -44,7 +45,8 @@ class Dense(nn.Module, Denoiser, Decoder, Density):
         values, vectors = self._spectrum(x.shape[1:], x)
         gain = values / (values + per_image(sigma, x)[:, :, 0, 0] ** 2)
         centred = (x - self.mean).flatten(1)
-        return self.mean + ((centred @ vectors * gain) @ vectors.mT).reshape(x.shape)
+        moved = ((centred @ vectors * gain) @ vectors.mT).reshape(x.shape)
+        return self._counted(self.mean + moved)
 
     def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
         return image_shape[0], image_shape[1:].numel()
@@ -52,19 +54,28 @@ class Dense(nn.Module, Denoiser, Decoder, Density):
     def decode(self, z: Tensor, image_shape: torch.Size) -> Tensor:
         self.calls.append(image_shape)
         values, vectors = self._spectrum(image_shape[1:], z)
-        return self.mean + ((z * values.sqrt()) @ vectors.mT).reshape(image_shape)
+        return self._counted(self.mean + ((z * values.sqrt()) @ vectors.mT).reshape(image_shape))
 
     def log_prob(self, x: Tensor) -> Tensor:
         self.calls.append(x.shape)
         values, vectors = self._spectrum(x.shape[1:], x)
         z = ((x - self.mean).flatten(1) @ vectors) / values.sqrt()
-        return -0.5 * (z.square() + values.log() + math.log(2 * math.pi)).sum(dim=1)
+        return self._counted(-0.5 * (z.square() + values.log() + math.log(2 * math.pi)).sum(dim=1))
 
     def draw(self, count: int, shape: tuple[int, int, int]) -> Tensor:
         """Samples, shape (count, C, H, W)."""
         values, vectors = self._spectrum(shape, self.mean)
         z = normals(1, count, len(values), seed=5)[0].to(self.mean)
         return (self.mean + ((z * values.sqrt()) @ vectors.mT).reshape(count, *shape)).detach()
+
+    def _counted(self, answer: Tensor) -> Tensor:
+        """The same, whose products with the Jacobian are counted, one for each image."""
+        def count(v: Tensor) -> None:
+            self.products += len(v)
+
+        if answer.requires_grad:
+            answer.register_hook(count)
+        return answer
 
     def _spectrum(self, shape: tuple[int, int, int], like: Tensor) -> tuple[Tensor, Tensor]:
         key = (*shape, like.dtype)

@@ -80,11 +80,14 @@ def test_priors_are_listed_described_and_verified(weights: Path) -> None:
 
 def test_solvers_are_listed_with_what_they_cost_and_need() -> None:
     head, *lines = succeed("solvers").stdout.splitlines()
-    assert head.split() == ["solver", "NFE", "backward", "needs", "use", "it", "for"]
-    listed = {name: rest for name, *rest in (line.split(maxsplit=4) for line in lines)}
+    assert head.split() == [
+        "solver", "steps", "NFE", "backward", "needs", "use", "it", "for"
+    ]
+    listed = {name: rest for name, *rest in (line.split(maxsplit=5) for line in lines)}
     assert list(listed) == list(SOLVERS)
-    for name, (nfe, products, ability, summary) in listed.items():
+    for name, (steps, nfe, products, ability, summary) in listed.items():
         solver = make_solver(name)
+        assert steps == str(getattr(solver, "steps", "-"))
         assert (int(nfe), int(products)) == (solver.nfe, solver.products)
         assert summary == solver.summary
         assert ABILITIES[ability] is solver.needs

@@ -89,8 +89,9 @@ def _line(record: dict[str, Any]) -> str:
         parts.append(f"SSIM {record['ssim']:.4f}")
     if "psnr_measurement" in record:
         parts.append(f"(measurement {_decibels(record['psnr_measurement'])})")
+    backward = f" + {record['products']} backward" if record["products"] else ""
     parts.append(
-        f"[{record['solver']}, noise {record['noise']:g}, {record['nfe']} NFE, "
+        f"[{record['solver']}, noise {record['noise']:g}, {record['nfe']} NFE{backward}, "
         f"{record['seconds']:.1f} s]"
     )
     return " ".join(parts)

@@ -89,6 +89,10 @@ class IAGAN(Solver):
         return self.restarts * (self.steps + 1) + self.refinements + 1
 
     @property
+    def products(self) -> int:
+        return self.restarts * self.steps + self.refinements
+
+    @property
     def chains(self) -> int:
         return self.restarts
 

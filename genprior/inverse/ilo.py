@@ -85,6 +85,10 @@ class ILO(Solver):
         return self.restarts * (self.steps + 1) + self.stages * self.stage_steps + 1
 
     @property
+    def products(self) -> int:
+        return self.restarts * self.steps + self.stages * self.stage_steps
+
+    @property
     def chains(self) -> int:
         return self.restarts
 

@@ -73,6 +73,10 @@ class JPMAP(Solver):
     def nfe(self) -> int:
         return self.steps * (self.descent + 4) + self.final + 2
 
+    @property
+    def products(self) -> int:
+        return self.steps * self.descent + self.final
+
     def solve(
         self,
         y: Tensor,

@@ -58,6 +58,10 @@ class Langevin(Solver):
     def nfe(self) -> int:
         return self.steps + 1
 
+    @property
+    def products(self) -> int:
+        return self.steps
+
     def solve(
         self, y: Tensor, operator: Operator, prior: Decoder, noise_std: Tensor, generator: Noise
     ) -> Tensor:
@@ -100,6 +104,10 @@ class ImageLangevin(Solver):
 
     @property
     def nfe(self) -> int:
+        return self.steps
+
+    @property
+    def products(self) -> int:
         return self.steps
 
     def solve(

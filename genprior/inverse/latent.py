@@ -70,6 +70,10 @@ class CSGM(Solver):
         return self.restarts * (self.steps + 1)
 
     @property
+    def products(self) -> int:
+        return self.restarts * self.steps
+
+    @property
     def chains(self) -> int:
         return self.restarts
 

@@ -90,6 +90,10 @@ class GlowIP(Solver):
     def nfe(self) -> int:
         return self.steps + 1
 
+    @property
+    def products(self) -> int:
+        return self.steps
+
     def solve(
         self, y: Tensor, operator: Operator, prior: Decoder, noise_std: Tensor, generator: Noise
     ) -> Tensor:
@@ -143,6 +147,10 @@ class MAP(Solver):
 
     @property
     def nfe(self) -> int:
+        return self.steps
+
+    @property
+    def products(self) -> int:
         return self.steps
 
     def solve(

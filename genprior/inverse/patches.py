@@ -79,6 +79,10 @@ class PatchNR(Solver):
         return self.steps
 
     @property
+    def products(self) -> int:
+        return self.steps
+
+    @property
     def chains(self) -> int:
         return 0
 

@@ -85,7 +85,7 @@ class SMC(ChainSolver):
 
     @property
     def products(self) -> int:
-        likelihood = products(10**9, self.iterations)
+        likelihood = products(10**9, self.iterations)  # of few numbers it has one for each
         draw = self.iterations + self.root_products
         step = draw + likelihood + self.root_products * (1 + likelihood)
         return self.particles * (likelihood + (len(self.sigmas) - 1) * step) + draw
