@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genprior.arrays import floats_like, samples_like, to_tensor
+from genprior.arrays import floats_like, noise_levels, samples_like, to_tensor
 from genprior.frugal import Frugal, Tile, chunk_size, chunks
 from genprior.inverse.base import Restoration, Solver, misfit
 from genprior.inverse.unconditional import sample_denoiser
@@ -58,7 +58,7 @@ def degrade(
         ValueError: An argument is out of its range; the message says which and why.
     """
     x, back = to_tensor(image)
-    sigma = _noise_levels(noise_std, x)
+    sigma = noise_levels(noise_std, x, getattr(operator, "measures_images", False))
     operator = place_operator(operator, x.device)
     y = operator.A(x)
     noise = Noise(seed, [(number, 0, MEASUREMENT) for number in _numbers(index, len(y))])
@@ -97,8 +97,8 @@ def restore(
             sampler for several.
         noise_std: Noise level of y in units of [0, 1]; a number or one per image.
         samples: Posterior samples per image, >= 1.
-        steps: Network evaluations; None keeps the solver's default. Where given, the default
-            solver is one that takes steps.
+        steps: Steps of the solver, for most the network evaluations; None keeps its default.
+            Denoising by default takes none, and more of `hqs` would make it worse.
         seed: Seed; 0 is a seed as any other.
         index: Number of the first image, or of every image: image number i draws the noise
             of (seed, i), so `restore(y)` and `restore(y[i:i+1], index=i)` agree on image i,
@@ -140,7 +140,7 @@ def restore(
         )
     ours = getattr(operator, "measures_images", False)
     measurement, back = to_tensor(y) if ours else _foreign(y)
-    sigma = _noise_levels(noise_std, measurement)
+    sigma = noise_levels(noise_std, measurement, ours)
     place = pick_device(device, measurement)
     operator = place_operator(operator, place)
     prior_name, prior = place_prior(prior, place)
@@ -265,21 +265,6 @@ def _foreign(y: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
     if not y.isfinite().all():
         raise ValueError("the measurement holds NaN or infinite numbers: repair it first")
     return y, lambda x: x.to(y.dtype)
-
-
-def _noise_levels(noise_std: float | Sequence[float] | Tensor, y: Tensor) -> Tensor:
-    sigma = torch.as_tensor(noise_std, dtype=y.dtype, device=y.device).flatten()
-    if sigma.numel() not in (1, len(y)):
-        raise ValueError(
-            f"noise_std must be one number or one for each of the {len(y)} images, "
-            f"got {sigma.numel()}"
-        )
-    if not (sigma.isfinite().all() and (sigma >= 0).all()):
-        raise ValueError(
-            f"noise_std must be >= 0 and finite, in units of [0, 1] (25/255 is 0.098); "
-            f"got {noise_std}"
-        )
-    return sigma.expand(len(y))
 
 
 def _numbers(index: int | Sequence[int], count: int) -> list[int]:

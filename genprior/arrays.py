@@ -3,7 +3,7 @@
 The caller gets back what was handed in: same type, same dtype, same layout.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from genprior.decode import pillow_pixels
+from genprior.errors import SettingError
 
 TOP = {torch.uint8: 255, torch.uint16: 65535}
 HIGHEST, LOWEST = 3.0, -2.0
@@ -176,3 +177,37 @@ def floats_like(y: Any, x: Tensor) -> Tensor | np.ndarray:
     if isinstance(y, np.ndarray) and y.ndim == 4:
         return array
     return array[0, ..., 0] if np.ndim(y) == 2 and x.shape[1] == 1 else array[0]
+
+
+def noise_levels(noise_std: float | Sequence[float] | Tensor, y: Tensor, images: bool) -> Tensor:
+    """The noise level of each measurement.
+
+    Arguments:
+        noise_std: A number >= 0, or one for each.
+        y: The measurements, shape (B, ...).
+        images: Whether they are images in [0, 1], so that levels above 1 are mistakes.
+
+    Returns:
+        Shape (B,), of the type and on the device of y.
+
+    Raises:
+        ValueError: There is another number of levels, or one of them is negative, not finite,
+            or of another scale.
+    """
+    sigma = torch.as_tensor(noise_std, dtype=y.dtype, device=y.device).flatten()
+    if sigma.numel() not in (1, len(y)):
+        raise ValueError(
+            f"noise_std must be one number or one for each of the {len(y)} images, "
+            f"got {sigma.numel()}"
+        )
+    if not (sigma.isfinite().all() and (sigma >= 0).all()):
+        raise ValueError(
+            f"noise_std must be >= 0 and finite, in units of [0, 1] (25/255 is 0.098); "
+            f"got {noise_std}"
+        )
+    if images and (sigma > 1).any():
+        raise SettingError(
+            f"noise levels are in units of [0, 1], and {sigma.max():g} is above 1: divide the "
+            f"level of 8-bit images by 255 (25/255 is 0.098)"
+        )
+    return sigma.expand(len(y))

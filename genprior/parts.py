@@ -53,7 +53,8 @@ def make_solver(name: str, steps: int | None = None, **settings: Any) -> Solver:
 
     Arguments:
         name: Name in the registry.
-        steps: Network evaluations, >= 1; None keeps the solver's default.
+        steps: Steps of the solver, >= 1, which for most is network evaluations; None keeps its
+            default.
         settings: Other fields of the solver.
 
     Raises:
@@ -142,14 +143,11 @@ def place_operator(operator: object, place: torch.device) -> Operator:
     return operator
 
 
-def default_solver(
-    operator: Operator, prior: object, samples: int, steps: int | None = None
-) -> str:
+def default_solver(operator: Operator, prior: object, samples: int) -> str:
     """Name of the solver to take when none is named.
 
     One picture is asked for: a point estimate. Several samples: the best calibrated sampler in
-    a hundred evaluations (benchmarks/results/calibration.md). Where steps are asked for, it is
-    one that takes steps.
+    a hundred evaluations (benchmarks/results/calibration.md).
 
     Raises:
         SettingError: The prior has no ability that a solver could use.
@@ -159,7 +157,7 @@ def default_solver(
     if isinstance(prior, Denoiser):
         if samples > 1:
             return "moment-matched"
-        return "posterior-mean" if operator.is_identity and steps is None else "hqs"
+        return "posterior-mean" if operator.is_identity else "hqs"
     if isinstance(prior, Density) and samples == 1:
         return "map"
     if isinstance(prior, Decoder):
@@ -183,7 +181,7 @@ def choose_solver(
 
     Arguments:
         solver: Name, "auto", object, or None for "auto".
-        steps: Network evaluations, or None for the solver's default.
+        steps: See `make_solver`.
         operator: What is measured, for "auto".
         prior: The prior, for "auto".
         samples: How many samples are drawn.
@@ -198,7 +196,7 @@ def choose_solver(
         name, method = type(solver).__name__, solver
     else:
         name = solver or "auto"
-        name = default_solver(operator, prior, samples, steps) if name == "auto" else name
+        name = default_solver(operator, prior, samples) if name == "auto" else name
         method = make_solver(name, steps)
     if samples > 1 and not method.stochastic:
         drawing = [other for other in SOLVERS if lookup(SOLVERS, other, "solver").stochastic]

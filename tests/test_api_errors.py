@@ -60,9 +60,9 @@ def test_arguments_are_checked_at_the_door(prior: DDPM, message: str) -> None:
 
 
 def test_errors_of_settings_are_told_apart(prior: DDPM) -> None:
-    with pytest.raises(SettingError, match="no setting 'steps', it has turns: leave it out"):
-        restore(batch(), make_operator("denoise"), prior, "posterior-mean", 0.1, steps=3)
-    assert restore(batch(), make_operator("denoise"), prior, None, 0.1, steps=3).solver == "hqs"
+    for solver in ("posterior-mean", None):  # hqs would make a poor denoiser of many steps
+        with pytest.raises(SettingError, match="no setting 'steps', it has turns: leave it out"):
+            restore(batch(), make_operator("denoise"), prior, solver, 0.1, steps=3)
 
 
 def test_what_is_no_prior_no_operator_no_sampler(prior: DDPM) -> None:

@@ -73,6 +73,11 @@ CASES = {
     "superres @/a.png --std 1": (USAGE, "--std is the width of --filter gaussian"),
     "denoise @/a.png": (USAGE, "Missing option '--noise'"),
     "denoise @/a.png --noise -1": (USAGE, "--noise", "x>=0"),
+    "denoise @/a.png --noise 25": (USAGE, "and 25 is above 1", "25/255 is 0.098"),
+    "degrade denoise @/a.png --noise 25 -o @/y.png": (USAGE, "levels are in units of [0, 1]"),
+    "inpaint @/a.png --mask box=3x3 --degrade --noise 2": (USAGE, "and 2 is above 1"),
+    "deblur @/a.png --gaussian 1 --solver posterior-mean": (USAGE, "only denoises and fills"),
+    "denoise @/a.png --noise 0.1 --steps 3": (USAGE, "no setting 'steps', it has turns: leave"),
     "denoise @/a.png --noise nan": (INPUT, "noise_std must be >= 0 and finite"),
     "denoise @/a.png --noise 0.1 --steps 3 --solver posterior-mean": (
         USAGE, "no setting 'steps', it has turns: leave"

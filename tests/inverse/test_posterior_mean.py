@@ -99,7 +99,6 @@ def test_a_prior_must_know_of_holes() -> None:
 def test_where_it_is_the_default() -> None:
     holes = Inpainting(random_keep((1, 3, 4, 4), 0.5))
     assert default_solver(Denoising(), Seeing(), 1) == "posterior-mean"
-    assert default_solver(Denoising(), Seeing(), 1, steps=5) == "hqs"
     assert default_solver(holes, Seeing(), 1) == "hqs"
     assert default_solver(Denoising(), Seeing(), 2) == "moment-matched"
 
