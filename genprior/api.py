@@ -15,6 +15,7 @@ from genprior.inverse.unconditional import sample_denoiser
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.parts import (
+    as_operator,
     choose_solver,
     load_prior,
     make_operator,
@@ -57,8 +58,9 @@ def degrade(
     Raises:
         ValueError: An argument is out of its range; the message says which and why.
     """
+    operator = as_operator(operator)
     x, back = to_tensor(image)
-    sigma = noise_levels(noise_std, x, getattr(operator, "measures_images", False))
+    sigma = noise_levels(noise_std, x, operator.measures_images)
     operator = place_operator(operator, x.device)
     y = operator.A(x)
     noise = Noise(seed, [(number, 0, MEASUREMENT) for number in _numbers(index, len(y))])
@@ -138,20 +140,23 @@ def restore(
             f"quantiles must be between 0 and 1, of several samples; got {list(quantiles)} of "
             f"{samples} sample(s)"
         )
-    ours = getattr(operator, "measures_images", False)
-    measurement, back = to_tensor(y) if ours else _foreign(y)
-    sigma = noise_levels(noise_std, measurement, ours)
+    operator = as_operator(operator)
+    images = operator.measures_images
+    measurement, back = to_tensor(y) if images else _foreign(y, operator)
+    sigma = noise_levels(noise_std, measurement, images)
     place = pick_device(device, measurement)
     operator = place_operator(operator, place)
     prior_name, prior = place_prior(prior, place)
     name, method = choose_solver(solver, steps, operator, prior, samples)
 
     work = measurement.to(place, torch.float32)
+    operator.verify(work.shape)
     sigma = sigma.to(work)
     numbers = _numbers(index, len(work))
     chains = [(i, k) for k in range(samples) for i in range(len(work))]
     # A foreign operator may hold something for each image, which only it can tell apart.
-    together = chunk_size(operator.image_shape(work.shape), place) if ours else len(work)
+    shape = operator.image_shape(work.shape)
+    together = chunk_size(shape, place) if operator.divides else len(work)
     parts = chunks(chains, together)
     paired = antithetic and method.mirrors
     frugal = Frugal(method, prior, seed, numbers, tile, dtype, progress, len(parts), paired)
@@ -160,7 +165,7 @@ def restore(
     for part in parts:
         images = [i for i, _ in part]
         local, data, level = operator.select(images), work[images], sigma[images]
-        x = frugal.solve(data, local, level, part, splits=ours)
+        x = frugal.solve(data, local, level, part, splits=operator.divides)
         x = torch.where((level == 0).reshape(-1, 1, 1, 1), local.keep_known(x, data), x)
         if not x.isfinite().all():
             raise FloatingPointError(
@@ -258,9 +263,11 @@ def sample(
     return torch.cat(draws).clamp(0, 1)
 
 
-def _foreign(y: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+def _foreign(y: Any, operator: Operator) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """As `to_tensor`, but a batch of floats may have any shape and scale."""
-    if not isinstance(y, Tensor) or y.ndim == 3 or not y.is_floating_point():
+    if not (isinstance(y, Tensor) and y.is_floating_point()):
+        return to_tensor(y)
+    if y.ndim == 3 and not operator.is_batch(y.shape):
         return to_tensor(y)
     if not y.isfinite().all():
         raise ValueError("the measurement holds NaN or infinite numbers: repair it first")

@@ -1,10 +1,12 @@
 """From names to the objects that a restoration is made of: prior, operator, solver."""
 
 import copy
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import deepinv
 import torch
 from torch import nn
 
@@ -125,19 +127,41 @@ def place_prior(prior: str | Path | object, place: torch.device) -> tuple[str, o
     """A prior on a device, and its name. An object of the caller is copied, not moved."""
     if isinstance(prior, str | Path):
         return str(prior), load_prior(prior).to(place)
-    if isinstance(prior, nn.Module) and any(p.device != place for p in prior.parameters()):
+    held = [*prior.parameters(), *prior.buffers()] if isinstance(prior, nn.Module) else []
+    if any(t.device != place for t in held):
         prior = copy.deepcopy(prior).to(place)
     return type(prior).__name__, prior
 
 
-def place_operator(operator: object, place: torch.device) -> Operator:
-    """An operator, or a physics of deepinv, on a device. It is copied, not moved.
+def as_operator(
+    operator: object, image_shape: tuple[int, int, int] | None = None
+) -> Operator:
+    """An operator, or that of a physics of deepinv, which is one of ours if that does the same.
+
+    Arguments:
+        operator: The operator or the physics.
+        image_shape: Shape (C, H, W) of the images of a physics; None finds it out.
 
     Raises:
         TypeError: It is neither.
     """
-    if not isinstance(operator, Operator):
-        operator = lookup(OPERATORS, "external", "operator")(operator)
+    if isinstance(operator, Operator):
+        return operator
+    same: Operator | None = None
+    if type(operator) is deepinv.physics.Denoising:
+        same = make_operator("denoise")
+    elif type(operator) is deepinv.physics.Inpainting:
+        mask = operator.mask
+        with suppress(ValueError):  # its mask is not one of holes
+            same = make_operator("inpaint", keep=mask[None] if mask.ndim == 3 else mask)
+    if same is None:
+        return make_operator("external", physics=operator, image_shape=image_shape)
+    same.measures_images = False
+    return same
+
+
+def place_operator(operator: Operator, place: torch.device) -> Operator:
+    """An operator on a device. It is copied, not moved."""
     if isinstance(operator, nn.Module) and any(b.device != place for b in operator.buffers()):
         operator = copy.deepcopy(operator).to(place)
     return operator

@@ -20,11 +20,11 @@ from genprior.limits import KERNEL_PIXELS, MAX_PIXELS
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
-from genprior.operators.external import External
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.kernels import gaussian_kernel, motion_kernel
 from genprior.operators.masks import box_hole, random_keep
 from genprior.operators.superres import SuperResolution
+from genprior.parts import as_operator
 
 # What a physics of deepinv fails with that cannot be made, or not for these images.
 FAILURES = (AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError,
@@ -174,7 +174,7 @@ def foreign(name: str, settings: Mapping[str, Any], seed: int = 0) -> Build:
 
     def build(pictures: list[Picture], clean: bool) -> Operator:
         shape = tuple(pictures[0].pixels.shape[1:])
-        return External(_physics(name, json.dumps(dict(settings)), shape, seed), shape)
+        return as_operator(_physics(name, json.dumps(dict(settings)), shape, seed), shape)
 
     return build
 

@@ -1,11 +1,15 @@
-"""Solvers and baselines from names and settings as they are typed."""
+"""Solvers, baselines and operators from what is typed or given."""
 
 import math
 
+import deepinv
 import pytest
+import torch
 
 from genprior.errors import SettingError
-from genprior.parts import make_baseline, make_solver
+from genprior.operators.external import External
+from genprior.operators.inpainting import Inpainting
+from genprior.parts import as_operator, make_baseline, make_solver
 from genprior.registry import SOLVERS, lookup
 
 WRONG = {
@@ -51,3 +55,14 @@ def test_numbers_may_be_whole_and_settings_none() -> None:
     assert make_solver("moment-matched", renewal=None).renewal is None
     with pytest.raises(SettingError, match="baseline 'tv': weight must be a number, got 'a'"):
         make_baseline("tv", weight="a")
+
+
+def test_physics_that_we_have_are_ours() -> None:
+    assert as_operator(deepinv.physics.Denoising()).is_identity
+    mask = torch.eye(6, 7).repeat(2, 1, 1, 1)
+    ours = as_operator(deepinv.physics.Inpainting(img_size=(1, 6, 7), mask=mask))
+    assert isinstance(ours, Inpainting) and torch.equal(ours.mask, mask)
+    assert not ours.measures_images
+    halves = as_operator(deepinv.physics.Inpainting(img_size=(1, 6, 7), mask=mask / 2))
+    whole = as_operator(deepinv.physics.Inpainting(img_size=(1, 6, 7), mask=torch.ones(6, 7)))
+    assert type(halves) is type(whole) is External

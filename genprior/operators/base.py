@@ -26,6 +26,7 @@ class Operator(ABC):
     `keeps_pixels` is true where A keeps some pixels of x as they are, and sets others to 0.
     `whole_pixels` is true where it does so in all channels of a pixel or in none.
     `measures_images` is false where y may be anything else than images in [0, 1].
+    `divides` is false where a part of a batch may need what only the whole batch has.
     `takes_float64` is false where images may have to be of the type of the measurement.
     """
 
@@ -33,6 +34,7 @@ class Operator(ABC):
     keeps_pixels = False
     whole_pixels = False
     measures_images = True
+    divides = True
     takes_float64 = True
 
     @abstractmethod
@@ -104,6 +106,18 @@ class Operator(ABC):
             f"the singular vectors of {type(self).__name__} are not known: this solver takes "
             f"masks, circular blur, separable blur (a Gaussian) and SR: choose another solver"
         )
+
+    def is_batch(self, shape: torch.Size) -> bool:
+        """Whether a tensor with three axes is a batch of measurements, and no single image."""
+        return False
+
+    def verify(self, measurement_shape: torch.Size) -> None:
+        """Makes sure that measurements of that shape can be worked with.
+
+        Raises:
+            ValueError: There are none.
+        """
+        self.image_shape(measurement_shape)
 
     def observed(self, v: Tensor) -> Tensor:
         """Measurements v with the entries that nothing was measured at set to 0."""

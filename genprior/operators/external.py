@@ -10,12 +10,16 @@ from torch import Tensor
 from genprior.linalg import cg, per_image
 from genprior.operators.base import Operator
 
+# Relative errors: rounding, and adjoints that are but good approximations.
+LINEAR, ADJOINT = 1e-3, 0.05
+
 
 class External(Operator, deepinv.physics.LinearPhysics):
     """Forwards A and A_adjoint of a physics; the solves are conjugate gradients.
 
     The physics is neither copied nor changed, and its noise model is not used. As with any
-    module inside a module, moving this operator to a device moves the physics.
+    module inside a module, moving this operator to a device moves the physics. What it measures
+    as 0 whatever the image is counts as not measured.
 
     Arguments:
         physics: An object with `A` and `A_adjoint`, such as a `deepinv.physics.LinearPhysics`.
@@ -29,6 +33,7 @@ class External(Operator, deepinv.physics.LinearPhysics):
 
     measures_images = False
     takes_float64 = False
+    divides = False
 
     def __init__(
         self,
@@ -42,12 +47,50 @@ class External(Operator, deepinv.physics.LinearPhysics):
             if not callable(getattr(physics, name, None)):
                 raise TypeError(
                     f"a linear physics must have the methods A and A_adjoint, "
-                    f"{type(physics).__name__} has no {name}"
+                    f"{type(physics).__name__} has no {name}: pass one of deepinv, or an operator "
+                    f"by make_operator"
                 )
         self.physics = physics
         self.iterations, self.tolerance = iterations, tolerance
         self._image_shape = tuple(image_shape) if image_shape is not None else None
         self._shapes: dict[torch.Size, torch.Size] = {}
+        self._empty: dict[tuple, Tensor] = {}
+
+    def is_batch(self, shape: torch.Size) -> bool:
+        try:
+            return self.A_adjoint(torch.zeros(shape, **self._likeness())).ndim == 4
+        except (RuntimeError, ValueError, IndexError):
+            return False
+
+    def verify(self, measurement_shape: torch.Size) -> None:
+        """Tries the physics out on random images.
+
+        Raises:
+            TypeError: A is not linear, or A_adjoint not its adjoint.
+            ValueError: It has no measurements of such a shape.
+        """
+        name = type(self.physics).__name__
+        try:
+            shape = self.image_shape(measurement_shape)
+            u, v = (self._random(shape, seed) for seed in (0, 1))
+            Au, Av, both = self.A(u), self.A(v), self.A(u + v)
+            back = self.A_adjoint(Au)
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(
+                f"{name} does not go with measurements of shape {tuple(measurement_shape)}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+        if Au.shape != measurement_shape:
+            raise ValueError(
+                f"{name} makes measurements of shape {tuple(Au.shape)}, got "
+                f"{tuple(measurement_shape)}"
+            )
+        if not (both - Au - Av).norm() <= LINEAR * both.norm():
+            raise TypeError(f"{name} is not linear: A(u + v) is not A(u) + A(v)")
+        power = Au.square().sum()
+        if not (power - (u * back).sum()).abs() <= ADJOINT * power:
+            raise TypeError(f"{name}: A_adjoint is not the adjoint of A, <A u, A u> is not "
+                            f"<u, A_adjoint(A u)>")
 
     def A(self, x: Tensor) -> Tensor:
         return self.physics.A(x)
@@ -62,6 +105,13 @@ class External(Operator, deepinv.physics.LinearPhysics):
             y = torch.zeros(measurement_shape, **self._likeness())
             self._shapes[measurement_shape] = self.A_adjoint(y).shape
         return self._shapes[measurement_shape]
+
+    def observed(self, v: Tensor) -> Tensor:
+        key = v.shape, v.dtype, v.device
+        if key not in self._empty:
+            u = self._random(self.image_shape(v.shape), 0).to(v)
+            self._empty[key] = self.A(u) == 0
+        return torch.where(self._empty[key], 0, v)
 
     def pinv(self, y: Tensor) -> Tensor:
         return self._least_squares(y, per_image(0.0, y))
@@ -86,6 +136,10 @@ class External(Operator, deepinv.physics.LinearPhysics):
 
     def _cg(self, matrix: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
         return cg(matrix, b, iterations=self.iterations, tolerance=self.tolerance)
+
+    def _random(self, shape: torch.Size, seed: int) -> Tensor:
+        x = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+        return x.to(**self._likeness())
 
     def _likeness(self) -> dict:
         held = []

@@ -67,3 +67,46 @@ def test_the_users_physics_is_left_alone() -> None:
 def test_something_else() -> None:
     with pytest.raises(TypeError, match="must have the methods A and A_adjoint, int has no A"):
         External(3)
+
+
+def test_what_is_never_measured_is_not_observed() -> None:
+    mask = (rand(1, 1, 6, 7) > 0.4).double()
+    op = External(deepinv.physics.Inpainting(img_size=(3, 6, 7), mask=mask))
+    assert torch.equal(op.observed(torch.ones(2, 3, 6, 7)), mask.expand(2, 3, -1, -1).float())
+    assert op.measured(torch.ones(2, 3, 6, 7)).tolist() == [3 * mask.sum().item()] * 2
+    hidden = op.observed(torch.full((1, 3, 6, 7), torch.nan))
+    assert hidden.nan_to_num(9).unique().tolist() == [0, 9]
+    blur = External(deepinv.physics.Blur(filter=kernel(), padding="valid"))
+    y = rand(2, 1, 5, 6)
+    assert torch.equal(blur.observed(y), y)
+
+
+class Odd(deepinv.physics.LinearPhysics):
+    """Ours to break: A and A_adjoint as given."""
+
+    def __init__(self, A: object, A_adjoint: object) -> None:
+        super().__init__()
+        self.A, self.A_adjoint = A, A_adjoint
+
+
+@pytest.mark.parametrize(
+    ("A", "A_adjoint", "kind", "message"),
+    [
+        (lambda x: x**2, lambda y: y, TypeError, "Odd is not linear"),
+        (lambda x: x + 1, lambda y: y, TypeError, "Odd is not linear"),
+        (lambda x: x, lambda y: 2 * y, TypeError, "A_adjoint is not the adjoint of A"),
+        (lambda x: x[..., :3], lambda y: y, ValueError, "makes measurements of shape"),
+        (lambda x: x @ torch.ones(3, 3), lambda y: y, ValueError, "does not go with measurements"),
+    ],
+)
+def test_a_physics_that_is_not_what_it_says_is_found_out(
+    A: object, A_adjoint: object, kind: type, message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        External(Odd(A, A_adjoint)).verify(torch.Size((2, 1, 4, 5)))
+
+
+def test_batches_with_three_axes_are_told_from_images() -> None:
+    op = External(deepinv.physics.CompressedSensing(m=9, img_size=(1, 4, 5), channelwise=True))
+    assert op.is_batch(torch.Size((3, 1, 9)))
+    assert not External(deepinv.physics.Blur(filter=kernel())).is_batch(torch.Size((3, 1, 9)))
