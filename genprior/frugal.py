@@ -123,7 +123,7 @@ class Frugal:
         """Windows of the first image of a batch that has any."""
         pixels = operator.image_shape(y.shape)[-2:].numel()
         large = pixels >= WINDOWS.get(y.device.type, 0)
-        if not self.shown.cuts or self.asked == "off" or not large:
+        if not (self.shown.cuts and self.method.local and large) or self.asked == "off":
             return []
         known = operator.observed(torch.ones_like(y))
         each = (

@@ -17,7 +17,9 @@ from test_tiles import Recording
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+import genprior
 from genprior import load_prior, make_operator, restore
+from genprior.inverse.jfps import JFPS
 from genprior.priors.ddpm import DDPM
 from genprior.windows import around
 
@@ -90,6 +92,14 @@ def test_where_windows_are_no_use(prior: DDPM) -> None:
     for operator, sigma in ((wide, 0), (small, 0.1), (blur, 0), (make_operator("denoise"), 0)):
         result = restore(picture(), operator, prior, "hqs", sigma, steps=2)
         assert result.windows == ((),)
+
+
+def test_a_covariance_of_the_whole_image_is_not_cut_up(prior: DDPM) -> None:
+    texture = genprior.estimate_prior("texture", picture(), margin=0)
+    operator = make_operator("inpaint", keep=with_holes(SMALL))
+    for solver, count in ((JFPS(2, covariance=texture), 0), (JFPS(2), 1)):
+        result = restore(operator.A(picture()), operator, prior, solver)
+        assert len(result.windows[0]) == count and result.image.isfinite().all()
 
 
 def test_every_image_has_its_own_windows_and_noise(prior: DDPM) -> None:

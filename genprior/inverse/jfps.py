@@ -62,6 +62,10 @@ class JFPS(ChainSolver):
                 f"{self.covariance!r}"
             )
 
+    @property
+    def local(self) -> bool:
+        return not isinstance(self.covariance, Gaussian)  # which may be of one size only
+
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
