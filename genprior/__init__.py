@@ -11,6 +11,7 @@ _PUBLIC = {
     "estimate_prior": "genprior.exemplars",
     "load_prior": "genprior.api",
     "make_operator": "genprior.api",
+    "make_solver": "genprior.api",
     "restore": "genprior.api",
     "sample": "genprior.api",
 }

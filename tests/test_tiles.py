@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from genprior import degrade, load_prior, make_operator, restore
+from genprior import degrade, load_prior, make_operator, make_solver, restore
 from genprior.errors import SettingError
 from genprior.nets.unet import UNet
 from genprior.priors.base import Denoiser
 from genprior.priors.ddpm import DDPM
 from genprior.pull_push import pull_push
+from genprior.shown import Shown
 from genprior.tiles import Tiled, blend, spans
 
 
@@ -140,6 +141,20 @@ def test_the_operator_acts_on_the_whole_image(weights, task, settings, solver) -
     assert min(map(max, sizes)) >= 144 and max(map(max, seen.seen[len(sizes):])) <= 128
     assert (whole.image - tiles.image).abs().max() < 1e-4
     assert whole.nfe == tiles.nfe == 3
+
+
+@pytest.mark.parametrize(("solver", "whole", "large", "side"), [
+    ("hqs", 1448, 1456, 1024), ("moment-matched", 832, 840, 591), ("smc", 208, 216, 256),
+])
+def test_what_is_kept_for_gradients_and_particles_makes_tiles_small(
+    weights, solver: str, whole: int, large: int, side: int
+) -> None:
+    shown = Shown(load_prior(weights), make_solver(solver), "auto")
+    like = torch.zeros(())
+    assert shown.fit(torch.Size((1, 3, whole, whole)), like)[1] is None
+    limit = shown.fit(torch.Size((1, 3, 2048, 2048)), like)[1]
+    assert limit == side
+    assert shown.fit(torch.Size((1, 3, large, large)), like)[1] == (side if large > side else None)
 
 
 def test_tiles_that_cannot_be(weights) -> None:

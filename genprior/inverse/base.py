@@ -77,6 +77,11 @@ class Solver(ABC):
                 f"{type(prior).__name__} is not: choose another solver or prior"
             )
 
+    @property
+    def local(self) -> bool:
+        """Whether a part of an image, with what is around it, may be restored alone."""
+        return True
+
     @abstractmethod
     def solve(
         self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor, generator: Noise
@@ -135,7 +140,8 @@ class Restoration:
         std: Standard deviation of the samples per pixel, in image units, or None if K = 1; an
             unbiased estimate of its square, see `antithetic`.
         misfit: RMS(A x - y) / noise_std per image, shape (B,); near 1 when the answer fits
-            the data as well as the noise allows. Without noise it is RMS(A x - y) itself.
+            the data as well as the noise allows. Without noise it is RMS(A x - y) itself. Of
+            several samples it is their mean misfit, not the misfit of their mean.
         solver: Name of the solver.
         prior: Name of the prior.
         nfe: Network evaluations per image and sample.

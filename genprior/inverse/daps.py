@@ -49,7 +49,7 @@ class DAPS(Solver):
         kernel: "published", "isotropic" or "exact", see the head of this file.
         ode_steps: Network evaluations of a level; "exact" has one.
         sigma_max: First level, in image units.
-        sigma_min: Last level.
+        sigma_min: Last level; the published kernel stops one level before it.
         ode_min: Where the ODE ends ("published"), or its last step begins.
         langevin_steps, rate, rate_end, tau: Of the published kernel; the rate falls linearly
             from `rate` to `rate_end`.

@@ -84,6 +84,10 @@ class SMC(ChainSolver):
         return (2 * len(self.sigmas) - 1) * self.particles + 1
 
     @property
+    def chains(self) -> int:
+        return self.particles
+
+    @property
     def products(self) -> int:
         likelihood = products(10**9, self.iterations)  # of few numbers it has one for each
         draw = self.iterations + self.root_products
