@@ -18,6 +18,8 @@ References:
     Fast Estimation of tr(f(A)) via Stochastic Lanczos Quadrature, Ubaru et al., 2017.
 """
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -106,9 +108,14 @@ def _krylov(
         return operator.observed(operator.A(at.cov(operator.A_adjoint(v)))) + noise * v
 
     w = cg_image(lambda v: (gram(v), v), r, r, iterations, least=noise)
-    probe = torch.randn(r.shape[1:], generator=torch.Generator().manual_seed(0)).to(r)
-    probe = operator.observed(probe.expand_as(r))
+    probe = operator.observed(_probe(r.shape[1:], r.dtype, r.device).expand_as(r))
     norm, _, T = krylov(gram, probe, iterations)
     least = variance.clamp(min=TINY)[:, None]
     log_det = spectral_function(T, lambda values: values.clamp(min=least).log())[:, 0, 0]
     return (r * w).flatten(1).sum(dim=1), norm.flatten() ** 2 * log_det
+
+
+@functools.lru_cache(maxsize=4)  # a GPU waits for what comes from the CPU, once
+def _probe(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    probe = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return probe.to(device=device, dtype=dtype)
