@@ -19,7 +19,7 @@ from genprior.priors.base import ABILITIES, per_image
 # Settings that several solvers have, by what values they may take.
 COUNTS = ("steps", "iterations", "root_products", "particles", "ode_steps")
 SHARES = ("eta", "eta_b", "renewal")
-POSITIVE = ("coupling", "strength", "rate", "rate_end", "prior_var", "tau")
+POSITIVE = ("coupling", "rate", "rate_end", "prior_var", "tau")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Solver(ABC):
                 raise ValueError(f"{name} must be at least 1, got {value}")
             if name in SHARES and value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {value}")
-            if name in POSITIVE and not 0 < value < float("inf"):
+            if name in POSITIVE and value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be > 0 and finite, got {value}")
 
     @property

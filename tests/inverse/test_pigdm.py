@@ -8,6 +8,7 @@ from oracles import Crooked, Dense, Replay, Silence, normals
 from papers import alpha_bars, ddim, measurement, predict
 from torch import Tensor
 
+from genprior.inverse.laws import law_of
 from genprior.inverse.pigdm import PiGDM
 from genprior.noise import Noise
 from genprior.operators.base import Operator
@@ -129,8 +130,21 @@ def test_mean_and_variance_of_chains_are_those_of_the_recursion() -> None:
 def test_distance_to_the_posterior_is_the_one_computed_apart(
     variant: str, steps: int, eta: float, noise_std: float, w2: float, mean: float, ratio: float
 ) -> None:
-    found = distance(PiGDM(steps, eta, variant, spacing="ddpm"), noise_std)
+    found = distance(PiGDM(steps, eta, variant, 0.25, spacing="ddpm"), noise_std)
     assert found == pytest.approx((w2, mean, ratio), rel=0.01)
+
+
+def test_few_steps_do_not_overshoot_along_low_frequencies() -> None:
+    prior, op, shape = Dense(length=60.0), SuperResolution(4), (1, 12, 12)
+    S, y = prior.cov(shape), op.A(prior.draw(1, shape))
+    A = dense(op, torch.zeros(1, *shape).double())
+    C = S - S @ A.mT @ torch.linalg.solve(A @ S @ A.mT + 1e-4 * torch.eye(len(A)).double(), A @ S)
+    ratios = []
+    for prior_var in (None, 0.25):
+        law, _ = law_of(PiGDM(10, prior_var=prior_var), op, prior, 0.01, y)
+        ratios.append((law.V.trace() / C.trace()).sqrt().item())
+    assert torch.linalg.eigvalsh(S)[-1] > 8  # of which 0.25 is far below
+    assert 0.5 < ratios[0] < 1 and ratios[1] > 10
 
 
 def test_errors() -> None:
