@@ -48,7 +48,7 @@ def test_a_gaussian_prior_may_be_shown_tiles(tile: int | str) -> None:
     prior = Texture.from_exemplar(image[None], margin=None).float()
     keep = torch.ones(1, 1, 72, 16)
     keep[..., 40:50, 4:10] = 0
-    solver = MomentMatched(2, 6, calm=0, slack=0, inflation=1, sustain=1)
+    solver = MomentMatched(2, 3, calm=0, slack=0, inflation=1, sustain=1)
     y = keep[0] * image
     result = restore(y, Inpainting(keep), prior, solver, 0.05, samples=2, tile=tile)
     assert result.tile == (None if tile == "off" else tile)
