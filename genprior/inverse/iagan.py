@@ -82,7 +82,7 @@ class IAGAN(Solver):
                 f"latent_rate and weight_rate must be > 0 and finite, got {self.latent_rate} "
                 f"and {self.weight_rate}"
             )
-        check_search(self.steps, self.penalty, self.optimiser, self.step_size)
+        check_search(self.penalty, self.optimiser, self.step_size)
 
     @property
     def nfe(self) -> int:

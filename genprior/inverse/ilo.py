@@ -78,7 +78,7 @@ class ILO(Solver):
                 f"stage_rate must be > 0 and finite and radius >= 0, got {self.stage_rate} and "
                 f"{self.radius}"
             )
-        check_search(self.steps, self.penalty, self.optimiser, self.step_size)
+        check_search(self.penalty, self.optimiser, self.step_size)
 
     @property
     def nfe(self) -> int:

@@ -63,7 +63,7 @@ class CSGM(Solver):
         super().__post_init__()
         if self.restarts < 1:
             raise ValueError(f"restarts must be at least 1, got {self.restarts}")
-        check_search(self.steps, self.penalty, self.optimiser, self.step_size)
+        check_search(self.penalty, self.optimiser, self.step_size)
 
     @property
     def nfe(self) -> int:

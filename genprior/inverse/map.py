@@ -82,7 +82,7 @@ class GlowIP(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_search(self.steps, self.penalty, self.optimiser, self.step_size)
+        check_search(self.penalty, self.optimiser, self.step_size)
         if self.power not in (1, 2):
             raise ValueError(f"power must be 1 or 2, got {self.power}")
 
@@ -141,7 +141,7 @@ class MAP(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_search(self.steps, None, self.optimiser, self.step_size)
+        check_search(None, self.optimiser, self.step_size)
         if not 0 < self.weight < float("inf"):
             raise ValueError(f"weight must be > 0 and finite, got {self.weight}")
 

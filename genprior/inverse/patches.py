@@ -65,7 +65,7 @@ class PatchNR(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_search(self.steps, None, self.optimiser, self.step_size)
+        check_search(None, self.optimiser, self.step_size)
         if self.patch < 1 or not 1 <= self.stride <= self.patch:
             raise ValueError(
                 f"patch must be at least 1 and stride in 1 ... patch, got {self.patch} and "

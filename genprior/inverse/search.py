@@ -106,14 +106,12 @@ def adam(
     return z
 
 
-def check_search(steps: int, penalty: float | None, optimiser: str, step_size: float) -> None:
+def check_search(penalty: float | None, optimiser: str, step_size: float) -> None:
     """Refuses settings of a search that are out of their range.
 
     Raises:
         ValueError: The message says which and why.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
     if not 0 < step_size < float("inf"):
         raise ValueError(f"step_size must be > 0 and finite, got {step_size}")
     if penalty is not None and not 0 <= penalty < float("inf"):
