@@ -154,10 +154,7 @@ def restore(
     sigma = sigma.to(work)
     numbers = _numbers(index, len(work))
     chains = [(i, k) for k in range(samples) for i in range(len(work))]
-    # A foreign operator may hold something for each image, which only it can tell apart.
-    shape = operator.image_shape(work.shape)
-    together = chunk_size(shape, place) if operator.divides else len(work)
-    parts = chunks(chains, together)
+    parts = chunks(chains, chunk_size(operator.image_shape(work.shape), place))
     paired = antithetic and method.mirrors
     frugal = Frugal(method, prior, seed, numbers, tile, dtype, progress, len(parts), paired)
     started = time.perf_counter()
@@ -165,7 +162,7 @@ def restore(
     for part in parts:
         images = [i for i, _ in part]
         local, data, level = operator.select(images), work[images], sigma[images]
-        x = frugal.solve(data, local, level, part, splits=operator.divides)
+        x = frugal.solve(data, local, level, part)
         x = torch.where((level == 0).reshape(-1, 1, 1, 1), local.keep_known(x, data), x)
         if not x.isfinite().all():
             raise FloatingPointError(

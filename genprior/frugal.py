@@ -78,12 +78,7 @@ class Frugal:
         self.watch = watch(prior, *settings) if self.shown.denoises else Watch(*settings)
 
     def solve(
-        self,
-        y: Tensor,
-        operator: Operator,
-        sigma: Tensor,
-        chains: list[Chain],
-        splits: bool = True,
+        self, y: Tensor, operator: Operator, sigma: Tensor, chains: list[Chain]
     ) -> Tensor:
         """Restores a batch of measurements, as a `Solver` does.
 
@@ -92,13 +87,12 @@ class Frugal:
             operator: How they were made.
             sigma: Noise levels, shape (B,).
             chains: Which image, and which sample of it, every measurement is for.
-            splits: The operator of a part of the batch is known.
 
         Raises:
             MemoryError: There is not enough even for one image in the smallest tiles.
             FloatingPointError: The network was given or gave NaN or infinite numbers.
         """
-        found = self._windows(y, operator, sigma) if splits else []
+        found = self._windows(y, operator, sigma)
         if len(y) > 1 and (found or (self.most and len(y) > self.most)):
             size = 1 if found else self.most
             return self._in_parts(y, operator, sigma, chains, size)
@@ -115,9 +109,9 @@ class Frugal:
                 raise
             reason = "an allocation failed"
         # Outside of the handler, since the traceback holds on to all that was computed.
-        self._reduce(len(y) if splits else 1, operator.image_shape(y.shape), reason)
+        self._reduce(len(y), operator.image_shape(y.shape), reason)
         self.watch.rewind(*counts)
-        return self.solve(y, operator, sigma, chains, splits)
+        return self.solve(y, operator, sigma, chains)
 
     def _windows(self, y: Tensor, operator: Operator, sigma: Tensor) -> list[Window]:
         """Windows of the first image of a batch that has any."""

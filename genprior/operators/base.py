@@ -26,7 +26,6 @@ class Operator(ABC):
     `keeps_pixels` is true where A keeps some pixels of x as they are, and sets others to 0.
     `whole_pixels` is true where it does so in all channels of a pixel or in none.
     `measures_images` is false where y may be anything else than images in [0, 1].
-    `divides` is false where a part of a batch may need what only the whole batch has.
     `takes_float64` is false where images may have to be of the type of the measurement.
     """
 
@@ -34,7 +33,6 @@ class Operator(ABC):
     keeps_pixels = False
     whole_pixels = False
     measures_images = True
-    divides = True
     takes_float64 = True
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """Any linear physics of deepinv, or of a user, as an operator."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import deepinv
 import torch
@@ -12,6 +12,8 @@ from genprior.operators.base import Operator
 
 # Relative errors: rounding, and adjoints that are but good approximations.
 LINEAR, ADJOINT = 1e-3, 0.05
+# What a physics raises at tensors that it can't work with.
+REFUSALS = (RuntimeError, ValueError, IndexError, AssertionError)
 
 
 class External(Operator, deepinv.physics.LinearPhysics):
@@ -33,7 +35,6 @@ class External(Operator, deepinv.physics.LinearPhysics):
 
     measures_images = False
     takes_float64 = False
-    divides = False
 
     def __init__(
         self,
@@ -55,11 +56,18 @@ class External(Operator, deepinv.physics.LinearPhysics):
         self._image_shape = tuple(image_shape) if image_shape is not None else None
         self._shapes: dict[torch.Size, torch.Size] = {}
         self._empty: dict[tuple, Tensor] = {}
+        self._several: int | None = None
+
+    def select(self, images: Sequence[int]) -> Operator:
+        """See `Operator.select`; `verify` finds out whether the physics tells images apart."""
+        if self._several is None or list(images) == list(range(self._several)):
+            return self
+        return _Selected(self, images, self._several)
 
     def is_batch(self, shape: torch.Size) -> bool:
         try:
             return self.A_adjoint(torch.zeros(shape, **self._likeness())).ndim == 4
-        except (RuntimeError, ValueError, IndexError):
+        except REFUSALS:
             return False
 
     def verify(self, measurement_shape: torch.Size) -> None:
@@ -75,7 +83,8 @@ class External(Operator, deepinv.physics.LinearPhysics):
             u, v = (self._random(shape, seed) for seed in (0, 1))
             Au, Av, both = self.A(u), self.A(v), self.A(u + v)
             back = self.A_adjoint(Au)
-        except (RuntimeError, IndexError) as error:
+            self._several = None if self._treats_all_alike(u, Au) else len(u)
+        except REFUSALS as error:
             raise ValueError(
                 f"{name} does not go with measurements of shape {tuple(measurement_shape)}: "
                 f"{str(error).splitlines()[0]}"
@@ -137,6 +146,17 @@ class External(Operator, deepinv.physics.LinearPhysics):
     def _cg(self, matrix: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
         return cg(matrix, b, iterations=self.iterations, tolerance=self.tolerance)
 
+    def _treats_all_alike(self, u: Tensor, Au: Tensor) -> bool:
+        """Whether A does the same to every image u, alone and in any place of a batch."""
+        if len(u) == 1:
+            return True
+        try:
+            alone, moved = self.A(u[:1]), self.A(u.roll(1, dims=0))
+        except REFUSALS:
+            return False
+        same = [(alone, Au[:1]), (moved, Au.roll(1, dims=0))]
+        return all(a.shape == b.shape and (a - b).norm() <= LINEAR * b.norm() for a, b in same)
+
     def _random(self, shape: torch.Size, seed: int) -> Tensor:
         x = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
         return x.to(**self._likeness())
@@ -151,3 +171,46 @@ class External(Operator, deepinv.physics.LinearPhysics):
             "dtype": functools.reduce(torch.promote_types, dtypes, torch.float32),
             "device": held[0].device if held else None,
         }
+
+
+class _Selected(External):
+    """Some images of a physics that holds something for each: it is shown all, the others as 0.
+
+    Arguments:
+        whole: The operator of all.
+        images: Which, in that order, repeats allowed.
+        several: How many there are.
+    """
+
+    def __init__(self, whole: External, images: Sequence[int], several: int) -> None:
+        super().__init__(whole.physics, whole._image_shape, whole.iterations, whole.tolerance)
+        self._whole, self._images, self._several = whole, list(images), several
+        rounds: list[list[int]] = []  # in each of which no image comes twice
+        for place, image in enumerate(self._images):
+            earlier = self._images[:place].count(image)
+            rounds += [[]] * (earlier == len(rounds))
+            rounds[earlier] = [*rounds[earlier], place]
+        device = self._likeness()["device"]
+        self._rounds = [
+            (torch.tensor(places, device=device),
+             torch.tensor([self._images[place] for place in places], device=device))
+            for places in rounds
+        ]
+        self._order = torch.tensor(sum(rounds, []), device=device).argsort()
+
+    def select(self, images: Sequence[int]) -> Operator:
+        return self._whole.select([self._images[i] for i in images])
+
+    def A(self, x: Tensor) -> Tensor:
+        return self._in_rounds(self.physics.A, x)
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        return self._in_rounds(self.physics.A_adjoint, y)
+
+    def _in_rounds(self, f: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+        results = []
+        for places, images in self._rounds:
+            places, images = places.to(v.device), images.to(v.device)
+            batch = v.new_zeros(self._several, *v.shape[1:]).index_copy(0, images, v[places])
+            results.append(f(batch)[images])
+        return torch.cat(results)[self._order.to(v.device)]

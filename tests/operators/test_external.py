@@ -110,3 +110,21 @@ def test_batches_with_three_axes_are_told_from_images() -> None:
     op = External(deepinv.physics.CompressedSensing(m=9, img_size=(1, 4, 5), channelwise=True))
     assert op.is_batch(torch.Size((3, 1, 9)))
     assert not External(deepinv.physics.Blur(filter=kernel())).is_batch(torch.Size((3, 1, 9)))
+
+
+def test_images_are_told_apart_where_a_physics_holds_something_for_each() -> None:
+    kernels = torch.rand(3, 1, 3, 3, generator=torch.Generator().manual_seed(1)).double()
+    op = External(deepinv.physics.Blur(filter=kernels, padding="valid"), tolerance=1e-14)
+    x = rand(4, 1, 7, 8)
+    op.verify(torch.Size((3, 1, 5, 6)))
+    assert op.select([0, 1, 2]) is op
+    images = [2, 0, 2, 1]
+    some = op.select(images)
+    for i, image in enumerate(images):
+        alone = deepinv.physics.Blur(filter=kernels[image : image + 1], padding="valid")
+        assert torch.allclose(some.A(x)[i : i + 1], alone.A(x[i : i + 1]), rtol=1e-12)
+        assert torch.allclose(some.select([i]).A(x[i : i + 1]), some.A(x)[i : i + 1], rtol=1e-12)
+    check_operator(some, x, rtol=1e-7)
+    same = External(deepinv.physics.Blur(filter=kernel(), padding="valid"))
+    same.verify(torch.Size((3, 1, 5, 6)))
+    assert same.select(images) is same
