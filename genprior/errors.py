@@ -16,6 +16,10 @@ class SettingError(ValueError):
     """A setting does not exist here, or does not go with the others."""
 
 
+class PeerError(RuntimeError):
+    """A method of another package failed, for reasons of its own."""
+
+
 class SomeFailed(Exception):
     """Some of many files could not be restored; the others were."""
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from genprior.api import degrade, restore
 from genprior.baselines.base import Baseline
-from genprior.errors import ImageError, SettingError
+from genprior.errors import ImageError, PeerError, SettingError
 from genprior.exemplars import estimate_prior
 from genprior.images import Picture, write_image
 from genprior.inverse.base import Solver
@@ -61,7 +61,7 @@ def run(
 
     Returns:
         The results of the plan, one dictionary for each image, task, seed and method. Where a
-        method diverged, it says so in "failed" and has no scores.
+        method diverged or crashed, it says so in "failed" and has no scores.
 
     Raises:
         SettingError: The folder holds results of other settings, or no method suits a task.
@@ -129,7 +129,7 @@ def _measure(
             records += _restore(plan, unit, pictures, numbers, truths, out, device, perceptual)
         except (SettingError, ImageError):
             raise
-        except FloatingPointError as error:  # that of one method does not end all
+        except (FloatingPointError, PeerError) as error:  # one method does not end all
             records += [_about(plan, unit, *one) | {"failed": str(error)} for one in group]
         except ValueError as error:
             names = ", ".join(truth.name for truth in truths)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from genprior.api import degrade, restore
-from genprior.errors import SettingError
+from genprior.errors import PeerError, SettingError
 from genprior.files import write_atomic
 from genprior.metrics import psnr
 from genprior.trials import Method, Plan, Task
@@ -84,7 +84,7 @@ def _best(plan: Plan, method: Method, task: Task, truths: list[Truth]) -> dict[s
                     y, operator, method.model, solver, task.noise, index=number, dtype=plan.dtype,
                     device=plan.device,
                 ).image
-            except FloatingPointError:
+            except (FloatingPointError, PeerError):
                 totals[k] = -torch.inf
                 continue
             totals[k] += psnr(x.clamp(0, 1), operator.visible(picture.pixels)).item()

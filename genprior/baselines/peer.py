@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.baselines.base import Baseline
-from genprior.errors import SettingError
+from genprior.errors import CheckpointError, PeerError, SettingError
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -26,6 +26,8 @@ from genprior.priors.base import Denoiser
 MODULES = (deepinv.sampling, deepinv.optim, deepinv.models)
 DENOISERS = ("denoiser", "model", "backbone_net")
 SMALLEST_SIGMA = 1e-3
+# What a method may raise that is not its fault: the denoiser is ours, and so is the memory.
+OURS = (FloatingPointError, SettingError, CheckpointError, MemoryError, torch.OutOfMemoryError)
 DPS_WEIGHTS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 
 
@@ -41,7 +43,9 @@ class Peer(Baseline):
         settings: Its arguments (name, value) other than the defaults.
 
     Raises:
-        SettingError: deepinv has no such method, or the method no such argument.
+        SettingError: deepinv has no such method, or the method no such argument; of a call, it
+            does not go with these.
+        PeerError: Of a call: the method failed.
     """
 
     summary: ClassVar[str] = "a reconstructor or sampler of deepinv"
@@ -108,7 +112,7 @@ class Peer(Baseline):
             with torch.random.fork_rng([y.device] if y.is_cuda else []), catch_warnings():
                 simplefilter("ignore", DeprecationWarning)  # what deepinv says of itself
                 torch.manual_seed(generator.generators[rows[0]].initial_seed())
-                found = method(data, physics)
+                found = self._run(method, data, physics)
             found = found[0] if isinstance(found, tuple) else found
             x[rows] = found.reshape(x[rows].shape).to(y.dtype)
         return x
@@ -145,7 +149,21 @@ class Peer(Baseline):
                 f"deepinv:{self.name} needs {', '.join(missing)}, which no task gives: "
                 f"choose another method"
             )
-        return cls(**{**filled, **given}).eval()
+        try:
+            return cls(**{**filled, **given}).eval()
+        except Exception as error:
+            settings = ", ".join(f"{key}={value}" for key, value in self.settings) or "defaults"
+            raise SettingError(
+                f"deepinv:{self.name} cannot be made with {settings}: {_reason(error)}"
+            ) from error
+
+    def _run(self, method: Callable, y: Tensor, physics: deepinv.physics.Physics) -> Any:
+        try:
+            return method(y, physics)
+        except OURS:
+            raise
+        except Exception as error:
+            raise PeerError(f"deepinv:{self.name} failed: {_reason(error)}") from error
 
 
 class _Adapted(deepinv.models.Denoiser):
@@ -161,6 +179,10 @@ class _Adapted(deepinv.models.Denoiser):
         sigma = torch.as_tensor(sigma).to(x).flatten().clamp(min=1e-5)
         images = x.reshape(-1, self.channels, *x.shape[2:])
         return self.prior[0].denoise(images, sigma).reshape(x.shape)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def _is_circular(operator: Operator) -> bool:

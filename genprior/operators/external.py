@@ -176,6 +176,8 @@ class External(Operator, deepinv.physics.LinearPhysics):
 class _Selected(External):
     """Some images of a physics that holds something for each: it is shown all, the others as 0.
 
+    One image goes with any number of measurements.
+
     Arguments:
         whole: The operator of all.
         images: Which, in that order, repeats allowed.
@@ -208,6 +210,8 @@ class _Selected(External):
         return self._in_rounds(self.physics.A_adjoint, y)
 
     def _in_rounds(self, f: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+        if len(self._images) == 1 < len(v):
+            return torch.cat([self._in_rounds(f, one) for one in v.split(1)])
         results = []
         for places, images in self._rounds:
             places, images = places.to(v.device), images.to(v.device)

@@ -5,7 +5,7 @@ import torch
 from genprior import frugal
 from genprior.api import restore
 from genprior.baselines.peer import Peer, _as_theirs
-from genprior.errors import SettingError
+from genprior.errors import PeerError, SettingError
 from genprior.noise import Noise
 from genprior.operators.blur import Blur
 from genprior.operators.inpainting import Inpainting
@@ -150,3 +150,7 @@ def test_errors(prior):
         restore(Y, OPERATOR, prior, Peer("deepimageprior"), noise_std=0.1)
     with pytest.raises(TypeError, match="Peer needs a prior that is a denoiser"):
         restore(Y, OPERATOR, None, Peer("diffpir"), noise_std=0.1)
+    with pytest.raises(SettingError, match="diffpir cannot be made with max_iter=0: IndexError: "):
+        restore(Y, OPERATOR, prior, Peer("diffpir", (("max_iter", 0),)), noise_std=0.1)
+    with pytest.raises(PeerError, match="deepinv:dps failed: IndexError: index -2 is out of"):
+        restore(Y, OPERATOR, prior, Peer("dps", (("num_steps", 1),)), noise_std=0.1)

@@ -125,6 +125,8 @@ def test_images_are_told_apart_where_a_physics_holds_something_for_each() -> Non
         assert torch.allclose(some.A(x)[i : i + 1], alone.A(x[i : i + 1]), rtol=1e-12)
         assert torch.allclose(some.select([i]).A(x[i : i + 1]), some.A(x)[i : i + 1], rtol=1e-12)
     check_operator(some, x, rtol=1e-7)
+    one = op.select([2])
+    assert torch.allclose(one.A(x)[2], some.A(x)[2], rtol=1e-12)
     same = External(deepinv.physics.Blur(filter=kernel(), padding="valid"))
     same.verify(torch.Size((3, 1, 5, 6)))
     assert same.select(images) is same
