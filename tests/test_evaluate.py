@@ -178,8 +178,9 @@ def test_a_method_that_diverges_does_not_end_the_others(photos, tmp_path, monkey
 
     monkeypatch.setattr(evaluate, "restore", restore)
     words = ["evaluate", photos, "-o", tmp_path, "--prior", "none", "--baseline",
-             "tv:iterations=2,biharmonic", "--task", MASK, "--crop", 20, "-q"]
-    succeed(*words)
+             "tv:iterations=2,biharmonic", "--task", MASK, "--crop", 20]
+    told = succeed(*words).stderr
+    assert "tv:iterations=2 failed, the report says on which images: it diverged" in told
     report = (tmp_path / "report.md").read_text()
     assert f"- failed: tv:iterations=2 on {MASK} of 1.png (it diverged)" in report
     rows = {line.split(" | ")[1]: line.split(" | ")[2] for line in report.splitlines()

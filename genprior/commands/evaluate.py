@@ -113,6 +113,9 @@ def evaluate(
         if ranks.first:
             notes = notes_of(collection_name(data), plan, unsuited, where, records)
             texts = _write(out, records, plan.samples, notes)
+            why = {r["method"]: r["failed"] for r in records if "failed" in r}
+            for name, reason in why.items():
+                bar.say(f"{name} failed, the report says on which images: {reason}")
     if ranks.first and (as_json or not quiet):
         click.echo(texts["report.json" if as_json else "table"])
         if not as_json:
