@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Restoration": "genprior.inverse.base",
     "degrade": "genprior.api",
+    "estimate_noise": "genprior.estimation",
     "estimate_prior": "genprior.exemplars",
     "load_prior": "genprior.api",
     "make_operator": "genprior.api",

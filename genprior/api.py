@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genprior.arrays import floats_like, noise_levels, samples_like, to_tensor
+from genprior.estimation import assumed_noise
 from genprior.frugal import Frugal, Tile, chunk_size, chunks
 from genprior.inverse.base import Restoration, Solver, misfit
 from genprior.inverse.unconditional import sample_denoiser
@@ -74,7 +75,7 @@ def restore(
     operator: Operator,
     prior: str | Path | object = "ddpm",
     solver: str | Solver | None = None,
-    noise_std: float | Sequence[float] | Tensor = 0.0,
+    noise_std: float | Sequence[float] | Tensor | Literal["auto"] = 0.0,
     samples: int = 1,
     steps: int | None = None,
     seed: int = 0,
@@ -97,7 +98,8 @@ def restore(
         prior: Name, checkpoint folder or object; see `load_prior`.
         solver: Name, object, or None for the default: a point estimate for one sample, a
             sampler for several.
-        noise_std: Noise level of y in units of [0, 1]; a number or one per image.
+        noise_std: Noise level of y in units of [0, 1]; a number, one per image, or "auto" for
+            those that `estimate_noise` finds with the prior, a denoiser.
         samples: Posterior samples per image, >= 1.
         steps: Steps of the solver, for most the network evaluations; None keeps its default.
             Denoising by default takes none, and more of `hqs` would make it worse.
@@ -143,10 +145,12 @@ def restore(
     operator = as_operator(operator)
     images = operator.measures_images
     measurement, back = to_tensor(y) if images else _foreign(y, operator)
-    sigma = noise_levels(noise_std, measurement, images)
     place = pick_device(device, measurement)
     operator = place_operator(operator, place)
     prior_name, prior = place_prior(prior, place)
+    if isinstance(noise_std, str):
+        noise_std = assumed_noise(noise_std, measurement.to(place), operator, prior)
+    sigma = noise_levels(noise_std, measurement, images)
     name, method = choose_solver(solver, steps, operator, prior, samples)
 
     work = measurement.to(place, torch.float32)

@@ -194,6 +194,8 @@ def noise_levels(noise_std: float | Sequence[float] | Tensor, y: Tensor, images:
         ValueError: There is another number of levels, or one of them is negative, not finite,
             or of another scale.
     """
+    if isinstance(noise_std, str):
+        raise SettingError(f"noise_std must be a number or one for each image, got {noise_std!r}")
     sigma = torch.as_tensor(noise_std, dtype=y.dtype, device=y.device).flatten()
     if sigma.numel() not in (1, len(y)):
         raise ValueError(

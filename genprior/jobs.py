@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class Job:
         operator: Builds the operator of a batch of pictures of one size; the flag says that
             they are clean.
         settings: Settings of the operator as they are typed, for the record.
-        noise: Noise level in units of [0, 1].
+        noise: Noise level in units of [0, 1], or "auto" to estimate that of each file.
         save: What to save besides the picture: "mean", "std", "samples", "panel".
         degrade: The files are clean: measure them first, then compare.
         opaque: The alpha of the files was the hole: it does not go into the result.
@@ -58,7 +58,7 @@ class Job:
     task: str
     operator: MakeOperator
     settings: dict[str, Any]
-    noise: float
+    noise: float | Literal["auto"]
     save: tuple[str, ...] = ()
     degrade: bool = False
     opaque: bool = False

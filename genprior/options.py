@@ -70,6 +70,15 @@ class Level(click.FloatRange):
         return super().convert(value, param, ctx)
 
 
+class LevelOrAuto(Level):
+    """A noise level, or auto."""
+
+    name = "level|auto"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float | str:
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
 class Duration(click.ParamType):
     """A time: 90s, 20m or 2h; in minutes."""
 
@@ -197,10 +206,11 @@ max_pixels = click.option("--max-pixels", type=click.IntRange(1), default=MAX_PI
 output_file = click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
                            help="File to write.")
 NOISE = "Noise level in the measurement, in units of [0, 1]; a number or 25/255."
+AUTO = " auto: the level of white noise that the prior, a denoiser, finds most likely."
 
 
-def restoring(noise: float | None) -> Decorator:
-    """Options of a restoring command, with its default noise level; None asks for one."""
+def restoring(noise: float | str, estimable: bool = True) -> Decorator:
+    """Options of a restoring command, with its default noise level, and whether it can be auto."""
     return together(
         click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path)),
         click.option("-o", "--output", type=click.Path(path_type=Path),
@@ -208,9 +218,8 @@ def restoring(noise: float | None) -> Decorator:
                           "STEM.genprior.EXT beside the input]"),
         prior,
         exemplar,
-        click.option("--noise", type=Level(0), help=NOISE,
-                     **({"required": True} if noise is None else
-                        {"default": noise, "show_default": True})),
+        click.option("--noise", type=LevelOrAuto(0) if estimable else Level(0), default=noise,
+                     show_default=True, help=f"{NOISE}{AUTO if estimable else ''}"),
         click.option("--solver", type=click.Choice(("auto", *SOLVERS)), default="auto",
                      show_default=True, help="How to restore; auto: by task and samples."),
         steps,

@@ -54,7 +54,10 @@ def facts(
 def describe(result: Restoration, i: int, count: int) -> dict[str, Any]:
     """How image i of a batch of `count` was restored, JSON types."""
     about_i = f"image {i}: "
+    estimated = isinstance(result.noise_std, Tensor)
     return {
+        **({"noise": result.noise_std[i].item()} if estimated else {}),
+        "noise_estimated": estimated,
         "nfe": result.nfe,
         "products": result.products,
         "seconds": round(result.seconds / count, 3),

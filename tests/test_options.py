@@ -47,9 +47,9 @@ def test_errors(kind: click.ParamType, text: str, message: str) -> None:
         convert(kind, text)
 
 
-def parsed(noise: float | None, *arguments: str) -> Result:
+def parsed(noise: float | str, *arguments: str, estimable: bool = True) -> Result:
     @click.command()
-    @options.restoring(noise)
+    @options.restoring(noise, estimable)
     def command(**given: object) -> None:
         click.echo(given["noise"])
 
@@ -60,5 +60,6 @@ def test_the_default_noise_is_the_commands() -> None:
     assert parsed(0.01, "a.png").stdout == "0.01\n"
     assert parsed(0.01, "a.png", "--noise", "0").stdout == "0.0\n"
     assert "default: 0.01" in parsed(0.01, "--help").stdout
-    assert "Missing option '--noise'" in parsed(None, "a.png").stderr
-    assert "required" in parsed(None, "--help").stdout
+    assert parsed("auto", "a.png").stdout == "auto\n"
+    assert parsed(0.01, "a.png", "--noise", "auto").stdout == "auto\n"
+    assert "'auto' is not" in parsed(0.0, "a.png", "--noise", "auto", estimable=False).stderr

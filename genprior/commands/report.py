@@ -90,9 +90,10 @@ def _line(record: dict[str, Any]) -> str:
     if "psnr_measurement" in record:
         parts.append(f"(measurement {_decibels(record['psnr_measurement'])})")
     backward = f" + {record['products']} backward" if record["products"] else ""
+    estimated = " (estimated)" if record["noise_estimated"] else ""
     parts.append(
-        f"[{record['solver']}, noise {record['noise']:g}, {record['nfe']} NFE{backward}, "
-        f"{record['seconds']:.1f} s]"
+        f"[{record['solver']}, noise {record['noise']:.4g}{estimated}, "
+        f"{record['nfe']} NFE{backward}, {record['seconds']:.1f} s]"
     )
     return " ".join(parts)
 

@@ -13,7 +13,7 @@ from genprior.commands.streams import streams
 
 @click.command()
 @options.mask
-@options.restoring(noise=0.0)
+@options.restoring(noise=0.0, estimable=False)
 def inpaint(mask: tuple[str, Any], invert_mask: bool, **common: Any) -> None:
     """Fill in missing pixels."""
     from genprior.tasks import inpainting
@@ -52,9 +52,9 @@ def superres(factor: int, kernel: str, std: float, boundary: str, **common: Any)
 
 
 @click.command()
-@options.restoring(noise=None)
+@options.restoring(noise="auto")
 def denoise(**common: Any) -> None:
-    """Remove white noise of a known level."""
+    """Remove white noise, of a known level or one that is estimated."""
     from genprior.tasks import denoising
 
     _restore("denoise", denoising(), {}, **common)
@@ -67,7 +67,7 @@ def _restore(
     *,
     files: tuple[Path, ...],
     output: Path | None,
-    noise: float,
+    noise: float | str,
     recursive: bool,
     ext: str,
     as_json: bool,
@@ -78,6 +78,8 @@ def _restore(
     **options: Any,
 ) -> None:
     save, samples = options["save"], options["samples"]
+    if noise == "auto" and options["degrade"]:
+        raise click.UsageError("--degrade adds noise: give its level with --noise")
     if {"mean", "std", "samples"} & set(save) and samples < 2:
         raise click.UsageError("--save mean, std or samples needs --samples 2 or more")
     from genprior.jobs import Job, run

@@ -150,7 +150,8 @@ class Restoration:
             of opposite signs: each has the law of the sampler, the mean of a pair is nearer to
             its mean than that of two independent samples, and `std` takes account of it.
         seconds: Time that the solver took.
-        noise_std: The noise level that was assumed, in units of [0, 1].
+        noise_std: The noise level that was assumed, in units of [0, 1]; as it was given, or of
+            shape (B,) if it was estimated.
         seed: The seed.
         warnings: What to be careful about, one sentence each.
         tile: Side of the tiles that the network saw, None for whole images.
