@@ -42,9 +42,9 @@ def estimate_noise(
     """Estimates the level of white noise in pictures.
 
     It takes about ten evaluations of the prior with a backward pass each, of large pictures in
-    four small parts. On photos with noise of 0.01 to 0.1 it is right
-    to a few per cent, blurred or decimated ones too. Where noise was clipped to [0, 1], it is
-    that of what is left. Noise that is not white is found too weak.
+    four small parts. On photos with noise of 0.01 to 0.1 it is right to a few per cent, blurred
+    or decimated ones too. Where noise was clipped to [0, 1], it is that of what is left. Noise
+    that is not white is found too weak.
 
     Arguments:
         image: Tensor (B, C, H, W), numpy array (H, W, C) or PIL image; see `to_tensor`.
