@@ -13,6 +13,7 @@ References:
     A Stochastic Estimator of the Trace of the Influence Matrix, Hutchinson, 1990.
 """
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,12 @@ from genprior.watch import pick_device
 
 # Between half a grey level of 8 bits and what leaves little of a picture.
 LEAST, MOST = 0.002, 0.5
-TOLERANCE = 0.02
+# Relative error of the search.
+TOLERANCE = 0.01
 # Of larger pictures four parts of this side tell enough.
 PART = 64
 PROBE = 2
+TINY = 1e-12
 
 
 def estimate_noise(
@@ -44,7 +47,8 @@ def estimate_noise(
     It takes about ten evaluations of the prior with a backward pass each, of large pictures in
     four small parts. On photos with noise of 0.01 to 0.1 it is right to a few per cent, blurred
     or decimated ones too. Where noise was clipped to [0, 1], it is that of what is left. Noise
-    that is not white is found too weak.
+    that is not white is found too weak, and so may be that of a grey picture which is flat all
+    over.
 
     Arguments:
         image: Tensor (B, C, H, W), numpy array (H, W, C) or PIL image; see `to_tensor`.
@@ -57,6 +61,7 @@ def estimate_noise(
     Raises:
         SettingError: The prior is no denoiser.
         ValueError: The picture has a size that the prior was not made for.
+        FloatingPointError: The network gave NaN or infinite numbers.
     """
     y, _ = to_tensor(image)
     place = pick_device(device, y)
@@ -93,6 +98,7 @@ def _most_likely(y: Tensor, prior: Denoiser) -> float:
     signs = torch.randint(0, 2, y.shape, generator=torch.Generator().manual_seed(PROBE))
     signs = (2 * signs - 1).to(y)
 
+    @functools.cache
     def excess(log_sigma: float) -> float:
         """Logarithm of the residual over the one expected, falling in the level."""
         sigma = math.exp(log_sigma)
@@ -102,14 +108,17 @@ def _most_likely(y: Tensor, prior: Denoiser) -> float:
             slope = torch.autograd.grad(x_hat, x, signs)[0]
         expected = sigma**2 * (y.numel() - (slope * signs).sum())
         residual = (y - x_hat.detach()).square().sum()
-        return (residual / expected.clamp(min=1e-12)).clamp(min=1e-12).log().item()
+        ratio = (residual / expected.clamp(min=TINY)).clamp(min=TINY).item()
+        if not math.isfinite(ratio):
+            raise FloatingPointError("the network gave NaN or infinite numbers: give the level")
+        return math.log(ratio)
 
     low, high = math.log(LEAST), math.log(MOST)
     if excess(low) <= 0:
         return LEAST
     if excess(high) >= 0:
         return MOST
-    return math.exp(brentq(excess, low, high, xtol=TOLERANCE, rtol=TOLERANCE))
+    return math.exp(brentq(excess, low, high, xtol=TOLERANCE))
 
 
 def _parts(y: Tensor) -> Tensor:

@@ -71,6 +71,12 @@ def test_errors() -> None:
         restore(batch(), make_operator("denoise"), Shrink(), noise_std="much")
     with pytest.raises(SettingError, match="a number or one for each image, got 'auto'"):
         degrade(batch(), operator, "auto")
+    class Broken(Shrink):
+        def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+            return super().denoise(x, sigma) * torch.nan
+
+    with pytest.raises(FloatingPointError, match="the network gave NaN"):
+        estimate_noise(batch(), Broken())
     with pytest.raises(SettingError, match="by a denoiser, and Linear is none: give the level"):
         estimate_noise(batch(), torch.nn.Linear(1, 1))
 
