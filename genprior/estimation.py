@@ -45,10 +45,10 @@ def estimate_noise(
     """Estimates the level of white noise in pictures.
 
     It takes about ten evaluations of the prior with a backward pass each, of large pictures in
-    four small parts. On photos with noise of 0.01 to 0.1 it is right to a few per cent, blurred
-    or decimated ones too. Where noise was clipped to [0, 1], it is that of what is left. Noise
-    that is not white is found too weak, and so may be that of a grey picture which is flat all
-    over.
+    four small parts. On photos with noise of 0.01 to 0.1 it is right to 5 %, blurred ones too,
+    on grey ones to 10 or 15 % (benchmarks/results/noise_level.md). Where noise was clipped to
+    [0, 1], it is that of what is left. Noise that is not white is found too weak, and so may be
+    that of a grey picture which is flat all over.
 
     Arguments:
         image: Tensor (B, C, H, W), numpy array (H, W, C) or PIL image; see `to_tensor`.
