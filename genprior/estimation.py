@@ -130,5 +130,5 @@ def _parts(y: Tensor) -> Tensor:
 def _spans(side: int) -> list[slice]:
     if side <= 2 * PART:
         return [slice(None)]
-    return [slice(start, start + PART) for start in ((side - 2 * PART) // 4,
-                                                     side - PART - (side - 2 * PART) // 4)]
+    margin = (side - 2 * PART) // 4
+    return [slice(margin, margin + PART), slice(side - margin - PART, side - margin)]

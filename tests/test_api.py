@@ -3,7 +3,6 @@
 import copy
 from pathlib import Path
 
-import deepinv
 import numpy as np
 import pytest
 import torch
@@ -12,7 +11,6 @@ from small import HOLE, OPERATORS, SHAPE, Shrink, batch
 from torch import Tensor
 
 from genprior import degrade, load_prior, make_operator, restore
-from genprior.inverse.base import Solver
 from genprior.inverse.hqs import HQS
 from genprior.operators.inpainting import Inpainting
 from genprior.parts import make_solver
@@ -172,57 +170,6 @@ def test_any_denoiser_is_a_prior() -> None:
     y = batch()
     result = restore(y, make_operator("denoise"), Shrink(), noise_std=0.25)
     assert torch.allclose(result.image, (y + 0.5) / 2, atol=1e-6)
-
-
-def test_a_physics_of_deepinv_goes_in(prior: DDPM) -> None:
-    mask = (torch.rand(2, 1, 12, 20, generator=torch.Generator().manual_seed(3)) > 0.5).float()
-    physics = deepinv.physics.Inpainting(img_size=SHAPE, mask=mask)
-    y = physics.A(batch())
-    assert torch.equal(degrade(batch(), physics), y)
-    options = {"prior": prior, "solver": "diffpir", "steps": 3, "noise_std": 0.02, "samples": 2}
-    theirs = restore(y, physics, **options)
-    ours = restore(y, Inpainting(mask > 0), **options)
-    assert torch.allclose(theirs.samples, ours.samples, atol=1e-4)
-    assert torch.allclose(theirs.misfit, ours.misfit, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "solver", [make_solver("moment-matched", steps=3), make_solver("smc", steps=3, particles=4)]
-)
-def test_a_physics_may_hold_something_for_each_image(prior: DDPM, solver: Solver) -> None:
-    kernels = torch.rand(3, 1, 3, 3, generator=torch.Generator().manual_seed(1))
-    kernels /= kernels.sum(dim=(2, 3), keepdim=True)
-    each = (kernels, *kernels[:, None])
-    blur = [deepinv.physics.Blur(filter=kernel, padding="circular") for kernel in each]
-    y = degrade(batch(3), blur[0], 0.05)
-    options = {"prior": prior, "solver": solver, "noise_std": 0.05, "samples": 2}
-    together = restore(y, blur[0], **options)
-    for i in range(3):
-        alone = restore(y[i : i + 1], blur[i + 1], index=i, **options)
-        assert torch.allclose(alone.samples[0], together.samples[i], atol=1e-4)
-
-
-@pytest.mark.parametrize("solver", ["diffpir", "pigdm", "hqs"])
-def test_a_physics_that_measures_no_image_goes_in(solver: str) -> None:
-    x = batch(2)[..., :6, :6]
-    physics = deepinv.physics.CompressedSensing(m=90, img_size=(3, 6, 6), device="cpu")
-    y = 10 * degrade(x, physics, 0.001)
-    assert y.shape == (2, 90) and y.max() > 3
-
-    class Tenfold:
-        def A(self, x: Tensor) -> Tensor:
-            return 10 * physics.A(x)
-
-        def A_adjoint(self, y: Tensor) -> Tensor:
-            return 10 * physics.A_adjoint(y)
-
-    result = restore(y, Tenfold(), Shrink(), solver, noise_std=0.01, steps=20)
-    assert result.image.shape == x.shape
-    # 90 of 108 directions are measured; the rest is known to 1/4 by the prior
-    assert (result.image - x).square().mean() < x.sub(0.5).square().mean() / 2
-    assert result.misfit.max() * 0.01 < 0.05 * y.std()
-    with pytest.raises(ValueError, match="the measurement holds NaN"):
-        restore(y / 0, Tenfold(), Shrink(), solver, noise_std=0.01)
 
 
 def test_nothing_of_the_caller_is_touched(prior: DDPM) -> None:
