@@ -187,7 +187,7 @@ def restore(
         misfit=fit,
         solver=name,
         prior=prior_name,
-        nfe=method.nfe or round(frugal.watch.images / len(chains)),
+        nfe=frugal.evaluations or round(frugal.watch.images / len(chains)),
         products=method.products,
         antithetic=paired and samples > 2,
         seconds=seconds,
@@ -217,8 +217,8 @@ def sample(
     Arguments:
         prior: Name, checkpoint folder or object; see `load_prior`.
         count: Number of images, >= 1.
-        size: Their height and width in pixels; None is what the prior was made for, or
-            256 x 256 if that is any size.
+        size: Their height and width in pixels; None is the only one that the prior can make, or
+            256 x 256 if it can make any.
         channels: 3 for colour, 1 for grey; None is what the prior was made for.
         steps: Network evaluations of a diffusion prior, >= 1.
         eta: 1 is ancestral sampling (DDPM), 0 is DDIM; of a diffusion prior.

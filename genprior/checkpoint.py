@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from genprior.errors import CheckpointError
 from genprior.files import write_atomic
+from genprior.priors.base import Denoiser
 from genprior.registry import PRIORS, lookup
 from genprior.stamps import is_verified, remember
 from genprior.weights import EMBEDDED
@@ -177,6 +178,10 @@ def load_checkpoint(folder: Path, anew: bool = False) -> tuple[nn.Module, dict[s
         raise CheckpointError(f"weights in {folder} do not fit the manifest's configuration")
     prior.load_state_dict({key: value.to(torch.float32) for key, value in tensors.items()})
     prior = prior.to(memory_format=torch.channels_last)  # in which convolutions are faster
+    if isinstance(prior, Denoiser):
+        flip, turn = (manifest.get(key, True) for key in ("flip", "turn"))
+        prior.symmetries = [k for k in prior.symmetries
+                            if (flip or k < 4) and (turn or k % 4 == 0)]
     return prior.eval().requires_grad_(False), manifest
 
 

@@ -74,7 +74,8 @@ class Frugal:
         self.windows: dict[int, list[Window]] = {}
         self.reduced: list[str] = []
         self.most: int | None = None
-        settings = dtype, progress, method.nfe * parts
+        self.evaluations = method.evaluations(prior)
+        settings = dtype, progress, self.evaluations * parts
         self.watch = watch(prior, *settings) if self.shown.denoises else Watch(*settings)
 
     def solve(
@@ -176,7 +177,7 @@ class Frugal:
         return Noise(self.seed, keys, [earlier is not None for earlier in partners])
 
     def _expect(self, times: int) -> None:
-        self.watch.total += self.method.nfe * (times - 1)
+        self.watch.total += self.evaluations * (times - 1)
 
     def _reduce(self, count: int, shape: torch.Size, reason: str) -> None:
         """Makes the next attempt smaller."""

@@ -41,7 +41,8 @@ class Tiled(Denoiser):
         if side < SMALLEST:
             raise ValueError(f"tiles must have at least {SMALLEST} pixels a side, got {side}")
         self.prior, self.side = prior, side
-        self.reach, self.stride, self.knows_holes = prior.reach, prior.stride, prior.knows_holes
+        self.reach, self.stride = prior.reach, prior.stride
+        self.knows_holes, self.symmetries = prior.knows_holes, prior.symmetries
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         return self._in_tiles(lambda x: self.prior.denoise(x, sigma), x)

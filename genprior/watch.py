@@ -88,7 +88,8 @@ class Watched(Watch, Denoiser):
     def __init__(self, prior: Denoiser, *settings: object) -> None:
         super().__init__(*settings)
         self.prior = prior
-        self.reach, self.stride, self.knows_holes = prior.reach, prior.stride, prior.knows_holes
+        self.reach, self.stride = prior.reach, prior.stride
+        self.knows_holes, self.symmetries = prior.knows_holes, prior.symmetries
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         return self._watched(self.prior.denoise, x, sigma)

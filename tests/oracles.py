@@ -22,6 +22,8 @@ class Dense(nn.Module, Denoiser, Decoder, Density):
         dtype: Type of the mean, a parameter; what is computed has the type of the images.
     """
 
+    symmetries = range(8)
+
     def __init__(
         self, std: float = 0.25, length: float = 2.0, dtype: torch.dtype = torch.float64
     ) -> None:

@@ -23,6 +23,8 @@ def batch(count: int = 2) -> Tensor:
 class Shrink(Denoiser):
     """The exact denoiser of pixels that are N(1/2, 1/16)."""
 
+    symmetries = range(8)
+
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         sigma2 = torch.as_tensor(sigma).reshape(-1, 1, 1, 1) ** 2
         return (x / 16 + 0.5 * sigma2) / (1 / 16 + sigma2)

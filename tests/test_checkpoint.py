@@ -30,6 +30,17 @@ def test_a_prior_comes_back(saved):
     assert manifest["data"] == "none" and not any(p.requires_grad for p in loaded.parameters())
 
 
+@pytest.mark.parametrize(
+    "about, symmetries",
+    [({}, [0, 1, 2, 3, 4, 5, 6, 7]), ({"turn": False}, [0, 4]), ({"flip": False}, [0, 1, 2, 3]),
+     ({"flip": False, "turn": False}, [0])],
+)
+def test_a_prior_has_the_symmetries_of_its_training_images(tmp_path, about, symmetries):
+    prior = DDPM(widths=(8, 16), blocks=(1, 1))
+    save_checkpoint(tmp_path, "ddpm", prior.config, prior.state_dict(), about=about)
+    assert list(load_checkpoint(tmp_path)[0].symmetries) == symmetries
+
+
 def test_every_flipped_bit_and_every_truncation_is_refused(saved):
     folder = saved[1]
     path = folder / "model.safetensors"

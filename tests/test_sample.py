@@ -8,6 +8,7 @@ from small import Shrink
 
 from genprior import load_prior, sample
 from genprior.priors.ddpm import DDPM
+from genprior.priors.gmm import GMM
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,9 @@ def test_sample_follows_the_prior() -> None:
     assert x.std().item() == pytest.approx(0.24, rel=0.05)
 
 
-def test_sample_takes_the_channels_of_the_prior() -> None:
+def test_sample_takes_channels_and_size_of_the_prior() -> None:
+    mixture = GMM(torch.ones(1), torch.full((1, 1, 4, 5), 0.5), 0.01 * torch.eye(20)[None])
+    assert sample(mixture, 2, steps=2).shape == (2, 1, 4, 5)
     grey = DDPM(channels=1, widths=(8, 16), blocks=(1, 1))
     assert sample(grey, 1, (8, 8), steps=1).shape == (1, 1, 8, 8)
 

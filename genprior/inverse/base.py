@@ -50,6 +50,10 @@ class Solver(ABC):
     def nfe(self) -> int:
         """Evaluations of the prior's network per image."""
 
+    def evaluations(self, prior: object) -> int:
+        """Evaluations of this prior's network, where that may be fewer."""
+        return self.nfe
+
     @property
     def products(self) -> int:
         """Products with the network's Jacobian per image; each costs a backward pass."""

@@ -125,7 +125,7 @@ class MomentMatched(ChainSolver):
         if informed:
             with torch.no_grad():
                 mean = mean_of_views(y, operator, prior, noise_std, VIEWS)
-            sigmas = self._fewer_sigmas(self.steps - VIEWS)
+            sigmas = self._fewer_sigmas(self.steps - len(prior.symmetries[:VIEWS]))
             start = mean + sigmas[0] * generator.normal(mean)
 
         def step(x: Tensor, sigma: float, sigma_next: float, noise: Tensor | None) -> Tensor:

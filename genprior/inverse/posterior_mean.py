@@ -2,7 +2,7 @@
 
     y = keep (x + sigma n),    x = E[x | y] = D(y, sigma, keep)
 
-Averaged over the 8 flips and quarter turns of the image, or over fewer of them.
+Averaged over the flips and quarter turns of the image that are symmetries of the prior.
 
 References:
     An Empirical Bayes Approach to Statistics, Robbins, 1956 (Tweedie's formula).
@@ -31,7 +31,8 @@ class PosteriorMean(Solver):
     `hqs` goes on with the better denoiser from there.
 
     Arguments:
-        turns: Number of flips and quarter turns that are averaged, 1 to 8.
+        turns: Number of flips and quarter turns that are averaged, 1 to 8, if the prior has so
+            many symmetries.
     """
 
     needs = Denoiser
@@ -48,6 +49,9 @@ class PosteriorMean(Solver):
     @property
     def nfe(self) -> int:
         return self.turns
+
+    def evaluations(self, prior: object) -> int:
+        return len(getattr(prior, "symmetries", range(8))[: self.turns])
 
     def demand_suited(self, operator: Operator, prior: object, y: Tensor) -> None:
         super().demand_suited(operator, prior, y)

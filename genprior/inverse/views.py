@@ -1,4 +1,4 @@
-"""The posterior mean as a denoiser knows it, averaged over flips and quarter turns.
+"""The posterior mean as a denoiser knows it, averaged over its symmetries.
 
 References:
     An Empirical Bayes Approach to Statistics, Robbins, 1956 (Tweedie's formula).
@@ -32,14 +32,16 @@ def mean_of_views(
         operator: The identity, or one with holes that the prior `sees_holes` of.
         prior: The prior.
         noise_std: Noise levels, shape (B,).
-        turns: Number of flips and quarter turns that are averaged, 1 to 8.
+        turns: Number of flips and quarter turns that are averaged, if the prior has so many
+            symmetries.
     """
     known = operator.observed(torch.ones_like(y))[:, :1]
     unknown = 1 - known
     # of the whole image, since a tile of it may be nothing but a hole
     guess = y if operator.is_identity else pull_push(y, known)
     total = torch.zeros_like(y)
-    for k in range(turns):
+    views = prior.symmetries[:turns]
+    for k in views:
         x = turn(guess, k)
         if operator.is_identity:
             x_hat = prior.denoise(x, noise_std.clamp(min=LEAST))
@@ -47,4 +49,4 @@ def mean_of_views(
             x_hat = prior.denoise_holes(x, noise_std, turn(unknown, k))
         total += turn_back(x_hat, k)
     exact = (known > 0) & (per_image(noise_std, y) == 0)
-    return torch.where(exact, y, total / turns)
+    return torch.where(exact, y, total / len(views))

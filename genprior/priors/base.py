@@ -24,11 +24,14 @@ class Denoiser(ABC):
             an estimate; None if all do.
         stride: Shifting x by a multiple of this shifts the estimate with it.
         knows_holes: It has `denoise_holes`.
+        symmetries: Which of the eight flips and quarter turns of an image leave it as probable:
+            k % 4 quarter turns, and then, where k >= 4, a flip from left to right.
     """
 
     reach: int | None = None
     stride: int = 1
     knows_holes: bool = False
+    symmetries: Sequence[int] = (0,)
 
     @abstractmethod
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:

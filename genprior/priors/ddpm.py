@@ -56,7 +56,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
     """Diffusion prior of images of any size.
 
     A prior for colour also denoises grey images (B, 1, H, W): a share of its training
-    images are grey.
+    images are grey. `symmetries` says how they were flipped and turned.
 
     Arguments:
         channels: Image channels of the network, 3 or 1.
@@ -88,6 +88,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
         if objective not in ("eps", "v", "edm"):
             raise ValueError(f"objective must be 'eps', 'v' or 'edm', got {objective!r}")
         self.channels = channels
+        self.symmetries = range(8)
         self.objective = objective
         self._config = {
             "channels": channels,

@@ -50,6 +50,7 @@ class GMM(nn.Module, Denoiser, Density):
         if not (weights > 0).all():
             raise ValueError("every weight must be positive: leave out empty components")
         self.shape = tuple(means.shape[1:])
+        self.channels, self.size = self.shape[0], self.shape[1:]
         values, vectors = torch.linalg.eigh(covariances)
         self.register_buffer("log_weights", (weights / weights.sum()).log())
         self.register_buffer("means", means.flatten(1).detach())

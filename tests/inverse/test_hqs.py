@@ -77,6 +77,15 @@ def test_agrees_with_dense_algebra(
     torch.testing.assert_close(ours, x, rtol=0, atol=1e-10)
 
 
+def test_only_symmetries_of_the_prior_are_used() -> None:
+    """Images that are not square stay as they are where the prior has none."""
+    prior = Spy()
+    prior.symmetries = (0,)
+    y = measure(Denoising(), prior.draw(2, (1, 4, 5)), torch.tensor(0.1))
+    HQS(steps=5)(y, Denoising(), prior, 0.1, NOISE)
+    assert [x.shape for x, _ in prior.seen] == 5 * [y.shape]
+
+
 def test_the_levels_fall_geometrically_from_the_noise_of_the_data_at_least() -> None:
     prior = Spy()
     y = torch.full((2, 1, 4, 4), 0.5, dtype=torch.float64)

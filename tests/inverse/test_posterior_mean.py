@@ -3,6 +3,7 @@ import torch
 from contracts import check_solver, dense, measure
 from oracles import Crooked, Dense, Seeing, normals
 
+from genprior.api import restore
 from genprior.inverse.posterior_mean import PosteriorMean
 from genprior.inverse.symmetry import turn
 from genprior.noise import Noise
@@ -11,6 +12,7 @@ from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import random_keep
 from genprior.operators.superres import SuperResolution
 from genprior.parts import default_solver
+from genprior.priors.gmm import GMM
 
 NOISE = Noise(0, [0, 1])
 
@@ -31,10 +33,31 @@ def test_one_turn_is_the_denoiser() -> None:
 def test_turning_the_image_turns_the_answer(k: int) -> None:
     y = 0.5 + 0.3 * normals(1, 2, 1, 5, 4)[0]
     solver, prior = PosteriorMean(turns=8), Crooked()
+    prior.symmetries = range(8)
     x = solver(y, Denoising(), prior, 0.2, NOISE)
     turned = solver(turn(y, k), Denoising(), prior, 0.2, NOISE)
     torch.testing.assert_close(turned, turn(x, k), rtol=0, atol=1e-14)
     assert (x - prior.denoise(y, 0.2)).abs().max() > 1e-3, "the prior should care about turns"
+
+
+def test_only_symmetries_of_the_prior_are_averaged() -> None:
+    y, prior = 0.5 + 0.3 * normals(1, 2, 1, 5, 4)[0], Crooked()
+    prior.symmetries = (0, 4)
+    x = PosteriorMean()(y, Denoising(), prior, 0.2, NOISE)
+    mirrored = prior.denoise(y.flip(-1), 0.2).flip(-1)
+    assert torch.equal(x, (prior.denoise(y, 0.2) + mirrored) / 2)
+    assert PosteriorMean().evaluations(prior) == 2
+    assert PosteriorMean(turns=1).evaluations(prior) == 1
+
+
+def test_a_law_without_symmetries_is_not_turned() -> None:
+    """And images that are not square stay as they are, which a mixture of one size asks for."""
+    means = 0.5 + 0.2 * normals(1, 2, 3, 4, 5)[0].float()
+    roots = 0.02 * normals(1, 2, 60, 60, seed=1)[0].float()
+    prior, y = GMM(torch.ones(2), means, roots @ roots.mT), means + 0.1
+    result = restore(y, Denoising(), prior, noise_std=0.1)
+    torch.testing.assert_close(result.image, prior.denoise(y, 0.1))
+    assert (result.solver, result.nfe) == ("posterior-mean", 1)
 
 
 @pytest.mark.parametrize("turns", [1, 8])
