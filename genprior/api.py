@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -145,6 +146,7 @@ def restore(
     operator = as_operator(operator)
     images = operator.measures_images
     measurement, back = to_tensor(y) if images else _foreign(y, operator)
+    single = not isinstance(y, Tensor | np.ndarray) or y.ndim < measurement.ndim
     place = pick_device(device, measurement)
     operator = place_operator(operator, place)
     prior_name, prior = place_prior(prior, place)
@@ -180,10 +182,10 @@ def restore(
     mean = back(tally.mean)
     return Restoration(
         image=mean,
-        samples=samples_like(y, tally.samples, back) if many and keep_samples else None,
+        samples=samples_like(tally.samples, back, single) if many and keep_samples else None,
         mean=mean if many else None,
-        std=floats_like(y, tally.std) if many else None,
-        quantiles={q: floats_like(y, x) for q, x in tally.quantiles(quantiles).items()},
+        std=floats_like(y, tally.std, single) if many else None,
+        quantiles={q: floats_like(y, x, single) for q, x in tally.quantiles(quantiles).items()},
         misfit=fit,
         solver=name,
         prior=prior_name,

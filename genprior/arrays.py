@@ -162,19 +162,18 @@ def _values(result: Tensor, dtype: torch.dtype) -> Tensor:
     return (result.float().clamp(0, 1) * TOP[dtype] + 0.5).floor().to(dtype)
 
 
-def samples_like(y: Any, x: Tensor, back: Callable[[Tensor], Any]) -> Any:
-    """Samples (B, K, C, H, W) in the type of y."""
+def samples_like(x: Tensor, back: Callable[[Tensor], Any], single: bool) -> Any:
+    """Samples (B, K, C, H, W) in the type of what `back` leads to; (K, C, H, W) of one image."""
     flat = back(x.flatten(0, 1))
-    batched = isinstance(y, Tensor | np.ndarray) and y.ndim == 4
-    return flat.reshape(*x.shape[:2], *flat.shape[1:]) if batched else flat
+    return flat if single else flat.reshape(*x.shape[:2], *flat.shape[1:])
 
 
-def floats_like(y: Any, x: Tensor) -> Tensor | np.ndarray:
+def floats_like(y: Any, x: Tensor, single: bool) -> Tensor | np.ndarray:
     """x (B, C, H, W) in the layout of y, as floats."""
     if isinstance(y, Tensor):
-        return x[0] if y.ndim == 3 else x
+        return x[0] if single else x
     array = x.permute(0, 2, 3, 1).numpy()
-    if isinstance(y, np.ndarray) and y.ndim == 4:
+    if not single:
         return array
     return array[0, ..., 0] if np.ndim(y) == 2 and x.shape[1] == 1 else array[0]
 

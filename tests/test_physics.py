@@ -68,3 +68,22 @@ def test_a_physics_that_measures_no_image_goes_in(solver: str) -> None:
     assert result.misfit.max() * 0.01 < 0.05 * y.std()
     with pytest.raises(ValueError, match="the measurement holds NaN"):
         restore(y / 0, Tenfold(), Shrink(), solver, noise_std=0.01)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 4])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_measurement_may_have_any_number_of_axes(axes: int, count: int) -> None:
+    class Reshaped(deepinv.physics.LinearPhysics):
+        def A(self, x: Tensor, **_: object) -> Tensor:
+            return x.reshape(len(x), *[1] * (axes - 1), -1)
+
+        def A_adjoint(self, y: Tensor, **_: object) -> Tensor:
+            return y.reshape(len(y), 3, 6, 6)
+
+    x = batch(count)[..., :6, :6]
+    y = degrade(x, Reshaped(), 0.1)
+    assert y.ndim == axes + 1
+    result = restore(y, Reshaped(), prior=Shrink(), noise_std=0.1, samples=2, quantiles=(0.5,))
+    assert result.samples.shape == (count, 2, 3, 6, 6)
+    assert result.mean.shape == result.std.shape == result.quantiles[0.5].shape == x.shape
+    torch.testing.assert_close(result.samples.mean(dim=1), result.mean)
