@@ -65,13 +65,18 @@ def sigma_steps(
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     if spacing == "ddpm":
+        if steps > TRAINING_STEPS:
+            raise ValueError(
+                f"spacing 'ddpm' has {TRAINING_STEPS} levels, got steps {steps}: take fewer, or "
+                f"another spacing"
+            )
         last = TRAINING_STEPS - 1
         times = np.linspace(0, last, steps) if steps > 1 else np.array([last])
         index = np.unique(np.rint(times).astype(int))
         return ddpm_sigmas()[index[::-1]].tolist()
-    if not 0 < sigma_min <= sigma_max:
+    if not 0 < sigma_min <= sigma_max < math.inf:
         raise ValueError(
-            f"noise levels must satisfy 0 < sigma_min <= sigma_max (image units), "
+            f"noise levels must satisfy 0 < sigma_min <= sigma_max (image units) and be finite, "
             f"got sigma_min={sigma_min}, sigma_max={sigma_max}"
         )
     if spacing == "log":

@@ -91,7 +91,12 @@ def assumed_noise(noise_std: str, y: Tensor, operator: Operator, prior: object) 
             "the noise level is estimated from whole pictures only, this is one with holes or "
             "none at all: give a number"
         )
-    return estimate_noise(y, prior)
+    if getattr(prior, "reach", None) is None and not operator.is_identity:
+        raise SettingError(
+            "the noise level is estimated under the law of this prior, and an image that was "
+            "blurred or made smaller is no draw from it: give a number"
+        )
+    return estimate_noise(y, prior, str(y.device))
 
 
 def _most_likely(y: Tensor, prior: Denoiser) -> float:

@@ -1,8 +1,11 @@
 """From names to the objects that a restoration is made of: prior, operator, solver."""
 
 import copy
+import inspect
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -47,7 +50,14 @@ def make_operator(task: str, **settings: Any) -> Operator:
     Raises:
         ValueError: The task does not exist, or a setting is wrong.
     """
-    return lookup(OPERATORS, task, "operator")(**settings)
+    cls, what = lookup(OPERATORS, task, "operator"), f"operator {task!r}"
+    known = inspect.signature(cls.__init__).parameters
+    _demand_known(what, settings, [name for name in known if name != "self"])
+    missing = [name for name, parameter in known.items()
+               if parameter.default is parameter.empty and name not in ("self", *settings)]
+    if missing:
+        raise SettingError(f"{what} needs {' and '.join(missing)}")
+    return cls(**settings)
 
 
 def make_solver(name: str, steps: int | None = None, **settings: Any) -> Solver:
@@ -87,12 +97,8 @@ def make_baseline(name: str, **settings: Any) -> Baseline:
 
 def _with_settings(cls: type, what: str, settings: dict[str, Any]) -> Any:
     kinds = {field.name: field.type for field in fields(cls)}
+    _demand_known(what, settings, list(kinds))
     for setting, value in settings.items():
-        if setting not in kinds:
-            raise SettingError(
-                f"{what} has no setting {setting!r}, it has {', '.join(kinds) or 'none'}: "
-                f"leave it out or choose another one"
-            )
         if not _is_a(value, kinds[setting]):
             raise SettingError(
                 f"{what}: {setting} must be {_called(kinds[setting])}, got {value!r}"
@@ -103,6 +109,15 @@ def _with_settings(cls: type, what: str, settings: dict[str, Any]) -> Any:
         raise SettingError(f"{what}: {error}") from error
 
 
+def _demand_known(what: str, settings: Iterable[str], known: Collection[str]) -> None:
+    for setting in settings:
+        if setting not in known:
+            raise SettingError(
+                f"{what} has no setting {setting!r}, it has {', '.join(known) or 'none'}: "
+                f"leave it out or choose another one"
+            )
+
+
 def _is_a(value: Any, kind: Any) -> bool:
     """Whether a value is of an annotated type; whole numbers are numbers, truth values are not."""
     if get_origin(kind) is Literal:
@@ -110,7 +125,7 @@ def _is_a(value: Any, kind: Any) -> bool:
     if get_args(kind):
         return any(_is_a(value, one) for one in get_args(kind))
     if kind in (int, float):
-        return isinstance(value, int if kind is int else int | float) and value is not bool(value)
+        return isinstance(value, Integral if kind is int else Real) and value is not bool(value)
     return isinstance(value, kind)
 
 

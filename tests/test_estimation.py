@@ -67,6 +67,8 @@ def test_errors() -> None:
     operator = make_operator("inpaint", keep=~HOLE)
     with pytest.raises(SettingError, match="from whole pictures only.*: give a number"):
         restore(batch(), operator, Shrink(), noise_std="auto")
+    with pytest.raises(SettingError, match="blurred or made smaller is no draw from it"):
+        restore(batch(), make_operator("superres", factor=2), Shrink(), noise_std="auto")
     with pytest.raises(SettingError, match="one for each image or 'auto', got 'much'"):
         restore(batch(), make_operator("denoise"), Shrink(), noise_std="much")
     with pytest.raises(SettingError, match="a number or one for each image, got 'auto'"):

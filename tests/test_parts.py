@@ -1,15 +1,18 @@
 """Solvers, baselines and operators from what is typed or given."""
 
 import math
+from dataclasses import fields
+from typing import get_args
 
 import deepinv
+import numpy as np
 import pytest
 import torch
 
 from genprior.errors import SettingError
 from genprior.operators.external import External
 from genprior.operators.inpainting import Inpainting
-from genprior.parts import as_operator, make_baseline, make_solver
+from genprior.parts import as_operator, make_baseline, make_operator, make_solver
 from genprior.registry import SOLVERS, lookup
 
 WRONG = {
@@ -44,6 +47,20 @@ def test_a_setting_that_cannot_be_is_named(name: str, setting: str, value: objec
     assert str(caught.value).startswith(f"solver {name!r}: ")
 
 
+# Factors and a radius that may be without limit.
+ENDLESS = ("inflation", "sustain", "radius")
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_no_number_may_be_negative_or_without_end(name: str) -> None:
+    for field in fields(lookup(SOLVERS, name, "solver")):
+        kinds = {field.type, *get_args(field.type)}
+        numbers = [-1.0, math.nan, math.inf] if float in kinds else [-1] if int in kinds else []
+        for value in numbers[:2] if field.name in ENDLESS else numbers:
+            with pytest.raises(SettingError):
+                make_solver(name, **{field.name: value})
+
+
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_defaults_can_be_typed(name: str) -> None:
     cls = lookup(SOLVERS, name, "solver")
@@ -52,9 +69,33 @@ def test_the_defaults_can_be_typed(name: str) -> None:
 
 def test_numbers_may_be_whole_and_settings_none() -> None:
     assert make_solver("dps", strength=2).strength == 2
+    assert make_solver("dps", steps=np.int64(9), strength=np.float32(0.5)).nfe == 9
     assert make_solver("moment-matched", renewal=None).renewal is None
     with pytest.raises(SettingError, match="baseline 'tv': weight must be a number, got 'a'"):
         make_baseline("tv", weight="a")
+
+
+@pytest.mark.parametrize(
+    "task, settings, message",
+    [
+        ("superres", {"factr": 4}, "operator 'superres' has no setting 'factr', it has factor"),
+        ("denoise", {"sigma": 1}, "operator 'denoise' has no setting 'sigma', it has none"),
+        ("deblur", {}, "operator 'deblur' needs kernel"),
+        ("deblur", {"kernel": None}, "a blur kernel must be a tensor or an array, got None"),
+        ("superres", {"factor": None}, "must be an integer of at least 2, got None"),
+        ("superres", {"factor": math.inf}, "must be an integer of at least 2, got inf"),
+        ("superres", {"factor": 2, "image_size": (7,)}, "must be .height, width., got .7,."),
+        ("superres", {"factor": 2, "kernel": "gaussian", "std": 0.0}, "must be positive"),
+    ],
+)
+def test_an_operator_that_cannot_be_is_refused(task: str, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_operator(task, **settings)
+
+
+def test_a_mask_may_be_an_array() -> None:
+    keep = np.eye(5)[None, None]
+    assert torch.equal(make_operator("inpaint", keep=keep).mask, torch.eye(5)[None, None])
 
 
 def test_physics_that_we_have_are_ours() -> None:

@@ -17,9 +17,13 @@ from genprior.operators.base import Operator
 from genprior.priors.base import ABILITIES, per_image
 
 # Settings that several solvers have, by what values they may take.
-COUNTS = ("steps", "iterations", "root_products", "particles", "ode_steps")
+COUNTS = ("steps", "iterations", "root_products", "particles", "ode_steps", "langevin_steps")
 SHARES = ("eta", "eta_b", "renewal")
-POSITIVE = ("coupling", "rate", "rate_end", "prior_var", "tau")
+POSITIVE = (
+    "coupling", "rate", "rate_end", "prior_var", "tau", "weight", "tolerance", "sigma_max",
+    "sigma_min", "exact_max", "exact_min", "informed_max", "ode_min", "rho_max", "rho_min",
+)
+NOT_NEGATIVE = ("strength", "relaxation", "calm", "slack")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Solver(ABC):
                 raise ValueError(f"{name} must be between 0 and 1, got {value}")
             if name in POSITIVE and value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be > 0 and finite, got {value}")
+            if name in NOT_NEGATIVE and not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be >= 0 and finite, got {value}")
 
     @property
     @abstractmethod

@@ -80,6 +80,18 @@ class DAPS(Solver):
         super().__post_init__()
         if self.kernel not in KERNELS:
             raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {self.kernel!r}")
+        _ = self.sigmas  # which complains of levels that cannot be
+
+    @property
+    def sigmas(self) -> list[float]:
+        """The levels, decreasing, in image units."""
+        levels = sigma_steps(self._levels, self.sigma_max, self.sigma_min, "karras")
+        return levels[: self.steps]
+
+    @property
+    def _levels(self) -> int:
+        """The authors make one level more and leave it out: the rate does not reach its end."""
+        return self.steps + (self.kernel == "published")
 
     @property
     def nfe(self) -> int:
@@ -93,12 +105,8 @@ class DAPS(Solver):
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        published = self.kernel == "published"
-        # the authors make one level more and leave it out: the rate does not reach its end
-        levels = self.steps + published
-        sigmas = sigma_steps(levels, self.sigma_max, self.sigma_min, "karras")[: self.steps]
-        fall = (self.rate_end - self.rate) / levels
-        rate_at = {sigma: self.rate + k * fall for k, sigma in enumerate(sigmas)}
+        fall = (self.rate_end - self.rate) / self._levels
+        rate_at = {sigma: self.rate + k * fall for k, sigma in enumerate(self.sigmas)}
         variance = noise_std**2
 
         def exact(x: Tensor, sigma: float) -> Tensor:
@@ -127,7 +135,7 @@ class DAPS(Solver):
             x0 = kernel(x, sigma)
             return x0 if noise is None else x0 + sigma_next * noise
 
-        return run_chain(images_of(y, operator), sigmas, generator, step)
+        return run_chain(images_of(y, operator), self.sigmas, generator, step)
 
     def _flow(self, prior: Denoiser, x: Tensor, sigma: float) -> Tensor:
         """Euler steps of dx = (x - D) / s ds: down to 0, where the last one returns D itself.

@@ -51,11 +51,6 @@ class DPS(ChainSolver):
     strength: float = 1.0
     spacing: Spacing = field(default="ddpm", kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.strength < float("inf"):
-            raise ValueError(f"strength must be >= 0 and finite, got {self.strength}")
-
     @property
     def products(self) -> int:
         return self.nfe

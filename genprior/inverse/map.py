@@ -142,8 +142,6 @@ class MAP(Solver):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_search(None, self.optimiser, self.step_size)
-        if not 0 < self.weight < float("inf"):
-            raise ValueError(f"weight must be > 0 and finite, got {self.weight}")
 
     @property
     def nfe(self) -> int:

@@ -9,10 +9,10 @@ x0), the DDPM posterior; 1 that of `daps` with its exact kernel, where errors of
 are forgotten.
 
 Every step is an exact conditional if the prior is Gaussian: then the samples are exact, whatever
-the number of steps, one included, and whatever zeta, with slack = 0, inflation = sustain = 1 and
-iterations to the end. Gaussian priors give xi in closed form, xi = x' - D(x' + sigma_t n') for x'
-drawn from the prior; for a network C^(1/2) n is a few steps of Lanczos. On a prior of several
-modes the weights of the modes are wrong, see `smc`.
+the number of steps, one included, and whatever zeta, with calm = slack = 0, inflation = sustain =
+1 and iterations to the end. Gaussian priors give xi in closed form, xi = x' - D(x' + sigma_t n')
+for x' drawn from the prior; for a network C^(1/2) n is a few steps of Lanczos. On a prior of
+several modes the weights of the modes are wrong, see `smc`.
 
 A prior that knows of holes gives m = E[x0 | y] of images with holes at once. It tells more of
 them than x does at high levels, where D and y are replaced by
@@ -106,10 +106,10 @@ class MomentMatched(ChainSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.inflation >= 1 and self.sustain >= 1 and self.slack >= 0):
+        if not (self.inflation >= 1 and self.sustain >= 1):
             raise ValueError(
-                f"inflation and sustain must be at least 1 and slack >= 0, got {self.inflation}, "
-                f"{self.sustain} and {self.slack}"
+                f"inflation and sustain must be at least 1, got {self.inflation} and "
+                f"{self.sustain}"
             )
 
     @property

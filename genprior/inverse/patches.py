@@ -71,8 +71,6 @@ class PatchNR(Solver):
                 f"patch must be at least 1 and stride in 1 ... patch, got {self.patch} and "
                 f"{self.stride}"
             )
-        if not 0 < self.weight < float("inf"):
-            raise ValueError(f"weight must be > 0 and finite, got {self.weight}")
 
     @property
     def nfe(self) -> int:

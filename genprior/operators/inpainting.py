@@ -25,6 +25,7 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
     keeps_pixels = True
 
     def __init__(self, keep: Tensor) -> None:
+        keep = torch.as_tensor(keep)
         if keep.ndim != 4:
             raise ValueError(
                 f"keep must have shape (batch or 1, channels or 1, height, width), "

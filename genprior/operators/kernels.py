@@ -81,7 +81,10 @@ def check_kernel(kernel: Tensor) -> Tensor:
     Raises:
         ValueError: The shape is another one, a value is not finite, or the sum is 0.
     """
-    k = torch.as_tensor(kernel).detach().cpu().double()
+    try:
+        k = torch.as_tensor(kernel).detach().cpu().double()
+    except (TypeError, RuntimeError):
+        raise ValueError(f"a blur kernel must be a tensor or an array, got {kernel!r}") from None
     if k.ndim == 2:
         k = k[None, None]
     if k.ndim != 4 or k.shape[1] != 1 or k.numel() == 0:

@@ -1,8 +1,10 @@
 """Super-resolution: y is x, filtered against aliasing and decimated by an integer factor."""
 
 import math
+from numbers import Real
 
 import deepinv
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,7 +48,8 @@ class SuperResolution(Operator, deepinv.physics.LinearPhysics):
         image_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(factor, bool) or factor != int(factor) or factor < 2:
+        whole = isinstance(factor, Real) and not isinstance(factor, bool)
+        if not (whole and float(factor).is_integer() and factor >= 2):
             raise ValueError(
                 f"the factor of super-resolution must be an integer of at least 2, got {factor}"
             )
@@ -55,8 +58,11 @@ class SuperResolution(Operator, deepinv.physics.LinearPhysics):
         if std is not None and kernel != "gaussian":
             raise ValueError(f"std is the width of the gaussian kernel, the {kernel} has none")
         self.factor, self.boundary = int(factor), boundary
+        if image_size is not None and np.shape(image_size) != (2,):
+            raise ValueError(f"image_size must be (height, width), got {image_size}")
         self.image_size = tuple(image_size) if image_size is not None else None
-        self.taps = resampling_weights(kernel, self.factor, std or 0.45 * self.factor)
+        std = 0.45 * self.factor if std is None else std
+        self.taps = resampling_weights(kernel, self.factor, std)
         self._cache: dict[tuple, Separable] = {}
 
     def A(self, x: Tensor) -> Tensor:
