@@ -202,13 +202,17 @@ class DDPM(nn.Module, Denoiser, Trainable):
 
     def _loss(self, u: Tensor, u_noisy: Tensor, sigma: Tensor, unknown: Tensor | None) -> Tensor:
         network = self.network if unknown is None else self.filler
+        u, crop = pad_to_multiple(u, network.multiple)
+        u_noisy, _ = pad_to_multiple(u_noisy, network.multiple)
+        if unknown is not None:
+            unknown, _ = pad_to_multiple(unknown, network.multiple)
         level, inputs = self._inputs(sigma, unknown)
         c_skip, c_out, c_in = self.preconditioning(2 * level)
         # what is known exactly is no target
-        weight = (level > 0).to(u).expand_as(u)
+        weight = (level > 0).to(u).expand_as(u)[crop]
         target = (u - c_skip * u_noisy) / c_out.clamp(min=SIGMA_RANGE[0])
         f = network(c_in * u_noisy, *inputs)
-        errors = (weight * (f.float() - target).square()).flatten(1).sum(dim=1)
+        errors = (weight * (f.float() - target)[crop].square()).flatten(1).sum(dim=1)
         return (errors / weight.flatten(1).sum(dim=1).clamp(min=1)).mean()
 
 

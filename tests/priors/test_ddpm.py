@@ -28,12 +28,13 @@ def test_preconditioning_gives_targets_of_unit_variance(objective):
         assert (c_in * (u + s * noise)).var() == pytest.approx(1, rel=0.02)
 
 
+@pytest.mark.parametrize("size", [(8, 8), (7, 9)])
 @pytest.mark.parametrize("objective", ["eps", "v", "edm"])
-def test_the_loss_is_the_weighted_error_of_the_denoiser(objective):
+def test_the_loss_is_the_weighted_error_of_the_denoiser(objective, size):
     model = prior(objective=objective).double()
     for p in model.parameters():
         torch.nn.init.normal_(p, 0, 0.1)
-    x = torch.rand(4, 3, 8, 8, dtype=torch.float64)
+    x = torch.rand(4, 3, *size, dtype=torch.float64)
     loss = model.losses(x, Noise(5, range(4)))["network"]
 
     noise = Noise(5, range(4))
@@ -137,6 +138,13 @@ def test_the_loss_with_holes_is_the_weighted_error_where_something_is_to_be_foun
     errors = 2 * (x_hat - x) / model.preconditioning(2 * levels)[1]
     each = [e[level > 0].square().mean() for e, level in zip(errors, levels, strict=True)]
     assert loss.item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-6)
+
+
+def test_the_loss_with_holes_takes_any_size():
+    model = crooked()
+    x = torch.rand(24, 3, 13, 21, dtype=torch.float64)
+    loss = model.losses(x, Noise(5, range(24)))["filler"]
+    assert loss.isfinite() and loss > 0
 
 
 def test_the_two_networks_are_trained_apart():
