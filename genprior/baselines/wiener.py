@@ -13,7 +13,6 @@ Differs from the authors' code:
     2. Richardson-Lucy takes the true boundary of the operator, not zeros.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -29,6 +28,8 @@ from genprior.operators.base import Operator
 
 BALANCES = tuple((10.0 ** np.arange(-3, 0.01, 0.25)).tolist())
 SMALLEST = 1e-12
+# Of kernels that sum to 1, in units of the machine precision.
+ROUNDING = 64
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,13 @@ class RichardsonLucy(Baseline):
         return {"iterations": (3, 5, 10, 20, 40, 80)}
 
     def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
-        tiny = math.sqrt(torch.finfo(y.dtype).tiny)
+        # blur by FFT rounds: what is left of 0 may be negative, and is no weight to divide by
+        least = ROUNDING * torch.finfo(y.dtype).eps
         y = y.clamp(min=0)
-        weight = operator.A_adjoint(torch.ones_like(y)).clamp(min=tiny)
+        weight = operator.A_adjoint(torch.ones_like(y))
+        seen = weight > least
         x = torch.full(operator.image_shape(y.shape), 0.5).to(y)
         for _ in range(self.iterations):
-            x = x * operator.A_adjoint(y / operator.A(x).clamp(min=tiny)) / weight
+            ratio = operator.A_adjoint(y / operator.A(x).clamp(min=least))
+            x = torch.where(seen, x * ratio.clamp(min=0) / weight.clamp(min=least), x)
         return x

@@ -54,6 +54,17 @@ def test_richardson_lucy_equals_scikit_images_far_from_the_border():
         assert np.abs(result[0, channel].numpy() - expected)[26:-26, 26:-26].max() < 1e-5
 
 
+@pytest.mark.parametrize("kernel", [gaussian_kernel(1.6), motion_kernel(9, 30)])
+@pytest.mark.parametrize("boundary", ["valid", "reflect", "circular"])
+def test_richardson_lucy_sharpens_to_the_border(kernel: torch.Tensor, boundary: str):
+    x, operator = picture(), Blur(kernel, boundary)
+    y = degrade(x, operator, 0.01)
+    result = restore(y, operator, None, RichardsonLucy(), noise_std=0.01).image
+    assert result.max() < 2
+    truth = operator.visible(x)
+    assert psnr(result, truth) > psnr(y, truth) + 1
+
+
 def test_only_blurs_are_taken():
     for solver in (Wiener(), RichardsonLucy()):
         with pytest.raises(ValueError, match="is not made for a measurement by Denoising"):
