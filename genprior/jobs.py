@@ -24,10 +24,10 @@ from genprior.inverse.base import Restoration, Solver
 from genprior.limits import MAX_PIXELS
 from genprior.operators.base import Operator
 from genprior.parts import choose_solver, make_solver
-from genprior.places import Place
+from genprior.places import Place, sha256
 from genprior.record import describe, doubts, facts
 from genprior.registry import FROM_EXEMPLAR
-from genprior.results import sha256, write_results
+from genprior.results import write_results
 from genprior.watch import pick_device
 from genprior.weights import find_prior
 

@@ -1,8 +1,10 @@
 """Which files are restored and where everything goes; nothing is replaced unasked."""
 
 import glob
+import hashlib
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -88,6 +90,16 @@ class Place:
         """
         return read_bytes(self.source) if self.data is None else self.data
 
+    def is_made(self, task: str) -> bool:
+        """Whether a task has written all that this is for, from the input as it is now."""
+        try:
+            record = json.loads(self.sidecar.read_text())
+            files = {path.name: sha256(path.read_bytes()) for path in self.pictures}
+            made = record["task"], record["files"], record["input_sha256"]
+            return made == (task, files, sha256(self.content()))
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
     def read(self, max_pixels: int = MAX_PIXELS) -> Picture:
         """The picture to restore; see `read_image`."""
         picture = parse_image(self.content(), self.source, max_pixels)
@@ -128,7 +140,8 @@ def plan(
     samples: int = 1,
     overwrite: bool = False,
     suffix: str | None = None,
-    redo: bool = False,
+    redo: str | None = None,
+    reads: Sequence[Path] = (),
 ) -> list[Place]:
     """Where the results of every file go.
 
@@ -139,7 +152,9 @@ def plan(
         samples: How many samples are drawn.
         overwrite: Files that exist may be replaced, but for the inputs.
         suffix: Format of the results; None is that of each input.
-        redo: Results of an earlier run, which their name tells, may be replaced.
+        redo: The task whose results of an earlier run may be replaced: those that their name
+            tells, or one file that is whole.
+        reads: Files that are read besides the inputs, and not replaced either.
 
     Raises:
         ImageError: Two results would go to one place, onto an input or a file that exists, or
@@ -159,32 +174,41 @@ def plan(
         return Place(file.file, output if one else made, tuple(names), file.below, file.data)
 
     places = list(map(place, inputs))
-    _check_apart(places)
+    _check_apart(places, reads)
     for each in places:
-        free = overwrite or (redo and not one)
+        free = overwrite or (redo is not None and (not one or each.is_made(redo)))
         check_free([each.output], free)
         check_free([each.sidecar, *map(each.side, each.extras)], free, formats=None)
     return places
 
 
-def _check_apart(places: Sequence[Place]) -> None:
-    """Makes sure that no two results go to one place, and none onto an input."""
+def _check_apart(places: Sequence[Place], reads: Sequence[Path]) -> None:
+    """Makes sure that no two results go to one place, and none onto what is read."""
     taken: dict[Path, Path] = {}
-    inputs = {place.source.resolve() for place in places}
+    inputs = [*(place.source for place in places), *reads]
     for place in places:
+        _check_no_input(place.written, inputs)
         for path in place.written:
             if path in taken:
                 raise ImageError(
                     f"{taken[path]} and {place.source} would both be written to {path}: "
                     f"restore them apart, into two folders"
                 )
-            if path.resolve() in inputs:
-                raise ImageError(f"{path} is an input: choose another -o")
             taken[path] = place.source
 
 
+def _check_no_input(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
+    read = {path.resolve() for path in inputs}
+    for path in paths:
+        if path.resolve() in read:
+            raise ImageError(f"{path} is an input: choose another -o")
+
+
 def check_free(
-    paths: Iterable[Path], overwrite: bool, formats: Sequence[str] | None = WRITABLE
+    paths: Collection[Path],
+    overwrite: bool,
+    formats: Sequence[str] | None = WRITABLE,
+    reads: Sequence[Path] = (),
 ) -> None:
     """Makes sure, before any work, that files can be written.
 
@@ -192,10 +216,12 @@ def check_free(
         paths: The files.
         overwrite: They may exist.
         formats: Suffixes that are fine, None for any.
+        reads: Files that are read, and so not replaced.
 
     Raises:
         ImageError: One has another suffix, exists, or cannot be where it should.
     """
+    _check_no_input(paths, reads)
     for path in paths:
         if formats is not None and path.suffix.lower() not in formats:
             raise ImageError(
@@ -207,3 +233,8 @@ def check_free(
         there = next(folder for folder in path.absolute().parents if folder.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise ImageError(f"{path}: {there} is no folder that can be written: change -o")
+
+
+def sha256(data: bytes) -> str:
+    """Checksum of a file's content."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,6 +1,5 @@
 """What is left of a restored file: pictures, and a record from which it can be made again."""
 
-import hashlib
 import json
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,7 @@ from genprior.files import write_atomic
 from genprior.images import Picture, write_image
 from genprior.inverse.base import Restoration
 from genprior.panel import panel, std_map
-from genprior.places import Place
+from genprior.places import Place, sha256
 from genprior.record import quality
 
 
@@ -87,18 +86,3 @@ def _write_pictures(
     if place.extras:
         about["saved"] = [str(place.side(extra)) for extra in place.extras]
     return about
-
-
-def is_complete(place: Place) -> bool:
-    """Whether all that a place is for has been written, from the input as it is now."""
-    try:
-        record = json.loads(place.sidecar.read_text())
-        files = {path.name: sha256(path.read_bytes()) for path in place.pictures}
-        return record["files"] == files and record["input_sha256"] == sha256(place.content())
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def sha256(data: bytes) -> str:
-    """Checksum of a file's content."""
-    return hashlib.sha256(data).hexdigest()

@@ -138,6 +138,11 @@ def test_existing_results_are_left_out_if_whole(tmp_path: Path, quick: list) -> 
     mine.write_bytes(b"not made here")
     named = genprior("inpaint", files["new"], *MASK, *quick, "-o", mine, "--skip-existing")
     assert named.exit_code == 3 and "mine.png exists: add --overwrite" in named.stderr
+    succeed("inpaint", files["new"], *MASK, *quick, "-o", mine, "--overwrite")
+    again = succeed("inpaint", files["new"], *MASK, *quick, "-o", mine, "--skip-existing")
+    assert again.stdout.count("[exists]") == 1
+    other = genprior("denoise", files["new"], "--noise", 0.1, "-o", mine, "--skip-existing")
+    assert other.exit_code == 3 and "mine.png exists: add --overwrite" in other.stderr
 
 
 def test_a_folder_of_masks_and_folders_of_folders(tmp_path: Path, quick: list) -> None:

@@ -100,6 +100,16 @@ CASES = {
     "inpaint @/a.png -o @/out.gif": (INPUT, "out.gif: cannot write .gif: give to -o a file"),
     "inpaint @/a.png @/b.png -o @/out.png": (INPUT, "out.png is one file for 2 inputs"),
     "inpaint @/a.png -o @/a.png --overwrite": (INPUT, "a.png is an input: choose another -o"),
+    "denoise @/a.png --prior texture --exemplar @/b.png -o @/b.png --overwrite": (
+        INPUT, "b.png is an input: choose another -o"
+    ),
+    "inpaint @/a.png --mask @/b.png -o @/b.png --overwrite": (INPUT, "b.png is an input"),
+    "deblur @/a.png --kernel @/b.png -o @/b.png --overwrite": (INPUT, "b.png is an input"),
+    "degrade denoise @/a.png -o @/a.png --overwrite": (INPUT, "a.png is an input"),
+    "degrade inpaint @/a.png --mask @/b.png -o @/b.png --overwrite": (INPUT, "b.png is an input"),
+    "texture @/a.png -o @/a.png --overwrite": (INPUT, "a.png is an input"),
+    "sample --prior texture --exemplar @/a.png -o @/a.png --overwrite": (INPUT, "a.png is an in"),
+    "denoise @/a.png -o - --samples 2 --save std": (USAGE, "standard output is for one picture"),
     "inpaint @/a.png -o @/notes.png/x.png": (INPUT, "notes.png is no folder"),
     "inpaint @/a.png @/a.png": (INPUT, "would both be written to", "restore them apart"),
     "inpaint @/a.png --prior dpm": (WEIGHTS, "unknown prior 'dpm'", "folder of a checkpoint"),

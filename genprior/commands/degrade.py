@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from genprior import options
+from genprior.commands.typed import typed_files
 
 
 @click.group()
@@ -66,7 +67,7 @@ def _degrade(
     from genprior.jobs import measure
     from genprior.places import check_free
 
-    check_free([output], overwrite)
+    check_free([output], overwrite, reads=typed_files())
     measure(operator, file, output, noise, seed, max_pixels)
     if not quiet:
         click.echo(f"{file} -> {output}")

@@ -9,6 +9,7 @@ import click
 from genprior import options
 from genprior.commands.report import Report
 from genprior.commands.streams import streams
+from genprior.commands.typed import typed_files
 
 
 @click.command()
@@ -85,7 +86,6 @@ def _restore(
     from genprior.jobs import Job, run
     from genprior.places import plan
     from genprior.ranks import joined
-    from genprior.results import is_complete
 
     suffix = None if ext == "keep" else f".{ext}"
     with joined() as ranks, streams(files, output, recursive, as_json) as opened:
@@ -94,9 +94,12 @@ def _restore(
             raise click.UsageError("standard output is for one process: give -o a name")
         options["device"] = ranks.device(options["device"])
         job = Job(task, operator, settings, noise, opaque=opaque, **options)
-        places = plan(found, output, save, samples, overwrite, suffix, redo=skip_existing)
+        if to_stdout and save:
+            raise click.UsageError("standard output is for one picture: --save needs another -o")
+        redo = task if skip_existing else None
+        places = plan(found, output, save, samples, overwrite, suffix, redo, typed_files())
         report = Report(len(places), as_json, quiet, to_stdout)
-        done = [place for place in places if skip_existing and is_complete(place)]
+        done = [place for place in places if skip_existing and place.is_made(task)]
         left = [place for place in places if place not in done]
         ranks.wait()  # until all know what is there already
         if ranks.first:

@@ -6,6 +6,7 @@ import click
 
 from genprior import options
 from genprior.commands.progress import Progress
+from genprior.commands.typed import typed_files
 
 
 @click.command()
@@ -38,7 +39,7 @@ def sample(
     from genprior.panel import panel
     from genprior.places import check_free
 
-    check_free([output], overwrite)
+    check_free([output], overwrite, reads=typed_files())
     model, channels = prior, None
     if exemplar is not None:
         from genprior.exemplars import read_exemplar

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from genprior import options
+from genprior.commands.typed import typed_files
 
 
 @click.command()
@@ -35,7 +36,7 @@ def texture(
     from genprior.images import write_image
     from genprior.places import check_free
 
-    check_free([output], overwrite)
+    check_free([output], overwrite, reads=typed_files())
     prior, picture = read_exemplar("texture", exemplar, max_pixels, margin=None)
     x = draw_texture(prior, size or picture.pixels.shape[-2:], method, seed)
     output.parent.mkdir(parents=True, exist_ok=True)
