@@ -2,10 +2,12 @@
 
 import itertools
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,7 @@ def fit(
     Raises:
         CheckpointError: `resume` is set and `out` holds no checkpoint.
         FloatingPointError: A loss is not finite; the message names the step.
+        KeyboardInterrupt: Ctrl-C was pressed; a run of one process has written a checkpoint.
         SettingError: `validation` is given of a prior whose networks compete: no loss of a GAN
             says how good it is. Or a run is resumed with other settings.
         ValueError: The batch cannot be shared out evenly.
@@ -100,7 +103,7 @@ def _loop(
 ) -> None:
     settings, ranks = training.settings, training.ranks
     before, started = training.seconds, time.monotonic()
-    with closing(_batches(data, training)) as batches:
+    with closing(_batches(data, training)) as batches, _noting_interrupts(ranks) as interrupted:
         training.begin(data)
         while (done := _fraction(training)) < 1:
             warm = min((training.step + 1) / settings.warmup, 1.0)
@@ -119,9 +122,37 @@ def _loop(
             })
             if report and ranks.first:
                 report(training.step, done, journal.latest)
-            if keeper.is_time():
+            stop = interrupted()
+            if keeper.is_time() or stop:
                 keeper.save()
             training.seconds = before + time.monotonic() - started
+            if stop:
+                raise KeyboardInterrupt(
+                    f"interrupted at step {training.step}, which is saved: resume goes on from it"
+                )
+
+
+@contextmanager
+def _noting_interrupts(ranks: Ranks) -> Iterator[Callable[[], bool]]:
+    """Has Ctrl-C wait for the end of a step and a checkpoint; pressed again, it does not.
+
+    Yields:
+        Says whether it was pressed.
+    """
+    pressed = threading.Event()
+    if ranks.world > 1 or threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+
+    def note(number: int, frame: object) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _fraction(training: Training) -> float:

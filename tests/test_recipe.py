@@ -1,6 +1,7 @@
 """What a training does with its settings, and what it refuses to go on with."""
 
 import json
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from genprior import training
-from genprior.checkpoint import load_checkpoint
+from genprior.checkpoint import load_checkpoint, newest
 from genprior.data import Crops
 from genprior.errors import CheckpointError, SettingError
 from genprior.fit import Settings, fit
@@ -98,6 +99,21 @@ def test_a_gan_goes_on_bit_for_bit(crops, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         gan_run(tmp_path / "cut", report=kill)
     resumed = load_checkpoint(gan_run(tmp_path / "cut", resume=True))[0].state_dict()
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(crops, tmp_path):
+    def press_ctrl_c(step, done, loss):
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    whole = load_checkpoint(run(crops, tmp_path / "whole"))[0].state_dict()
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="interrupted at step 3, which is saved"):
+        run(crops, tmp_path / "cut", report=press_ctrl_c)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert newest(tmp_path / "cut").name == "step-00000003"
+    resumed = load_checkpoint(run(crops, tmp_path / "cut", resume=True))[0].state_dict()
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
