@@ -246,7 +246,8 @@ class _Restored:
             picture = replace(picture, alpha=alpha)
         record = facts(job, place, self.prior.sha256, self.device, self.name, self.solver)
         record |= describe(self.result, i, len(self.y))
-        record["warnings"] += doubts(job.task, job.noise, place.output, picture)
+        known = self.operator.observed(torch.ones_like(self.y))[i]
+        record["warnings"] += doubts(job, place.output, picture, 1 - known.mean().item())
         return write_results(place, picture, self.result, i, self.y, truth, record, job.opaque)
 
 

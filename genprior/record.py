@@ -20,6 +20,8 @@ from genprior.places import Place
 if TYPE_CHECKING:
     from genprior.jobs import Job
 
+# Share of a picture beyond which a mask is looked at twice, and masks that leave no doubt.
+HALF, SAID = 0.5, ("None", "alpha", "random", "box")
 METRICS = (
     f"of the picture as written, data range 1, all channels; "
     f"SSIM of {WINDOW}x{WINDOW} uniform windows"
@@ -75,13 +77,29 @@ def describe(result: Restoration, i: int, count: int) -> dict[str, Any]:
     }
 
 
-def doubts(task: str, noise: float, output: Path, picture: Picture) -> list[str]:
-    """What the format of the output takes away from a restoration."""
+def doubts(job: "Job", output: Path, picture: Picture, missing: float) -> list[str]:
+    """What may be wrong with a mask, and what the format of the output takes away.
+
+    Arguments:
+        job: What was asked for.
+        output: The file of the result.
+        picture: The picture that was restored.
+        missing: Share of its values that are missing.
+    """
+    found = []
+    mask = str(job.settings.get("mask")).partition("=")[0]
+    if missing > HALF and mask not in SAID:
+        found.append(
+            f"{missing:.0%} of the picture is filled in: what is white in the mask; "
+            f"--invert-mask swaps the two"
+        )
     format = FORMAT_OF[output.suffix.lower()]
     exact = format != "JPEG" and BITS[format] >= picture.bits
-    if task != "inpaint" or noise > 0 or exact:
-        return []
-    return [f"known pixels change in a {format} file of {BITS[format]} bits: write .png or .tif"]
+    if job.task == "inpaint" and job.noise == 0 and not exact:
+        found.append(
+            f"known pixels change in a {format} file of {BITS[format]} bits: write .png or .tif"
+        )
+    return found
 
 
 def quality(output: Path, truth: Tensor, y: Tensor) -> dict[str, Any]:
