@@ -21,7 +21,7 @@ from genprior.commands.sample import sample
 from genprior.commands.solvers import solvers
 from genprior.commands.texture import texture
 from genprior.commands.train import train
-from genprior.errors import EXIT_USAGE, SomeFailed, exit_code
+from genprior.errors import EXIT_PIPE, EXIT_USAGE, SomeFailed, exit_code
 
 COMMANDS = (
     inpaint, deblur, superres, denoise, degrade, sample, texture, train, evaluate, priors, solvers,
@@ -50,14 +50,19 @@ class Commands(click.Group):
                 error = MemoryError("memory ran out: free some, or take smaller images")
             if os.environ.get("GENPRIOR_DEBUG") or not isinstance(error, REPORTED):
                 raise
+            if isinstance(error, BrokenPipeError):  # who read has seen enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                ctx.exit(EXIT_PIPE)
             click.echo(f"genprior: {_one_line(error)}", err=True)
             ctx.exit(EXIT_USAGE if isinstance(error, click.UsageError) else exit_code(error))
 
 
 def _lacks_memory(error: RuntimeError) -> bool:
-    """Whether there is none left; of a failed allocation on a CPU torch's error does not tell."""
+    """Whether there is none left; not of every failed allocation does torch's error tell."""
     torch, numpy = (sys.modules.get(name) for name in ("torch", "numpy"))
     if torch and isinstance(error, torch.OutOfMemoryError):
+        return True
+    if "can't allocate memory" in str(error):
         return True
     try:
         if numpy:
@@ -69,7 +74,7 @@ def _lacks_memory(error: RuntimeError) -> bool:
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return str(error) or "interrupted"
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "genprior"
         return f"{' '.join(error.format_message().split())} (see {command} --help)"

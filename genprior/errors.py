@@ -1,7 +1,7 @@
 """Errors that a user can act on; the command line turns each into one line and an exit code."""
 
 EXIT_USAGE, EXIT_INPUT, EXIT_WEIGHTS, EXIT_MEMORY, EXIT_SOME = 2, 3, 4, 5, 6
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED, EXIT_PIPE = 130, 141
 
 
 class ImageError(ValueError):

@@ -273,3 +273,21 @@ def test_as_a_program(tmp_path: Path, quick: list) -> None:
     run = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert run.returncode == 2 and run.stdout == ""
     assert run.stderr.startswith("genprior: Invalid value for '--solver': 'dsp' is not one of")
+
+
+def test_a_reader_may_have_seen_enough() -> None:
+    command = f"{sys.executable} -m genprior solvers"
+    run = subprocess.run(f"{command} | true", shell=True, capture_output=True, text=True)
+    assert run.stderr == ""
+
+
+def test_a_mask_that_hides_most_of_a_picture_is_doubted(tmp_path: Path, quick: list) -> None:
+    file, hole = save_photo(tmp_path / "a.png"), np.zeros(SIZE, np.uint8)
+    hole[2:7, 3:9] = 255
+    Image.fromarray(hole).save(tmp_path / "mask.png")
+    command = ["inpaint", file, *quick, "--mask", tmp_path / "mask.png", "--overwrite"]
+    assert "filled in" not in succeed(*command).stderr
+    told = succeed(*command, "--invert-mask").stderr
+    assert "96% of the picture is filled in: what is white in the mask; --invert-mask" in told
+    command[command.index("--mask") + 1] = "random=0.9"
+    assert "filled in" not in succeed(*command).stderr

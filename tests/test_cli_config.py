@@ -56,6 +56,9 @@ def test_what_is_typed_wins(tmp_path: Path, weights: Path) -> None:
     ("noise = ", "not TOML"),
     ('noise = "much"', "Invalid value for '--noise': 'much' is not a valid"),
     ("files = 3", "no option 'files'"),
+    ("steps = 2.7", "'2.7' is not a valid integer"),
+    ("steps = true", "Invalid value for '--steps'"),
+    ("noise = [0.1, 0.2]", "'0.1,0.2' is not a valid"),
 ])
 def test_configurations_that_are_none(tmp_path: Path, text: str, message: str) -> None:
     config = tmp_path / "run.toml"

@@ -10,7 +10,7 @@ from PIL import Image
 from shell import SIZE, genprior, refused, save_photo, snapshot, succeed
 
 MASK = ["--mask", "box=3x3"]
-USAGE, INPUT, WEIGHTS = 2, 3, 4
+USAGE, INPUT, WEIGHTS, MEMORY = 2, 3, 4, 5
 
 
 @pytest.fixture
@@ -118,6 +118,8 @@ CASES = {
     "priors verify @/corrupt": (WEIGHTS, "corrupt: sha256 is"),
     "priors info dpm": (WEIGHTS, "unknown prior 'dpm'"),
     "sample --prior dpm -o @/x.png": (WEIGHTS, "unknown prior 'dpm'"),
+    "texture @/a.png -o @/x.png --size 1000000x1000000": (MEMORY, "memory ran out"),
+    "sample -o @/x.png --steps 1 --size 1000000x1000000": (MEMORY, "memory ran out"),
     "sample -o @/x.gif": (INPUT, "cannot write .gif"),
     "sample -o @/x.png --size 3": (USAGE, "write HEIGHTxWIDTH"),
     "degrade inpaint @/a.png --mask random=0.5 -o @/x.jpg": (INPUT, "cannot hold transparency"),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from shell import levels, photo, refused, save_photo, succeed
+from shell import genprior, levels, photo, refused, save_photo, succeed
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.restoration import inpaint_biharmonic
 
@@ -189,6 +189,17 @@ def test_a_method_that_diverges_does_not_end_the_others(photos, tmp_path, monkey
     found = [r for r in results(tmp_path) if "failed" in r]
     assert [r["index"] for r in found] == [1]
     assert "psnr" not in found[0] and "torch" in found[0]["machine"]
+
+
+def test_that_nothing_could_be_measured_is_an_error(photos, tmp_path, monkeypatch):
+    def restore(*_, **__):
+        raise FloatingPointError("it diverged")
+
+    monkeypatch.setattr("genprior.evaluate.restore", restore)
+    told = genprior("evaluate", photos, "-o", tmp_path, "--prior", "none", "--baseline", "tv",
+                    "--task", MASK, "--crop", 20)
+    assert told.exit_code == 6 and "every measurement failed" in told.stderr
+    assert (tmp_path / "report.md").exists()
 
 
 def test_steps_that_are_typed_of_a_solver_come_first(photos, weights, tmp_path):

@@ -49,9 +49,13 @@ def _read(ctx: click.Context, param: click.Parameter, file: Path | None) -> None
                 ctx,
             )
     ctx.default_map = {
-        known[name.replace("_", "-")]: ",".join(value) if isinstance(value, list) else value
-        for name, value in values.items()
+        known[name.replace("_", "-")]: _typed(value) for name, value in values.items()
     }
+
+
+def _typed(value: Any) -> Any:
+    """A value as one would type it, so that it is checked as such."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _options(ctx: click.Context) -> list[click.Option]:

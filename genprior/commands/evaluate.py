@@ -18,6 +18,7 @@ from genprior.commands.specs import (
     Task,
     TaskText,
 )
+from genprior.errors import SomeFailed
 
 REPORT = {"report.md": "the report", "report.json": "the same", "report.csv": "the same",
           "contact.png": "pictures"}
@@ -120,6 +121,8 @@ def evaluate(
         click.echo(texts["report.json" if as_json else "table"])
         if not as_json:
             click.echo(f"{out / 'report.md'} {' '.join(list(REPORT)[1:])}")
+    if ranks.first and all("failed" in record for record in records):
+        raise SomeFailed("every measurement failed")
 
 
 def _task(task: TaskText, crop: int | None, resize: int | None, max_pixels: int) -> Any:
