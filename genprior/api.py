@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genprior.arrays import floats_like, noise_levels, samples_like, to_tensor
+from genprior.arrays import below_range, floats_like, noise_levels, samples_like, to_tensor
 from genprior.estimation import assumed_noise
 from genprior.frugal import Frugal, Tile, chunk_size, chunks
 from genprior.inverse.base import Restoration, Solver, misfit
@@ -71,6 +71,7 @@ def degrade(
     return back(y) if y.ndim == 4 else y
 
 
+@torch.inference_mode(False)  # samplers differentiate the network
 def restore(
     y: Any,
     operator: Operator,
@@ -81,7 +82,7 @@ def restore(
     steps: int | None = None,
     seed: int = 0,
     index: int | Sequence[int] = 0,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     tile: Tile = "auto",
     keep_samples: bool = True,
@@ -108,7 +109,8 @@ def restore(
         index: Number of the first image, or of every image: image number i draws the noise
             of (seed, i), so `restore(y)` and `restore(y[i:i+1], index=i)` agree on image i,
             to the bit on a CPU.
-        device: "auto" (where y is, else CUDA where there is one), "cpu", "cuda", "mps".
+        device: "auto" (where y is, else CUDA where there is one), "cpu", "cuda", "mps" or a
+            `torch.device`.
         dtype: Precision of the network; the solver's state stays float32.
         tile: "auto" shows large images to the network in tiles, and of inpainting only what is
             around the holes; a number is the side of the tiles in pixels; "off" does neither.
@@ -155,9 +157,10 @@ def restore(
     sigma = noise_levels(noise_std, measurement, images)
     name, method = choose_solver(solver, steps, operator, prior, samples)
 
-    work = measurement.to(place, torch.float32)
+    work = measurement.detach().to(place, torch.float32).clone()
     operator.verify(work.shape)
-    sigma = sigma.to(work)
+    sigma = sigma.to(work).clone()
+    odd = below_range(work, operator.observed(torch.ones_like(work)), sigma) if images else ()
     numbers = _numbers(index, len(work))
     chains = [(i, k) for k in range(samples) for i in range(len(work))]
     parts = chunks(chains, chunk_size(operator.image_shape(work.shape), place))
@@ -195,7 +198,7 @@ def restore(
         seconds=seconds,
         noise_std=noise_std,
         seed=seed,
-        warnings=_doubts(fit, sigma.cpu()) + beyond(quantiles, samples),
+        warnings=odd + _doubts(fit, sigma.cpu()) + beyond(quantiles, samples),
         tile=frugal.tile,
         windows=tuple(tuple(frugal.windows.get(i, ())) for i in range(len(work))),
         reduced=tuple(frugal.reduced),
@@ -211,7 +214,7 @@ def sample(
     eta: float = 1.0,
     temperature: float = 1.0,
     seed: int = 0,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     progress: Callable[[int, int], object] | None = None,
 ) -> Tensor:
     """Draws images from a prior.

@@ -172,7 +172,8 @@ def load_checkpoint(folder: Path, anew: bool = False) -> tuple[nn.Module, dict[s
     manifest = read_manifest(folder)
     tensors = read_model(folder, manifest, anew)
     cls = lookup(PRIORS, manifest["prior"], "prior")
-    prior = getattr(cls, "from_config", cls)(**manifest["config"])
+    with torch.random.fork_rng(devices=[]):  # the first weights are drawn for nothing
+        prior = getattr(cls, "from_config", cls)(**manifest["config"])
     expected = {key: value.shape for key, value in prior.state_dict().items()}
     if {key: value.shape for key, value in tensors.items()} != expected:
         raise CheckpointError(f"weights in {folder} do not fit the manifest's configuration")

@@ -39,6 +39,7 @@ PROBE = 2
 TINY = 1e-12
 
 
+@torch.inference_mode(False)
 def estimate_noise(
     image: Any, prior: str | Path | object = "ddpm", device: str = "auto"
 ) -> Tensor:
@@ -71,7 +72,7 @@ def estimate_noise(
             f"the noise is estimated by a denoiser, and {type(prior).__name__} is none: give the "
             f"level, or take the prior ddpm"
         )
-    y = y.to(place, torch.float32)
+    y = y.detach().to(place, torch.float32).clone()
     levels = [_most_likely(part if prior.reach is None else _parts(part), prior)
               for part in y.split(1)]
     return torch.tensor(levels)

@@ -143,7 +143,7 @@ def place_prior(prior: str | Path | object, place: torch.device) -> tuple[str, o
     if isinstance(prior, str | Path):
         return str(prior), load_prior(prior).to(place)
     held = [*prior.parameters(), *prior.buffers()] if isinstance(prior, nn.Module) else []
-    if any(t.device != place for t in held):
+    if any(t.device != place or t.is_inference() for t in held):
         prior = copy.deepcopy(prior).to(place)
     return type(prior).__name__, prior
 
@@ -177,7 +177,8 @@ def as_operator(
 
 def place_operator(operator: Operator, place: torch.device) -> Operator:
     """An operator on a device. It is copied, not moved."""
-    if isinstance(operator, nn.Module) and any(b.device != place for b in operator.buffers()):
+    held = operator.buffers() if isinstance(operator, nn.Module) else ()
+    if any(b.device != place or b.is_inference() for b in held):
         operator = copy.deepcopy(operator).to(place)
     return operator
 

@@ -178,17 +178,18 @@ def watched_search(prior: Prior, watch: Watch, images: int) -> Prior:
     return other
 
 
-def pick_device(device: str, near: Tensor) -> torch.device:
+def pick_device(device: str | torch.device, near: Tensor) -> torch.device:
     """The device to compute on.
 
     Arguments:
-        device: "auto", "cpu", "cuda", "mps" or "cuda:1".
+        device: "auto", "cpu", "cuda", "mps", "cuda:1" or a device of torch.
         near: "auto" stays where this tensor is if that is an accelerator, else takes CUDA
             where there is one, else the CPU.
 
     Raises:
         SettingError: The device does not exist here.
     """
+    device = str(device)
     if device == "auto":
         if near.device.type != "cpu":
             return near.device

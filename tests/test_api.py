@@ -10,7 +10,7 @@ from PIL import Image
 from small import HOLE, OPERATORS, SHAPE, Shrink, batch
 from torch import Tensor
 
-from genprior import degrade, load_prior, make_operator, restore
+from genprior import degrade, estimate_noise, load_prior, make_operator, restore
 from genprior.inverse.hqs import HQS
 from genprior.operators.inpainting import Inpainting
 from genprior.parts import make_solver
@@ -170,6 +170,27 @@ def test_any_denoiser_is_a_prior() -> None:
     y = batch()
     result = restore(y, make_operator("denoise"), Shrink(), noise_std=0.25)
     assert torch.allclose(result.image, (y + 0.5) / 2, atol=1e-6)
+
+
+def test_inference_mode_is_left_where_derivatives_are_needed(prior: DDPM) -> None:
+    options = {"prior": prior, "solver": "dps", "steps": 2, "device": torch.device("cpu")}
+    with torch.inference_mode():
+        operator = make_operator("inpaint", keep=~HOLE)
+        inside = restore(operator.A(batch()), operator, noise_std=torch.tensor([0.1]), **options)
+        found = estimate_noise(batch(), Shrink())
+    operator = make_operator("inpaint", keep=~HOLE)
+    outside = restore(operator.A(batch()), operator, noise_std=0.1, **options)
+    assert torch.equal(inside.image, outside.image)
+    assert torch.equal(found, estimate_noise(batch(), Shrink()))
+
+
+def test_images_around_0_are_noticed() -> None:
+    y = degrade(batch(3), make_operator("denoise"), 0.1)
+    y[1] = 2 * y[1] - 1
+    options = {"operator": make_operator("denoise"), "prior": Shrink()}
+    assert not restore(y[::2], noise_std=0.1, **options).warnings
+    warning, *_ = restore(y, noise_std=(0.1, 0.2, 0.1), **options).warnings
+    assert warning.startswith("image 1: ") and "One in [-1, 1] is given as (y + 1) / 2" in warning
 
 
 def test_nothing_of_the_caller_is_touched(prior: DDPM) -> None:
