@@ -214,8 +214,14 @@ class _Keeper:
     def _show(self) -> None:
         folder = self.out / "samples"
         folder.mkdir(exist_ok=True)
-        with self.training.averaged() as prior, torch.no_grad():
-            images = self.preview(prior).float().clamp(0, 1).cpu()
+        try:
+            with self.training.averaged() as prior, torch.no_grad():
+                images = self.preview(prior).float().clamp(0, 1).cpu()
+        except FloatingPointError:
+            raise FloatingPointError(
+                f"the weights after step {self.training.step} draw NaN or infinite numbers: "
+                f"lower the lr"
+            ) from None
         write_image(folder / f"step-{self.training.step:08d}.png", grid(images))
 
 

@@ -186,8 +186,8 @@ def together(*options: Decorator) -> Decorator:
 seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
                     help="Seed of all that is random.")
 steps = click.option("--steps", type=click.IntRange(1),
-                     help="Steps of the solver; `genprior solvers` says what they cost.  "
-                          "[default: the solver's]")
+                     help="Steps of the solver; `genprior solvers` says what they cost. What "
+                          "denoises by default has none.  [default: the solver's]")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress bar and no messages.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")

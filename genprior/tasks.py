@@ -7,6 +7,7 @@ whether they are clean) -> operator. A picture that is not clean is the measurem
 import functools
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -111,11 +112,15 @@ def blurring(
 ) -> Build:
     """A known blur: exactly one of `gaussian` (std), `motion` (length, angle), `kernel` (file).
 
-    Kernels of more than `max_pixels` are refused, as are those that are larger than any blur.
+    Kernels of more than `max_pixels` are refused, as are those that are larger than any blur, or
+    than the picture.
 
     Raises:
         ValueError: The blur is none: an image that cannot be read or is black, for one.
     """
+    width = max(8 * (gaussian or 0), motion[0] if motion else 0)  # to 4 standard deviations
+    if KERNEL_PIXELS**0.5 < width < math.inf:
+        raise SettingError(f"a blur {width:.0f} pixels wide is wider than any: is it in pixels?")
     if gaussian is not None:
         weights = gaussian_kernel(gaussian)
     elif motion is not None:
@@ -126,7 +131,18 @@ def blurring(
         operator = Blur(weights, boundary)
     except ValueError as error:
         raise ImageError(f"{kernel}: {error}") from error
-    return lambda pictures, clean: operator
+
+    def build(pictures: list[Picture], clean: bool) -> Operator:
+        for picture in pictures:
+            if any(k > n for k, n in zip(weights.shape, picture.pixels.shape[-2:], strict=True)):
+                raise ImageError(
+                    f"the blur kernel must not be larger than the image: the kernel is "
+                    f"{_size(weights)}, the image {_size(picture.pixels)} (width x height): "
+                    f"crop the kernel"
+                )
+        return operator
+
+    return build
 
 
 def enlarging(

@@ -68,6 +68,9 @@ CASES = {
     "deblur @/a.png --kernel @/large.png --boundary reflect": (
         INPUT, "a.png: the blur kernel must not be larger than the image", "crop the kernel"
     ),
+    "deblur @/a.png --kernel @/large.png": (INPUT, "larger than the image", "crop the kernel"),
+    "deblur @/a.png --gaussian 1000": (USAGE, "a blur 8000 pixels wide is wider than any"),
+    "deblur @/a.png --motion 5000,30": (USAGE, "a blur 5000 pixels wide is wider than any"),
     "deblur @/a.png --kernel @/large.png --degrade": (INPUT, "larger than the image"),
     "superres @/a.png --factor 1": (USAGE, "--factor", "1 is not in the range x>=2"),
     "superres @/a.png --std 1": (USAGE, "--std is the width of --filter gaussian"),

@@ -95,7 +95,8 @@ def test_an_operator_that_cannot_be_is_refused(task: str, settings: dict, messag
 
 def test_a_mask_may_be_an_array() -> None:
     keep = np.eye(5)[None, None]
-    assert torch.equal(make_operator("inpaint", keep=keep).mask, torch.eye(5)[None, None])
+    for mask in (keep, keep[0, 0], keep[0, 0] > 0):
+        assert torch.equal(make_operator("inpaint", keep=mask).mask, torch.eye(5)[None, None])
 
 
 def test_physics_that_we_have_are_ours() -> None:

@@ -15,7 +15,8 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
 
     Arguments:
         keep: True or 1 where a pixel is known, False or 0 where it is missing; shape
-            (B or 1, C or 1, H, W). `operators.masks` makes random and box-shaped ones.
+            (B or 1, C or 1, H, W), or (H, W) for all. `operators.masks` makes random and
+            box-shaped ones.
 
     Raises:
         ValueError: The shape is not one of these, a value is neither 0 nor 1, or an image has
@@ -26,6 +27,7 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
 
     def __init__(self, keep: Tensor) -> None:
         keep = torch.as_tensor(keep)
+        keep = keep[None, None] if keep.ndim == 2 else keep
         if keep.ndim != 4:
             raise ValueError(
                 f"keep must have shape (batch or 1, channels or 1, height, width), "
