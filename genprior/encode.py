@@ -32,8 +32,8 @@ def encode(raster: Raster) -> bytes:
         ImageError: The format cannot hold the picture; the message has no file name.
     """
     array, format = np.ascontiguousarray(raster.array), raster.format
-    if array.shape[2] in (2, 4) and format not in WITH_ALPHA:
-        raise ImageError(f"{format} cannot hold transparency: write {', '.join(WITH_ALPHA)}")
+    if array.shape[2] in (2, 4):
+        check_transparency(format)
     if format == "NPY":
         file = io.BytesIO()
         np.save(file, array[:, :, 0] if array.shape[2] == 1 else array)
@@ -51,6 +51,16 @@ def encode(raster: Raster) -> bytes:
     except (OSError, ValueError) as error:
         raise ImageError(f"cannot be written as {format} ({error}): write PNG") from error
     return file.getvalue()
+
+
+def check_transparency(format: str) -> None:
+    """Makes sure that a format can hold transparency.
+
+    Raises:
+        ImageError: It cannot.
+    """
+    if format not in WITH_ALPHA:
+        raise ImageError(f"{format} cannot hold transparency: write {', '.join(WITH_ALPHA)}")
 
 
 def _png_16_bit(array: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from genprior.api import degrade, restore
 from genprior.checkpoint import fingerprint, load_checkpoint
+from genprior.encode import check_transparency
 from genprior.errors import FOR_ALL, OF_ONE_FILE, ImageError, SettingError
 from genprior.exemplars import estimate_prior, read_exemplar
 from genprior.files import sweep
 from genprior.frugal import Tile
-from genprior.images import Picture, read_image, write_image
+from genprior.images import FORMAT_OF, Picture, read_image, write_image
 from genprior.inverse.base import Restoration, Solver
 from genprior.limits import MAX_PIXELS
 from genprior.operators.base import Operator
@@ -180,7 +181,10 @@ def _batches(job: Job, places: list[Place], most: int, failed: Callable) -> Iter
     batch = _Batch()
     for place in places:
         try:
-            picture = place.read(job.max_pixels)
+            with _named(place.source):
+                picture = place.read(job.max_pixels)
+                if picture.alpha is not None and not job.opaque:  # told before all the work
+                    check_transparency(FORMAT_OF[place.output.suffix.lower()])
         except OF_ONE_FILE as error:
             failed(place, error)
             continue

@@ -21,6 +21,7 @@ def here(tmp_path: Path, weights: Path) -> Path:
     for name, grey in (("white", 255), ("black", 0), ("small", 255), ("large", 255)):
         size = {"small": (5, 5), "large": (60, 61)}.get(name, SIZE)
         Image.fromarray(np.full(size, grey, np.uint8)).save(tmp_path / f"{name}.png")
+    Image.fromarray(np.full((*SIZE, 4), 99, np.uint8)).save(tmp_path / "clear.png")
     (tmp_path / "notes.png").write_text("not an image")
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:300])
     (tmp_path / "empty").mkdir()
@@ -102,6 +103,7 @@ CASES = {
     "inpaint @/a.png --dtype half": (USAGE, "'half' is not one of 'float32'"),
     "inpaint @/a.png -o @/out.gif": (INPUT, "out.gif: cannot write .gif: give to -o a file"),
     "inpaint @/a.png @/b.png -o @/out.png": (INPUT, "out.png is one file for 2 inputs"),
+    "denoise @/clear.png -o @/out.jpg": (INPUT, "clear.png: JPEG cannot hold transparency"),
     "inpaint @/a.png -o @/a.png --overwrite": (INPUT, "a.png is an input: choose another -o"),
     "denoise @/a.png --prior texture --exemplar @/b.png -o @/b.png --overwrite": (
         INPUT, "b.png is an input: choose another -o"
