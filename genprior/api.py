@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genprior.arrays import below_range, floats_like, noise_levels, samples_like, to_tensor
+from genprior.arrays import floats_like, noise_levels, samples_like, to_tensor
 from genprior.estimation import assumed_noise
 from genprior.frugal import Frugal, Tile, chunk_size, chunks
 from genprior.inverse.base import Restoration, Solver, misfit
@@ -25,13 +25,13 @@ from genprior.parts import (
     place_operator,
     place_prior,
 )
+from genprior.plausible import doubts
 from genprior.priors.base import Decoder, Denoiser
 from genprior.tally import Tally, beyond
 from genprior.watch import Watched, pick_device
 
 __all__ = ["degrade", "load_prior", "make_operator", "make_solver", "restore", "sample"]
 
-FITS = (0.3, 1.5)
 MEASUREMENT = 1
 ANY_SIZE = (256, 256)
 
@@ -160,7 +160,6 @@ def restore(
     work = measurement.detach().to(place, torch.float32).clone()
     operator.verify(work.shape)
     sigma = sigma.to(work).clone()
-    odd = below_range(work, operator.observed(torch.ones_like(work)), sigma) if images else ()
     numbers = _numbers(index, len(work))
     chains = [(i, k) for k in range(samples) for i in range(len(work))]
     parts = chunks(chains, chunk_size(operator.image_shape(work.shape), place))
@@ -198,7 +197,7 @@ def restore(
         seconds=seconds,
         noise_std=noise_std,
         seed=seed,
-        warnings=odd + _doubts(fit, sigma.cpu()) + beyond(quantiles, samples),
+        warnings=doubts(work, operator, sigma, fit) + beyond(quantiles, samples),
         tile=frugal.tile,
         windows=tuple(tuple(frugal.windows.get(i, ())) for i in range(len(work))),
         reduced=tuple(frugal.reduced),
@@ -287,12 +286,3 @@ def _numbers(index: int | Sequence[int], count: int) -> list[int]:
             f"index must hold one number for each of the {count} images, got {len(numbers)}"
         )
     return numbers
-
-
-def _doubts(fit: Tensor, sigma: Tensor) -> tuple[str, ...]:
-    odd = (sigma > 0) & ((fit < FITS[0]) | (fit > FITS[1]))
-    return tuple(
-        f"image {i}: the restoration is {fit[i]:.2f} noise levels away from the data, "
-        f"which should be near 1: is noise_std {sigma[i]:.4g} right?"
-        for i in odd.nonzero().flatten().tolist()
-    )

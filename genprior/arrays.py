@@ -17,8 +17,6 @@ from genprior.errors import SettingError
 
 TOP = {torch.uint8: 255, torch.uint16: 65535}
 HIGHEST, LOWEST = 3.0, -2.0
-# Gaussian noise takes 2 % of the values farther than two standard deviations.
-BELOW, ROUNDING = 0.1, 0.02
 Restore = Callable[[Tensor], Any]
 
 
@@ -178,25 +176,6 @@ def floats_like(y: Any, x: Tensor, single: bool) -> Tensor | np.ndarray:
     if not single:
         return array
     return array[0, ..., 0] if np.ndim(y) == 2 and x.shape[1] == 1 else array[0]
-
-
-def below_range(y: Tensor, known: Tensor, sigma: Tensor) -> tuple[str, ...]:
-    """What to say of images with more values below 0 than noise explains.
-
-    Arguments:
-        y: Images, shape (B, C, H, W).
-        known: Non-zero where they were measured, of the same shape.
-        sigma: Noise levels, shape (B,).
-    """
-    margin = (2 * sigma + ROUNDING).reshape(-1, 1, 1, 1)
-    below = (known != 0) & (y < -margin)
-    shares = below.flatten(1).sum(dim=1) / (known != 0).flatten(1).sum(dim=1)
-    return tuple(
-        f"image {i}: {shares[i]:.0%} of its values are below 0 by more than the noise: is "
-        f"noise_std {sigma[i]:.4g} right, and the image in [0, 1]? One in [-1, 1] is given as "
-        f"(y + 1) / 2, with half the noise_std"
-        for i in (shares > BELOW).nonzero().flatten().tolist()
-    )
 
 
 def noise_levels(noise_std: float | Sequence[float] | Tensor, y: Tensor, images: bool) -> Tensor:

@@ -127,9 +127,10 @@ def list_files(files: Sequence[Path], recursive: bool = False) -> list[Found]:
             found.append(Found(path))
         else:
             matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
+            matches = [p for p in matches if p.is_file() and MADE not in p.suffixes]
             if not matches:
                 raise ImageError(f"{path}: no such file or folder: check the name")
-            found += [Found(p) for p in matches if p.is_file() and MADE not in p.suffixes]
+            found += map(Found, matches)
     return found
 
 

@@ -51,6 +51,7 @@ def inpainting(
         max_pixels: Larger mask files are refused.
     """
     kind, value = mask
+    text = f"box={value[0]}x{value[1]}" if kind == "box" else value or kind
 
     def keep(picture: Picture, seed: int | Sequence[torch.Generator]) -> torch.Tensor:
         pixels = picture.pixels
@@ -78,7 +79,7 @@ def inpainting(
         for empty, what in ((known.all(), "nothing is missing"), (~known.any(), "all is missing")):
             if empty:
                 raise ImageError(
-                    f"{what} by the mask {value or kind}: white (or transparent) is filled in, "
+                    f"{what} by the mask {text}: white (or transparent) is filled in, "
                     f"the rest is kept; --invert-mask swaps the two"
                 )
         return known

@@ -193,6 +193,12 @@ def test_images_around_0_are_noticed() -> None:
     assert warning.startswith("image 1: ") and "One in [-1, 1] is given as (y + 1) / 2" in warning
 
 
+def test_denoising_without_noise_is_doubted() -> None:
+    result = restore(batch(), make_operator("denoise"), Shrink(), noise_std=(0.0, 0.1))
+    assert torch.equal(result.image[0], batch()[0])
+    assert result.warnings[0].startswith("image 0: without noise or holes there is nothing to")
+
+
 def test_nothing_of_the_caller_is_touched(prior: DDPM) -> None:
     operator = make_operator("inpaint", keep=~HOLE)
     y, sigma = operator.A(batch()), torch.tensor([0.1, 0.2])

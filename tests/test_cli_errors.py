@@ -37,6 +37,7 @@ def here(tmp_path: Path, weights: Path) -> Path:
 CASES = {
     # what is typed (@ stands for the folder) -> exit code, parts of the message
     "inpaint @/none.png": (INPUT, "none.png: no such file or folder: check the name"),
+    "inpaint @/*.jpg": (INPUT, "*.jpg: no such file or folder: check the name"),
     "inpaint @/notes.png": (INPUT, "notes.png: not an image in PNG, JPEG"),
     "inpaint @/cut.png": (INPUT, "cut.png: damaged or cut short", "get another copy"),
     "inpaint @/empty": (INPUT, "no image in", "empty"),
