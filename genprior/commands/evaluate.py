@@ -121,7 +121,7 @@ def evaluate(
         click.echo(texts["report.json" if as_json else "table"])
         if not as_json:
             click.echo(f"{out / 'report.md'} {' '.join(list(REPORT)[1:])}")
-    if ranks.first and all("failed" in record for record in records):
+    if ranks.first and records and all("failed" in record for record in records):
         raise SomeFailed("every measurement failed")
 
 
