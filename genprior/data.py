@@ -1,6 +1,7 @@
 """Random crops of a collection of images, for training."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from genprior.errors import ImageError
 from genprior.limits import MAX_PIXELS
 from genprior.sources import Collection, open_source
 
 NATIVE_SHARE = 0.6
+# Crops that are drawn for one, while images turn out to be damaged.
+TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Crops:
     """Random square crops, on request with flips, quarter turns and scale augmentation.
 
     Batch number k is a function of (seed, k) alone, so a resumed training goes on with
-    the batches it would have had.
+    the batches it would have had. A file that is damaged is left out, with a warning: where
+    that is found out only when it is read, another crop is drawn instead.
 
     Arguments:
         sources: Where the images are; see `genprior.sources.open_source`.
@@ -44,9 +49,10 @@ class Crops:
         max_pixels: Larger images are refused.
         resize: Length that the shorter side of all images is given first; None leaves them.
         held_out: Take what is not for training of the data sets of torchvision.
+        warn: Is told what is left out, once for each file.
 
     Raises:
-        ValueError: No image is as large as a crop, or one is damaged.
+        ValueError: No image is as large as a crop, or all are damaged.
     """
 
     def __init__(
@@ -61,13 +67,17 @@ class Crops:
         max_pixels: int = MAX_PIXELS,
         resize: int | None = None,
         held_out: bool = False,
+        warn: Callable[[str], object] = warnings.warn,
     ) -> None:
-        self.size, self.seed = size, seed
+        self.size, self.seed, self.warn = size, seed, warn
         self.flip, self.turn, self.scale = flip, turn, scale
         collections = [
             open_source(source, channels, max_pixels, resize, held_out) for source in sources
         ]
-        self.images = _Large(collections, size)
+        self.images = _Large(collections, size, warn)
+        self.damaged: set[int] = set()
+        if not self.images and self.images.error:
+            raise self.images.error
         if not self.images:
             count = sum(map(len, collections))
             raise ValueError(
@@ -83,7 +93,8 @@ class Crops:
         """
         rng = np.random.default_rng((self.seed, number))
         cuts = [self._draw(rng) for _ in range(count)]
-        crops = np.stack([self._crop(cut) for cut in cuts[rows or slice(None)]])
+        numbered = list(enumerate(cuts))[rows or slice(None)]
+        crops = np.stack([self._crop(cut, (self.seed, number, row)) for row, cut in numbered])
         return torch.from_numpy(crops).permute(0, 3, 1, 2).float().div_(255)
 
     def _draw(self, rng: np.random.Generator) -> _Cut:
@@ -98,7 +109,19 @@ class Crops:
         turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
         return _Cut(index, side, left, top, turns * self.turn, flip and self.flip)
 
-    def _crop(self, cut: _Cut) -> np.ndarray:
+    def _crop(self, cut: _Cut, key: tuple[int, ...]) -> np.ndarray:
+        """A crop, or where its image is damaged another one, which the key decides on."""
+        for attempt in range(1, TRIES):
+            if cut.image not in self.damaged:
+                try:
+                    return self._cut_out(cut)
+                except ImageError as error:
+                    self.damaged.add(cut.image)
+                    self.warn(f"left out: {error}")
+            cut = self._draw(np.random.default_rng((*key, attempt)))
+        return self._cut_out(cut)
+
+    def _cut_out(self, cut: _Cut) -> np.ndarray:
         image = self.images[cut.image]
         box = (cut.left, cut.top, cut.left + cut.side, cut.top + cut.side)
         if cut.side == self.size:
@@ -113,12 +136,20 @@ class Crops:
 class _Large(Sequence):
     """The images of several collections that are large enough, and their sizes."""
 
-    def __init__(self, collections: Sequence[Collection], least: int) -> None:
+    def __init__(
+        self, collections: Sequence[Collection], least: int, warn: Callable[[str], object]
+    ) -> None:
         self.places: list[tuple[Collection, int]] = []
         self.sizes: list[tuple[int, int]] = []
+        self.error: ImageError | None = None
         for collection in collections:
             for index in range(len(collection)):
-                size = collection.size(index)
+                try:
+                    size = collection.size(index)
+                except ImageError as error:
+                    self.error = error
+                    warn(f"left out: {error}")
+                    continue
                 if min(size) >= least:
                     self.places.append((collection, index))
                     self.sizes.append(size)

@@ -5,6 +5,7 @@ import inspect
 import math
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,8 @@ class _Files(Collection):
 
     def size(self, index: int) -> tuple[int, int]:
         if self.pixels < HELD_PIXELS:
-            return self[index].size
+            with suppress(ImageError):  # its header may be whole
+                return self[index].size
         return resized(read_size(self.items[index], self.max_pixels), self.resize)
 
     def read(self, index: int) -> Image.Image:

@@ -130,7 +130,7 @@ def _train(
 
     drawn = chosen.batch * len(model.updates())
     with joined() as ranks, _Bar(prior, drawn, quiet or not ranks.first) as bar:
-        common = {"channels": channels, "seed": chosen.seed, **crops}
+        common = {"channels": channels, "seed": chosen.seed, "warn": _warn, **crops}
         images, validation = ranks.one_fetches(lambda: (
             Crops(data, **common), Crops(held_out, held_out=True, **common) if held_out else None
         ))
@@ -171,11 +171,15 @@ def _compute(
     if not one:
         if "components" in known:
             settings.setdefault("components", 100)
-        images = Crops(data, channels=channels, seed=seed, **crops).batch(0, count)
+        images = Crops(data, channels=channels, seed=seed, warn=_warn, **crops).batch(0, count)
         about |= _named(crops) | {"images": count}
     paths = [Path(name) for name in data]
     model = compute_prior(prior, paths, images, seed, crops["max_pixels"], **settings)
     save_prior(prior, model, out, about)
+
+
+def _warn(text: str) -> None:
+    click.echo(f"warning: {text}", err=True)
 
 
 def _named(crops: dict[str, Any]) -> dict[str, Any]:
