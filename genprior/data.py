@@ -35,8 +35,8 @@ class Crops:
     """Random square crops, on request with flips, quarter turns and scale augmentation.
 
     Batch number k is a function of (seed, k) alone, so a resumed training goes on with
-    the batches it would have had. A file that is damaged is left out, with a warning: where
-    that is found out only when it is read, another crop is drawn instead.
+    the batches it would have had. A file that turns out to be damaged when it is read, past its
+    header, is left out with a warning: another crop is drawn instead.
 
     Arguments:
         sources: Where the images are; see `genprior.sources.open_source`.
@@ -52,7 +52,7 @@ class Crops:
         warn: Is told what is left out, once for each file.
 
     Raises:
-        ValueError: No image is as large as a crop, or all are damaged.
+        ValueError: No image is as large as a crop, or one is none by its header.
     """
 
     def __init__(
@@ -74,10 +74,8 @@ class Crops:
         collections = [
             open_source(source, channels, max_pixels, resize, held_out) for source in sources
         ]
-        self.images = _Large(collections, size, warn)
+        self.images = _Large(collections, size)
         self.damaged: set[int] = set()
-        if not self.images and self.images.error:
-            raise self.images.error
         if not self.images:
             count = sum(map(len, collections))
             raise ValueError(
@@ -136,20 +134,12 @@ class Crops:
 class _Large(Sequence):
     """The images of several collections that are large enough, and their sizes."""
 
-    def __init__(
-        self, collections: Sequence[Collection], least: int, warn: Callable[[str], object]
-    ) -> None:
+    def __init__(self, collections: Sequence[Collection], least: int) -> None:
         self.places: list[tuple[Collection, int]] = []
         self.sizes: list[tuple[int, int]] = []
-        self.error: ImageError | None = None
         for collection in collections:
             for index in range(len(collection)):
-                try:
-                    size = collection.size(index)
-                except ImageError as error:
-                    self.error = error
-                    warn(f"left out: {error}")
-                    continue
+                size = collection.size(index)
                 if min(size) >= least:
                     self.places.append((collection, index))
                     self.sizes.append(size)

@@ -165,7 +165,7 @@ ERRORS = {
     "sample --exemplar @/a.png -o @/x.png": (USAGE, "'ddpm' is not estimated from a picture"),
     "priors info texture": (WEIGHTS, "prior 'texture' has no weights"),
     "texture @/none.png -o @/x.png": (INPUT, "none.png: cannot be read"),
-    "texture @/a.png -o @/a.png": (INPUT, "a.png exists: add --overwrite"),
+    "texture @/a.png -o @/a.png": (INPUT, "a.png is an input: choose another -o"),
     "texture @/a.png -o @/x.png --size 0x3": (USAGE, "'0x3' is not a size"),
     "texture @/clear.png -o @/x.png": (INPUT, "clear.png: the exemplar has no known pixel"),
     "train texture @ -o @/run --steps 1": (USAGE, "texture is computed, not trained"),

@@ -68,22 +68,20 @@ def test_damaged_images_are_left_out(tmp_path: Path, monkeypatch, held: int) -> 
     monkeypatch.setattr("genprior.sources.HELD_PIXELS", held)
     levels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     Image.fromarray(levels).save(tmp_path / "whole.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-200])
     Image.fromarray(levels).save(tmp_path / "cut.jpg")
     data = (tmp_path / "cut.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])  # with a header that is whole
     told: list[str] = []
     crops = Crops([tmp_path], 16, warn=told.append)
-    assert len(told) == 1 and "cut.png: damaged or cut short" in told[0]
     batch = crops.batch(0, 8)
     again = torch.cat([crops.batch(0, 8, slice(0, 3)), crops.batch(0, 8, slice(3, 8))])
     assert torch.equal(batch, again)
-    assert len(told) == 2 and "cut.jpg: damaged or cut short" in told[1]
+    assert len(told) == 1 and "cut.jpg: damaged or cut short" in told[0]
     (tmp_path / "whole.png").unlink()
-    with pytest.raises(ImageError, match="cut.jpg: damaged"):
-        Crops([tmp_path], 16, warn=told.append).batch(0, 2)
-    (tmp_path / "cut.jpg").unlink()
-    with pytest.warns(UserWarning, match="left out"), pytest.raises(ImageError, match="cut.png"):
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(ImageError, match="cut.jpg"):
+        Crops([tmp_path], 16).batch(0, 2)
+    (tmp_path / "cut.jpg").write_bytes(b"no image")
+    with pytest.raises(ImageError, match="not an image"):
         Crops([tmp_path], 16)
 
 

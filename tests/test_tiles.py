@@ -39,6 +39,7 @@ class Recording(Denoiser):
 
     def __init__(self, prior: Denoiser) -> None:
         self.prior, self.reach, self.stride, self.seen = prior, prior.reach, prior.stride, []
+        self.symmetries = prior.symmetries
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         self.seen.append(tuple(x.shape[-2:]))
