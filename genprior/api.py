@@ -157,6 +157,7 @@ def restore(
     sigma = noise_levels(noise_std, measurement, images)
     name, method = choose_solver(solver, steps, operator, prior, samples)
 
+    # copies, since what was made in inference mode cannot be differentiated through
     work = measurement.detach().to(place, torch.float32).clone()
     operator.verify(work.shape)
     sigma = sigma.to(work).clone()

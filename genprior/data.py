@@ -49,7 +49,7 @@ class Crops:
         max_pixels: Larger images are refused.
         resize: Length that the shorter side of all images is given first; None leaves them.
         held_out: Take what is not for training of the data sets of torchvision.
-        warn: Is told what is left out, once for each file.
+        warn: Is told what is left out, once for each file by each process that reads.
 
     Raises:
         ValueError: No image is as large as a crop, or one is none by its header.

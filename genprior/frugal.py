@@ -46,6 +46,7 @@ class Frugal:
         antithetic: Samples that are partners have noise of opposite signs.
 
     Attributes:
+        evaluations: Of the prior's network for one image, 0 if that is not known before.
         tile: Side of the tiles; None if no image was cut up.
         windows: The windows of every image that was restored in windows, by its number.
         reduced: What was made smaller because memory ran out, a sentence each.

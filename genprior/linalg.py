@@ -33,11 +33,20 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 
 
 def per_image(value: float | Tensor, like: Tensor) -> Tensor:
-    """A number, or one per image, as a tensor (1 or B, 1, ..., 1) that multiplies `like`."""
-    shape = [-1] + [1] * (like.ndim - 1)
-    if isinstance(value, Tensor):
-        return value.to(like).reshape(shape)
-    return torch.full([1] * like.ndim, value, dtype=like.dtype, device=like.device)
+    """A number, or one per image, as a tensor (B, 1, ..., 1) that multiplies `like` (B, ...).
+
+    Raises:
+        ValueError: A tensor has neither one element nor one per image.
+    """
+    count, ones = len(like), [1] * (like.ndim - 1)
+    if not isinstance(value, Tensor):  # not copied to the device, which would stop the host
+        return like.new_full((count, *ones), value)
+    if value.numel() not in (1, count):
+        raise ValueError(
+            f"a per-image value must be a number or hold one number for each of the {count} "
+            f"images, got {value.numel()} numbers"
+        )
+    return value.to(like).reshape(-1).expand(count).reshape(-1, *ones)
 
 
 def damped_inverse(power: Tensor, shift: Tensor) -> Tensor:

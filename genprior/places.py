@@ -186,9 +186,9 @@ def plan(
 def _check_apart(places: Sequence[Place], reads: Sequence[Path]) -> None:
     """Makes sure that no two results go to one place, and none onto what is read."""
     taken: dict[Path, Path] = {}
-    inputs = [*(place.source for place in places), *reads]
+    written = [path for place in places for path in place.written]
+    _check_no_input(written, [*(place.source for place in places), *reads])
     for place in places:
-        _check_no_input(place.written, inputs)
         for path in place.written:
             if path in taken:
                 raise ImageError(

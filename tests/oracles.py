@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.fft import irfft2, rfft2
 
+from genprior.linalg import per_image
 from genprior.noise import Noise
-from genprior.priors.base import Decoder, Denoiser, Density, per_image
+from genprior.priors.base import Decoder, Denoiser, Density
 
 
 class Dense(nn.Module, Denoiser, Decoder, Density):

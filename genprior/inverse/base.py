@@ -12,9 +12,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genprior.linalg import per_image
 from genprior.noise import Noise
 from genprior.operators.base import Operator
-from genprior.priors.base import ABILITIES, per_image
+from genprior.priors.base import ABILITIES
 
 # Settings that several solvers have, by what values they may take.
 COUNTS = ("steps", "iterations", "root_products", "particles", "ode_steps", "langevin_steps")

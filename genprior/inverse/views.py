@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from genprior.inverse.symmetry import turn, turn_back
+from genprior.linalg import per_image
 from genprior.operators.base import Operator
-from genprior.priors.base import Denoiser, per_image
+from genprior.priors.base import Denoiser
 from genprior.pull_push import pull_push
 
 LEAST = 1e-4

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genprior.linalg import per_image
 from genprior.noise import Noise
 
 
@@ -284,20 +285,3 @@ ABILITIES: dict[str, type] = {
     "gaussian": Gaussian,
     "trainable": Trainable,
 }
-
-
-def per_image(value: float | Tensor, x: Tensor) -> Tensor:
-    """A number, or a tensor of shape () or (B,), as a tensor of shape (B, 1, 1, 1) like x.
-
-    Raises:
-        ValueError: A tensor has neither one element nor one per image of x.
-    """
-    if not isinstance(value, Tensor):  # not copied to the device, which would stop the host
-        return x.new_full((len(x), 1, 1, 1), value)
-    value = value.to(x).reshape(-1)
-    if value.numel() not in (1, len(x)):
-        raise ValueError(
-            f"a per-image value must be a number or hold one number for each of the "
-            f"{len(x)} images, got {value.numel()} numbers"
-        )
-    return value.expand(len(x)).reshape(-1, 1, 1, 1)

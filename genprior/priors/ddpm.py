@@ -35,10 +35,11 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from genprior.diffusion import ddpm_sigmas
+from genprior.linalg import per_image
 from genprior.nets.padding import pad_to_multiple
 from genprior.nets.unet import UNet
 from genprior.noise import Noise
-from genprior.priors.base import Denoiser, Trainable, per_image
+from genprior.priors.base import Denoiser, Trainable
 from genprior.pull_push import density, pull_push
 
 Objective = Literal["eps", "v", "edm"]
