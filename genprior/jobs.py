@@ -29,6 +29,7 @@ from genprior.places import Place, sha256
 from genprior.record import describe, doubts, facts
 from genprior.registry import FROM_EXEMPLAR
 from genprior.results import write_results
+from genprior.saves import quantiles
 from genprior.watch import pick_device
 from genprior.weights import find_prior
 
@@ -47,7 +48,7 @@ class Job:
             they are clean.
         settings: Settings of the operator as they are typed, for the record.
         noise: Noise level in units of [0, 1], or "auto" to estimate that of each file.
-        save: What to save besides the picture: "mean", "std", "samples", "panel".
+        save: What to save besides the picture, see `saves`.
         degrade: The files are clean: measure them first, then compare.
         opaque: The alpha of the files was the hole: it does not go into the result.
         max_pixels: Larger pictures are refused, the exemplar too.
@@ -269,8 +270,8 @@ def _restore_batch(
     name, solver = _choose_solver(job, operator, prior.model)
     result = restore(
         y, operator, prior.model, solver, job.noise, job.samples, seed=job.seed,
-        index=[0] * len(y), device=str(device), dtype=job.dtype, tile=job.tile,
-        progress=progress,
+        index=[0] * len(y), device=str(device), dtype=job.dtype, tile=job.tile, progress=progress,
+        keep_samples="samples" in job.save, quantiles=tuple(quantiles(job.save).values()),
     )
     return _Restored(result, y, operator, prior, device, name, solver)
 

@@ -11,9 +11,9 @@ import click
 from genprior.commands.config import configurable
 from genprior.limits import MAX_PIXELS
 from genprior.registry import SOLVERS
+from genprior.saves import SAVES, is_save
 
 EXTENSIONS = ("keep", "png", "jpg", "webp", "tif", "bmp", "npy")
-SAVES = ("mean", "std", "samples", "panel")
 Decorator = Callable[[Callable], Callable]
 
 
@@ -135,10 +135,11 @@ class Saves(click.ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
         if isinstance(value, tuple):
             return value
-        wanted = tuple(part for part in value.split(",") if part)
+        wanted = tuple(dict.fromkeys(part for part in value.split(",") if part))
         for part in wanted:
-            if part not in SAVES:
-                self.fail(f"{part!r} cannot be saved: choose among {', '.join(SAVES)}", param, ctx)
+            if not is_save(part):
+                self.fail(f"{part!r} cannot be saved: choose among {', '.join(SAVES)} (any from "
+                          f"q01 to q99)", param, ctx)
         return wanted
 
 
@@ -225,7 +226,8 @@ def restoring(noise: float | str, estimable: bool = True) -> Decorator:
         steps,
         click.option("--samples", type=click.IntRange(1), default=1, show_default=True,
                      help="Posterior samples per image; their mean is the picture."),
-        click.option("--save", type=Saves(), default="", help=f"Also save: {','.join(SAVES)}."),
+        click.option("--save", type=Saves(), default="",
+                     help=f"Also save: {','.join(SAVES)}; the last are quantiles (q01 to q99)."),
         seed,
         device,
         click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),

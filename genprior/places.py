@@ -52,7 +52,7 @@ class Place:
     Arguments:
         source: The file to restore.
         output: Where the picture goes; the other files stand beside it.
-        extras: What else is written: "mean", "std", "panel", "sample-00" and so on.
+        extras: What else is written: "mean", "std", "panel", "q05", "sample-00" and so on.
         below: Folder of the source, below the one that was given.
         data: What the source holds, if it is not a file.
     """
@@ -149,7 +149,7 @@ def plan(
     Arguments:
         files: The inputs.
         output: One file, a folder that may not exist yet, or None: beside each input.
-        save: What to save besides the picture: "mean", "std", "samples", "panel".
+        save: What to save besides the picture, see `saves`.
         samples: How many samples are drawn.
         overwrite: Files that exist may be replaced, but for the inputs.
         suffix: Format of the results; None is that of each input.

@@ -55,7 +55,8 @@ def facts(
 
 def describe(result: Restoration, i: int, count: int) -> dict[str, Any]:
     """How image i of a batch of `count` was restored, JSON types."""
-    about_i = f"image {i}: "
+    about_i, about_any = f"image {i}: ", "image "
+    mine = [w for w in result.warnings if w.startswith(about_i) or not w.startswith(about_any)]
     estimated = isinstance(result.noise_std, Tensor)
     return {
         **({"noise": result.noise_std[i].item()} if estimated else {}),
@@ -66,8 +67,7 @@ def describe(result: Restoration, i: int, count: int) -> dict[str, Any]:
         "misfit": result.misfit[i].item(),
         "tiles": result.tile,
         "windows": result.windows[i],
-        "warnings": [w.removeprefix(about_i) for w in result.warnings if w.startswith(about_i)]
-        + list(result.reduced),
+        "warnings": [*(w.removeprefix(about_i) for w in mine), *result.reduced],
         "versions": {
             "genprior": __version__,
             "torch": torch.__version__,

@@ -12,6 +12,7 @@ from genprior.inverse.base import Restoration
 from genprior.panel import panel, std_map
 from genprior.places import Place, sha256
 from genprior.record import quality
+from genprior.saves import quantiles
 
 
 def write_results(
@@ -71,13 +72,16 @@ def _write_pictures(
     one = slice(i, i + 1)
     without_alpha = replace(picture, alpha=None)
     shown = [y[one], result.image[one]]
+    levels = quantiles(place.extras)
     extras = {}
     about: dict[str, Any] = {}
     if result.std is not None:
         extras["std"], about["std_white"] = std_map(result.std[one])
         shown.append(extras["std"])
         extras["mean"] = result.mean[one]
-        extras |= {f"sample-{k:02d}": x[None] for k, x in enumerate(result.samples[i])}
+        samples = () if result.samples is None else result.samples[i]
+        extras |= {f"sample-{k:02d}": x[None] for k, x in enumerate(samples)}
+        extras |= {q: result.quantiles[level][one] for q, level in levels.items()}
     extras["panel"] = panel(shown if truth is None else [*shown, truth])
     for extra in place.extras:
         like = None if extra in ("std", "panel") else without_alpha

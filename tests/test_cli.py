@@ -95,7 +95,7 @@ def test_the_examples_of_the_help_of_issue_2(tmp_path: Path, weights: Path) -> N
 
 def test_samples_mean_and_std_belong_together(tmp_path: Path, weights: Path) -> None:
     file = save_photo(tmp_path / "a.png")
-    options = ["--samples", 3, "--save", "mean,std,samples,panel", "--steps", 2]
+    options = ["--samples", 3, "--save", "mean,std,samples,panel,q25,q50,q95", "--steps", 2]
     options += ["--solver", "diffpir"]
     succeed("denoise", file, "--noise", 0.2, *options, "--prior", weights)
     side = {name: levels(tmp_path / f"a.genprior.{name}.png").astype(float) for name in
@@ -108,7 +108,13 @@ def test_samples_mean_and_std_belong_together(tmp_path: Path, weights: Path) -> 
     white = sidecar(tmp_path / "a.genprior.png")["std_white"]
     std = np.sqrt((samples.std(0, ddof=1) ** 2).mean(2)) / 255
     assert np.abs(side["std"] / 255 * white - std)[inside.all(2)].max() < 0.01
-    assert len(sidecar(tmp_path / "a.genprior.png")["saved"]) == 6
+    ordered = np.sort(samples, axis=0)
+    for name, place in (("q25", 0), ("q50", 1), ("q95", 2)):
+        np.testing.assert_array_equal(levels(tmp_path / f"a.genprior.{name}.png"), ordered[place])
+    record = sidecar(tmp_path / "a.genprior.png")
+    assert len(record["saved"]) == 9
+    beyond = [text[:13] for text in record["warnings"] if text.startswith("quantile")]
+    assert beyond == ["quantile 0.95"]
 
 
 def test_many_files_and_folders_and_sizes(tmp_path: Path, quick: list) -> None:

@@ -94,7 +94,9 @@ CASES = {
     "inpaint": (USAGE, "Missing argument 'FILES...'", "see genprior inpaint --help"),
     "inpant @/a.png": (USAGE, "No such command 'inpant'"),
     "inpaint @/a.png --save stds": (USAGE, "'stds' cannot be saved: choose among mean, std"),
-    "inpaint @/a.png --save std": (USAGE, "--save mean, std or samples needs --samples 2"),
+    "inpaint @/a.png --save std,panel,q05": (USAGE, "--save std,q05 needs --samples 2 or more"),
+    "inpaint @/a.png --save q00": (USAGE, "'q00' cannot be saved"),
+    "inpaint @/a.png --save q5": (USAGE, "q05, q95 (any from q01 to q99)"),
     "inpaint @/a.png --samples 2 --solver hqs": (
         USAGE, "solver hqs gives one answer, not 2", "choose one of ", "diffpir, pigdm, dps"
     ),

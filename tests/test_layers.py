@@ -15,7 +15,7 @@ SHARED = {
     for name in ("diffusion", "errors", "linalg", "noise", "pull_push", "separable")
 }
 COMMANDS = [f"commands/{path.stem}" for path in sorted(PACKAGE.glob("commands/*.py"))]
-LIGHT = ["__init__", "__main__", "cli", "options", "registry", "errors", "limits"]
+LIGHT = ["__init__", "__main__", "cli", "options", "registry", "errors", "limits", "saves"]
 LIGHT += ["weights/__init__", *COMMANDS]
 
 

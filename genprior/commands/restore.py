@@ -10,6 +10,7 @@ from genprior import options
 from genprior.commands.report import Report
 from genprior.commands.streams import streams
 from genprior.commands.typed import typed_files
+from genprior.saves import of_several
 
 
 @click.command()
@@ -81,8 +82,9 @@ def _restore(
     save, samples = options["save"], options["samples"]
     if noise == "auto" and options["degrade"]:
         raise click.UsageError("--degrade adds noise: give its level with --noise")
-    if {"mean", "std", "samples"} & set(save) and samples < 2:
-        raise click.UsageError("--save mean, std or samples needs --samples 2 or more")
+    several = [name for name in save if of_several(name)]
+    if several and samples < 2:
+        raise click.UsageError(f"--save {','.join(several)} needs --samples 2 or more")
     from genprior.jobs import Job, run
     from genprior.places import plan
     from genprior.ranks import joined
