@@ -123,6 +123,9 @@ def denoise_with_vjp(
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The denoised image and its vector-Jacobian product, from one network evaluation.
 
+    Vectors are scaled by powers of two to the size of an image, which rounds nothing: small ones
+    would be lost in float16.
+
     Returns:
         D(x) without gradient, and the map v -> J^T v, for any number of calls; it holds the
         memory of the evaluation as long as it lives.
@@ -132,6 +135,8 @@ def denoise_with_vjp(
         x_hat = denoise(x, sigma)
 
     def vjp(v: Tensor) -> Tensor:
-        return torch.autograd.grad(x_hat, x, v, retain_graph=True)[0]
+        exponent = v.abs().amax(dim=(1, 2, 3), keepdim=True).frexp().exponent
+        product = torch.autograd.grad(x_hat, x, v.ldexp(-exponent), retain_graph=True)[0]
+        return product.ldexp(exponent)
 
     return x_hat.detach(), vjp

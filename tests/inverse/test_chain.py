@@ -2,8 +2,10 @@ import pytest
 import torch
 from oracles import Crooked, Replay, Silence, normals
 
+from genprior import load_prior
 from genprior.inverse.chain import denoise_with_vjp, run_chain
 from genprior.noise import Noise
+from genprior.watch import watch
 
 
 def test_the_first_state_is_the_one_of_ddpm() -> None:
@@ -71,3 +73,17 @@ def test_vjp_works_inside_no_grad_and_costs_one_evaluation() -> None:
         _, vjp = denoise_with_vjp(denoise, x, 0.7)
         torch.testing.assert_close(vjp(torch.ones_like(x)), 2 * x)
     assert calls == [0.7]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0.0), ("float16", 0.02)])
+@pytest.mark.parametrize("exponent", [-40, -20, 20])
+def test_vjp_of_small_and_large_vectors_loses_nothing(
+    dtype: str, tolerance: float, exponent: int
+) -> None:
+    prior = watch(load_prior("ddpm:digits"), dtype, None, 1)
+    x, v = (t.float() for t in normals(2, 2, 1, 16, 16))
+    _, vjp = denoise_with_vjp(prior.denoise, x, 0.3)
+    expected = vjp(v)
+    assert expected.abs().min() > 0
+    error = vjp(v * 2.0**exponent) * 2.0**-exponent - expected
+    assert error.norm() <= tolerance * expected.norm()
