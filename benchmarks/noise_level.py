@@ -2,9 +2,10 @@
 
     python benchmarks/noise_level.py TEST [--every 4]
 
-White noise is added to the centre of a photo, blurred or not, in colour or grey, which is then
-clipped and rounded to 8 bits. Writes the found level over that which the clipped noise has, mean
-and standard deviation over the photos, to `results/noise_level.md` and `.json`.
+White noise is added to the centre of a photo, blurred or with holes or as it is, in colour or
+grey, which is then clipped and rounded to 8 bits. Writes the found level over that which the
+clipped noise has, mean and standard deviation over the photos, to `results/noise_level.md` and
+`.json`.
 """
 
 import argparse
@@ -20,25 +21,37 @@ from torch import Tensor
 from genprior import degrade, estimate_noise, load_prior, make_operator
 from genprior.images import read_image
 from genprior.operators.kernels import gaussian_kernel
+from genprior.operators.masks import box_hole, random_keep
+from genprior.priors.base import Denoiser
 
 RESULTS = Path(__file__).parent / "results"
 SIDE = 256
 LEVELS = 0.01, 0.03, 0.1
+NAMES = "ddpm", "deepinv"
+SQUARE = 1, 1, SIDE, SIDE
 OPERATORS = {
     "as it is": make_operator("denoise"),
     "blurred, std 1.6": make_operator("deblur", kernel=gaussian_kernel(1.6)),
-}
-ESTIMATORS = {
-    "ddpm": lambda y, prior: estimate_noise(y, prior),
-    "deepinv": lambda y, _: deepinv.models.PatchCovarianceNoiseEstimator()(y),
+    "a hole of 128 x 128": make_operator("inpaint", keep=~box_hole(SQUARE, 128, 128)),
+    "half missing": make_operator("inpaint", keep=random_keep(SQUARE, 0.5)),
+    "nine tenths missing": make_operator("inpaint", keep=random_keep(SQUARE, 0.9)),
 }
 
 
-def measured(x: Tensor, how: str, level: float, seed: int) -> tuple[Tensor, float]:
-    """What a camera of 8 bits would see, and the noise that is in it."""
+def measured(x: Tensor, how: str, level: float, seed: int) -> tuple[Tensor, Tensor, float]:
+    """What a camera of 8 bits would see, where that is known, and the noise that is in it."""
     operator = OPERATORS[how]
     y = degrade(x, operator, level, seed=seed).clamp(0, 1).mul(255).round() / 255
-    return y, (y - operator.A(x)).std().item()
+    keep = operator.observed(torch.ones_like(y)) > 0
+    return y, keep[:, :1], (y - operator.A(x))[keep].std().item()
+
+
+def estimates(y: Tensor, keep: Tensor, prior: Denoiser) -> dict[str, Tensor]:
+    """The levels that are found; deepinv's estimator is of whole pictures."""
+    found = {"ddpm": estimate_noise(y, prior, keep=keep)}
+    if keep.all():
+        found["deepinv"] = deepinv.models.PatchCovarianceNoiseEstimator()(y)
+    return found
 
 
 def main() -> None:
@@ -57,23 +70,24 @@ def main() -> None:
         for kind, x in (("colour", colour), ("grey", colour.mean(dim=1, keepdim=True))):
             for how in OPERATORS:
                 for level in LEVELS:
-                    y, there = measured(x, how, level, number)
-                    for name, estimate in ESTIMATORS.items():
-                        found = estimate(y, prior).item() / there
-                        ratios.setdefault((kind, how, level, name), []).append(found)
+                    y, keep, there = measured(x, how, level, number)
+                    for name, found in estimates(y, keep, prior).items():
+                        ratios.setdefault((kind, how, level, name), []).append(
+                            found.item() / there
+                        )
         print(f"{number + 1} of {len(files)}", flush=True)
     lines = ["# Noise level, found over real", "",
-             f"| picture | measured | noise | {' | '.join(ESTIMATORS)} |",
-             f"| --- | --- | --- |{' --- |' * len(ESTIMATORS)}"]
+             f"| picture | measured | noise | {' | '.join(NAMES)} |",
+             f"| --- | --- | --- |{' --- |' * len(NAMES)}"]
     for kind, how, level in dict.fromkeys(key[:3] for key in ratios):
-        values = [torch.tensor(ratios[kind, how, level, name]) for name in ESTIMATORS]
-        cells = [f"{v.mean():.3f} ± {v.std():.3f}" for v in values]
+        values = [torch.tensor(ratios.get((kind, how, level, name), [])) for name in NAMES]
+        cells = [f"{v.mean():.3f} ± {v.std():.3f}" if len(v) else "" for v in values]
         lines.append(f"| {kind} | {how} | {level} | {' | '.join(cells)} |")
     versions = ", ".join(f"{name} {version(name)}" for name in ("genprior", "torch", "deepinv"))
     lines += ["", f"Mean and standard deviation over {len(files)} of the test photos (one in "
               f"{options.every}), their central {SIDE} x {SIDE} pixels, 8 bits; `ddpm` is "
-              f"`genprior.estimate_noise`, deepinv's is `PatchCovarianceNoiseEstimator`. "
-              f"{platform.machine()}, no GPU, {versions}."]
+              f"`genprior.estimate_noise`, deepinv's is `PatchCovarianceNoiseEstimator`, of whole "
+              f"pictures. {platform.machine()}, no GPU, {versions}."]
     RESULTS.joinpath("noise_level.md").write_text("\n".join(lines) + "\n")
     rows = [{"picture": k, "measured": h, "noise": s, "estimator": n, "ratios": v}
             for (k, h, s, n), v in ratios.items()]

@@ -206,12 +206,10 @@ max_pixels = click.option("--max-pixels", type=click.IntRange(1), default=MAX_PI
                           help="Refuse larger pictures, masks too, before they are decoded.")
 output_file = click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
                            help="File to write.")
-NOISE = "Noise level in the measurement, in units of [0, 1]; a number or 25/255."
-AUTO = " auto: the level of white noise that the prior, a denoiser, finds most likely."
 
 
-def restoring(noise: float | str, estimable: bool = True) -> Decorator:
-    """Options of a restoring command, with its default noise level, and whether it can be auto."""
+def restoring(noise: float | str) -> Decorator:
+    """Options of a restoring command, with its default noise level."""
     return together(
         click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path)),
         click.option("-o", "--output", type=click.Path(path_type=Path),
@@ -219,8 +217,10 @@ def restoring(noise: float | str, estimable: bool = True) -> Decorator:
                           "STEM.genprior.EXT beside the input]"),
         prior,
         exemplar,
-        click.option("--noise", type=LevelOrAuto(0) if estimable else Level(0), default=noise,
-                     show_default=True, help=f"{NOISE}{AUTO if estimable else ''}"),
+        click.option("--noise", type=LevelOrAuto(0), default=noise, show_default=True,
+                     help="Noise level in the measurement, in units of [0, 1]; a number or "
+                          "25/255. auto: the level of white noise that the prior, a denoiser, "
+                          "finds most likely."),
         click.option("--solver", type=click.Choice(("auto", *SOLVERS)), default="auto",
                      show_default=True, help="How to restore; auto: by task and samples."),
         steps,

@@ -78,7 +78,7 @@ CASES = {
     "superres @/a.png --std 1": (USAGE, "--std is the width of --filter gaussian"),
     "denoise @/a.png --degrade": (USAGE, "--degrade adds noise: give its level with --noise"),
     "denoise @/a.png --prior vae": (USAGE, "estimated by a denoiser, and VAE is none: give the"),
-    "inpaint @/a.png --mask box=3x3 --noise auto": (USAGE, "'auto' is not a valid level"),
+    "inpaint @/a.png --mask box=3x3 --noise auto": (USAGE, "DDPM knows of no holes", "the level"),
     "denoise @/a.png --noise -1": (USAGE, "--noise", "x>=0"),
     "denoise @/a.png --noise 25": (USAGE, "and 25 is above 1", "25/255 is 0.098"),
     "degrade denoise @/a.png --noise 25 -o @/y.png": (USAGE, "levels are in units of [0, 1]"),

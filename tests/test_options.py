@@ -47,9 +47,9 @@ def test_errors(kind: click.ParamType, text: str, message: str) -> None:
         convert(kind, text)
 
 
-def parsed(noise: float | str, *arguments: str, estimable: bool = True) -> Result:
+def parsed(noise: float | str, *arguments: str) -> Result:
     @click.command()
-    @options.restoring(noise, estimable)
+    @options.restoring(noise)
     def command(**given: object) -> None:
         click.echo(given["noise"])
 
@@ -62,4 +62,3 @@ def test_the_default_noise_is_the_commands() -> None:
     assert "default: 0.01" in parsed(0.01, "--help").stdout
     assert parsed("auto", "a.png").stdout == "auto\n"
     assert parsed(0.01, "a.png", "--noise", "auto").stdout == "auto\n"
-    assert "'auto' is not" in parsed(0.0, "a.png", "--noise", "auto", estimable=False).stderr

@@ -15,7 +15,7 @@ from genprior.saves import of_several
 
 @click.command()
 @options.mask
-@options.restoring(noise=0.0, estimable=False)
+@options.restoring(noise=0.0)
 def inpaint(mask: tuple[str, Any], invert_mask: bool, **common: Any) -> None:
     """Fill in missing pixels."""
     from genprior.tasks import inpainting
