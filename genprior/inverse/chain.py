@@ -135,8 +135,8 @@ def denoise_with_vjp(
         x_hat = denoise(x, sigma)
 
     def vjp(v: Tensor) -> Tensor:
-        exponent = v.abs().amax(dim=(1, 2, 3), keepdim=True).frexp().exponent
-        product = torch.autograd.grad(x_hat, x, v.ldexp(-exponent), retain_graph=True)[0]
-        return product.ldexp(exponent)
+        largest = v.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
+        scale = largest.log2().floor().exp2()
+        return scale * torch.autograd.grad(x_hat, x, v / scale, retain_graph=True)[0]
 
     return x_hat.detach(), vjp
