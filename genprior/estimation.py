@@ -52,10 +52,11 @@ def estimate_noise(
 
     It takes about ten evaluations of the prior with a backward pass each, of large pictures in
     four small parts. On photos with noise of 0.01 to 0.1 it is right to 5 %, blurred ones too,
-    on grey ones to 10 or 15 % (benchmarks/results/noise_level.md), and so for noise of 0.03 and
-    more where up to four fifths of the pixels are missing. Where noise was clipped to
-    [0, 1], it is that of what is left. Noise that is not white is found too weak, and so may be
-    that of a grey picture which is flat all over.
+    on grey ones to 10 or 15 % (benchmarks/results/noise_level.md). A hole does no harm; where
+    half of the pixels are missing, noise of 0.01 is found a fifth too weak on the mean, and where
+    nine tenths are, all levels are rough. Where noise was clipped to [0, 1], it is that of what is
+    left. Noise that is not white is found too weak, and so may be that of a grey picture which is
+    flat all over.
 
     Arguments:
         image: Tensor (B, C, H, W), numpy array (H, W, C) or PIL image; see `to_tensor`.
