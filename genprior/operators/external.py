@@ -123,10 +123,10 @@ class External(Operator, deepinv.physics.LinearPhysics):
         return torch.where(self._empty[key], 0, v)
 
     def pinv(self, y: Tensor) -> Tensor:
-        return self._least_squares(y, per_image(0.0, y))
+        return self._least_squares(y, 0.0)
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
-        return x + self._least_squares(y - self.A(x), per_image(rho, x))
+        return x + self._least_squares(y - self.A(x), rho)
 
     def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
         if isinstance(sigma2, Tensor) or sigma2 == 0:
@@ -139,9 +139,11 @@ class External(Operator, deepinv.physics.LinearPhysics):
     def precondition(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
         return v
 
-    def _least_squares(self, y: Tensor, rho: Tensor) -> Tensor:
+    def _least_squares(self, y: Tensor, rho: float | Tensor) -> Tensor:
         # from 0 and without a preconditioner, CG stays in the range of A^T: smallest norm
-        return self._cg(lambda u: self.A_adjoint(self.A(u)) + rho * u, self.A_adjoint(y))
+        b = self.A_adjoint(y)
+        rho = per_image(rho, b)
+        return self._cg(lambda u: self.A_adjoint(self.A(u)) + rho * u, b)
 
     def _cg(self, matrix: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
         return cg(matrix, b, iterations=self.iterations, tolerance=self.tolerance)

@@ -33,6 +33,11 @@ def test_laws_of_a_physics_that_changes_the_size() -> None:
     check_operator(External(physics, iterations=300, tolerance=1e-14), rand(2, 1, 6, 8), rtol=1e-7)
 
 
+def test_laws_of_a_physics_whose_measurements_are_no_images() -> None:
+    physics = deepinv.physics.CompressedSensing(m=7, img_size=(1, 4, 5), dtype=torch.float64)
+    check_operator(External(physics, iterations=300, tolerance=1e-14), rand(3, 1, 4, 5), rtol=1e-7)
+
+
 def test_an_object_that_is_no_module_with_a_given_shape() -> None:
     class Mean:
         def A(self, x: torch.Tensor) -> torch.Tensor:
