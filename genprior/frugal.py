@@ -94,10 +94,13 @@ class Frugal:
             MemoryError: There is not enough even for one image in the smallest tiles.
             FloatingPointError: The network was given or gave NaN or infinite numbers.
         """
+        alike = _alike(operator, len(y))
+        if len(alike) > 1:
+            return self._in_parts(y, operator, sigma, chains, alike)
         found = self._windows(y, operator, sigma)
         if len(y) > 1 and (found or (self.most and len(y) > self.most)):
-            size = 1 if found else self.most
-            return self._in_parts(y, operator, sigma, chains, size)
+            parts = chunks(list(range(len(y))), 1 if found else self.most)
+            return self._in_parts(y, operator, sigma, chains, parts)
         counts = self.watch.counts
         try:
             if found:
@@ -129,14 +132,16 @@ class Frugal:
         return next(filter(None, each), [])
 
     def _in_parts(
-        self, y: Tensor, operator: Operator, sigma: Tensor, chains: list[Chain], size: int
+        self, y: Tensor, operator: Operator, sigma: Tensor, chains: list[Chain],
+        parts: list[list[int]],
     ) -> Tensor:
-        parts = chunks(list(range(len(y))), size)
         self._expect(len(parts))
-        return torch.cat([
+        x = torch.cat([
             self.solve(y[part], operator.select(part), sigma[part], [chains[i] for i in part])
             for part in parts
         ])
+        order = sum(parts, [])
+        return x if order == sorted(order) else x[[order.index(i) for i in range(len(y))]]
 
     def _in_windows(
         self, y: Tensor, operator: Operator, sigma: Tensor, chain: Chain, found: list[Window]
@@ -207,3 +212,16 @@ def chunk_size(shape: Sequence[int], device: torch.device) -> int:
 def chunks(items: list, size: int) -> list[list]:
     """Items in groups of `size`."""
     return [items[k : k + size] for k in range(0, len(items), size)]
+
+
+def _alike(operator: Operator, count: int) -> list[list[int]]:
+    """The images of a batch in groups that are solved by the same means.
+
+    Where some images have whole pixels only and others have not, an image must not depend on
+    which of them it is with.
+    """
+    if operator.whole_pixels or not operator.keeps_pixels:
+        return [list(range(count))]
+    whole = [operator.select([i]).whole_pixels for i in range(count)]
+    groups = [[i for i in range(count) if whole[i] is kind] for kind in (True, False)]
+    return [group for group in groups if group]
