@@ -75,12 +75,14 @@ class GaussianPosterior(Solver):
     def solve(
         self, y: Tensor, operator: Operator, prior: Gaussian, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        if self.border:
+        level = torch.zeros_like(noise_std) if self.border else noise_std
+        drawn = self.mode == "sample" and self._draw(y, operator, prior, level, generator)
+        if self.border:  # draws if any image has noise, which must not change those without
             y = self._restore_known(y, operator, prior, noise_std, generator)
-            noise_std = torch.zeros_like(noise_std)
-        if self.mode == "mean":
+            noise_std = level
+        if not drawn:
             return self.kriging(y, operator, prior, noise_std)
-        x, n = self._draw(y, operator, prior, noise_std, generator)
+        x, n = drawn
         return self._condition(x, y - n, y, operator, prior, noise_std)
 
     def kriging(self, y: Tensor, operator: Operator, prior: Gaussian, noise_std: Tensor) -> Tensor:

@@ -211,6 +211,19 @@ def test_a_border_stands_for_all_known_pixels_of_a_markov_law(sigma):
     assert sigma or torch.equal(op.A(near), y)
 
 
+def test_with_a_border_an_image_without_noise_does_not_feel_one_with_noise():
+    prior = Texture.from_spectrum(torch.full((12, 12), 0.02, dtype=torch.float64))
+    keep = torch.ones(1, 1, 12, 12)
+    keep[..., 4:7, 4:7] = 0
+    op, y = Inpainting(keep), Inpainting(keep).A(rand(2, 1, 12, 12))
+    solver = GaussianPosterior(border=2)
+    levels = torch.tensor([0.0, 0.05])
+    both = solver(y, op, prior, levels, Noise(0, [(0, 0), (1, 0)]))
+    for i in range(2):
+        alone = solver(y[i : i + 1], op, prior, levels[i : i + 1], Noise(0, [(i, 0)]))
+        assert torch.allclose(alone[0], both[i], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("operator", ["motion", "valid", "reflect", "bicubic", "external"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_few_numbers_are_solved_directly_as_they_are_iteratively(operator, channels, monkeypatch):
