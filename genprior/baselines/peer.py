@@ -194,7 +194,9 @@ def _as_theirs(operator: Operator, shape: torch.Size) -> deepinv.physics.LinearP
     if _is_circular(operator):
         filter_ = operator.filter
         return deepinv.physics.BlurFFT(tuple(shape[1:]), filter=filter_, device=filter_.device)
-    return copy.copy(operator)
+    theirs = copy.copy(operator)  # which still shares what it holds, and is to be changed
+    theirs._buffers, theirs._modules = dict(operator._buffers), dict(operator._modules)
+    return theirs
 
 
 def _guided(fidelity: type) -> Callable[..., nn.Module]:
