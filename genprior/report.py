@@ -151,8 +151,8 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 def _text(mean: Mean | None, digits: int, interval: bool, sign: str = "") -> str:
     if mean is None:
         return ""
-    if mean.value is None:
-        return "inf"
+    if mean.value is None:  # a PSNR without error; a gain is unknown then
+        return "" if sign else "inf"
     half = f" ± {mean.half:.{digits}f}" if interval and mean.half is not None else ""
     return f"{mean.value:{sign}.{digits}f}{half}"
 

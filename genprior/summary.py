@@ -40,7 +40,8 @@ class Row:
         baseline: Whether it is there to be compared with.
         scores: Means by the name of the score.
         gain: Its PSNR less that of the best baseline, image by image; None without baselines.
-        against: The best baseline of the task: the one with the largest mean PSNR.
+        against: The best baseline of the task: the one with the largest mean PSNR, of those
+            with results for the most images.
     """
 
     task: str
@@ -92,10 +93,11 @@ def _per_image(group: list[Record], name: str) -> dict[int, float | None]:
 def _best_baseline(
     groups: dict[str, list[Record]], psnrs: dict[str, dict[int, float | None]]
 ) -> str | None:
+    baselines = [method for method, group in groups.items() if group[0]["baseline"]]
+    most = max((len(psnrs[method]) for method in baselines), default=0)
     means = {
         method: fmean(value if value is not None else math.inf for value in psnrs[method].values())
-        for method, group in groups.items()
-        if group[0]["baseline"]
+        for method in baselines if len(psnrs[method]) == most
     }
     return max(means, key=means.get) if means else None
 

@@ -46,11 +46,18 @@ def test_the_gain_is_paired_with_the_best_baseline():
     assert tv.gain is None
 
 
+def test_the_best_baseline_has_results_for_the_most_images():
+    rows = [row for row in records() if (row["method"], row["index"]) != ("tv", 2)]
+    assert summarise(rows)[0].against == "bicubic"
+
+
 def test_an_infinite_psnr_is_not_averaged_away():
     rows = records()
     rows[0]["psnr"] = None
     assert summarise(rows)[0].scores["psnr"].value is None
     assert " inf " in table(summarise(rows))
+    assert summarise(rows)[0].gain.value is None
+    assert table(summarise(rows)).splitlines()[1].count("inf") == 1
 
 
 def test_bold_is_the_largest_psnr_of_methods_with_all_images():
