@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -238,6 +239,7 @@ def sample(
 
     Raises:
         ValueError: An argument is out of its range.
+        FloatingPointError: The prior gave NaN or infinite numbers.
         TypeError: The prior neither denoises nor decodes.
     """
     if count < 1 or min(size or (1,)) < 1 or steps < 1:
@@ -266,7 +268,11 @@ def sample(
                 draws.append(prior.decode(temperature * z, shape))
         else:
             draws.append(sample_denoiser(watched, like[part], noise, steps, eta))
-    return torch.cat(draws).clamp(0, 1)
+            watched.check()
+    x = torch.cat(draws)
+    if not x.isfinite().all():
+        raise FloatingPointError("the prior gave NaN or infinite numbers: lower the temperature")
+    return x.clamp(0, 1)
 
 
 def _foreign(y: Any, operator: Operator) -> tuple[Tensor, Callable[[Tensor], Any]]:
@@ -281,7 +287,7 @@ def _foreign(y: Any, operator: Operator) -> tuple[Tensor, Callable[[Tensor], Any
 
 
 def _numbers(index: int | Sequence[int], count: int) -> list[int]:
-    numbers = list(range(index, index + count)) if isinstance(index, int) else list(index)
+    numbers = list(range(index, index + count)) if isinstance(index, Integral) else list(index)
     if len(numbers) != count:
         raise ValueError(
             f"index must hold one number for each of the {count} images, got {len(numbers)}"

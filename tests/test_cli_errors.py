@@ -127,7 +127,10 @@ CASES = {
     "priors info dpm": (WEIGHTS, "unknown prior 'dpm'"),
     "sample --prior dpm -o @/x.png": (WEIGHTS, "unknown prior 'dpm'"),
     "texture @/a.png -o @/x.png --size 1000000x1000000": (MEMORY, "memory ran out"),
-    "sample -o @/x.png --steps 1 --size 1000000x1000000": (MEMORY, "memory ran out"),
+    "sample -o @/x.png --size 1000000x1000000": (USAGE, "is more than 178956970 pixels"),
+    "sample -o @/x.png --steps 1 --size 1000000x1000000 --max-pixels 1000000000000": (
+        MEMORY, "memory ran out"
+    ),
     "sample -o @/x.gif": (INPUT, "cannot write .gif"),
     "sample -o @/x.png --size 3": (USAGE, "write HEIGHTxWIDTH"),
     "degrade inpaint @/a.png --mask random=0.5 -o @/x.jpg": (INPUT, "cannot hold transparency"),

@@ -45,3 +45,8 @@ def test_sample_checks_its_arguments(prior: DDPM, given: dict) -> None:
         sample(prior, **given)
     with pytest.raises(ValueError, match="eta must be between 0 .DDIM. and 1 .DDPM., got 2"):
         sample(prior, eta=2)
+
+
+def test_numbers_that_are_none_are_an_error() -> None:
+    with pytest.raises(FloatingPointError, match="lower the temperature"):
+        sample("gan:digits", temperature=1e38)

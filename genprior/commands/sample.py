@@ -39,6 +39,9 @@ def sample(
     from genprior.panel import panel
     from genprior.places import check_free
 
+    if size is not None and size[0] * size[1] > max_pixels:
+        raise click.UsageError(f"--size {size[0]}x{size[1]} is more than {max_pixels} pixels: "
+                               f"raise --max-pixels, if there is memory for it")
     check_free([output], overwrite, reads=typed_files())
     model, channels = prior, None
     if exemplar is not None:
