@@ -123,12 +123,15 @@ def _known(keep: Any, y: Tensor) -> Tensor:
     """A mask as 1 and 0, shape (B, 1, H, W)."""
     known = torch.as_tensor(keep).to(y.device) != 0
     try:
-        return known.expand(len(y), 1, *y.shape[-2:]).to(y)
+        known = known.expand(len(y), 1, *y.shape[-2:])
     except RuntimeError:
         raise ValueError(
             f"a mask must have shape (H, W) or (B or 1, 1, H, W) of the picture, got "
             f"{tuple(known.shape)} for {tuple(y.shape)}"
         ) from None
+    if not known.flatten(1).any(dim=1).all():
+        raise ValueError("nothing of a picture is known by its mask: there is no noise to find")
+    return known.to(y)
 
 
 def _most_likely(y: Tensor, known: Tensor, prior: Denoiser) -> float:

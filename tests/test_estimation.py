@@ -111,6 +111,8 @@ def test_errors(prior: DDPM) -> None:
         def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
             return super().denoise(x, sigma) * torch.nan
 
+    with pytest.raises(ValueError, match="nothing of a picture is known by its mask"):
+        estimate_noise(batch(), prior, keep=0 * HOLE)
     with pytest.raises(FloatingPointError, match="the network gave NaN"):
         estimate_noise(batch(), Broken())
     with pytest.raises(SettingError, match="by a denoiser, and Linear is none: give the level"):
