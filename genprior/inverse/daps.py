@@ -9,7 +9,8 @@ Kernels:
     "published"  100 Langevin steps, on the tau of the authors and not the sigma of the data
     "isotropic"  the same law drawn exactly, with sigma: a prox of perturbed x_hat and y
     "exact"      N(D(x), C) instead of N(x_hat, s^2 I), C = s^2 D'(x), drawn as in
-                 `moment-matched`; no ODE. For Gaussian priors DAPS is exact then
+                 `moment-matched`; no ODE. For Gaussian priors DAPS is exact then, with
+                 `iterations` to the end
 
 References:
     Improving Diffusion Inverse Problem Solving with Decoupled Noise Annealing, Zhang et al.,

@@ -3,7 +3,9 @@
     z = argmin_z ||A G(z) - y||^2 + lambda ||z||^2,   x = G(z)
 
 from several random starts z ~ N(0, I), of which the one with the smallest ||A G(z) - y|| counts.
-With lambda = sigma^2 and a linear decoder this is the posterior mean, exactly.
+With lambda = sigma^2 and a linear decoder this is the posterior mean, if the search arrives: with
+little noise L-BFGS does, and Adam does not. Without noise lambda is 0, and of all images that
+explain the data the one nearest to the start is taken; `glowip` starts at 0.
 
 References:
     Compressed Sensing using Generative Models, Bora, Jalal, Price and Dimakis, 2017.

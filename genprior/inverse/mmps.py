@@ -3,8 +3,8 @@
     C = sigma_t^2 J,    J = D'(x)
     x_hat = D(x) + C A^T (A C A^T + sigma^2 I)^{-1} (y - A D(x)),   then a DDIM / DDPM step
 
-x_hat is E[x0 | x, y] for Gaussian priors and any A. The chain takes the mean for a draw, so its
-spread is too small until steps are many; `moment-matched` draws.
+x_hat is E[x0 | x, y] for Gaussian priors and any A, with `iterations` to the end. The chain takes
+the mean for a draw, so its spread is too small until steps are many; `moment-matched` draws.
 
 References:
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al., 2024.

@@ -3,7 +3,9 @@
     C = sigma_t^2 J,    J = D'(x),    q = A C A^T 1
     x_hat = D(x) + C A^T ((y - A D(x)) / (sigma^2 + q)),   then a DDIM / DDPM step
 
-Exact for Gaussian priors where A C A^T is diagonal, as for a single measured number.
+Exact for Gaussian priors where A C A^T is diagonal, as for a single measured number. Where
+covariances of both signs cancel in a row, q is far below the variance and a step overshoots: on a
+periodic texture, and on others in few steps without noise, x_hat diverges.
 
 References:
     Tweedie Moment Projected Diffusions for Inverse Problems, Boys et al., 2023.
