@@ -8,9 +8,8 @@ Particles are resampled where fewer than half of them count. On a Gaussian prior
 same, all weights stay equal, and the samples are exact in any number of steps, with `iterations`
 and `root_products` to the end. What fewer leave out adds up in the weights, more so the larger
 the image and the fewer the steps: at the defaults, of 8 particles of 12 x 12 pixels only 3 count
-at worst. Samplers without
-weights get the modes right and their weights wrong, and more steps do not help
-(benchmarks/results/mixture.md); with many particles this gets both.
+at worst. Samplers without weights get the modes right and their weights wrong, and more steps do
+not help (benchmarks/results/mixture.md); with many particles this gets both.
 
 Each answer is one particle of a run of its own, so that samples share no ancestors.
 
