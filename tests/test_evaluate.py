@@ -148,7 +148,8 @@ def test_other_pixels_or_another_mask_of_the_same_name_are_refused(photos, tmp_p
 
 def test_a_method_that_is_made_for_no_task_is_left_out(photos, tmp_path):
     result = succeed("evaluate", photos, "-o", tmp_path, "--prior", "none", "--every", 4,
-                     "--baseline", "biharmonic,wiener", "--task", MASK, "--task", SCALE)
+                     "--baseline", "biharmonic", "--baseline", "wiener", "--task", MASK,
+                     "--task", SCALE)
     assert "wiener is made for none of the tasks: left out" in result.stderr
     assert {r["method"] for r in results(tmp_path)} == {"biharmonic"}
     assert "wiener on superres" in (tmp_path / "report.md").read_text()

@@ -24,6 +24,11 @@ REPORT = {"report.md": "the report", "report.json": "the same", "report.csv": "t
           "contact.png": "pictures"}
 
 
+def _flat(context: click.Context, option: click.Option, given: tuple[tuple, ...]) -> tuple:
+    """What an option that is repeated lists in all."""
+    return sum(given, ())
+
+
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path),
@@ -33,12 +38,15 @@ REPORT = {"report.md": "the report", "report.json": "the same", "report.csv": "t
                    "crop: inpaint:random=0.5, deblur:gaussian=1.6,boundary=circular, "
                    "superres:factor=4,noise=0.01, denoise:noise=25/255; or any linear physics of "
                    "deepinv: deepinv:CompressedSensing,m=2500,noise=0.01. May be repeated.")
-@click.option("--prior", "priors", default="ddpm", show_default=True,
+@click.option("--prior", "priors", multiple=True, default=["ddpm"], show_default=True,
+              callback=lambda context, option, given: ",".join(given),
               help="Names of priors or checkpoint folders, with commas; none for baselines only.")
 @options.exemplar
-@click.option("--solver", "solvers", type=Methods(SOLVERS_KNOWN), default="auto",
-              show_default=True, help="Solvers, with commas: NAME[:SETTING=VALUE]...")
-@click.option("--baseline", "baselines", type=Methods(BASELINES_KNOWN), default="",
+@click.option("--solver", "solvers", type=Methods(SOLVERS_KNOWN), default=["auto"],
+              multiple=True, callback=_flat, show_default=True,
+              help="Solvers, with commas: NAME[:SETTING=VALUE]...")
+@click.option("--baseline", "baselines", type=Methods(BASELINES_KNOWN), multiple=True,
+              callback=_flat,
               help=f"Classical methods, with commas: {', '.join(BASELINES_KNOWN)}:NAME; settings "
                    "as of solvers.")
 @click.option("--tune", type=click.Path(path_type=Path), metavar="DATA",
@@ -53,7 +61,8 @@ REPORT = {"report.md": "the report", "report.json": "the same", "report.csv": "t
 @click.option("--samples", type=click.IntRange(1), default=1, show_default=True,
               help="Posterior samples per image, of the solvers that draw them.")
 @options.steps
-@click.option("--seeds", type=Numbers(), default="0", show_default=True,
+@click.option("--seeds", type=Numbers(), default=["0"], multiple=True, callback=_flat,
+              show_default=True,
               help="Seeds of noise and random masks, with commas.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
               default="float32", show_default=True, help="Precision of the networks.")
