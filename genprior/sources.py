@@ -84,8 +84,11 @@ def open_source(
 
     Raises:
         ImageError: There is no such file, it cannot be read, or is too large.
-        SettingError: torchvision has no such data set, or it cannot be fetched.
+        SettingError: The channels are neither 3 nor 1, torchvision has no such data set, or
+            it cannot be fetched.
     """
+    if channels not in (1, 3):
+        raise SettingError(f"images are read in 3 channels, colour, or 1, grey: not in {channels}")
     mode = "RGB" if channels == 3 else "L"
     if not isinstance(source, str | Path):
         return _Items(source, mode, resize)

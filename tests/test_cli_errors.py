@@ -141,6 +141,7 @@ CASES = {
     "train ddpm @ -o @/run": (USAGE, "either --steps or --time"),
     "train dpm @ -o @/run --steps 1": (USAGE, "'dpm' is not "),
     "train ddpm @ -o @/run --steps 1 --set depth=3": (USAGE, "choose one of channels, widths"),
+    "train vae @/photos -o @/run --steps 1 --set channels=2": (USAGE, "or 1, grey: not in 2"),
     "train ddpm @ -o @/run --steps 1 --set depth": (USAGE, "write NAME=VALUE"),
     "train ddpm @/photos -o @/corrupt --steps 1 --crop 8 --resume": (
         WEIGHTS, "cannot read weights", "state.safetensors"
