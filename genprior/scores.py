@@ -23,7 +23,8 @@ DEFINITIONS = {
     "coverage": f"share of pixels whose true value lies in the central interval of the samples "
                 f"that a perfect sampler would cover {{nominal:.0%}} of the time (wanted: "
                 f"{LEVEL:.0%}; antithetic samples, ours by default, cover 7 points more if they "
-                f"are 4, 2 if 8, 1 if 19); pixels at which all samples agree are left out",
+                f"are 4, 2 if 8, half of one if 19); pixels at which all samples agree are left "
+                f"out",
     "crps": "continuous ranked probability score, unbiased, mean over pixels, in image units; "
             "lower is better",
     "seconds": "wall time of one image, without reading, measuring and scoring",

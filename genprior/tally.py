@@ -88,7 +88,7 @@ class Tally:
         sample is below it that often (Weibull). `torch.quantile` has the extremes as 0 and 1:
         another sample is between its 0.05 and 0.95 of 8 samples 70 times out of 100. All this is
         of independent samples; antithetic ones are spread wider, and of 4 the extremes hold 67 %
-        for 60 %, of 8 80 % for 78 %, of 19 90.7 % for 90 %.
+        for 60 %, of 8 80 % for 78 %, of 19 90.5 % for 90 %.
         """
         ordered = [torch.stack(kept).sort(dim=0).values for kept in self._kept] if levels else []
         return {q: torch.stack([_quantile(x, q) for x in ordered]) for q in levels}

@@ -76,14 +76,15 @@ class GaussianPosterior(Solver):
         self, y: Tensor, operator: Operator, prior: Gaussian, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         level = torch.zeros_like(noise_std) if self.border else noise_std
-        drawn = self.mode == "sample" and self._draw(y, operator, prior, level, generator)
+        drawn = None
+        if self.mode == "sample":
+            drawn = self._draw(y, operator, prior, level, generator)
         if self.border:  # draws if any image has noise, which must not change those without
             y = self._restore_known(y, operator, prior, noise_std, generator)
-            noise_std = level
-        if not drawn:
-            return self.kriging(y, operator, prior, noise_std)
+        if drawn is None:
+            return self.kriging(y, operator, prior, level)
         x, n = drawn
-        return self._condition(x, y - n, y, operator, prior, noise_std)
+        return self._condition(x, y - n, y, operator, prior, level)
 
     def kriging(self, y: Tensor, operator: Operator, prior: Gaussian, noise_std: Tensor) -> Tensor:
         """The posterior mean, shape (B, C, H, W); arguments as those of `solve`."""

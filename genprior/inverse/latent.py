@@ -4,8 +4,8 @@
 
 from several random starts z ~ N(0, I), of which the one with the smallest ||A G(z) - y|| counts.
 With lambda = sigma^2 and a linear decoder this is the posterior mean, if the search arrives: with
-little noise L-BFGS does, and Adam does not. Without noise lambda is 0, and of all images that
-explain the data the one nearest to the start is taken; `glowip` starts at 0.
+little noise L-BFGS does, and Adam does not. Without noise lambda is 0, and what the data do not
+tell stays as the random start has it; `glowip` starts at 0.
 
 References:
     Compressed Sensing using Generative Models, Bora, Jalal, Price and Dimakis, 2017.
