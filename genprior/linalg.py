@@ -89,6 +89,7 @@ def cg(
     iterations: int = 50,
     preconditioner: Callable[[Tensor], Tensor] | None = None,
     tolerance: float = 0.0,
+    flat: float = 0.0,
 ) -> Tensor:
     """Preconditioned conjugate gradient for symmetric positive (semi-)definite systems.
 
@@ -103,6 +104,8 @@ def cg(
         iterations: Largest number of iterations.
         preconditioner: Applies an approximate inverse, symmetric positive definite.
         tolerance: An image has converged when ||b - M x|| <= tolerance ||b||.
+        flat: Directions whose curvature <p, M p> / <p, p> is this fraction of the largest, or
+            less, are left out: rounding errors where M is singular.
 
     Returns:
         Solutions, shape (B, ...).
@@ -115,7 +118,7 @@ def cg(
         return matrix(p), p
 
     r = b if start is None else b - matrix(start)
-    step = cg_image(carry, b, r, iterations, preconditioner, tolerance)
+    step = cg_image(carry, b, r, iterations, preconditioner, tolerance, flat=flat)
     return step if start is None else start + step
 
 
@@ -127,6 +130,7 @@ def cg_image(
     preconditioner: Callable[[Tensor], Tensor] | None = None,
     tolerance: float = 0.0,
     least: Tensor | float = 0.0,
+    flat: float = 0.0,
 ) -> Tensor:
     """L M^{-1} r by conjugate gradient, where M p and L p are had together.
 
@@ -137,7 +141,7 @@ def cg_image(
         matrix: Maps p, shape (B, ...), to (M p, L p).
         b: What the residual is compared with, shape (B, ...).
         r: Right-hand sides, shape (B, ...).
-        iterations, preconditioner, tolerance: As for `cg`.
+        iterations, preconditioner, tolerance, flat: As for `cg`.
         least: What the eigenvalues of M cannot be below, should it not be quite symmetric; a
             number or shape (B, 1, ..., 1). Smaller curvatures count as this, negative ones
             not at all.
@@ -150,16 +154,18 @@ def cg_image(
     z = precondition(r)
     p, rz = z, inner(r, z)
     floor = max(tolerance, torch.finfo(b.dtype).eps) ** 2 * inner(b, b)
+    steepest = torch.zeros_like(floor)
     for iteration in range(iterations):
         active = inner(r, r) > floor
         if tolerance and iteration % 10 == 0 and not active.any():
             break
         q, u = matrix(p)
-        curvature = inner(p, q)
-        bounded = torch.maximum(curvature, least * inner(p, p))
+        curvature, length2 = inner(p, q), inner(p, p)
+        steepest = torch.maximum(steepest, curvature / torch.where(length2 > 0, length2, 1))
+        bounded = torch.maximum(curvature, least * length2)
         # A direction of negative curvature is left out: a step along it, how long however, would
         # lead away, and far, where the bound is small beside what M makes of it.
-        useful = active & (curvature > 0)
+        useful = active & (curvature > flat * steepest * length2)
         step = torch.where(useful, rz / torch.where(useful, bounded, 1), 0)
         image = image + step.reshape(-1, *[1] * (u.ndim - 1)) * u
         r = r - step * q

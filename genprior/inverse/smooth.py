@@ -9,6 +9,7 @@ References:
     Solutions of Ill-Posed Problems, Tikhonov and Arsenin, 1977.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,6 +17,7 @@ from genprior.linalg import cg, per_image
 from genprior.operators.base import Operator
 
 WEIGHT = 0.01
+FLAT = 32  # in eps: neither the data nor the Laplacian tell anything along such directions
 FACTORS = (32, 16, 8, 4, 2, 1)
 
 
@@ -53,7 +55,7 @@ def smooth_start(
         return functional.avg_pool2d(x, factor) * factor**2
 
     data = operator.A_adjoint(y)
-    c = None
+    c, flat = None, FLAT * torch.finfo(data.dtype).eps
     for factor in FACTORS:
         rows, columns = -(-height // factor), -(-width // factor)
         if c is None:
@@ -67,5 +69,5 @@ def smooth_start(
             fit = gather(operator.A_adjoint(operator.A(enlarge(c, factor))), factor)
             return fit + per_image(weight, c) / factor**2 * laplacian(laplacian(c))
 
-        c = cg(normal, gather(data, factor), c, iterations)
+        c = cg(normal, gather(data, factor), c, iterations, flat=flat)
     return c

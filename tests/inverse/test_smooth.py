@@ -1,3 +1,4 @@
+import deepinv
 import pytest
 import torch
 from contracts import dense
@@ -7,6 +8,7 @@ from genprior.inverse.smooth import WEIGHT, laplacian, smooth_start
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
+from genprior.operators.external import External
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import box_hole, random_keep
 from genprior.operators.superres import SuperResolution
@@ -66,6 +68,15 @@ def test_a_hole_is_filled_from_its_border(axis: int, size: int) -> None:
     if size == 20:
         exact = smooth_start(op.A(ramp), op, iterations=400)
         torch.testing.assert_close(exact, ramp, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("side", [16, 48, 64])
+def test_rounding_errors_do_not_grow_where_nothing_is_known(side: int) -> None:
+    # of the three colours only a weighted mean is measured: of the others not even the mean is
+    op = External(deepinv.physics.Decolorize(), (3, side, side))
+    x = 0.5 + 0.2 * normals(1, 1, 3, side, side)[0].float()
+    start = smooth_start(op.A(x), op)
+    assert -1 < start.min() and start.max() < 2
 
 
 def test_every_image_by_itself() -> None:
