@@ -57,5 +57,7 @@ def test_errors(folder):
     assert "--set images=3: choose one of margin, floor" in message
     _, message = refused("train", "pca", folder, "-o", folder / "run", "--steps", 3, "--resume")
     assert "pca is computed, not trained: leave --steps and --resume out" in message
+    _, message = refused("train", "texture", folder, "-o", folder / "run", "--lr", 0.1)
+    assert "texture is computed, not trained: leave --lr out" in message
     _, message = refused("train", "pca", folder, "-o", folder / "run", "--set", "size=3")
     assert "--set size=3: choose one of components, images, channels" in message

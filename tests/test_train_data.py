@@ -131,6 +131,31 @@ def test_a_resized_training_is_one_on_resized_images(tmp_path: Path) -> None:
     assert all(value.equal(expected[key]) for key, value in ours.items())
     manifest = next((tmp_path / "a").glob("step-*/manifest.json"))
     assert json.loads(manifest.read_text())["resize"] == 16
+    for made, change, word in [
+        ("a", [], "resize was 16, now it is None"),
+        ("b", ["--resize", 16], "resize was None, now it is 16"),
+    ]:
+        data = tmp_path / ("full" if made == "a" else "done")
+        _, message = refused(
+            "train", "ddpm", data, "-o", tmp_path / made, *options, *change, "--resume"
+        )
+        assert word in message
+
+
+def test_a_resumed_training_is_judged_on_what_it_was_judged_on(tmp_path: Path) -> None:
+    for name in ("photos", "judge", "other"):
+        (tmp_path / name).mkdir()
+        pixels = np.random.default_rng(3).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name / "a.png")
+    options = ["-o", tmp_path / "run", "--set", "widths=[4,8]", "--set", "blocks=[1,1]"]
+    options += ["--batch", 2, "--crop", 16, "--no-preview", "-q"]
+    command = ["train", "ddpm", tmp_path / "photos", *options]
+    succeed(*command, "--steps", 1, "--validate", tmp_path / "judge")
+    _, message = refused(
+        *command, "--steps", 2, "--resume", "--validate", tmp_path / "other"
+    )
+    assert "validation was ['judge'], now it is ['other']" in message
+    succeed(*command, "--steps", 2, "--resume", "--validate", tmp_path / "judge")
 
 
 def test_evaluation_on_resized_images(data: dict, tmp_path: Path) -> None:

@@ -14,6 +14,11 @@ from genprior.registry import FITTED, FROM_EXEMPLAR, PRIORS, TRAINABLE, lookup
 
 PREVIEW, PREVIEW_STEPS = 16, 18
 IMAGES = 2000
+# What a prior that is computed has no use for.
+TRAINED_ONLY = (
+    "steps", "minutes", "init", "resume", "held_out", "batch", "accumulate", "lr", "warmup",
+    "ema", "clip", "optimizer", "dtype", "compile", "tensorboard",
+)
 
 
 @click.command()
@@ -91,7 +96,7 @@ def train(
     if not resume and (any(out.glob("step-*")) or (out / "manifest.json").exists()):
         raise click.UsageError(f"{out} holds a training: add --resume, or choose another -o")
     if prior in FITTED:
-        given = _given("steps", "minutes", "init", "resume", "held_out")
+        given = _given(*TRAINED_ONLY)
         if given:
             raise click.UsageError(f"{prior} is computed, not trained: leave {given} out")
         _compute(prior, data, out, crops, arguments, settings["seed"])
@@ -136,6 +141,7 @@ def _train(
         ))
         about = {"data": [Path(name).name for name in data], "images": len(images.images)}
         about |= _named(crops) | ({"init": init} if init else {})
+        about |= {"validation": [Path(name).name for name in held_out]} if held_out else {}
         place = pick_device(ranks.device(device), torch.empty(0))
         model.to(place)
         draws = preview and isinstance(model, Denoiser | Decoder)
@@ -185,7 +191,7 @@ def _warn(text: str) -> None:
 def _named(crops: dict[str, Any]) -> dict[str, Any]:
     """What the crops depend on, as it is typed."""
     return {"crop" if name == "size" else name: value for name, value in crops.items()
-            if name != "max_pixels" and value is not None}
+            if name != "max_pixels"}
 
 
 def _given(*names: str) -> str:
