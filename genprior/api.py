@@ -69,7 +69,7 @@ def degrade(
     noise = Noise(seed, [(number, 0, MEASUREMENT) for number in _numbers(index, len(y))])
     sigma = sigma.reshape(-1, *[1] * (y.ndim - 1))
     y = y + sigma * operator.observed(noise.normal(y))
-    return back(y) if y.ndim == 4 else y
+    return back(y) if operator.measures_images or y.shape == x.shape else y
 
 
 @torch.inference_mode(False)  # samplers differentiate the network
@@ -100,7 +100,7 @@ def restore(
         operator: How they were made: one of ours, or a `deepinv.physics.LinearPhysics`.
         prior: Name, checkpoint folder or object; see `load_prior`.
         solver: Name, object, or None for the default: a point estimate for one sample, a
-            sampler for several.
+            sampler for several; of Gaussian priors (texture, pca) exact samples in any case.
         noise_std: Noise level of y in units of [0, 1]; a number, one per image, or "auto" for
             those that `estimate_noise` finds with the prior, a denoiser.
         samples: Posterior samples per image, >= 1.
@@ -232,7 +232,7 @@ def sample(
             less varied and more typical.
         seed: Seed; image i depends on (seed, i) alone.
         device: See `restore`.
-        progress: See `restore`.
+        progress: See `restore`; of a diffusion prior.
 
     Returns:
         Images, shape (count, channels, *size), clipped to [0, 1].

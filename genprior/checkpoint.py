@@ -113,6 +113,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text())
         if manifest["schema"] != 1 or MODEL not in manifest["files"]:
             raise KeyError("schema")
+        manifest["prior"], manifest["config"]
     except FileNotFoundError:
         raise CheckpointError(f"{folder} holds no {MANIFEST}: it is not a checkpoint") from None
     except (ValueError, KeyError, TypeError, OSError):
@@ -171,9 +172,15 @@ def load_checkpoint(folder: Path, anew: bool = False) -> tuple[nn.Module, dict[s
     folder = newest(folder)
     manifest = read_manifest(folder)
     tensors = read_model(folder, manifest, anew)
-    cls = lookup(PRIORS, manifest["prior"], "prior")
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn for nothing
-        prior = getattr(cls, "from_config", cls)(**manifest["config"])
+        try:
+            cls = lookup(PRIORS, manifest["prior"], "prior")
+            prior = getattr(cls, "from_config", cls)(**manifest["config"])
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder} is of a prior that cannot be built ({error}): update genprior, or "
+                f"train it again"
+            ) from error
     expected = {key: value.shape for key, value in prior.state_dict().items()}
     if {key: value.shape for key, value in tensors.items()} != expected:
         raise CheckpointError(f"weights in {folder} do not fit the manifest's configuration")

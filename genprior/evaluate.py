@@ -15,16 +15,14 @@ from torch import Tensor, nn
 from genprior.api import degrade, restore
 from genprior.baselines.base import Baseline
 from genprior.errors import ImageError, PeerError, SettingError
-from genprior.exemplars import estimate_prior
+from genprior.exemplars import estimate_prior, near_the_hole
 from genprior.images import Picture, write_image
 from genprior.inverse.base import Solver
-from genprior.jobs import BORDER
 from genprior.ledger import Ledger, Record
 from genprior.meter import Meter
 from genprior.operators.base import Operator
-from genprior.parts import choose_solver, make_solver
+from genprior.parts import choose_solver
 from genprior.ranks import Ranks
-from genprior.registry import FROM_EXEMPLAR
 from genprior.report import machine
 from genprior.scores import Perceptual, score
 from genprior.trials import Method, Plan, Task, not_suited
@@ -211,9 +209,7 @@ def _resolve(
     typed = isinstance(method.solver, Solver)  # with steps of its own, if it has any
     if plan.steps is not None and not typed and "steps" in {f.name for f in fields(solver)}:
         solver = replace(solver, steps=plan.steps)
-    if (name, unit.task.kind) == ("gaussian", "inpaint") and method.prior in FROM_EXEMPLAR:
-        solver = make_solver(name, border=BORDER)
-    return model, name, solver, samples
+    return model, name, near_the_hole(name, solver, unit.task.kind, method.prior), samples
 
 
 def _placed(method: Method, device: torch.device) -> Method:

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from genprior.arrays import to_tensor
 from genprior.errors import ImageError, SettingError
 from genprior.images import Picture, read_image
+from genprior.inverse.base import Solver
 from genprior.limits import MAX_PIXELS
 from genprior.noise import Noise
+from genprior.parts import make_solver
 from genprior.registry import FROM_EXEMPLAR, PRIORS, lookup
+
+BORDER = 3
 
 
 def estimate_prior(
@@ -84,6 +88,23 @@ def read_exemplar(
     except ValueError as error:
         raise ImageError(f"{file}: {error}") from error
     return prior, replace(picture, alpha=None)
+
+
+def near_the_hole(name: str, solver: Solver, task: str, prior: str | None) -> Solver:
+    """The solver by which a task is done for a prior that may be estimated from one picture.
+
+    Told all pixels of the picture, such a law explains them by repeating that picture, hole
+    included. Galerne and Leclaire (2017) tell it those near the hole.
+
+    Arguments:
+        name: Name of the solver.
+        solver: The solver, which is taken for other tasks and priors.
+        task: Name of the task.
+        prior: Name of the prior.
+    """
+    if (task, name) == ("inpaint", "gaussian") and prior in FROM_EXEMPLAR:
+        return make_solver(name, border=BORDER)
+    return solver
 
 
 def draw_texture(

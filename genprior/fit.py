@@ -78,7 +78,6 @@ def fit(
             says how good it is. Or a run is resumed with other settings.
         ValueError: The batch cannot be shared out evenly.
     """
-    torch.set_flush_denormal(True)
     ranks = ranks or Ranks()
     if settings.channels_last:
         prior.to(memory_format=torch.channels_last)
@@ -86,7 +85,10 @@ def fit(
     if validation is not None and len(training.groups) > 1:
         raise SettingError(f"no loss of a {name} says how good it is: leave the validation out")
     devices = [training.device] if training.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), closing(Journal(out, ranks, tensorboard)) as journal:
+    with (
+        torch.random.fork_rng(devices), _flushing_denormals(),
+        closing(Journal(out, ranks, tensorboard)) as journal,
+    ):
         if resume:
             manifest = training.restore(newest(out))
             journal.resume(training.step, manifest.get("window", ()))
@@ -130,6 +132,17 @@ def _loop(
                 raise KeyboardInterrupt(
                     f"interrupted at step {training.step}, which is saved: resume goes on from it"
                 )
+
+
+@contextmanager
+def _flushing_denormals() -> Iterator[None]:
+    """Numbers too small to be normal count as 0 meanwhile: a CPU is slow with them."""
+    before = (torch.tensor(1e-40) * 1).item() == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 @contextmanager

@@ -48,7 +48,8 @@ class Frugal:
     Attributes:
         evaluations: Of the prior's network for one image, 0 if that is not known before.
         tile: Side of the tiles; None if no image was cut up.
-        windows: The windows of every image that was restored in windows, by its number.
+        windows: The windows of every image that was restored in windows, by its place in
+            the batch.
         reduced: What was made smaller because memory ran out, a sentence each.
 
     Raises:

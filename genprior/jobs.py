@@ -17,14 +17,14 @@ from genprior.api import degrade, restore
 from genprior.checkpoint import fingerprint, load_checkpoint
 from genprior.encode import check_transparency
 from genprior.errors import FOR_ALL, OF_ONE_FILE, ImageError, SettingError
-from genprior.exemplars import estimate_prior, read_exemplar
+from genprior.exemplars import estimate_prior, near_the_hole, read_exemplar
 from genprior.files import sweep
 from genprior.frugal import Tile
 from genprior.images import FORMAT_OF, Picture, read_image, write_image
 from genprior.inverse.base import Restoration, Solver
 from genprior.limits import MAX_PIXELS
 from genprior.operators.base import Operator
-from genprior.parts import choose_solver, make_solver
+from genprior.parts import choose_solver
 from genprior.places import Place, sha256
 from genprior.record import describe, doubts, facts
 from genprior.registry import FROM_EXEMPLAR
@@ -35,7 +35,6 @@ from genprior.weights import find_prior
 
 MakeOperator = Callable[[list[Picture], bool], Operator]
 BATCH, BATCH_PIXELS = 16, 2**24
-BORDER = 3
 
 
 @dataclass(frozen=True)
@@ -278,11 +277,7 @@ def _restore_batch(
 
 def _choose_solver(job: Job, operator: Operator, model: nn.Module) -> tuple[str, Solver]:
     name, solver = choose_solver(job.solver, job.steps, operator, model, job.samples)
-    # A law estimated from one picture, told all pixels of it, explains them by repeating that
-    # picture, hole included. Galerne and Leclaire (2017) tell it those near the hole.
-    if (job.task, name) == ("inpaint", "gaussian") and job.prior in FROM_EXEMPLAR:
-        solver = make_solver(name, border=BORDER)
-    return name, solver
+    return name, near_the_hole(name, solver, job.task, job.prior)
 
 
 @contextmanager

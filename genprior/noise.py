@@ -25,6 +25,20 @@ def partners(samples: int) -> list[tuple[int, int]]:
     return [(k - 2, k) for k in range(samples) if partner(k) is not None]
 
 
+def seed_global(seed: int, device: torch.device) -> None:
+    """Seeds the global random state of the CPU and of one device.
+
+    `torch.manual_seed` would seed those of all devices, more than `torch.random.fork_rng` of
+    this one gives back.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
 class Noise:
     """One random stream per chain of a batch.
 

@@ -29,7 +29,6 @@ def build_optimizers(
     kind: Kind,
     lr: float,
     betas: tuple[float, float] = (0.9, 0.99),
-    weight_decay: float = 0.0,
 ) -> dict[str, torch.optim.Optimizer]:
     """The optimisers of one group of parameters, by the name under which they are saved.
 
@@ -39,21 +38,18 @@ def build_optimizers(
         kind: "adamw", "muon", "sgd" or "rmsprop".
         lr: Learning rate of all of them.
         betas: Of AdamW.
-        weight_decay: Of AdamW.
     """
     params = list(params)
     if kind == "sgd":
-        return {group: torch.optim.SGD(params, lr, weight_decay=weight_decay)}
+        return {group: torch.optim.SGD(params, lr)}
     if kind == "rmsprop":
-        return {group: torch.optim.RMSprop(params, lr, weight_decay=weight_decay)}
+        return {group: torch.optim.RMSprop(params, lr)}
     inner = [p for p in params if kind == "muon" and _is_inner_convolution(p)]
     chosen = {id(p) for p in inner}
     rest = [p for p in params if id(p) not in chosen]
     optimizers: dict[str, torch.optim.Optimizer] = {}
     if rest:
-        optimizers[group] = torch.optim.AdamW(
-            rest, lr, betas, weight_decay=weight_decay, fused=True
-        )
+        optimizers[group] = torch.optim.AdamW(rest, lr, betas, weight_decay=0.0, fused=True)
     if inner:
         optimizers[f"{group}-muon"] = ConvMuon(inner, lr)
     return optimizers

@@ -44,7 +44,7 @@ def make_operator(task: str, **settings: Any) -> Operator:
     """Builds an operator by the name of its task.
 
     Arguments:
-        task: "inpaint", "deblur", "superres" or "denoise".
+        task: "inpaint", "deblur", "superres", "denoise", or "external" for a physics of deepinv.
         settings: Arguments of its class.
 
     Raises:
@@ -187,7 +187,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
     """Name of the solver to take when none is named.
 
     One picture is asked for: a point estimate. Several samples: the best calibrated sampler in
-    a hundred evaluations (benchmarks/results/calibration.md).
+    a hundred evaluations (benchmarks/results/calibration.md). Gaussian priors have exact samples
+    in any case.
 
     Raises:
         SettingError: The prior has no ability that a solver could use.
@@ -208,9 +209,10 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
         return "iagan" if isinstance(prior, nn.Module) else "csgm"
     if isinstance(prior, Density):
         return "image-langevin"
+    needed = {lookup(SOLVERS, name, "solver").needs for name in SOLVERS}
     raise SettingError(
         f"no solver takes a {type(prior).__name__}: give a prior that can do one of "
-        f"{', '.join(ABILITIES)}"
+        f"{', '.join(ability for ability, cls in ABILITIES.items() if cls in needed)}"
     )
 
 

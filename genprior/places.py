@@ -21,7 +21,6 @@ from genprior.images import (
 )
 
 MADE = ".genprior"
-STREAM = Path("-")
 
 
 class Found(NamedTuple):

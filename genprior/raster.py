@@ -69,15 +69,18 @@ def photo_exif(exif: Image.Exif, format: str) -> tuple[int, bytes | None]:
     """Orientation of a photo, and its EXIF block without it.
 
     EXIF too broken to be written again is left out: it must not stand between a user and
-    sound pixels.
+    sound pixels. Neither must the orientation be lost with it.
     """
     try:
         orientation = exif.get(ExifTags.Base.Orientation, 1)
+    except Exception:  # the parser raises anything at all on damaged bytes
+        return 1, None
+    try:
         kept = Image.Exif()
         for tag in PHOTO_TAGS if format == "TIFF" else tuple(exif):
             if tag in exif and tag != ExifTags.Base.Orientation:
                 subdirectory = tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
                 kept[tag] = exif.get_ifd(tag) if subdirectory else exif[tag]
         return orientation, kept.tobytes() if len(kept) else None
-    except Exception:  # the parser raises anything at all on damaged bytes
-        return 1, None
+    except Exception:
+        return orientation, None

@@ -1,7 +1,6 @@
 """What a sidecar says of one restored file: facts, doubts and quality."""
 
 import hashlib
-import math
 import platform
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from genprior.images import FORMAT_OF, Picture, read_image
 from genprior.inverse.base import Restoration, Solver
 from genprior.metrics import WINDOW, psnr, ssim
 from genprior.places import Place
+from genprior.scores import finite
 
 if TYPE_CHECKING:
     from genprior.jobs import Job
@@ -116,13 +116,9 @@ def quality(output: Path, truth: Tensor, y: Tensor) -> dict[str, Any]:
     # Not what was computed: what a user can check. How large it may be was asked of the input.
     written = read_image(output, truth.shape[-2:].numel()).pixels
     truth = truth.expand_as(written)
-    record: dict[str, Any] = {"psnr": _finite(psnr(written, truth)), "metrics": METRICS}
+    record: dict[str, Any] = {"psnr": finite(psnr(written, truth)), "metrics": METRICS}
     if min(truth.shape[-2:]) >= WINDOW:
         record["ssim"] = ssim(written, truth).item()
     if y.shape == truth.shape:
-        record["psnr_measurement"] = _finite(psnr(y.clamp(0, 1), truth))
+        record["psnr_measurement"] = finite(psnr(y.clamp(0, 1), truth))
     return record
-
-
-def _finite(value: Tensor) -> float | None:
-    return value.item() if math.isfinite(value.item()) else None

@@ -6,6 +6,8 @@ Adding one is a file, a line here and a test.
 from importlib import import_module
 from typing import Any
 
+from genprior.errors import SettingError
+
 OPERATORS = {
     "inpaint": "genprior.operators.inpainting:Inpainting",
     "deblur": "genprior.operators.blur:Blur",
@@ -18,7 +20,6 @@ PRIORS = {
     "ddpm": "genprior.priors.ddpm:DDPM",
     "texture": "genprior.priors.texture:Texture",
     "pca": "genprior.priors.pca:PCA",
-    "gmm": "genprior.priors.gmm:GMM",
     "glow": "genprior.priors.glow:Glow",
     "vae": "genprior.priors.vae:VAE",
     "hvae": "genprior.priors.hvae:HVAE",
@@ -77,9 +78,9 @@ def lookup(table: dict[str, str], name: str, kind: str) -> Any:
         kind: What the table holds, for the message: "prior", "solver", "operator" ...
 
     Raises:
-        ValueError: The name is not in the table; the message lists those that are.
+        SettingError: The name is not in the table; the message lists those that are.
     """
     if name not in table:
-        raise ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(table))}")
+        raise SettingError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(table))}")
     module, attribute = table[name].split(":")
     return getattr(import_module(module), attribute)

@@ -84,7 +84,7 @@ def score(
         values["coverage"] = coverage(result.samples, truth, LEVEL)
         values["crps"] = crps(result.samples, truth, result.antithetic)
     return [
-        {name: _finite(numbers[i]) for name, numbers in values.items()}
+        {name: finite(numbers[i]) for name, numbers in values.items()}
         for i in range(len(truth))
     ]
 
@@ -95,5 +95,6 @@ def definitions(names: list[str], samples: int) -> dict[str, str]:
     return {name: DEFINITIONS[name].replace("{nominal:.0%}", f"{nominal:.0%}") for name in names}
 
 
-def _finite(value: Tensor) -> float | None:
+def finite(value: Tensor) -> float | None:
+    """A number as JSON can hold it: None if it is infinite or NaN."""
     return value.item() if math.isfinite(value.item()) else None

@@ -25,7 +25,7 @@ from genprior.checkpoint import (
     save_checkpoint,
 )
 from genprior.errors import CheckpointError
-from genprior.noise import Noise
+from genprior.noise import Noise, seed_global
 from genprior.optim import build_optimizers
 from genprior.ranks import Ranks
 from genprior.recipe import Settings, check_same
@@ -159,7 +159,8 @@ class Training:
         """Losses of the images of a batch from one row on, whose random numbers are their own."""
         seed = self.settings.seed
         noise = Noise(seed, [(self.drawn, row + k) for k in range(len(x))])
-        torch.manual_seed(Noise(seed, [(self.drawn, row, DROPOUT)]).generators[0].initial_seed())
+        dropout = Noise(seed, [(self.drawn, row, DROPOUT)]).generators[0].initial_seed()
+        seed_global(dropout, x.device)
         with self._precision():
             return self.prior.losses_of(groups, x, noise)
 

@@ -15,9 +15,13 @@ from genprior.weights import embedded_priors, find_prior
 
 @pytest.fixture
 def saved(tmp_path):
-    torch.manual_seed(0)
     prior = DDPM(widths=(8, 16), blocks=(1, 1))
-    half = {key: value.half() for key, value in prior.state_dict().items()}
+    generator = torch.Generator().manual_seed(0)
+    half = {  # no layer is zero, as the last one of a network that is to be trained
+        key: 0.1 * torch.randn(value.shape, generator=generator).half()
+        for key, value in prior.state_dict().items()
+    }
+    prior.load_state_dict({key: value.float() for key, value in half.items()})
     save_checkpoint(tmp_path / "run", "ddpm", prior.config, half, about={"data": "none"})
     return prior, tmp_path / "run"
 
@@ -26,7 +30,10 @@ def test_a_prior_comes_back(saved):
     prior, folder = saved
     loaded, manifest = load_checkpoint(folder)
     x = torch.rand(1, 3, 8, 8)
-    assert torch.allclose(loaded.denoise(x, 0.1), prior.denoise(x, 0.1), atol=1e-2)
+    again, fresh = loaded.state_dict(), DDPM(**prior.config)
+    assert all(torch.equal(again[key], value) for key, value in prior.state_dict().items())
+    assert torch.allclose(loaded.denoise(x, 0.1), prior.denoise(x, 0.1), atol=1e-5)
+    assert (loaded.denoise(x, 0.1) - fresh.denoise(x, 0.1)).abs().max() > 1e-3
     assert manifest["data"] == "none" and not any(p.requires_grad for p in loaded.parameters())
 
 
@@ -102,10 +109,24 @@ def test_damage_to_the_weights_that_ship_is_refused(tmp_path):
     refuse_damage(find_prior("ddpm"), tmp_path / "copy", flips=400, cuts=100)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"schema": 2}', "[1]"])
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"schema": 2}', "[1]", '{"schema": 1, "files": {"model.safetensors": {}}}']
+)
 def test_a_broken_manifest_is_named(saved, text):
     (saved[1] / "manifest.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"manifest.json is not a readable"):
+        load_checkpoint(saved[1])
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [({"prior": "foo"}, "unknown prior 'foo'"), ({"config": {"depth": 3}}, "'depth'"),
+     ({"config": {"channels": 3, "objective": "foo"}}, "foo")],
+)
+def test_a_prior_that_this_version_does_not_have_is_refused(saved, change, words):
+    path = saved[1] / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CheckpointError, match=f"cannot be built .*{words}.* update genprior"):
         load_checkpoint(saved[1])
 
 

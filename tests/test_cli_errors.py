@@ -142,6 +142,8 @@ CASES = {
     "train dpm @ -o @/run --steps 1": (USAGE, "'dpm' is not "),
     "train ddpm @ -o @/run --steps 1 --set depth=3": (USAGE, "choose one of channels, widths"),
     "train vae @/photos -o @/run --steps 1 --set channels=2": (USAGE, "or 1, grey: not in 2"),
+    "train gan @/photos -o @/run --steps 1 --set loss=foo": (USAGE, "--set: "),
+    "train ddpm @/photos -o @/run --steps 1 --set widths=3": (USAGE, "--set: "),
     "train ddpm @ -o @/run --steps 1 --set depth": (USAGE, "write NAME=VALUE"),
     "train ddpm @/photos -o @/corrupt --steps 1 --crop 8 --resume": (
         WEIGHTS, "cannot read weights", "state.safetensors"
@@ -199,7 +201,7 @@ def test_a_grey_prior_refuses_colour(here: Path) -> None:
     prior = DDPM(channels=1, widths=(8, 16), blocks=(1, 1))
     save_checkpoint(here / "grey", "ddpm", prior.config, prior.state_dict())
     code, message = refused("inpaint", here / "a.png", *MASK, "--prior", here / "grey")
-    assert code == 3 and "a.png: this prior was trained on images of 1 channel" in message
+    assert code == 3 and "a.png: this prior is of images of 1 channel" in message
     assert not (here / "a.genprior.png").exists()
 
 

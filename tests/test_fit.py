@@ -35,6 +35,16 @@ def run(crops, out, steps, resume=False, **settings) -> dict[str, torch.Tensor]:
     return load_checkpoint(folder)[0].state_dict()
 
 
+@pytest.mark.parametrize("flushed", [False, True])
+def test_small_numbers_count_afterwards_as_they_did_before(crops, tmp_path, flushed):
+    torch.set_flush_denormal(flushed)
+    try:
+        run(crops, tmp_path, 1)
+        assert (torch.tensor(1e-40) * 1 == 0) == flushed
+    finally:
+        torch.set_flush_denormal(False)
+
+
 class Killed(BaseException):
     pass
 

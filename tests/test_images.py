@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,6 +118,18 @@ def test_a_single_row_is_turned_too(tmp_path: Path, orientation: int, size: tupl
             image.load()
             expected = np.asarray(ImageOps.exif_transpose(image))
         np.testing.assert_array_equal(as_array(read_image(tmp_path / name)), expected)
+
+
+def test_broken_exif_does_not_lose_the_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72
+    pillow(levels(3, 8)).save(tmp_path / "a.jpg", exif=exif)
+    data = (tmp_path / "a.jpg").read_bytes()
+    number, text = struct.pack(">HH", 0x011A, 5), struct.pack(">HH", 0x011A, 2)
+    assert data.count(number) == 1  # a resolution that is text instead of a ratio
+    (tmp_path / "b.jpg").write_bytes(data.replace(number, text))
+    whole, broken = (read_image(tmp_path / name) for name in ("a.jpg", "b.jpg"))
+    assert broken.exif is None and torch.equal(broken.pixels, whole.pixels)
 
 
 def _with_exif(array: np.ndarray, exif: Image.Exif) -> Image.Image:

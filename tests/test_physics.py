@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import deepinv
+import numpy as np
 import pytest
 import torch
 from small import SHAPE, Shrink, batch
@@ -29,6 +30,16 @@ def test_a_physics_of_deepinv_goes_in(prior: DDPM) -> None:
     ours = restore(y, Inpainting(mask > 0), **options)
     assert torch.allclose(theirs.samples, ours.samples, atol=1e-4)
     assert torch.allclose(theirs.misfit, ours.misfit, atol=1e-4)
+
+
+def test_what_is_no_image_is_not_made_one() -> None:
+    rays = deepinv.physics.Tomography(img_width=12, angles=5, normalize=False)
+    pixels = np.full((12, 12), 200, np.uint8)
+    exact = rays.A(torch.from_numpy(pixels)[None, None] / 255)
+    assert exact.max() > 1.1
+    torch.testing.assert_close(degrade(pixels, rays), exact)
+    blur = deepinv.physics.Blur(torch.ones(1, 1, 3, 3) / 9, padding="circular")
+    assert degrade(pixels, blur).dtype == np.uint8
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from genprior.baselines.base import Baseline
+from genprior.errors import SettingError
 from genprior.inverse.base import Solver
 from genprior.operators.base import Operator
 from genprior.priors.base import Trainable
@@ -43,5 +44,5 @@ def test_what_can_be_trained_or_made_of_a_picture_is_listed():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown solver 'dsp': choose one of .*dps"):
+    with pytest.raises(SettingError, match="unknown solver 'dsp': choose one of .*dps"):
         lookup(SOLVERS, "dsp", "solver")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from genprior.baselines.base import Baseline
 from genprior.errors import CheckpointError, PeerError, SettingError
-from genprior.noise import Noise
+from genprior.noise import Noise, seed_global
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
@@ -111,7 +111,7 @@ class Peer(Baseline):
             # deepinv draws from the global state; fork_rng gives it back as it was.
             with torch.random.fork_rng([y.device] if y.is_cuda else []), catch_warnings():
                 simplefilter("ignore", DeprecationWarning)  # what deepinv says of itself
-                torch.manual_seed(generator.generators[rows[0]].initial_seed())
+                seed_global(generator.generators[rows[0]].initial_seed(), y.device)
                 found = self._run(method, data, physics)
             found = found[0] if isinstance(found, tuple) else found
             x[rows] = found.reshape(x[rows].shape).to(y.dtype)

@@ -204,7 +204,14 @@ def _given(*names: str) -> str:
 
 
 def _fresh(prior: str, arguments: tuple[str, ...]) -> Any:
-    return lookup(PRIORS, prior, "prior")(**constructor_arguments(prior, arguments))
+    return _built(lookup(PRIORS, prior, "prior"), constructor_arguments(prior, arguments))
+
+
+def _built(cls: type, arguments: dict[str, Any]) -> Any:
+    try:
+        return cls(**arguments)
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(f"--set: {error}") from error
 
 
 def _initial(init: str, prior: str, arguments: tuple[str, ...]) -> Any:
@@ -217,7 +224,7 @@ def _initial(init: str, prior: str, arguments: tuple[str, ...]) -> Any:
     changes = constructor_arguments(prior, arguments)
     if changes:
         state = model.state_dict()
-        model = type(model)(**model.config | changes)
+        model = _built(type(model), model.config | changes)
         kept = model.inherit(state)
         if any(key not in kept for key in model.state_dict() if key in state):
             raise click.UsageError(

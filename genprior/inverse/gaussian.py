@@ -39,10 +39,10 @@ class GaussianPosterior(Solver):
     Arguments:
         mode: "sample" or "mean".
         border: 0 conditions on every known pixel. A width in pixels conditions on those that
-            are that near to a hole: for masks and noise-free measurements only. Take 3, as
-            the paper does, for a texture that is estimated from the damaged image itself:
-            all of its known pixels together are explained by their own texton, which knows
-            nothing of the hole, and would fill it too smoothly.
+            are that near to a hole, once the noise is off the known ones: for masks only.
+            Take 3, as the paper does, for a texture that is estimated from the damaged image
+            itself: all of its known pixels together are explained by their own texton, which
+            knows nothing of the hole, and would fill it too smoothly.
         tolerance: Relative residual of the linear solve, where there is no direct one. In
             single precision (a physics of deepinv, an Apple GPU) it may not be reached.
         iterations: Largest number of its iterations, from each of at most 3 starts.

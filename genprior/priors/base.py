@@ -269,8 +269,8 @@ class Trainable(ABC):
     def adam(self, group: str) -> Mapping[str, Any]:
         """How AdamW of a group differs from the run's.
 
-        `betas` (0.9, 0.99) and `weight_decay` (0) replace the defaults given here; `lr` (1)
-        multiplies the run's learning rate.
+        `betas` (0.9, 0.99) replace the default given here; `lr` (1) multiplies the run's
+        learning rate.
         """
         return {}
 

@@ -36,6 +36,7 @@ from torch.nn.functional import interpolate
 
 from genprior.diffusion import ddpm_sigmas
 from genprior.linalg import per_image
+from genprior.nets.colours import from_network, to_network
 from genprior.nets.padding import pad_to_multiple
 from genprior.nets.unet import UNet
 from genprior.noise import Noise
@@ -139,14 +140,8 @@ class DDPM(nn.Module, Denoiser, Trainable):
         return self._denoise(x, sigma, unknown)
 
     def _denoise(self, x: Tensor, sigma: float | Tensor, unknown: Tensor | None) -> Tensor:
-        grey = x.shape[1] == 1 < self.channels
-        if grey:
-            x = x.expand(-1, self.channels, -1, -1)
-        if x.shape[1] != self.channels:
-            raise ValueError(
-                f"this prior was trained on images of {self.channels} channel(s) and takes "
-                f"those or grey ones, got {x.shape[1]} channels: convert the image"
-            )
+        channels = x.shape[1]
+        x = to_network(x, self.channels)
         u, crop = pad_to_multiple(2 * x - 1, self.network.multiple)
         network = self.network
         if unknown is not None:
@@ -156,7 +151,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
         c_skip, c_out, c_in = self.preconditioning(2 * level)
         f = network(c_in * u, *inputs)
         x_hat = (c_skip * u + c_out * f)[crop].add(1).div(2)
-        return x_hat.mean(dim=1, keepdim=True) if grey else x_hat
+        return from_network(x_hat, channels)
 
     def _inputs(
         self, sigma: Tensor, unknown: Tensor | None

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from genprior.nets.blocks import Residual
 from genprior.nets.colours import from_network, to_network
-from genprior.nets.flows import zero_convolution
+from genprior.nets.flows import bounded, zero_convolution
 from genprior.nets.padding import pad_to_multiple
 from genprior.noise import Noise
 from genprior.priors.base import Trainable, Variational
@@ -248,7 +248,7 @@ class _Group(nn.Module):
 
     def forward(self, s: Tensor, e: Tensor) -> Tensor:
         mean, log_std = self.law(nn.functional.silu(s)).chunk(2, dim=1)
-        z = mean + _bounded(log_std).exp() * e
+        z = mean + bounded(log_std, LOG_RATIO).exp() * e
         return self.stack(s + self.insert(z))
 
     def posterior(self, s: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,7 +256,7 @@ class _Group(nn.Module):
         mixed = self.mix(nn.functional.silu(torch.cat((s, h), dim=1)))
         law = self.residual(nn.functional.silu(mixed)).to(self.residual.weight.dtype)
         d, r = law.chunk(2, dim=1)
-        return d, _bounded(r)
+        return d, bounded(r, LOG_RATIO)
 
 
 def _reach(groups: Sequence[int], blocks: int) -> int:
@@ -265,7 +265,3 @@ def _reach(groups: Sequence[int], blocks: int) -> int:
     # each group mixes features in, finds the residual law, inserts the latent
     down = sum((3 + 2 * blocks) * count * 2**level for level, count in enumerate(groups))
     return up + down + 2 * blocks + 1 + 2 ** (len(groups) - 1) - 1
-
-
-def _bounded(log_std: Tensor) -> Tensor:
-    return LOG_RATIO * torch.tanh(log_std / LOG_RATIO)
