@@ -40,6 +40,8 @@ class Commands(click.Group):
     """Turns errors that a user can act on into one line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        if getattr(sys.stdout, "errors", None) == "strict":  # names of files may be any bytes
+            sys.stdout.reconfigure(errors="surrogateescape")
         try:
             return super().invoke(ctx)
         except (click.exceptions.NoArgsIsHelpError, click.exceptions.Exit, click.Abort):

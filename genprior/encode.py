@@ -12,6 +12,7 @@ from genprior.errors import ImageError
 from genprior.raster import Raster
 from genprior.tiff import tiff_bytes
 
+LARGEST_SIDES = {"JPEG": 65500, "WEBP": 16383}
 BITS = {"PNG": 16, "JPEG": 8, "WEBP": 8, "TIFF": 32, "BMP": 8, "NPY": 32}
 WITH_ALPHA = ("PNG", "WEBP", "TIFF", "NPY")
 # WebP and JPEG lose detail by default, JPEG in colour above all.
@@ -51,6 +52,18 @@ def encode(raster: Raster) -> bytes:
     except (OSError, ValueError) as error:
         raise ImageError(f"cannot be written as {format} ({error}): write PNG") from error
     return file.getvalue()
+
+
+def check_side(format: str, side: int) -> None:
+    """Makes sure that a format can hold a picture, `side` pixels wide or high.
+
+    Raises:
+        ImageError: It cannot.
+    """
+    if side > LARGEST_SIDES.get(format, side):
+        raise ImageError(
+            f"{format} holds {LARGEST_SIDES[format]} pixels a side, not {side}: write PNG"
+        )
 
 
 def check_transparency(format: str) -> None:

@@ -185,6 +185,12 @@ def picture_file(out: Path, task: str, name: str, number: int) -> Path:
     return out / "pictures" / f"{number:05d}-{safe}.png"
 
 
+def picture_files(out: Path) -> list[Path]:
+    """All pictures that are kept in a folder of results."""
+    name = f"{'[0-9]' * 5}*-{'[0-9a-f]' * 16}.png"
+    return list((out / "pictures").glob(name))
+
+
 def _keep(path: Path, image: Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if image.ndim == 4 and image.shape[1] in (1, 3):

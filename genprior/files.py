@@ -4,6 +4,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,5 +41,6 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def sweep(folder: Path) -> None:
     """Removes what killed runs left unfinished in a folder, once it is an hour old."""
     for path in folder.glob(f"{TEMPORARY}*"):
-        if time.time() - path.stat().st_mtime > HOUR:  # a younger one may be at work
-            path.unlink(missing_ok=True)
+        with suppress(OSError):  # it is a folder, or another process has just renamed it
+            if time.time() - path.stat().st_mtime > HOUR:  # a younger one may be at work
+                path.unlink()

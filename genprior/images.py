@@ -27,6 +27,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 WRITABLE = (*SUFFIXES, ".npy")
 KINDS = ("PNG", "JPEG", "JPEG", "WEBP", "TIFF", "TIFF", "BMP", "NPY")
 FORMAT_OF = dict(zip(WRITABLE, KINDS, strict=True))
+MADE = ".genprior"  # in the names of results
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +55,16 @@ class Picture:
     mode: str = "RGB"
     name: Path = Path("-")
 
+    @property
+    def is_transparent(self) -> bool:
+        """Whether any pixel is not wholly opaque."""
+        return self.alpha is not None and bool((self.alpha < 1).any())
+
 
 def image_files(folder: Path, recursive: bool = False) -> list[Path]:
-    """Image files of a folder, sorted, by their suffix; hidden ones are left out.
+    """Image files of a folder, sorted, by their suffix.
+
+    Hidden ones, those in hidden folders, and results of earlier runs (*.genprior.*) are left out.
 
     Raises:
         ImageError: The folder does not exist or holds no image.
@@ -65,10 +73,17 @@ def image_files(folder: Path, recursive: bool = False) -> list[Path]:
         raise ImageError(f"{folder} is not a folder")
     pattern = "**/*" if recursive else "*"
     files = [p for p in sorted(folder.glob(pattern)) if p.suffix.lower() in SUFFIXES]
-    files = [p for p in files if p.is_file() and not p.name.startswith(".")]
+    files = [p for p in files if p.is_file() and not _is_hidden(p.relative_to(folder))]
     if not files:
         raise ImageError(f"no image in {folder} (of {', '.join(SUFFIXES)})")
-    return files
+    taken = [p for p in files if MADE not in p.suffixes]
+    if not taken:
+        raise ImageError(f"{folder} holds no image but results (*{MADE}.*): name the files")
+    return taken
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -182,10 +197,7 @@ def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> Tensor:
 
 
 def write_image(
-    path: Path | str,
-    image: Picture | Tensor,
-    like: Picture | None = None,
-    alpha: Tensor | None = None,
+    path: Path | str, image: Picture | Tensor, like: Picture | None = None
 ) -> None:
     """Writes an image file, whole or not at all; the format follows the suffix.
 
@@ -199,7 +211,6 @@ def write_image(
         like: The picture the colours come from, which gives them its alpha (resized with
             them), its bits where the format holds them, its colour profile and EXIF. Without
             it 8 bits are written, and floats to NPY.
-        alpha: Opacity (1, 1, H, W), instead of what the picture or `like` has.
 
     Raises:
         ImageError: Unknown suffix, NaN or infinite values, transparency or a size that the
@@ -211,8 +222,6 @@ def write_image(
         raise ImageError(f"{path}: unknown suffix: use one of {', '.join(FORMAT_OF)}")
     if isinstance(image, Tensor):
         image = _like(_single(image, path), like, format)
-    if alpha is not None:
-        image = replace(image, alpha=alpha.detach().float().cpu())
     _check_finite(image, path)
     array = _levels(image, format)[0].permute(1, 2, 0).numpy()
     try:
@@ -257,7 +266,7 @@ def _check_finite(image: Picture, path: Path) -> None:
 def _levels(image: Picture, format: str) -> Tensor:
     """The picture as the format stores it: clipped, rounded, alpha last if it says anything."""
     channels, alpha = image.pixels, image.alpha
-    if alpha is not None and (format in WITH_ALPHA or bool((alpha < 1).any())):
+    if alpha is not None and (format in WITH_ALPHA or image.is_transparent):
         channels = torch.cat([channels, alpha], 1)
     bits = min(image.bits, BITS[format])
     if bits == 32:

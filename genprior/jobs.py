@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from genprior.api import degrade, restore
 from genprior.checkpoint import fingerprint, load_checkpoint
-from genprior.encode import check_transparency
+from genprior.encode import check_side, check_transparency
 from genprior.errors import FOR_ALL, OF_ONE_FILE, ImageError, SettingError
 from genprior.exemplars import estimate_prior, near_the_hole, read_exemplar
 from genprior.files import sweep
@@ -150,9 +150,12 @@ def measure(
     with _named(file):
         built = operator([picture], True)
         y = degrade(picture.pixels, built, noise, seed)
+    alpha = None if picture.alpha is None else built.visible(picture.alpha)
     known = built.observed(torch.ones_like(y))[:, :1]
+    if (known == 0).any():
+        alpha = known if alpha is None else known * alpha
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_image(output, y, like=picture, alpha=known if (known == 0).any() else None)
+    write_image(output, y, like=replace(picture, alpha=alpha))
 
 
 def _prior_of_all(job: Job, device: torch.device) -> _Prior | None:
@@ -183,7 +186,7 @@ def _batches(job: Job, places: list[Place], most: int, failed: Callable) -> Iter
         try:
             with _named(place.source):
                 picture = place.read(job.max_pixels)
-                if picture.alpha is not None and not job.opaque:  # told before all the work
+                if picture.is_transparent and not job.opaque:  # told before all the work
                     check_transparency(FORMAT_OF[place.output.suffix.lower()])
         except OF_ONE_FILE as error:
             failed(place, error)
@@ -263,7 +266,9 @@ def _restore_batch(
     if job.degrade:
         y = degrade(pixels, operator, job.noise, job.seed, [0] * len(pixels))
     else:
-        operator.image_shape(pixels.shape)
+        side = max(operator.image_shape(pixels.shape)[2:])
+        for place in batch.places:
+            check_side(FORMAT_OF[place.output.suffix.lower()], side)
         y = operator.observed(pixels)
     prior = prior or _prior_of_one(job, batch.places[0], y, operator)
     name, solver = _choose_solver(job, operator, prior.model)

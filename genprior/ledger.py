@@ -10,7 +10,7 @@ left of a line is dropped, and that piece of work done again.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,14 @@ class Ledger:
         """Forgets everything."""
         for path in (*self.folder.glob("results*.jsonl"), self.folder / SETTINGS):
             path.unlink(missing_ok=True)
+
+
+def holds(path: Path, names: Collection[str]) -> bool:
+    """Whether a file is a JSON object with these names, among others."""
+    try:
+        return set(names) <= json.loads(path.read_text()).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from genprior.commands.config import configurable
+from genprior.commands.typed import TypedPath
 from genprior.limits import MAX_PIXELS
 from genprior.registry import SOLVERS
 from genprior.saves import SAVES, is_save
@@ -46,7 +47,7 @@ class Mask(click.ParamType):
             return "random", missing
         if kind == "box" and number:
             return "box", Size().convert(number, param, ctx)
-        if not Path(value).exists():
+        if not value or not Path(value).exists():
             self.fail(
                 f"{value!r} is no file: give a mask file (white = fill in), a folder of masks, "
                 f"alpha, random=0.5 or box=48x48",
@@ -197,22 +198,22 @@ device = click.option("--device", type=Device(), default="auto", show_default=Tr
 prior = click.option("--prior", default="ddpm", show_default=True,
                      help="Name of a prior (see: genprior priors list), a checkpoint folder, or "
                           "texture.")
-exemplar = click.option("--exemplar", type=click.Path(path_type=Path), metavar="IMG",
+exemplar = click.option("--exemplar", type=TypedPath(), metavar="IMG",
                         help="Picture that --prior texture is estimated from.")
 resize = click.option("--resize", type=click.IntRange(1), metavar="SIDE",
                       help="Make the shorter side of every image so long first, pixels.")
 max_pixels = click.option("--max-pixels", type=click.IntRange(1), default=MAX_PIXELS,
                           show_default=True,
                           help="Refuse larger pictures, masks too, before they are decoded.")
-output_file = click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
+output_file = click.option("-o", "--output", required=True, type=TypedPath(),
                            help="File to write.")
 
 
 def restoring(noise: float | str) -> Decorator:
     """Options of a restoring command, with its default noise level."""
     return together(
-        click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path)),
-        click.option("-o", "--output", type=click.Path(path_type=Path),
+        click.argument("files", nargs=-1, required=True, type=TypedPath()),
+        click.option("-o", "--output", type=TypedPath(),
                      help="File to write, a folder, or - for standard output.  [default: "
                           "STEM.genprior.EXT beside the input]"),
         prior,
@@ -254,7 +255,7 @@ def restoring(noise: float | str) -> Decorator:
 
 
 measuring = together(
-    click.argument("file", type=click.Path(path_type=Path)),
+    click.argument("file", type=TypedPath()),
     output_file,
     click.option("--noise", type=Level(0), default=0.0, show_default=True,
                  help="Noise to add, in units of [0, 1]."),
@@ -276,7 +277,7 @@ blur = together(
     click.option("--gaussian", type=click.FloatRange(0, min_open=True),
                  help="Standard deviation of a Gaussian blur, pixels."),
     click.option("--motion", type=Motion(), help="Motion blur: length (pixels), angle (degrees)."),
-    click.option("--kernel", type=click.Path(path_type=Path), help="Image of the blur kernel."),
+    click.option("--kernel", type=TypedPath(), help="Image of the blur kernel."),
     click.option("--boundary", type=click.Choice(["valid", "reflect", "replicate", "circular"]),
                  default="valid", show_default=True,
                  help="What is beyond the border; valid assumes nothing."),

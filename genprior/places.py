@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from genprior.errors import ImageError
 from genprior.images import (
+    MADE,
     MAX_PIXELS,
     WRITABLE,
     Picture,
@@ -19,8 +20,6 @@ from genprior.images import (
     read_bytes,
     suffix_for,
 )
-
-MADE = ".genprior"
 
 
 class Found(NamedTuple):
@@ -99,6 +98,15 @@ class Place:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
+    def may_be_redone(self, task: str, whole: bool) -> bool:
+        """Whether what is there is of a task, by its record; if not whole, it may have none."""
+        if whole:
+            return self.is_made(task)
+        try:
+            return json.loads(self.sidecar.read_text())["task"] == task
+        except (OSError, ValueError, KeyError, TypeError):  # what a killed run left
+            return True
+
     def read(self, max_pixels: int = MAX_PIXELS) -> Picture:
         """The picture to restore; see `read_image`."""
         picture = parse_image(self.content(), self.source, max_pixels)
@@ -118,12 +126,11 @@ def list_files(files: Sequence[Path], recursive: bool = False) -> list[Found]:
     found = []
     for path in files:
         if path.is_dir():
-            inside = [p for p in image_files(path, recursive) if MADE not in p.suffixes]
-            if not inside:
-                raise ImageError(f"{path} holds no image but results (*{MADE}.*): name the files")
-            found += [Found(p, p.parent.relative_to(path)) for p in inside]
-        elif path.exists():
-            found.append(Found(path))
+            found += [
+                Found(p, p.parent.relative_to(path)) for p in image_files(path, recursive)
+            ]
+        elif path.exists():  # a pipe can be read but once
+            found.append(Found(path, data=None if path.is_file() else read_bytes(path)))
         else:
             matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
             matches = [p for p in matches if p.is_file() and MADE not in p.suffixes]
@@ -153,7 +160,7 @@ def plan(
         overwrite: Files that exist may be replaced, but for the inputs.
         suffix: Format of the results; None is that of each input.
         redo: The task whose results of an earlier run may be replaced: those that their name
-            tells, or one file that is whole.
+            tells, unless their record is of another task, or one file that is whole.
         reads: Files that are read besides the inputs, and not replaced either.
 
     Raises:
@@ -176,7 +183,7 @@ def plan(
     places = list(map(place, inputs))
     _check_apart(places, reads)
     for each in places:
-        free = overwrite or (redo is not None and (not one or each.is_made(redo)))
+        free = overwrite or (redo is not None and each.may_be_redone(redo, whole=one))
         check_free([each.output], free)
         check_free([each.sidecar, *map(each.side, each.extras)], free, formats=None)
     return places
@@ -226,9 +233,9 @@ def check_free(
         if formats is not None and path.suffix.lower() not in formats:
             raise ImageError(
                 f"{path}: cannot write {path.suffix or 'files without suffix'}: give to -o a "
-                f"file that ends with one of {', '.join(formats)}"
+                f"file that ends with one of {', '.join(formats)}, or a folder that is there"
             )
-        if path.is_dir() or (path.exists() and not overwrite):
+        if os.path.isdir(path) or (os.path.exists(path) and not overwrite):
             raise ImageError(f"{path} exists: add --overwrite, or another -o")
         there = next(folder for folder in path.absolute().parents if folder.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -25,7 +26,7 @@ def write_results(
     record: dict[str, Any],
     opaque: bool = False,
 ) -> dict[str, Any]:
-    """Writes the pictures of image i of a batch, then its record; all of them or none.
+    """Writes the pictures of image i of a batch, then its record; all of them or none new.
 
     Arguments:
         place: Where to.
@@ -44,6 +45,7 @@ def write_results(
         ImageError: A picture cannot be written.
     """
     place.output.parent.mkdir(parents=True, exist_ok=True)
+    before = {path: _inode(path) for path in place.written}
     try:
         about = _write_pictures(place, picture, result, i, y, truth, opaque)
         record = record | about
@@ -53,10 +55,18 @@ def write_results(
         text = json.dumps(record, indent=1, allow_nan=False) + "\n"
         write_atomic(place.sidecar, lambda file: file.write(text.encode()))
     except BaseException:
-        for path in place.written:
-            path.unlink(missing_ok=True)
+        for path, inode in before.items():
+            if _inode(path) != inode:  # an older file that is not replaced yet stays
+                path.unlink(missing_ok=True)
         raise
     return record
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 def _write_pictures(

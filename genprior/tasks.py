@@ -131,7 +131,7 @@ def blurring(
     try:
         operator = Blur(weights, boundary)
     except ValueError as error:
-        raise ImageError(f"{kernel}: {error}") from error
+        raise ImageError(f"{kernel}: {error}" if kernel else str(error)) from error
 
     def build(pictures: list[Picture], clean: bool) -> Operator:
         for picture in pictures:

@@ -42,7 +42,8 @@ def read_tiff(data: bytes, max_pixels: int) -> Raster | None:
             raise ImageError(f"has {page.samplesperpixel} channels: keep grey or RGB, and alpha")
         if page.bitspersample <= 8:
             return None
-        if page.dtype is None or page.dtype.str[1:] not in ("u2", "f2", "f4", "f8"):
+        whole = page.dtype is not None and page.bitspersample == 8 * page.dtype.itemsize
+        if not whole or page.dtype.str[1:] not in ("u2", "f2", "f4", "f8"):
             raise ImageError(
                 f"holds {page.bitspersample}-bit {page.dtype or 'numbers'}: "
                 "save it with 8 or 16 bits, or as floats"

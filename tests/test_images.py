@@ -196,8 +196,8 @@ def test_like_gives_alpha_bits_and_metadata(tmp_path: Path) -> None:
     larger = torch.zeros(1, 3, 14, 18)
     write_image(tmp_path / "large.tif", larger, like=flat)
     assert read_image(tmp_path / "large.tif").alpha.numpy() == pytest.approx(0.25, abs=1e-5)
-    alpha = torch.ones(1, 1, 7, 9)
-    write_image(tmp_path / "opaque.jpg", like.pixels, like=like, alpha=alpha)
+    opaque = replace(like, alpha=torch.ones(1, 1, 7, 9))
+    write_image(tmp_path / "opaque.jpg", like.pixels, like=opaque)
     assert read_image(tmp_path / "opaque.jpg").alpha is None
 
 

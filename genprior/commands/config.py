@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from genprior.commands.typed import TypedPath
+
 # What belongs to one call and not to a way of working.
 PASSING = ("config", "dump_config", "help")
 
@@ -16,7 +18,7 @@ PASSING = ("config", "dump_config", "help")
 def configurable(command: Callable) -> Callable:
     """Gives a command --config and --dump-config."""
 
-    @click.option("--config", type=click.Path(path_type=Path), is_eager=True, callback=_read,
+    @click.option("--config", type=TypedPath(), is_eager=True, callback=_read,
                   expose_value=False,
                   help="TOML file of options, name = value; those that are typed win.")
     @click.option("--dump-config", is_flag=True,
@@ -35,7 +37,7 @@ def _read(ctx: click.Context, param: click.Parameter, file: Path | None) -> None
     if file is None:
         return
     try:
-        values = tomllib.loads(file.read_text())
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise click.UsageError(f"--config {file}: {error.strerror}", ctx) from error
     except ValueError as error:
@@ -77,5 +79,5 @@ def _dump(ctx: click.Context) -> str:
         if value is not None:
             text = getattr(option.type, "text", lambda value: value)(value)
             text = str(text) if isinstance(text, Path) else text
-            lines.append(f"{_name(option)} = {json.dumps(text)}\n")
+            lines.append(f"{_name(option)} = {json.dumps(text, ensure_ascii=False)}\n")
     return "".join(lines)

@@ -18,6 +18,7 @@ from genprior.commands.specs import (
     Task,
     TaskText,
 )
+from genprior.commands.typed import TypedPath
 from genprior.errors import SomeFailed
 
 REPORT = {"report.md": "the report", "report.json": "the same", "report.csv": "the same",
@@ -30,8 +31,8 @@ def _flat(context: click.Context, option: click.Option, given: tuple[tuple, ...]
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path),
+@click.argument("data", type=TypedPath())
+@click.option("-o", "--output", "out", required=True, type=TypedPath(),
               help="Folder of the results; a stopped measurement in it is gone on with.")
 @click.option("--task", "tasks", type=Task(), multiple=True, required=True,
               help="KIND:SETTING=VALUE,... with the settings of the restoring commands, noise and "
@@ -49,7 +50,7 @@ def _flat(context: click.Context, option: click.Option, given: tuple[tuple, ...]
               callback=_flat,
               help=f"Classical methods, with commas: {', '.join(BASELINES_KNOWN)}:NAME; settings "
                    "as of solvers.")
-@click.option("--tune", type=click.Path(path_type=Path), metavar="DATA",
+@click.option("--tune", type=TypedPath(), metavar="DATA",
               help="Tune the baselines on these images first.  [default: their default settings]")
 @click.option("--tune-count", type=click.IntRange(1), default=8, show_default=True,
               help="Images to tune on, evenly spaced.")
@@ -111,8 +112,8 @@ def evaluate(
         for method in plan.methods:
             if all((task.text, method.name) in unsuited for task in chosen):
                 bar.say(f"{method.name} is made for none of the tasks: left out")
-        if overwrite and ranks.first:
-            _clear(out)
+        if ranks.first:
+            _claim(data, out, overwrite)
         ranks.wait()
         if tune:
             if ranks.first:
@@ -129,7 +130,8 @@ def evaluate(
     if ranks.first and (as_json or not quiet):
         click.echo(texts["report.json" if as_json else "table"])
         if not as_json:
-            click.echo(f"{out / 'report.md'} {' '.join(list(REPORT)[1:])}")
+            written = [name for name in REPORT if (out / name).exists()]
+            click.echo(f"{out / written[0]} {' '.join(written[1:])}")
     if ranks.first and records and all("failed" in record for record in records):
         raise SomeFailed("every measurement failed")
 
@@ -212,16 +214,27 @@ def _spaced(truths: list, count: int) -> list:
     return [truths[k * len(truths) // count] for k in range(count)]
 
 
-def _clear(out: Path) -> None:
-    from genprior.evaluate import KEYS
-    from genprior.ledger import Ledger
+def _claim(data: Path, out: Path, overwrite: bool) -> None:
+    """Makes sure that the folder of the results holds no others' files; may empty it."""
+    from genprior.evaluate import KEYS, picture_files
+    from genprior.ledger import SETTINGS, Ledger, holds
     from genprior.tuning import TUNING
 
-    Ledger(out, KEYS).clear()
-    for name in (TUNING, *REPORT):
-        (out / name).unlink(missing_ok=True)
-    for picture in out.glob("pictures/*.png"):
-        picture.unlink()
+    if out.exists() and data.exists() and out.samefile(data):
+        raise click.UsageError(f"-o {out} holds the images: choose another -o")
+    reports = [out / name for name in REPORT if (out / name).exists()]
+    ours = holds(out / SETTINGS, ("tasks", "methods", "images"))
+    others = [path for path in (out / SETTINGS, *reports) if path.exists() and not ours]
+    tuning = out / TUNING
+    others += [tuning] if tuning.exists() and not holds(tuning, ("found", "images")) else []
+    if others:
+        raise click.UsageError(f"{others[0]} is of no evaluation: choose another -o")
+    if overwrite:
+        tuning.unlink(missing_ok=True)
+    if overwrite and ours:
+        Ledger(out, KEYS).clear()
+        for path in (*reports, *picture_files(out)):
+            path.unlink()
 
 
 def _write(out: Path, records: list, samples: int, notes: dict[str, str]) -> dict[str, str]:

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import click
 
+from genprior.commands.typed import TypedPath
 from genprior.registry import TRAINABLE
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=TypedPath())
 @click.option("--prior", type=click.Choice(TRAINABLE), required=True, help="What they are of.")
 @click.option("--set", "arguments", multiple=True, metavar="NAME=VALUE",
               help="Argument of the prior, JSON value; may be repeated.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
+@click.option("-o", "--output", required=True, type=TypedPath(),
               help="Folder of the checkpoint.")
 def import_(file: Path, prior: str, arguments: tuple[str, ...], output: Path) -> None:
     """Make a checkpoint of a .pt or .pth file.

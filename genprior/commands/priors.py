@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from genprior.commands.typed import TypedPath
 from genprior.registry import FROM_EXEMPLAR, TRAINABLE
 from genprior.weights import embedded_priors, find_prior
 
@@ -45,8 +46,8 @@ def verify(names: tuple[str, ...]) -> None:
 
 
 @priors.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
+@click.argument("source", type=TypedPath())
+@click.option("-o", "--output", required=True, type=TypedPath(),
               help="Folder of the new checkpoint.")
 @click.option("--summary", default="", help="What it is, for: genprior priors list.")
 def pack(source: Path, output: Path, summary: str) -> None:

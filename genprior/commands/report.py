@@ -24,7 +24,7 @@ class Report:
     """
 
     def __init__(self, count: int, as_json: bool, quiet: bool, to_stdout: bool) -> None:
-        self.count, self.many, self.as_json = count, count > 1, as_json
+        self.count, self.as_json = count, as_json
         self.to_stdout = to_stdout
         self.progress = Progress(quiet or as_json)
         self.records: list[dict[str, Any]] = []
@@ -73,10 +73,12 @@ class Report:
         """Prints the records.
 
         Raises:
-            SomeFailed: Not all files could be restored.
+            SomeFailed: Not all files could be restored, and there are several.
         """
         if self.as_json:
             click.echo(json.dumps(self.records, indent=1, allow_nan=False))
+        if self.count == self.failures == 1:
+            click.get_current_context().exit(self.records[0]["exit_code"])
         if self.failures:
             raise SomeFailed(f"{self.failures} of {self.count} files failed")
 

@@ -22,7 +22,8 @@ def inpaint(mask: tuple[str, Any], invert_mask: bool, **common: Any) -> None:
 
     operator = inpainting(mask, invert_mask, common["seed"], common["max_pixels"])
     settings = {"mask": options.Mask.text(mask), "invert_mask": invert_mask}
-    _restore("inpaint", operator, settings, opaque=mask[0] == "alpha", **common)
+    masks = mask[1] if mask[0] == "file" else None
+    _restore("inpaint", operator, settings, opaque=mask[0] == "alpha", masks=masks, **common)
 
 
 @click.command()
@@ -77,6 +78,7 @@ def _restore(
     overwrite: bool,
     skip_existing: bool,
     opaque: bool = False,
+    masks: Path | None = None,
     **options: Any,
 ) -> None:
     save, samples = options["save"], options["samples"]
@@ -85,6 +87,7 @@ def _restore(
     several = [name for name in save if of_several(name)]
     if several and samples < 2:
         raise click.UsageError(f"--save {','.join(several)} needs --samples 2 or more")
+    from genprior.images import WRITABLE
     from genprior.jobs import Job, run
     from genprior.places import plan
     from genprior.ranks import joined
@@ -92,10 +95,16 @@ def _restore(
     suffix = None if ext == "keep" else f".{ext}"
     with joined() as ranks, streams(files, output, recursive, as_json) as opened:
         found, output, to_stdout = opened
+        for file in found if masks else ():
+            own = masks / file.below / file.file.name if masks.is_dir() else masks
+            if own.exists() and file.file.exists() and own.samefile(file.file):
+                raise click.UsageError(f"--mask {own} is the picture itself: give its mask")
         if to_stdout and ranks.world > 1:
             raise click.UsageError("standard output is for one process: give -o a name")
         options["device"] = ranks.device(options["device"])
         job = Job(task, operator, settings, noise, opaque=opaque, **options)
+        if suffix and output and output.suffix.lower() in WRITABLE and suffix != output.suffix:
+            raise click.UsageError(f"--ext {ext} does not go with -o {output}: leave one out")
         if to_stdout and save:
             raise click.UsageError("standard output is for one picture: --save needs another -o")
         redo = task if skip_existing else None
@@ -107,7 +116,7 @@ def _restore(
         if ranks.first:
             report.skipped(done)
         with report:
-            failed = report.failed if report.many else None
+            failed = report.failed if len(places) > 1 or as_json else None
             for record in run(job, ranks.share(left), report.progress.update, failed):
                 report.restored(record)
         report.gather(ranks, places)

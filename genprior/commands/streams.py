@@ -45,6 +45,7 @@ def streams(
         raise click.UsageError(f"-o - is one picture for {len(found)} inputs: give a folder")
     with tempfile.TemporaryDirectory(prefix="genprior-") as folder:
         yield found, Path(folder), True
-        (picture,) = (p for p in Path(folder).iterdir() if p.suffix != ".json")
+        made = (p for p in Path(folder).rglob("*") if p.is_file() and p.suffix != ".json")
+        (picture,) = made
         sys.stdout.buffer.write(picture.read_bytes())
         sys.stdout.buffer.flush()

@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 
 from genprior import options
-from genprior.commands.typed import typed_files
+from genprior.commands.typed import TypedPath, typed_files
 
 
 @click.command()
-@click.argument("exemplar", metavar="IMG", type=click.Path(path_type=Path))
+@click.argument("exemplar", metavar="IMG", type=TypedPath())
 @options.output_file
 @click.option("--size", type=options.Size(),
               help="Height and width in pixels.  [default: those of IMG]")

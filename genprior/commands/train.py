@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from genprior import options
+from genprior.commands.typed import TypedPath
 from genprior.registry import FITTED, FROM_EXEMPLAR, PRIORS, TRAINABLE, lookup
 
 PREVIEW, PREVIEW_STEPS = 16, 18
@@ -24,7 +25,7 @@ TRAINED_ONLY = (
 @click.command()
 @click.argument("prior", type=click.Choice((*TRAINABLE, *FITTED)))
 @click.argument("data", nargs=-1, required=True)
-@click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path),
+@click.option("-o", "--output", "out", required=True, type=TypedPath(),
               help="Folder of the run: checkpoints, a log and pictures.")
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps in all.")
 @click.option("--time", "minutes", type=options.Duration(),
@@ -94,7 +95,8 @@ def train(
     crops = {"size": crop, "flip": flip, "turn": turn, "scale": scale,
              "max_pixels": max_pixels, "resize": resize}
     if not resume and (any(out.glob("step-*")) or (out / "manifest.json").exists()):
-        raise click.UsageError(f"{out} holds a training: add --resume, or choose another -o")
+        way = "choose another -o" if prior in FITTED else "add --resume, or choose another -o"
+        raise click.UsageError(f"{out} holds a training: {way}")
     if prior in FITTED:
         given = _given(*TRAINED_ONLY)
         if given:

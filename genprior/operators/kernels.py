@@ -24,7 +24,7 @@ def gaussian_kernel(std: float) -> Tensor:
     _check_positive("the standard deviation of a Gaussian kernel", std)
     radius = math.ceil(4 * std)
     t = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    g = torch.exp(-(t**2) / (2 * std**2))
+    g = torch.exp(-((t / std) ** 2) / 2)
     g = g / g.sum()
     return g[:, None] * g[None, :]
 
