@@ -164,7 +164,7 @@ def restore(
     sigma = sigma.to(work).clone()
     numbers = _numbers(index, len(work))
     chains = [(i, k) for k in range(samples) for i in range(len(work))]
-    parts = chunks(chains, chunk_size(operator.image_shape(work.shape), place))
+    parts = chunks(chains, chunk_size(operator.image_shape(work.shape), place, method))
     paired = antithetic and method.mirrors
     frugal = Frugal(method, prior, seed, numbers, tile, dtype, progress, len(parts), paired)
     started = time.perf_counter()

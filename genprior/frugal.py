@@ -15,7 +15,7 @@ from genprior.inverse.base import Solver
 from genprior.noise import Noise, partner
 from genprior.operators.base import Operator
 from genprior.priors.base import Decoder, Density, Gaussian
-from genprior.shown import Shown, Tile
+from genprior.shown import KEPT, Shown, Tile
 from genprior.watch import Watch, watch, watched_search
 from genprior.windows import Window, cut, windows
 
@@ -205,9 +205,14 @@ class Frugal:
         self.reduced.append(f"memory ran out: {how}")
 
 
-def chunk_size(shape: Sequence[int], device: torch.device) -> int:
-    """How many images of a shape are restored at once."""
-    return max(1, CHUNKS.get(device.type, 1) // (shape[-1] * shape[-2]))
+def chunk_size(
+    shape: Sequence[int], device: torch.device, method: Solver | None = None
+) -> int:
+    """How many images of a shape are restored at once, by a method that may take much for one."""
+    price = shape[-1] * shape[-2]
+    if method is not None:
+        price *= max(1, method.chains) * (KEPT if method.products else 1)
+    return max(1, int(CHUNKS.get(device.type, 1) // price))
 
 
 def chunks(items: list, size: int) -> list[list]:

@@ -64,6 +64,17 @@ def damped_inverse(power: Tensor, shift: Tensor) -> Tensor:
     return torch.where(total > floor, 1 / torch.where(total > floor, total, 1), 0)
 
 
+def split_along(r: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """<u, r> and r - <u, r> u for vectors u along axis 1, of length 1 or 0.
+
+    The rest is exact to its own rounding errors, be it ever so small beside r.
+    """
+    along = (u.conj() * r).sum(dim=1, keepdim=True)
+    rest = r - along * u
+    rest = rest - (u.conj() * rest).sum(dim=1, keepdim=True) * u
+    return along[:, 0], rest
+
+
 def fast_size(n: int) -> int:
     """Smallest integer >= n without prime factors above 7: its FFT is several times faster.
 

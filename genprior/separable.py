@@ -67,11 +67,12 @@ class Separable:
     @cached_property
     def svd(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """U_v, U_h, the grid s of singular values, V_v, V_h."""
-        (U_v, s_v, V_v), (U_h, s_h, V_h) = (
-            torch.linalg.svd(matrix, full_matrices=False) for matrix in self.exact
-        )
-        s = s_v[..., :, None] * s_h[..., None, :]
-        return tuple(self._cast(part) for part in (U_v, U_h, s, V_v.mT, V_h.mT))
+        with torch.inference_mode(False):  # later calls may want gradients
+            (U_v, s_v, V_v), (U_h, s_h, V_h) = (
+                torch.linalg.svd(matrix, full_matrices=False) for matrix in self.exact
+            )
+            s = s_v[..., :, None] * s_h[..., None, :]
+            return tuple(self._cast(part) for part in (U_v, U_h, s, V_v.mT, V_h.mT))
 
     def _cast(self, matrix: Tensor) -> Tensor:
         # first the type: a device may have no float64

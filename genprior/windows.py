@@ -29,14 +29,15 @@ def windows(
     Arguments:
         prior: The prior.
         operator: What was measured.
-        known: Where something was measured, shape (1, C, H, W).
+        known: Where something was measured, shape (1, ...).
         sigma: Noise level, shape (1,).
 
     Returns:
         Disjoint windows (top, bottom, left, right); each hole is inside one of them, with a
-        margin of the prior's reach. Empty if they would cover more than half of the image.
+        margin of the prior's reach. Empty if they would cover more than half of the image, or
+        no image was measured.
     """
-    if prior.reach is None or bool((sigma > 0).any()):
+    if prior.reach is None or known.ndim != 4 or bool((sigma > 0).any()):
         return []
     hole = (known == 0).any(dim=1)[0]
     found = around(hole, prior.reach, prior.stride)

@@ -10,7 +10,7 @@ from PIL import Image
 from small import HOLE, OPERATORS, SHAPE, Shrink, batch
 from torch import Tensor
 
-from genprior import degrade, estimate_noise, load_prior, make_operator, restore
+from genprior import degrade, estimate_noise, estimate_prior, load_prior, make_operator, restore
 from genprior.inverse.hqs import HQS
 from genprior.operators.inpainting import Inpainting
 from genprior.parts import make_solver
@@ -182,6 +182,20 @@ def test_inference_mode_is_left_where_derivatives_are_needed(prior: DDPM) -> Non
     outside = restore(operator.A(batch()), operator, noise_std=0.1, **options)
     assert torch.equal(inside.image, outside.image)
     assert torch.equal(found, estimate_noise(batch(), Shrink()))
+
+
+@pytest.mark.parametrize("task", ["superres", "valid", "circular"])
+def test_what_inference_mode_leaves_behind_can_be_differentiated(task: str) -> None:
+    operator = make_operator("superres", factor=2) if task == "superres" else make_operator(
+        "deblur", kernel=torch.ones(3, 3) / 9, boundary=task
+    )
+    texture = estimate_prior("texture", batch()[:1], margin=0)
+    with torch.inference_mode():
+        y = degrade(batch(), operator, 0.05)
+        operator.pinv(y), texture.denoise(batch(), 0.1)
+    for solver in ("map", "mmps"):
+        found = restore(y, operator, texture, solver, noise_std=0.05, steps=2)
+        assert found.image.isfinite().all()
 
 
 def test_images_around_0_are_noticed() -> None:

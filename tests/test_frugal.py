@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from genprior import frugal, load_prior, make_operator, restore, shown
 from genprior.inverse.hqs import HQS
+from genprior.inverse.moment_matched import MomentMatched
+from genprior.inverse.smc import SMC
 from genprior.latent_tiles import kept
 from genprior.priors.base import Denoiser
 from genprior.priors.ddpm import DDPM
@@ -73,6 +75,17 @@ def test_windows_are_tried_again(prior: DDPM) -> None:
     assert result.windows == expected.windows and len(result.windows[0]) == 1
     assert result.tile == 100 and counts[-1] == (2, 2)
     assert (result.image - expected.image).abs().max() < 0.02
+
+
+def test_what_takes_much_memory_is_done_in_smaller_parts() -> None:
+    place, shape = torch.device("cuda"), (1, 3, 256, 256)
+    plain, backward, particles = (
+        frugal.chunk_size(shape, place, method)
+        for method in (HQS(), MomentMatched(), SMC(particles=16))
+    )
+    assert plain == frugal.chunk_size(shape, place) == 256
+    assert backward == 85 and particles == 5
+    assert frugal.chunk_size(shape, torch.device("cpu"), HQS()) == 1
 
 
 def test_there_is_an_end_to_it(prior: DDPM) -> None:

@@ -32,6 +32,12 @@ def test_a_physics_of_deepinv_goes_in(prior: DDPM) -> None:
     assert torch.allclose(theirs.misfit, ours.misfit, atol=1e-4)
 
 
+def test_numbers_without_noise_have_no_holes(prior: DDPM) -> None:
+    physics = deepinv.physics.CompressedSensing(m=400, img_size=SHAPE)
+    y = physics.A(batch(1))
+    assert restore(y, physics, prior, steps=1).misfit < 0.1 * y.square().mean().sqrt()
+
+
 def test_what_is_no_image_is_not_made_one() -> None:
     rays = deepinv.physics.Tomography(img_width=12, angles=5, normalize=False)
     pixels = np.full((12, 12), 200, np.uint8)

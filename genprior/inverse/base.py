@@ -124,8 +124,11 @@ class Solver(ABC):
         Raises:
             TypeError: The prior lacks the ability.
             SettingError: The method is not made for such a measurement.
-            ValueError: y holds NaN or infinity, or the noise level is negative or not finite.
+            ValueError: y is empty or holds NaN or infinity, or the noise level is negative or not
+                finite.
         """
+        if not len(y):
+            raise ValueError("there is no measurement: the batch is empty")
         self.demand_suited(operator, prior, y)
         y = operator.observed(y)
         if not y.isfinite().all():

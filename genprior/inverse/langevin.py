@@ -73,7 +73,8 @@ class Langevin(Solver):
             return (fit + z.flatten(1).square().sum(dim=1)) / 2
 
         with torch.no_grad():
-            z = _chain(energy, y.new_zeros(prior.latent_shape(shape)), self, generator)
+            z = y.new_zeros(prior.latent_shape(shape))
+            z = _chain(energy, z, self, generator, unit=1 / variance)
             return prior.decode(z, shape)
 
 
@@ -127,12 +128,13 @@ def _chain(
     z: Tensor,
     settings: Langevin | ImageLangevin,
     generator: Noise,
+    unit: float | Tensor = 1.0,
 ) -> Tensor:
     search = int(settings.search * settings.steps)
     if search:
-        z = minimise(energy, z, search)
+        z = minimise(energy, z, search, unit=unit)
     h = torch.full((len(z),), settings.step_size, dtype=z.dtype, device=z.device)
-    return mala(with_gradient(energy), z, settings.steps - search, h, generator)
+    return mala(with_gradient(energy, unit), z, settings.steps - search, h, generator)
 
 
 def _check(steps: int, search: float, step_size: float) -> None:

@@ -173,10 +173,10 @@ class MAP(Solver):
             loud = (noise_std / LOUD_NOISE).clamp(min=1)
             x = smooth_start(y, operator, weight=(WEIGHT * loud**6).clamp(max=1))
             if self.optimiser == "lbfgs":
-                return minimise(loss, x, self.steps)
+                return minimise(loss, x, self.steps, unit=self.weight * variance)
             stride = per_image((noise_std / NOISE_IN_REACH).clamp(min=1), x)
             return stride * adam(
-                with_gradient(lambda u: loss(stride * u)),
+                with_gradient(lambda u: loss(stride * u), self.weight * variance),
                 project(x) / stride,
                 self.steps,
                 self.step_size,

@@ -112,7 +112,7 @@ def draw_prior(prior: Denoiser, at: Moments, products: int, generator: Noise) ->
         return root(at, generator.normal(at.mean), products)
     shape = at.mean.shape
     z = generator.normal(at.mean.new_zeros(()).expand(prior.latent_shape(shape)))
-    u = prior.decode(z, shape) - prior.mean(shape)
+    u = prior.decode(z, shape) - prior.mean(shape).to(z)
     return u - at.cov(u + at.sigma * generator.normal(u)) / at.sigma**2
 
 

@@ -41,6 +41,7 @@ LATENT_TOLERANCE = 0.1
 # A dense matrix of so many rows is factored in two seconds; a singular one is diagonalised.
 PIXELS, SINGULAR_PIXELS = 5000, 1500
 NUMBERS = 2000
+COLUMN_PIXELS = 2**22
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,9 @@ class Regression:
         one = replace(self, known=self.known[:1])
         units = torch.eye(r[0].numel(), dtype=r.dtype, device=r.device)
         units = units.reshape(-1, *r.shape[1:])
-        gram = one._A(self.prior.cov(one._adjoint(units))).flatten(1)
+        some = max(1, COLUMN_PIXELS // self.image_shape[-2:].numel())  # each is an image
+        columns = [one._A(self.prior.cov(one._adjoint(u))) for u in units.split(some)]
+        gram = torch.cat(columns).flatten(1)
         psi = pseudo_inverse((gram + gram.mT) / 2)(r.flatten(1), self.sigma2).reshape(r.shape)
         r2, rest = inner(r, r), r - self._gram(psi)
         demand_solved(inner(rest, rest) / torch.where(r2 > 0, r2, 1), "at best", self.tolerance)

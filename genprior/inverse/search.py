@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from genprior.inverse.lbfgs import Objective, lbfgs
+from genprior.linalg import per_image
 from genprior.operators.base import Operator
 
 Optimiser = Literal["adam", "lbfgs"]
@@ -26,15 +27,25 @@ def squared_misfit(x: Tensor, y: Tensor, operator: Operator) -> Tensor:
     return torch.cat(fits).flatten(1).square().sum(dim=1)
 
 
-def with_gradient(loss: Callable[[Tensor], Tensor]) -> Objective:
-    """A loss per image, shape (B,), as a function that returns its gradient too."""
+def with_gradient(
+    loss: Callable[[Tensor], Tensor], unit: float | Tensor = 1.0
+) -> Objective:
+    """A loss per image, shape (B,), as a function that returns its gradient too.
+
+    Arguments:
+        loss: Maps z to the losses.
+        unit: What a loss is of the order of, where that is far from one; a number or (B,). It is
+            differentiated in the next power of two, which rounds nothing: float16 would lose, or
+            make infinite, what is passed back through a network.
+    """
 
     def objective(z: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             value = loss(z)
-            gradient = torch.autograd.grad(value.sum(), z)[0]
-        return value.detach(), gradient
+            order = torch.as_tensor(unit).to(value).log2().round().exp2()
+            gradient = torch.autograd.grad((value / order).sum(), z)[0]
+        return value.detach(), per_image(order, z) * gradient
 
     return objective
 
@@ -45,6 +56,7 @@ def minimise(
     steps: int,
     optimiser: Optimiser = "lbfgs",
     step_size: float = 0.1,
+    unit: float | Tensor = 1.0,
 ) -> Tensor:
     """Descends on one loss per image.
 
@@ -54,11 +66,12 @@ def minimise(
         steps: Evaluations, >= 1.
         optimiser: "lbfgs" or "adam".
         step_size: Learning rate of Adam.
+        unit: See `with_gradient`.
 
     Returns:
         The best iterate of each image; of Adam, whose last ones may leave a minimum again.
     """
-    objective = with_gradient(loss)
+    objective = with_gradient(loss, unit)
     if optimiser == "lbfgs":
         return lbfgs(objective, z, steps)
     least, best = z.new_full((len(z),), torch.inf), z

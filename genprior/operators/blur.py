@@ -256,7 +256,8 @@ class Blur(Operator, deepinv.physics.Blur):
         if self._cached_for is not self.filter or len(self._cache) > CACHED:
             self._cached_for, self._cache = self.filter, {}
         if key not in self._cache:
-            self._cache[key] = build()
+            with torch.inference_mode(False):  # later calls may want gradients
+                self._cache[key] = build()
         return self._cache[key]
 
 

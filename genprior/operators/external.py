@@ -118,8 +118,9 @@ class External(Operator, deepinv.physics.LinearPhysics):
     def observed(self, v: Tensor) -> Tensor:
         key = v.shape, v.dtype, v.device
         if key not in self._empty:
-            u = self._random(self.image_shape(v.shape), 0).to(v)
-            self._empty[key] = self.A(u) == 0
+            with torch.inference_mode(False):  # later calls may want gradients
+                u = self._random(self.image_shape(v.shape), 0).to(v.dtype).to(v.device)
+                self._empty[key] = self.A(u) == 0
         return torch.where(self._empty[key], 0, v)
 
     def pinv(self, y: Tensor) -> Tensor:
@@ -164,9 +165,11 @@ class External(Operator, deepinv.physics.LinearPhysics):
         return x.to(**self._likeness())
 
     def _likeness(self) -> dict:
-        held = []
         if isinstance(self.physics, torch.nn.Module):
             held = [*self.physics.parameters(), *self.physics.buffers()]
+        else:
+            attributes = getattr(self.physics, "__dict__", {}).values()
+            held = [value for value in attributes if isinstance(value, Tensor)]
         real = [t.real if t.is_complex() else t for t in held]
         dtypes = [t.dtype for t in real if t.is_floating_point()]
         return {

@@ -109,8 +109,9 @@ class SuperResolution(Operator, deepinv.physics.LinearPhysics):
         if key not in self._cache:
             if len(self._cache) >= CACHED:
                 self._cache.clear()
-            vertical, horizontal = (self._matrix(n) for n in size)
-            self._cache[key] = Separable(vertical, horizontal, like)
+            with torch.inference_mode(False):  # later calls may want gradients
+                vertical, horizontal = (self._matrix(n) for n in size)
+                self._cache[key] = Separable(vertical, horizontal, like)
         return self._cache[key]
 
     def _matrix(self, size: int) -> Tensor:

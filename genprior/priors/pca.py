@@ -148,12 +148,16 @@ class PCA(nn.Module, Gaussian):
         """
         if not self.floor:
             raise ValueError("this law has no density: its floor is 0, give it a positive one")
-        r = x - self.mean(x.shape).to(x)
-        delta = torch.full_like(r[:, 0, 0, 0], self.floor**2)
-        distance = (r * self.factor(x.shape, x).inverse(r, delta)).flatten(1).sum(dim=1)
-        rest = r[0].numel() - len(self.variances)
-        log_det = self.variances.log().sum().to(x) + rest * math.log(self.floor**2)
-        return -0.5 * (distance + log_det + r[0].numel() * math.log(2 * math.pi))
+        r = (x - self.mean(x.shape).to(x)).flatten(1)
+        U, floor2 = self.components.to(x), self.floor**2
+        w = r @ U.T
+        rest = r - w @ U
+        rest = rest - (rest @ U.T) @ U  # of large variances the first one leaves much, rounded
+        distance = w.square() @ (1 / (self._excess().to(x) + floor2))
+        distance = distance + rest.square().sum(dim=1) / floor2
+        count = r.shape[1]
+        log_det = self.variances.log().sum().to(x) + (count - len(U)) * math.log(floor2)
+        return -0.5 * (distance + log_det + count * math.log(2 * math.pi))
 
     def _excess(self) -> Tensor:
         """How much each eigenvalue exceeds the isotropic part."""

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.fft import fft2, ifft2, irfft2, rfft2
 
-from genprior.linalg import cg, damped_inverse, fast_size, per_image
+from genprior.linalg import cg, damped_inverse, fast_size, per_image, split_along
 from genprior.priors.base import Factor, Gaussian
 from genprior.priors.periodic import periodic_component
 from genprior.priors.scattered import texton_of_known
@@ -276,14 +276,14 @@ class Texture(nn.Module, Gaussian):
                 "standard deviation of a white noise in units of [0, 1]"
             )
         r = fft2(x - self.mean(x.shape).to(x), norm="ortho")
-        square = r.abs().square().sum(dim=1)
         log_det = (power + floor2).log().sum()
         if channels > 1:
-            along = (t.conj() * r).sum(dim=1).abs().square()
-            distance = (square - along / (power + floor2)) / floor2
+            parts = split_along(r, t / torch.where(power > 0, power, 1).sqrt())
+            along, rest = (part.abs().square() for part in parts)
+            distance = along / (power + floor2) + rest.sum(dim=1) / floor2
             log_det = log_det + (channels - 1) * pixels * math.log(floor2)
         else:
-            distance = square / (power + floor2)
+            distance = r[:, 0].abs().square() / (power + floor2)
         log_unit = channels * pixels * math.log(2 * math.pi)
         return -0.5 * (distance.sum(dim=(1, 2)) + log_det + log_unit)
 
@@ -294,7 +294,8 @@ class Texture(nn.Module, Gaussian):
         """
         key = (size, like.dtype, like.device)
         if self._cached is None or self._cached[0] != key:
-            full = fft2(self.texton.to(like), s=size)
-            half = full[..., : size[1] // 2 + 1].contiguous()
-            self._cached = key, (full, half, half.abs().square().sum(dim=0))
+            with torch.inference_mode(False):  # later calls may want gradients
+                full = fft2(self.texton.to(like), s=size)
+                half = full[..., : size[1] // 2 + 1].contiguous()
+                self._cached = key, (full, half, half.abs().square().sum(dim=0))
         return self._cached[1]

@@ -46,6 +46,8 @@ def test_errors(solver: object) -> None:
     for noise_std in (-0.1, float("nan"), float("inf"), torch.tensor([0.1, -1e-9])):
         with pytest.raises(ValueError, match=r"noise_std must be >= 0 and finite.*\[0, 1\]; got"):
             solver(y, Denoising(), Crooked(), noise_std, NOISE)
+    with pytest.raises(ValueError, match="there is no measurement: the batch is empty"):
+        solver(y[:0], Denoising(), Crooked(), 0.1, Noise(0, []))
     with pytest.raises(ValueError, match="each of the 2 images, got 3 numbers"):
         solver(y, Denoising(), Crooked(), torch.full((3,), 0.1), NOISE)
 

@@ -230,12 +230,27 @@ def test_few_numbers_are_solved_directly_as_they_are_iteratively(operator, chann
     op, prior = operators(8, channels)[operator], priors(8, channels)["margin"]
     y = op.A(rand(3, channels, 8, 8, seed=5))
     sigma = torch.tensor([0.03, 0.0, 0.2], dtype=torch.float64)
-    iterated = []
-    for numbers in (0, 1000):
+    found = []
+    for numbers, pixels in ((0, 0), (1000, 2**22), (1000, 640)):
         monkeypatch.setattr(regression, "NUMBERS", numbers)
-        iterated.append(GaussianPosterior("mean", **EXACT)(y, op, prior, sigma, None))
+        monkeypatch.setattr(regression, "COLUMN_PIXELS", pixels)
+        found.append(GaussianPosterior("mean", **EXACT)(y, op, prior, sigma, None))
         monkeypatch.setattr(regression, "solve", None)
-    assert torch.allclose(*iterated, rtol=0, atol=1e-9)
+    assert all(torch.allclose(found[0], direct, rtol=0, atol=1e-9) for direct in found[1:])
+
+
+def test_a_direct_solve_holds_few_images_at_once(monkeypatch):
+    op, prior = operators(8, 3)["bicubic"], priors(8, 3)["margin"]
+    monkeypatch.setattr(regression, "COLUMN_PIXELS", 640)
+    counts, cov = [], Texture.cov
+
+    def counted(self, v):
+        counts.append(len(v))
+        return cov(self, v)
+
+    monkeypatch.setattr(Texture, "cov", counted)
+    GaussianPosterior("mean")(op.A(rand(1, 3, 8, 8, seed=5)), op, prior, 0.1, None)
+    assert max(counts) == 10 and sum(counts) >= 48
 
 
 @pytest.mark.parametrize(

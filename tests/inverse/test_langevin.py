@@ -15,6 +15,25 @@ from genprior.operators.masks import random_keep
 SHAPE = (1, 3, 3)
 
 
+def test_gradients_in_half_precision_are_of_order_one() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.Tanh(), torch.nn.Linear(32, 9))
+    network.requires_grad_(False)
+
+    def loss(z: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.float16):
+            x = network(z).float()
+        return (x - 0.5).square().sum(dim=1) * torch.tensor([1e8, 1.0, 1e-8])
+
+    z = torch.ones(3, 4)
+    value, gradient = with_gradient(loss, torch.tensor([1e8, 1.0, 1e-8]))(z)
+    for i, scale in enumerate([1e8, 1.0, 1e-8]):
+        torch.testing.assert_close(value[i] / scale, value[1], rtol=1e-6, atol=0)
+        torch.testing.assert_close(gradient[i] / scale, gradient[1], rtol=5e-3, atol=1e-4)
+    plain = with_gradient(loss)(z)[1]
+    assert not plain[0].isfinite().all() and (plain[2] == 0).any()
+
+
 @pytest.mark.parametrize("solver", [Langevin(8), ImageLangevin(8)], ids=str)
 def test_laws(solver) -> None:
     check_solver(solver, ("inpainting", "superres"))

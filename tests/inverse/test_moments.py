@@ -3,6 +3,10 @@ import torch
 from oracles import Crooked, Dense, normals
 from torch import Tensor
 
+from genprior.inverse.base import Solver
+from genprior.inverse.daps import DAPS
+from genprior.inverse.mmps import MMPS
+from genprior.inverse.moment_matched import MomentMatched
 from genprior.inverse.moments import (
     correction,
     draw_prior,
@@ -14,6 +18,7 @@ from genprior.inverse.moments import (
 from genprior.linalg import Singular
 from genprior.noise import Noise
 from genprior.operators.base import Operator
+from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import random_keep
 from genprior.operators.superres import SuperResolution
@@ -111,6 +116,14 @@ def test_draws_of_a_gaussian_prior_have_its_covariance() -> None:
     # an entry of an empirical covariance has variance (C_ii C_jj + C_ij^2) / chains
     scale = ((C.diagonal()[:, None] * C.diagonal() + C**2) / chains).sqrt()
     assert ((xi.T @ xi / chains - C) / scale).abs().max() < 5
+
+
+@pytest.mark.parametrize("solver", [MomentMatched(2), DAPS(2, kernel="exact"), MMPS(2)], ids=repr)
+def test_samples_have_the_type_of_the_measurement(solver: Solver) -> None:
+    U = torch.linalg.qr(normals(1, 12, 3)[0]).Q.mT.reshape(3, *SHAPE)
+    prior = PCA(torch.full(SHAPE, 0.5).double(), U, torch.tensor([0.5, 0.2, 0.1]).double(), 0.1)
+    y = torch.zeros(2, *SHAPE)
+    assert solver(y, Denoising(), prior, 0.1, Noise(0, [0, 1])).dtype == torch.float32
 
 
 def test_singular_coordinates_rebuild_the_operator() -> None:

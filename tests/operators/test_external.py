@@ -52,6 +52,21 @@ def test_an_object_that_is_no_module_with_a_given_shape() -> None:
     check_operator(External(Mean()), rand(2, 3, 4, 5))
 
 
+def test_an_object_that_is_no_module_is_tried_out_where_its_tensors_are() -> None:
+    class Plain:
+        M = None
+
+        def __init__(self) -> None:
+            self.M = torch.ones(4, 4, device="meta")
+
+        def A(self, x: torch.Tensor) -> torch.Tensor:
+            return self.M * x
+
+        A_adjoint = A
+
+    assert External(Plain()).image_shape(torch.Size((1, 1, 4, 4))) == (1, 1, 4, 4)
+
+
 def test_the_users_physics_is_left_alone() -> None:
     noisy = deepinv.physics.GaussianNoise(0.3, rng=torch.Generator().manual_seed(0))
     physics = deepinv.physics.Blur(filter=kernel(), padding="valid", noise_model=noisy)

@@ -53,6 +53,24 @@ def test_log_prob_is_dense_log_prob(prior):
     assert torch.allclose(prior.log_prob(x), expected, rtol=1e-10)
 
 
+def test_log_prob_and_its_gradient_in_single_precision():
+    U = torch.linalg.qr(torch.randn(300, 4, generator=generator(1), dtype=torch.float64)).Q.T
+    variances = torch.tensor([40, 10, 2, 1], dtype=torch.float64)
+    mean, U = torch.full((3, 10, 10), 0.5, dtype=torch.float64), U.reshape(4, 3, 10, 10)
+    exact = PCA(mean, U, variances, 1e-3)
+    z = torch.randn(exact.latent_shape((1, 3, 10, 10)), generator=generator(2)).double()
+    x = exact.decode(z, torch.Size((1, 3, 10, 10)))
+    found = []
+    for dtype in (torch.float64, torch.float32):
+        prior = PCA(mean, U, variances, 1e-3).to(dtype)
+        at = x.to(torch.float32).to(dtype).requires_grad_()
+        value = prior.log_prob(at)
+        slope = torch.autograd.grad(value.sum(), at)[0]
+        found.append((value.double(), slope.double().flatten() @ U.flatten(1).T))
+    assert torch.allclose(found[0][0], found[1][0], rtol=0, atol=0.02)
+    assert torch.allclose(found[0][1], found[1][1], rtol=0, atol=2e-3)
+
+
 def test_denoiser_is_tweedies_formula(prior):
     sigma, k = 0.1, len(prior.variances)
     noisy = PCA(
