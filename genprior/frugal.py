@@ -20,6 +20,8 @@ from genprior.watch import Watch, watch, watched_search
 from genprior.windows import Window, cut, windows
 
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
+# As cuFFT, cuBLAS, cuSOLVER and pinned memory say it.
+LIBRARIES_OUT_OF_MEMORY = ("out of memory", "alloc_failed")
 # Pixels from which windows are worth more than batches are.
 WINDOWS = {"cpu": 0, "mps": 2**18, "cuda": 2**20}
 # The keys of noise are (image, sample), and (image, 0, 1) is the noise of a measurement.
@@ -109,15 +111,20 @@ class Frugal:
             return self._whole(y, operator, sigma, chains)
         except OUT_OF_MEMORY as error:
             reason = str(error)
-        except RuntimeError:
-            # torch has no type of its own for a failed allocation on the CPU, numpy has
-            if y.device.type != "cpu" or self.shown.fits(operator.image_shape(y.shape), y):
+        except RuntimeError as error:
+            if not self._lacked_memory(error, operator.image_shape(y.shape), y):
                 raise
             reason = "an allocation failed"
         # Outside of the handler, since the traceback holds on to all that was computed.
         self._reduce(len(y), operator.image_shape(y.shape), reason)
         self.watch.rewind(*counts)
         return self.solve(y, operator, sigma, chains)
+
+    def _lacked_memory(self, error: RuntimeError, shape: torch.Size, like: Tensor) -> bool:
+        """Whether an allocation failed for which torch has no type of its own."""
+        if like.device.type == "cpu":  # numpy has one
+            return not self.shown.fits(shape, like)
+        return any(words in str(error).lower() for words in LIBRARIES_OUT_OF_MEMORY)
 
     def _windows(self, y: Tensor, operator: Operator, sigma: Tensor) -> list[Window]:
         """Windows of the first image of a batch that has any."""

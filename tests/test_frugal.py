@@ -113,6 +113,17 @@ def test_errors_are_told_apart_by_type(prior: DDPM) -> None:
     assert type(caught.value) is RuntimeError
 
 
+def test_libraries_of_a_gpu_say_that_memory_ran_out(prior: DDPM) -> None:
+    spared = frugal.Frugal(HQS(), prior, 0, [0], "auto", "float32", None, 1)
+    there = torch.empty(1, device="meta")
+    for text, lacked in (
+        ("cuFFT error: CUFFT_ALLOC_FAILED", True), ("CUDA error: out of memory", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ):
+        assert spared._lacked_memory(RuntimeError(text), torch.Size((1, 3, 8, 8)), there) is lacked
+
+
 def test_large_images_are_cut_up_unasked(prior: DDPM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(shown.TILES, "cpu", (64, 64 * 80))
     method = HQS(steps=1)

@@ -1,6 +1,8 @@
+import pytest
 import torch
 
-from genprior.separable import Separable
+from genprior.operators.superres import SuperResolution
+from genprior.separable import Separable, svd
 
 
 def matrices() -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,3 +29,20 @@ def test_it_computes_in_the_type_asked_for() -> None:
     x = torch.ones(2, 1, 5, 4)
     op = Separable(*matrices(), x)
     assert {part.dtype for part in (op.A(x), *op.svd)} == {torch.float32}
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("size", [(30, 60), (30, 59), (1, 2)])
+def test_its_singular_value_decomposition(
+    quick: bool, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    m, n = size
+    matrix = SuperResolution(2)._matrix(n) if quick else torch.ones(m, n, dtype=torch.float64)
+    if quick:  # torch's is not asked
+        monkeypatch.setattr(torch.linalg, "svd", None)
+    U, s, Vh = svd(matrix.expand(2, *size))
+    eye = torch.eye(m, dtype=torch.float64).expand(2, m, m)
+    torch.testing.assert_close(U * s[:, None] @ Vh, matrix.expand(2, m, n), rtol=0, atol=1e-12)
+    for product in (U.mT @ U, Vh @ Vh.mT):
+        torch.testing.assert_close(product, eye, rtol=0, atol=1e-13)
+    assert (s.diff() <= 0).all()
