@@ -210,6 +210,8 @@ def newest(folder: Path) -> Path:
 def pack(source: Path, target: Path, about: Mapping[str, Any]) -> None:
     """Copies a checkpoint in half precision, without what only training needs.
 
+    Vectors stay as they are: they are small, and a variance may be too small for half precision.
+
     Arguments:
         source: Checkpoint, or folder of a training run.
         target: Folder of the new checkpoint.
@@ -222,7 +224,10 @@ def pack(source: Path, target: Path, about: Mapping[str, Any]) -> None:
     source = newest(source)
     manifest = read_manifest(source)
     tensors = read_model(source, manifest)
-    half = {key: t.half() if t.is_floating_point() else t for key, t in tensors.items()}
+    half = {
+        key: t.half() if t.is_floating_point() and t.ndim > 1 else t
+        for key, t in tensors.items()
+    }
     for key, tensor in half.items():
         if not tensor.isfinite().all():
             raise OverflowError(f"{key} does not fit into half precision: keep float32")

@@ -10,6 +10,7 @@ from genprior import checkpoint, weights
 from genprior.checkpoint import load_checkpoint, read_manifest, save_checkpoint
 from genprior.errors import CheckpointError
 from genprior.priors.ddpm import DDPM
+from genprior.priors.pca import PCA
 from genprior.weights import embedded_priors, find_prior
 
 
@@ -140,6 +141,14 @@ def test_the_newest_complete_checkpoint_of_a_run_is_taken(tmp_path):
     assert read_manifest(newest(tmp_path))["step"] == 2
 
 
+def test_small_variances_are_packed_whole(tmp_path):
+    vectors = torch.linalg.qr(torch.randn(12, 2, generator=torch.Generator().manual_seed(0))).Q
+    prior = PCA(torch.zeros(1, 3, 4), vectors.T.reshape(2, 1, 3, 4), torch.tensor([1.0, 1e-9]), 0)
+    save_checkpoint(tmp_path / "run", "pca", prior.config, prior.state_dict())
+    checkpoint.pack(tmp_path / "run", tmp_path / "packed", {})
+    assert torch.equal(load_checkpoint(tmp_path / "packed")[0].variances, prior.variances)
+
+
 def test_what_is_packed_is_in_files_of_bounded_size(tmp_path, monkeypatch):
     torch.manual_seed(0)
     prior = DDPM(widths=(8, 16), blocks=(1, 1), holes=True)
@@ -153,7 +162,8 @@ def test_what_is_packed_is_in_files_of_bounded_size(tmp_path, monkeypatch):
     assert all((tmp_path / "packed" / name).stat().st_size < 65_000 for name in names)
     again, manifest = load_checkpoint(tmp_path / "packed")
     for key, value in again.state_dict().items():
-        assert torch.equal(value, model[key].half().float())
+        kept = model[key].half().float() if model[key].ndim > 1 else model[key]
+        assert torch.equal(value, kept)
     prints = {checkpoint.fingerprint(manifest), manifest["files"]["model.safetensors"]["sha256"]}
     assert len(prints) == 2
     with open(tmp_path / "packed" / "model-2.safetensors", "r+b") as file:
