@@ -106,7 +106,8 @@ def assumed_noise(noise_std: str, y: Tensor, operator: Operator, prior: object) 
                            f"{noise_std!r}")
     known = operator.observed(torch.ones_like(y))
     holes = (known == 0).any()
-    if not operator.measures_images or (holes and not operator.whole_pixels):
+    images = operator.measures_images or operator.keeps_pixels
+    if not images or (holes and not operator.whole_pixels):
         raise SettingError(
             "the noise level is estimated from pictures whose pixels are known in all channels "
             "or in none, and this is no such picture: give a number"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import deepinv
 import numpy as np
 import pytest
 import torch
@@ -87,6 +88,8 @@ def test_restoring_with_it_is_restoring_with_that_number() -> None:
     y = degrade(batch(), make_operator("denoise"), LEVELS)
     auto = restore(y, make_operator("denoise"), Shrink(), noise_std="auto")
     assert torch.equal(auto.noise_std, estimate_noise(y, Shrink()))
+    theirs = restore(y, deepinv.physics.Denoising(), Shrink(), noise_std="auto")
+    assert torch.equal(theirs.image, auto.image)
     given = restore(y, make_operator("denoise"), Shrink(), noise_std=auto.noise_std)
     assert torch.equal(auto.image, given.image)
 
