@@ -11,7 +11,9 @@ The manifest is written last: a folder without one is not a checkpoint. Nothing 
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from genprior.errors import CheckpointError
-from genprior.files import write_atomic
+from genprior.files import TEMPORARY, write_atomic
 from genprior.priors.base import Denoiser
 from genprior.registry import PRIORS, lookup
 from genprior.stamps import is_verified, remember
@@ -29,6 +31,7 @@ from genprior.weights import EMBEDDED
 
 MANIFEST, MODEL, STATE = "manifest.json", "model.safetensors", "state.safetensors"
 LARGEST = 16 * 10**6
+STEP = re.compile(r"step-\d{8,}")
 
 
 def save_checkpoint(
@@ -97,9 +100,16 @@ def fingerprint(manifest: Mapping[str, Any]) -> str:
 def remove_checkpoint(folder: Path) -> None:
     """Removes a checkpoint; its manifest goes first, so that never half of one is left."""
     (folder / MANIFEST).unlink(missing_ok=True)
-    for file in folder.iterdir():
+    for file in (*folder.glob("*.safetensors"), *folder.glob(f"{TEMPORARY}*")):
         file.unlink()
-    folder.rmdir()
+    with suppress(OSError):  # somebody put something there
+        folder.rmdir()
+
+
+def steps_of(run: Path) -> list[Path]:
+    """The folders of checkpoints of a training run, whole or not, the newest last."""
+    folders = [path for path in run.glob("step-*") if STEP.fullmatch(path.name) and path.is_dir()]
+    return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -201,7 +211,7 @@ def newest(folder: Path) -> Path:
     """
     if (folder / MANIFEST).exists():
         return folder
-    complete = sorted(path.parent for path in folder.glob(f"step-*/{MANIFEST}"))
+    complete = [path for path in steps_of(folder) if (path / MANIFEST).exists()]
     if not complete:
         raise CheckpointError(f"no checkpoint in {folder}: give a folder that holds {MANIFEST}")
     return complete[-1]

@@ -47,8 +47,11 @@ def upright_size(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
             return _decode(data, max_pixels).array.shape[1::-1]
         image = _open(format, data)
         check_size(image.height, image.width, max_pixels)
-        turned = photo_exif(image.getexif(), format)[0] >= 5
-        return image.size[::-1] if turned else image.size
+        try:  # that of a PNG may stand behind the pixels
+            exif = image.getexif()
+        except Exception:  # pixels are damaged, which who reads them will be told
+            return image.size
+        return image.size[::-1] if photo_exif(exif, format)[0] >= 5 else image.size
 
     return _named(size, name)
 

@@ -5,6 +5,7 @@ Image number i of the collection gets the noise of (seed, i) and the random mask
 """
 
 import hashlib
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -79,7 +80,7 @@ def run(
     ranks.wait()
     wanted = [key for unit in _units(plan, set()) for key in _keys(unit)]
     count = sum(key in done for key in wanted)
-    for unit in ranks.share(units):
+    for unit in shared(units, ranks):
         records = _measure(plan, unit, out, device, perceptual)
         ledger.append(records, ranks.rank)
         count += len(records) * (ranks.world if ranks.world > 1 else 1)
@@ -91,6 +92,13 @@ def run(
     ranks.wait()
     records = ledger.read()
     return [records[key] for key in wanted]
+
+
+def shared(units: list[_Unit], ranks: Ranks) -> list[_Unit]:
+    """The work of one process: in their order, it might be all that one method has to do."""
+    if ranks.world > 1:
+        random.Random(0).shuffle(units)
+    return ranks.share(units)
 
 
 def _units(plan: Plan, done: set[tuple]) -> Iterator[_Unit]:

@@ -72,17 +72,17 @@ def fit(
 
     Raises:
         CheckpointError: `resume` is set and `out` holds no checkpoint.
-        FloatingPointError: A loss is not finite; the message names the step.
+        FloatingPointError: A loss or a weight is not finite; the message names the step.
         KeyboardInterrupt: Ctrl-C was pressed; a run of one process has written a checkpoint.
         SettingError: `validation` is given of a prior whose networks compete: no loss of a GAN
             says how good it is. Or a run is resumed with other settings.
         ValueError: The batch cannot be shared out evenly.
     """
     ranks = ranks or Ranks()
-    if settings.channels_last:
-        prior.to(memory_format=torch.channels_last)
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    prior.to(memory_format=layout)
     training = Training(name, prior, settings, ranks, about or {})
-    if validation is not None and len(training.groups) > 1:
+    if validation is not None and len(training.updates) > 1:
         raise SettingError(f"no loss of a {name} says how good it is: leave the validation out")
     devices = [training.device] if training.device.type == "cuda" else []
     with (
@@ -94,6 +94,7 @@ def fit(
             journal.resume(training.step, manifest.get("window", ()))
         else:
             out.mkdir(parents=True, exist_ok=True)
+            journal.begin()
         ranks.wait()
         keeper = _Keeper(training, journal, out, validation, preview)
         _loop(training, journal, keeper, data, report)
@@ -187,6 +188,7 @@ class _Keeper:
         self.validation, self.preview = validation, preview
         self.saved = time.monotonic()
         self.first_step = training.step
+        self.saved_step = self.shown_step = training.step or None  # of a resumed run
         self.preview_due = 0.0
 
     def is_time(self) -> bool:
@@ -203,18 +205,26 @@ class _Keeper:
         training, journal = self.training, self.journal
         journal.read()
         folder = self.out / f"step-{training.step:08d}"
+        new = training.step != self.saved_step
+        if new:
+            training.demand_finite()
         if training.ranks.first:
-            if self.validation is not None:
+            if new and self.validation is not None:
                 self._validate()
-            folder = training.save(self.out, {"window": journal.window})
-            now = time.monotonic()
-            if self.preview is not None and (last or now > self.preview_due):
-                self._show()
-                took = time.monotonic() - now
-                self.preview_due = time.monotonic() + took / PREVIEW_SHARE
+            if new:
+                training.save(self.out, {"window": journal.window})
+            self._maybe_show(last)
         training.ranks.wait()
-        self.saved = time.monotonic()
+        self.saved, self.saved_step = time.monotonic(), training.step
         return folder
+
+    def _maybe_show(self, last: bool) -> None:
+        now = time.monotonic()
+        due = now > self.preview_due or (last and self.shown_step != self.training.step)
+        if self.preview is not None and due:
+            self._show()
+            self.shown_step = self.training.step
+            self.preview_due = time.monotonic() + (time.monotonic() - now) / PREVIEW_SHARE
 
     def _validate(self) -> None:
         training = self.training

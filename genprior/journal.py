@@ -38,6 +38,11 @@ class Journal:
         self.latest = float("nan")
         self.writer = _tensorboard(out) if tensorboard and ranks.first else None
 
+    def begin(self) -> None:
+        """Forgets what a run wrote that was killed before its first checkpoint."""
+        if self.ranks.first:
+            self.path.unlink(missing_ok=True)
+
     def resume(self, step: int, window: Sequence[Mapping[str, float]]) -> None:
         """Forgets what was written after a step, and goes on with the losses not yet written."""
         self.window = [dict(losses) for losses in window]

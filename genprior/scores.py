@@ -11,6 +11,7 @@ from genprior.inverse.base import Restoration
 from genprior.metrics import WINDOW, central_interval, coverage, crps, psnr, ssim
 
 LEVEL = 0.9
+LPIPS_SIDE = 32  # its network leaves nothing of smaller images
 DEFINITIONS = {
     "psnr": "10 log10(1 / MSE) in dB, the mean over pixels and channels of one image, data "
             "range 1, images clipped to [0, 1]; as skimage.metrics.peak_signal_noise_ratio",
@@ -74,12 +75,12 @@ def score(
         truth: The true images, (B, C, H, W), as large as the restored ones.
         perceptual: LPIPS, or None to leave it out.
     """
-    x = result.image.clamp(0, 1)
-    values = {"psnr": psnr(x, truth), "misfit": result.misfit}
+    x, clipped = result.image.clamp(0, 1), truth.clamp(0, 1)
+    values = {"psnr": psnr(x, clipped), "misfit": result.misfit}
     if min(truth.shape[-2:]) >= WINDOW:
-        values["ssim"] = ssim(x, truth)
-    if perceptual is not None:
-        values["lpips"] = perceptual(x, truth)
+        values["ssim"] = ssim(x, clipped)
+    if perceptual is not None and min(truth.shape[-2:]) >= LPIPS_SIDE:
+        values["lpips"] = perceptual(x, clipped)
     if result.samples is not None:
         values["coverage"] = coverage(result.samples, truth, LEVEL)
         values["crps"] = crps(result.samples, truth, result.antithetic)

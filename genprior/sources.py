@@ -1,25 +1,24 @@
 """Collections of images: what a path, a name or a data set holds, one by one."""
 
 import gzip
-import inspect
 import math
 import struct
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from genprior.arrays import to_tensor
 from genprior.errors import ImageError, SettingError
 from genprior.images import image_files, read_image, read_size
 from genprior.limits import MAX_PIXELS
+from genprior.named_sets import TORCHVISION, open_set
 from genprior.raster import check_size
 
-TORCHVISION = "torchvision:"
 # Pixels of a folder that are held in memory; a larger one is read again and again.
 HELD_PIXELS = 2**30
 
@@ -107,7 +106,7 @@ def open_items(
     Arguments and errors as of `open_source`.
     """
     if str(source).startswith(TORCHVISION):
-        return _torchvision(str(source).removeprefix(TORCHVISION), held_out)
+        return open_set(str(source).removeprefix(TORCHVISION), held_out)
     path = Path(source)
     return _idx(path, max_pixels) if _is_idx(path) else _npy(path, max_pixels)
 
@@ -151,9 +150,11 @@ class _Items(Collection):
     """Items of a data set."""
 
     def read(self, index: int) -> Image.Image:
-        item = self.items[index]
-        item = item[0] if isinstance(item, tuple | list) else item
-        return item if isinstance(item, Image.Image) else _pillow(item)
+        try:
+            item = self.items[index]
+            return _pillow(item[0] if isinstance(item, tuple | list) else item)
+        except (OSError, TypeError, ValueError) as error:
+            raise ImageError(f"image {index} of {len(self.items)}: {error}") from error
 
 
 def resized(size: tuple[int, int], side: int | None) -> tuple[int, int]:
@@ -190,7 +191,7 @@ def _npy(path: Path, max_pixels: int) -> np.ndarray:
             f"{array.shape}"
         )
     _check_size(path, array.shape[1:3], max_pixels)
-    return array
+    return array.astype(np.uint8) * 255 if array.dtype == bool else array
 
 
 def _is_idx(path: Path) -> bool:
@@ -216,70 +217,5 @@ def _idx(path: Path, max_pixels: int) -> np.ndarray:
             return np.frombuffer(file.read(), np.uint8).reshape(shape)
     except ImageError:
         raise
-    except (OSError, EOFError, struct.error, ValueError) as error:
+    except (OSError, EOFError, struct.error, ValueError, zlib.error) as error:
         raise ImageError(f"{path}: cannot be read as an idx file ({error})") from error
-
-
-def _torchvision(text: str, held_out: bool) -> Any:
-    import torchvision
-
-    title, _, folder = text.partition(":")
-    name, *words = title.split(",")
-    cls = getattr(torchvision.datasets, name, None)
-    if not (isinstance(cls, type) and issubclass(cls, torch.utils.data.Dataset)):
-        known = sorted(n for n in torchvision.datasets.__all__ if n[0].isupper())
-        raise SettingError(f"torchvision has no data set {name!r}: choose one of {known}")
-    taken = _taken(cls)
-    root = folder or str(Path.home() / ".cache" / "genprior" / name)
-    given = {key: value for key, value in (("root", root), ("download", True)) if key in taken}
-    given |= _settings(name, words, taken)
-    try:
-        return _part(cls, given, taken, held_out)
-    except TypeError as error:
-        raise SettingError(
-            f"torchvision's {name} must be told more ({error}): write "
-            f"{TORCHVISION}{name},SETTING=VALUE"
-        ) from error
-    except (OSError, RuntimeError) as error:
-        raise SettingError(
-            f"torchvision's {name} cannot be had ({error}): fetch it into {root}, or name its "
-            f"folder, {TORCHVISION}{name}:FOLDER"
-        ) from error
-
-
-def _taken(cls: type) -> set[str]:
-    """Arguments of a class, with those that it hands on to what it is made from."""
-    names: set[str] = set()
-    for base in cls.__mro__:
-        parameters = inspect.signature(base.__init__).parameters.values()
-        names |= {p.name for p in parameters}
-        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
-            break
-    return names
-
-
-def _settings(name: str, words: list[str], taken: set[str]) -> dict[str, Any]:
-    """Arguments of a data set as they are typed."""
-    settings: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or key not in taken:
-            raise SettingError(
-                f"{TORCHVISION}{name} has no setting {key!r}: choose one of "
-                f"{', '.join(sorted(taken - {'self', 'root', 'args', 'kwargs'}))}"
-            )
-        settings[key] = {"true": True, "false": False}.get(value.lower(), value)
-    return settings
-
-
-def _part(cls: type, given: dict[str, Any], taken: set[str], held_out: bool) -> Any:
-    """A data set, or the part of it that is, or is not, for training."""
-    if "train" in taken:
-        return cls(**{"train": not held_out, **given})
-    if held_out and "split" in taken and "split" not in given:
-        for split in ("test", "val"):
-            try:
-                return cls(**given, split=split)
-            except ValueError:  # it has no part of that name
-                continue
-    return cls(**given)

@@ -23,8 +23,10 @@ from genprior.checkpoint import (
     read_tensors,
     remove_checkpoint,
     save_checkpoint,
+    steps_of,
 )
 from genprior.errors import CheckpointError
+from genprior.nets.compiled import compile_networks
 from genprior.noise import Noise, seed_global
 from genprior.optim import build_optimizers
 from genprior.ranks import Ranks
@@ -86,8 +88,7 @@ class Training:
         self.best: float | None = None
         self.scale, self.good = FIRST_SCALE, 0
         if settings.compile:
-            for child in prior.children():
-                child.compile()
+            compile_networks(prior)
 
     @property
     def rows(self) -> slice:
@@ -210,7 +211,16 @@ class Training:
                     value.copy_(kept[key])
             self.prior.train(was)
 
-    def save(self, out: Path, more: dict[str, Any]) -> Path:
+    def demand_finite(self) -> None:
+        """Raises FloatingPointError where weights are NaN or infinite, by a gradient for one."""
+        tensors = [value for table in self._moving for value in table]
+        if not all(value.isfinite().all() for value in tensors):
+            raise FloatingPointError(
+                f"the weights are NaN or infinite after step {self.step} and not saved: begin "
+                f"another run from an older checkpoint, --init, with a lower lr"
+            )
+
+    def save(self, out: Path, more: dict[str, Any]) -> None:
         """Writes a checkpoint of this moment, and removes old ones."""
         folder = out / f"step-{self.step:08d}"
         state = {f"live.{key}": value for key, value in self.live.items()}
@@ -221,18 +231,17 @@ class Training:
         save_checkpoint(
             folder, self.name, self.prior.config, self.average, state, self._facts(more)
         )
-        folders = sorted(out.glob("step-*"))
+        folders = steps_of(out)
         whole = [old for old in folders if (old / MANIFEST).exists()]
         for old in folders:
             if old not in whole[-KEEP:]:
                 remove_checkpoint(old)
-        return folder
 
     def save_best(self, out: Path) -> None:
         """Writes the running average, without what a resumed training needs."""
         best = out / "best" / f"step-{self.step:08d}"
         save_checkpoint(best, self.name, self.prior.config, self.average, about=self._facts({}))
-        for old in best.parent.glob("step-*"):
+        for old in steps_of(best.parent):
             if old != best:
                 remove_checkpoint(old)
 

@@ -1,7 +1,7 @@
 """What is to be measured: tasks, methods and images."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,7 @@ class Method:
         model: The prior itself; None if each image has its own, estimated from its known part.
         sha256: Checksum of the prior's weights.
         tuned: Solvers to take instead for some tasks, by the text of the task.
+        typed: Settings of the solver that are as they were typed, and not tuned.
     """
 
     name: str
@@ -100,6 +101,14 @@ class Method:
     model: nn.Module | None = None
     sha256: str | None = None
     tuned: Mapping[str, Solver] = field(default_factory=dict)
+    typed: Collection[str] = ()
+
+    def choices(self, task: Task) -> dict[str, Sequence[Any]]:
+        """What of a baseline is tuned for a task, and the values to try."""
+        if not self.is_baseline:
+            return {}
+        found = self.solver.choices(task.noise)
+        return {name: values for name, values in found.items() if name not in self.typed}
 
     def solver_of(self, task: Task) -> str | Solver:
         """The solver for a task."""

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from genprior.arrays import to_tensor
 from genprior.errors import ImageError
 from genprior.images import Picture, image_files, read_image
@@ -52,7 +54,7 @@ def open_truths(data: str | Path, max_pixels: int, held_out: bool = True) -> lis
         raise ImageError(f"there is no image in {data}")
     name = collection_name(data)
     return [
-        Truth(f"{name}[{k}]", partial(_picture, items, name, k), partial(_digest, items, k))
+        Truth(f"{name}[{k}]", partial(_picture, items, name, k), partial(_digest, items, name, k))
         for k in range(len(items))
     ]
 
@@ -68,17 +70,23 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _digest(items: Any, index: int) -> str:
-    item = items[index]
-    pixels, _ = to_tensor(item[0] if isinstance(item, tuple | list) else item)
+def _digest(items: Any, name: str, index: int) -> str:
+    pixels = _pixels(items, name, index)
     return hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest()
 
 
 def _picture(items: Any, name: str, index: int, max_pixels: int) -> Picture:
-    item = items[index]
+    pixels = _pixels(items, name, index)
     try:
-        pixels, _ = to_tensor(item[0] if isinstance(item, tuple | list) else item)
         check_size(*pixels.shape[-2:], max_pixels)
-    except (TypeError, ValueError) as error:
+    except ImageError as error:
         raise ImageError(f"{name}[{index}]: {error}") from error
     return Picture(pixels)
+
+
+def _pixels(items: Any, name: str, index: int) -> Tensor:
+    try:
+        item = items[index]
+        return to_tensor(item[0] if isinstance(item, tuple | list) else item)[0]
+    except (OSError, TypeError, ValueError) as error:
+        raise ImageError(f"{name}[{index}]: {error}") from error

@@ -48,7 +48,7 @@ def tuned(
     for method in plan.methods:
         solvers = {}
         for task in plan.tasks:
-            if not method.is_baseline or not method.solver.choices(task.noise):
+            if not method.choices(task):
                 continue
             name = f"{method.name}, {task.text}"
             if name not in found:
@@ -68,7 +68,7 @@ def tuned(
 
 def _best(plan: Plan, method: Method, task: Task, truths: list[Truth]) -> dict[str, Any] | None:
     """The best settings of a baseline; None if it is not made for the task."""
-    choices = method.solver.choices(task.noise)
+    choices = method.choices(task)
     grid = [dict(zip(choices, v, strict=True)) for v in itertools.product(*choices.values())]
     totals = torch.zeros(len(grid))
     for number, truth in enumerate(truths):

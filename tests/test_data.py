@@ -64,23 +64,24 @@ def test_16_bit_grey_is_not_saturated(tmp_path: Path, channels: int) -> None:
 
 
 @pytest.mark.parametrize("held", [0, 2**30])
-def test_damaged_images_are_left_out(tmp_path: Path, monkeypatch, held: int) -> None:
+@pytest.mark.parametrize("name", ["cut.jpg", "cut.png"])
+def test_damaged_images_are_left_out(tmp_path: Path, monkeypatch, held: int, name: str) -> None:
     monkeypatch.setattr("genprior.sources.HELD_PIXELS", held)
     levels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     Image.fromarray(levels).save(tmp_path / "whole.png")
-    Image.fromarray(levels).save(tmp_path / "cut.jpg")
-    data = (tmp_path / "cut.jpg").read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])  # with a header that is whole
+    Image.fromarray(levels).save(tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) // 2])  # with a header that is whole
     told: list[str] = []
     crops = Crops([tmp_path], 16, warn=told.append)
     batch = crops.batch(0, 8)
     again = torch.cat([crops.batch(0, 8, slice(0, 3)), crops.batch(0, 8, slice(3, 8))])
     assert torch.equal(batch, again)
-    assert len(told) == 1 and "cut.jpg: damaged or cut short" in told[0]
+    assert len(told) == 1 and f"{name}: damaged or cut short" in told[0]
     (tmp_path / "whole.png").unlink()
-    with pytest.warns(UserWarning, match="left out"), pytest.raises(ImageError, match="cut.jpg"):
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(ImageError, match=name):
         Crops([tmp_path], 16).batch(0, 2)
-    (tmp_path / "cut.jpg").write_bytes(b"no image")
+    (tmp_path / name).write_bytes(b"no image")
     with pytest.raises(ImageError, match="not an image"):
         Crops([tmp_path], 16)
 

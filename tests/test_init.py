@@ -38,6 +38,9 @@ def test_a_filler_is_added_to_weights_that_have_none_or_left_out(photos, tmp_pat
     short[1] = tmp_path / "d"
     code, message = refused("train", "ddpm", photos, *short, *init, "--set", "widths=[4,12]")
     assert code == 2 and "its weights do not fit --set widths=[4,12]" in message
+    code, message = refused("train", "ddpm", photos, *short, *init, "--set", "widths=[4]",
+                            "--set", "blocks=[1]", "--set", "holes=false")
+    assert code == 2 and "its weights do not fit --set widths=[4]" in message
     short[1] = tmp_path / "b"
     code, message = refused("train", "ddpm", photos, *short, *small, "--resume")
     assert code == 4 and "of another network, holes was True, now it is False: give its" in message

@@ -1,6 +1,7 @@
 """Where training images may come from."""
 
 import gzip
+import io
 import struct
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from genprior import sources
 from genprior.data import Crops
-from genprior.errors import SettingError
+from genprior.errors import ImageError, SettingError
 from genprior.sources import open_items, open_source
 from genprior.truths import open_truths
 
@@ -90,6 +91,50 @@ def test_parts_of_data_sets_that_have_other_names(monkeypatch) -> None:
         open_items("torchvision:EMNIST,part=letters")
 
 
+class Pictures(torch.utils.data.Dataset):
+    def __init__(self, root, image_set="train", size: int = 3, year: str = "2012"):
+        self.told = (image_set, size, year)
+
+
+class Faces(Pictures):
+    def __init__(self, root, split="10fold", image_set="funneled"):
+        self.told = (split, image_set)
+
+
+def test_parts_and_numbers_of_other_data_sets(monkeypatch) -> None:
+    monkeypatch.setattr(torchvision.datasets, "VOCDetection", Pictures)
+    assert open_items("torchvision:VOCDetection").told == ("train", 3, "2012")
+    held = open_items("torchvision:VOCDetection,size=5,year=2007", held_out=True)
+    assert held.told == ("val", 5, "2007")
+    monkeypatch.setattr(torchvision.datasets, "LFWPeople", Faces)
+    assert open_items("torchvision:LFWPeople").told == ("train", "funneled")
+    assert open_items("torchvision:LFWPeople", held_out=True).told == ("test", "funneled")
+
+
+class Items(torch.utils.data.Dataset):
+    def __init__(self, items) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, k: int):
+        return self.items[k]
+
+
+def test_items_are_read_as_files_are() -> None:
+    deep = Image.fromarray((np.arange(256) * 257).astype(np.uint16).reshape(16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((4, 8, 3), np.uint8)).save(file, "JPEG", exif=exif)
+    source = open_source(Items([deep, Image.open(file)]), 1)
+    assert np.array_equal(np.asarray(source[0]).ravel(), np.arange(256))
+    assert source[1].size == (4, 8)
+    with pytest.raises(ImageError, match="image 1 of 2: .*NaN"):
+        open_source([np.zeros((4, 4), np.float32), np.full((4, 4), np.nan, np.float32)], 1)[1]
+
+
 def test_a_folder_too_large_for_memory_gives_the_same_crops(tmp_path: Path, monkeypatch) -> None:
     for k, array in enumerate(COLOUR):
         exif = Image.Exif()
@@ -125,9 +170,11 @@ class Unreachable(torch.utils.data.Dataset):
 
 def test_errors(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "x.npy").write_bytes(b"no array")
+    (tmp_path / "y-idx3.gz").write_bytes(gzip.compress(bytes(99))[:20] + bytes(9))
     (tmp_path / "x-idx3").write_bytes(struct.pack(">HBB3I", 0, 8, 3, 9, 9, 9))
     np.save(tmp_path / "flat.npy", np.zeros((3, 3)))
     for name, message in (("x.npy", "cannot be read as an array"), ("x-idx3", "as an idx file"),
+                          ("y-idx3.gz", "as an idx file"),
                           ("flat.npy", r"images must be \(N, height, width\)"),
                           ("none.npy", "cannot be read as an array"),
                           ("none", "is not a folder")):

@@ -20,6 +20,7 @@ from genprior.commands.specs import (
 )
 from genprior.commands.typed import TypedPath
 from genprior.errors import SomeFailed
+from genprior.registry import FROM_EXEMPLAR
 
 REPORT = {"report.md": "the report", "report.json": "the same", "report.csv": "the same",
           "contact.png": "pictures"}
@@ -98,6 +99,8 @@ def evaluate(
     from genprior.truths import collection_name, open_truths
     from genprior.tuning import tuned
 
+    if exemplar is not None and not set(FROM_EXEMPLAR) & set(priors.split(",")):
+        raise click.UsageError(f"--exemplar goes with --prior {' or '.join(FROM_EXEMPLAR)}")
     chosen = [_task(task, crop, resize, max_pixels) for task in tasks]
     methods = _methods(priors, solvers, baselines, exemplar, max_pixels, settings["steps"])
     with joined() as ranks, _Bar(quiet or not ranks.first) as bar:
@@ -105,6 +108,10 @@ def evaluate(
             list(enumerate(open_truths(data, max_pixels)))[::every],
             _spaced(open_truths(tune, max_pixels, held_out=False), tune_count) if tune else None,
         ))
+        seen = {truth.digest() for truth in spaced or ()}
+        both = sum(truth.digest() in seen for _, truth in truths) if seen else 0
+        if both:
+            raise click.UsageError(f"--tune {tune}: {both} of its images are measured, too")
         where = f"{len(spaced)} images of {collection_name(tune)}" if tune else None
         note = {"tuned on": where, "exemplar": exemplar and exemplar.name}
         plan = Plan(truths, chosen, methods, settings=note, **settings)
@@ -171,14 +178,15 @@ def _methods(
     for text in baselines:
         solver = make_baseline(text.name, **text.settings)
         if solver.needs is not Denoiser:
-            methods.append(Method(text.text, solver))
+            methods.append(Method(text.text, solver, typed=tuple(text.settings)))
             continue
         able = [entry for entry in loaded if isinstance(entry[1], Denoiser)]
         if not able:
             raise click.UsageError(f"--baseline {text.text} needs a --prior that is a denoiser")
         for name, model, sha256 in able:
             title = text.text if len(able) == 1 else f"{text.text} ({name})"
-            methods.append(Method(title, solver, name, model, sha256))
+            typed = tuple(text.settings)
+            methods.append(Method(title, solver, name, model, sha256, typed=typed))
     if not methods:
         raise click.UsageError("there is nothing to measure: give --prior or --baseline")
     return methods

@@ -23,7 +23,7 @@ def notes_of(
         for method in plan.methods for task, solver in method.tuned.items()
     ]
     if tuned_on:
-        found = "; ".join(settings)
+        found = "; ".join(settings) or "There was nothing to tune."
         notes["tuning"] = f"on {tuned_on}, for the best mean PSNR. {found}"
     elif any(method.is_baseline for method in plan.methods):
         notes["tuning"] = "none: the baselines have their defaults, or the settings typed"

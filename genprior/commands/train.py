@@ -18,7 +18,8 @@ IMAGES = 2000
 # What a prior that is computed has no use for.
 TRAINED_ONLY = (
     "steps", "minutes", "init", "resume", "held_out", "batch", "accumulate", "lr", "warmup",
-    "ema", "clip", "optimizer", "dtype", "compile", "tensorboard",
+    "ema", "clip", "optimizer", "dtype", "compile", "channels_last", "workers", "save_minutes",
+    "preview", "tensorboard", "device",
 )
 
 
@@ -228,7 +229,9 @@ def _initial(init: str, prior: str, arguments: tuple[str, ...]) -> Any:
         state = model.state_dict()
         model = _built(type(model), model.config | changes)
         kept = model.inherit(state)
-        if any(key not in kept for key in model.state_dict() if key in state):
+        own = model.state_dict()
+        both = {key.split(".")[0] for key in own} & {key.split(".")[0] for key in state}
+        if any(key not in kept for key in {*own, *state} if key.split(".")[0] in both):
             raise click.UsageError(
                 f"--init {init}: its weights do not fit --set {', '.join(arguments)}"
             )

@@ -2,7 +2,7 @@
 
     J(x, z) = ||A x - y||^2 / (2 sigma^2) + ||x - G(z)||^2 / (2 gamma^2) + ||z||^2 / 2
 
-    JPMAP      x = argmin_x J(x, z),  z = mu(x) if that lowers J, else descent on J(x, .)
+    JPMAP      x = argmin_x J(x, z),  z = mu(x) if that lowers J, then descent on J(x, .)
     PnP-HVAE   x = argmin_u ||A u - y||^2 / (2 sigma^2) + ||u - R(x)||^2 / (2 gamma^2)
 
 with gamma the noise of the decoder, mu the encoder, and R(x) the image decoded from the latents
@@ -15,7 +15,8 @@ References:
         Almansa and Papadakis, 2023 (PnP-HVAE).
 
 Differs from the authors' code:
-    1. JPMAP: 1 / gamma^2 rises in a fixed schedule from a tenth; theirs follows a constraint.
+    1. JPMAP: 1 / gamma^2 rises in a fixed schedule, by a factor of 10^(1 / steps) in each step
+        up to its full size; theirs follows a constraint.
     2. JPMAP: descent is by L-BFGS and ends on min_x J(x, z) as a function of z, since the
         alternation creeps where nothing is measured.
     3. PnP-HVAE: one temperature for all levels; theirs is one for each.

@@ -3,9 +3,9 @@
     latent   U(z) = ||A G(z) - y||^2 / (2 sigma^2) + ||z||^2 / 2,   x = G(z)
     image    U(x) = ||A x - y||^2 / (2 sigma^2) - log p(x)
 
-For a flow both are the same law of the image; over latents the chain is better conditioned.
-Chains start at the mode that L-BFGS finds and are Metropolis-adjusted: what is left of an
-error is that they are finite.
+For a flow both are the same law of the image, of sizes that it takes as they are; over latents
+the chain is better conditioned. Chains start at the mode that L-BFGS finds and are
+Metropolis-adjusted: what is left of an error is that they are finite.
 
 References:
     See `mala`; Composing Normalizing Flows for Inverse Problems, Whang, Lindgren and Dimakis,

@@ -6,7 +6,8 @@ References:
 
 Differs from the authors' code:
     1. Resolution changes by nearest neighbours or means of 2 x 2 pixels and a convolution.
-    2. Without a size the first layer is a convolution of a latent map: images of any size.
+    2. Weights begin as torch has them, not as N(0, 0.02^2).
+    3. Without a size the first layer is a convolution of a latent map: images of any size.
 """
 
 from collections.abc import Sequence

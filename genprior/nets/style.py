@@ -11,7 +11,9 @@ References:
 Differs from the authors' code:
     1. The noise inputs are latents as the style is, so that the image is a function of them.
     2. Bilinear enlargement without a further filter.
-    3. z is not scaled to a fixed length: a search begins at z = 0, and shorter z are more typical.
+    3. The mapping has 4 layers, the authors' 8; a layer to RGB takes the style of the
+        convolution before it, theirs that of the next.
+    4. z is not scaled to a fixed length: a search begins at z = 0, and shorter z are more typical.
 """
 
 import math

@@ -51,7 +51,7 @@ def motion_kernel(length: float, angle_degrees: float = 0.0) -> Tensor:
             f"got length {length}, angle {angle_degrees}"
         )
     cosine, sine = (f(math.radians(angle_degrees)) for f in (math.cos, math.sin))
-    fine = 16  # sub-pixels along each axis: the coverage of a pixel is exact to 1/256
+    fine = 16  # sub-pixels along each axis: the coverage of a pixel is exact to 1/32
 
     def points(extent: float) -> Tensor:
         radius = math.ceil(round(extent - 0.5, 9))

@@ -18,7 +18,10 @@ References:
 Differs from the authors' code:
     1. All losses are for Adam; the authors train WGAN with clipping by RMSProp, which is an
         option of the training.
-    2. The critic of a Wasserstein loss has no normalisation.
+    2. The critic of a Wasserstein loss has no normalisation; it moves as often as the generator
+        unless `critic_steps` says 5, as theirs.
+    3. The style-based generator is trained as the others are: no gradient or path-length
+        penalty, no mixing of styles, no equalised learning rates.
 """
 
 import copy
@@ -241,9 +244,10 @@ class GAN(nn.Module, Layered, Trainable):
     def _follow_styles(self, z: Tensor) -> None:
         """Moves the mean and the standard deviation of w."""
         w = self.generator.map(z[:, : self.latent])
-        std, mean = torch.std_mean(w, dim=0, correction=0)
-        self.w_mean.lerp_(mean.to(self.w_mean), 1 - AVERAGING)
-        self.w_std.lerp_(std.to(self.w_std), 1 - AVERAGING)
+        self.w_mean.lerp_(w.mean(dim=0).to(self.w_mean), 1 - AVERAGING)
+        # around the running mean: that of a few images is too near to them
+        variance = (w - self.w_mean).square().mean(dim=0).to(self.w_std)
+        self.w_std.copy_(self.w_std.square().lerp(variance, 1 - AVERAGING).sqrt())
 
     def _set_space(self, space: Space) -> None:
         if space not in ("z", "w", "w+") or (space != "z" and not self.style):

@@ -1,5 +1,7 @@
 """Normalising flow: images and latents z ~ N(0, I) are one to one, the density is exact.
 
+Both hold where height and width are multiples of 2^levels; see `Glow.log_prob` for others.
+
     z = f(u),   log p(x) = log N(f(u); 0, I) + log |det df/du| + log |det du/dx|
 
 with u = x - 1/2, or u = logit(a + (1 - 2 a) x), which goes on straight where that is below a / 2
@@ -16,7 +18,9 @@ References:
 Differs from the authors' code:
     1. Log-scales are bounded by tanh, as those of Real NVP; Glow's are logarithms of sigmoids.
     2. Actnorm stands where Real NVP has batch normalisation, so images are independent; its
-        channel halves swap places as in the paper. Networks have no residual blocks.
+        channel halves swap places as in the paper. Networks have no residual blocks. Four
+        couplings stand before every squeeze, the last one too; Real NVP has three before and
+        three after, and factors out plain normal numbers, not Glow's with a learned law.
     3. Networks see large numbers squashed, so that no latent overflows on the way to an image.
     4. Sizes that are no multiple are extended by reflection; a colour prior takes grey images.
 """
@@ -128,7 +132,9 @@ class Glow(nn.Module, Encoder, Density, Recomputing, Trainable):
         """Log-density in nats of images (B, C, H, W) in [0, 1]; shape (B,).
 
         Height and width that are no multiple of 2^levels: the image is extended by reflection,
-        and the log-density counts in proportion to its pixels. Grey images of a colour prior
+        and the log-density counts in proportion to its pixels, which is not the law of what
+        `decode` gives, and whose integral is not quite 1 (of 33 x 33 pixels and 3 levels .065
+        bits per number too few). Grey images of a colour prior
         count as colour images: this is, but for a constant, their law given that all are grey.
         """
         u, log_det = self._pixels(self._extend(x))
@@ -140,6 +146,8 @@ class Glow(nn.Module, Encoder, Density, Recomputing, Trainable):
 
     def bits_per_dim(self, x: Tensor, noise: Noise) -> Tensor:
         """Bits that a number of 8-bit images costs at most, shape (B,), by dequantisation.
+
+        Of sizes that are no multiple of 2^levels about so many: see `log_prob`.
 
         Arguments:
             x: Images whose values are multiples of 1/255.

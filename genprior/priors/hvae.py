@@ -17,6 +17,7 @@ References:
 Differs from the authors' code:
     1. Plain residual blocks without normalisation; a Gaussian likelihood with one learned
         standard deviation.
+    2. The mean of the residual law is in units of the prior's standard deviation; NVAE's is not.
 """
 
 import math
@@ -114,7 +115,8 @@ class HVAE(nn.Module, Variational, Trainable):
 
     @property
     def decoder_std(self) -> Tensor:
-        return self.log_std.exp().clamp(min=SMALLEST_STD)
+        std = self.log_std.exp()  # whose gradient leads back from below the floor
+        return std + (std.clamp(min=SMALLEST_STD) - std).detach()
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         return {"hvae": self.parameters()}

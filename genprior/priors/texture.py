@@ -229,7 +229,7 @@ class Texture(nn.Module, Gaussian):
             w: White noise, shape (B, 1, *torus(image_shape)).
             image_shape: Shape (B, C, H, W) of the images.
             method: "adsn" convolves w; "rpn" takes the phases of w only, so that every
-                image has the modulus of the texton's spectrum.
+                field on the torus has the modulus of the texton's spectrum.
 
         Raises:
             ValueError: Another method.
@@ -276,16 +276,15 @@ class Texture(nn.Module, Gaussian):
                 "standard deviation of a white noise in units of [0, 1]"
             )
         r = fft2(x - self.mean(x.shape).to(x), norm="ortho")
-        log_det = (power + floor2).log().sum()
+        constant = (power + floor2).log().sum() + channels * pixels * math.log(2 * math.pi)
         if channels > 1:
             parts = split_along(r, t / torch.where(power > 0, power, 1).sqrt())
             along, rest = (part.abs().square() for part in parts)
             distance = along / (power + floor2) + rest.sum(dim=1) / floor2
-            log_det = log_det + (channels - 1) * pixels * math.log(floor2)
+            constant = constant + (channels - 1) * pixels * math.log(floor2)
         else:
             distance = r[:, 0].abs().square() / (power + floor2)
-        log_unit = channels * pixels * math.log(2 * math.pi)
-        return -0.5 * (distance.sum(dim=(1, 2)) + log_det + log_unit)
+        return -0.5 * (distance.sum(dim=(1, 2)) + constant)
 
     def _spectra(self, like: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """`fft2` and `rfft2` of the texton on a torus, and the power of the latter.

@@ -4,8 +4,8 @@
 
     KL = 1/2 sum (mu^2 + s^2 - 1 - 2 log s)
 
-The latent is one vector for images of one size, or a map of vectors for images of any size.
-With beta = 0 it is a deterministic autoencoder.
+The bound holds for beta >= 1; with beta = 0 it is a deterministic autoencoder. The latent is one
+vector for images of one size, or a map of vectors for images of any size.
 
 References:
     Auto-Encoding Variational Bayes, Kingma and Welling, 2014.
@@ -113,7 +113,8 @@ class VAE(nn.Module, Variational, Trainable):
 
     @property
     def decoder_std(self) -> Tensor:
-        return self.log_std.exp().clamp(min=SMALLEST_STD)
+        std = self.log_std.exp()  # whose gradient leads back from below the floor
+        return std + (std.clamp(min=SMALLEST_STD) - std).detach()
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         return {"vae": [p for p in self.parameters() if p.requires_grad]}

@@ -65,10 +65,19 @@ def test_weights_are_clipped_as_in_the_paper_unless_told_before_either_network_l
     assert max(p.abs().max() for p in model.critic.parameters()) == 0.01
 
 
-def test_one_image_at_a_time_leaves_the_styles_numbers():
-    model, x = prior(**STYLE), images(1, 1, 8, 12)
-    model.losses(x, noise(x))
-    assert model.w_std.isfinite().all() and model.w_mean.isfinite().all()
+@pytest.mark.parametrize("count", [1, 2, 16])
+def test_the_law_of_styles_stays_where_it_is_whatever_the_batch(count):
+    model, random = prior(**STYLE), generator(5)
+    z = torch.randn(4000, model.latent_shape((1, 1, 8, 12))[1], generator=random).double()
+    with torch.no_grad():
+        w = model.generator.map(z[:, : model.latent])
+    model.w_mean.copy_(w.mean(dim=0)), model.w_std.copy_(w.std(dim=0))
+    for part in z.split(count):
+        model._follow_styles(part)
+    # of what is averaged over the last images, 5 standard deviations
+    error = 5 * (0.01 / count) ** 0.5
+    assert ((model.w_mean - w.mean(0)) / w.std(0)).abs().max() < error
+    assert (model.w_std / w.std(0) - 1).abs().max() < error
 
 
 def test_a_shorter_z_is_another_style_and_the_map_is_smooth_at_0():

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from genprior.noise import Noise
 from genprior.priors.elbo import divergence, sampled_divergence
+from genprior.priors.hvae import HVAE
 from genprior.priors.vae import VAE
 
 SHAPE = (2, 3, 2)
@@ -103,6 +104,18 @@ def test_binary_images_are_drawn_from_grey_ones():
     p = 1 / (1 + math.exp(-2.0))
     expected = -(0.3 * math.log(p) + 0.7 * math.log(1 - p))
     assert prior.losses(x, noise(x))["vae"].item() == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.parametrize("family", [VAE, HVAE])
+def test_a_standard_deviation_below_the_floor_can_rise_again(family):
+    prior = family(channels=1)
+    prior.log_std.data.fill_(math.log(1e-4))
+    assert prior.decoder_std.item() == pytest.approx(1 / 255)
+    x = images(2, 1, 16, 16).float()
+    loss = sum(prior.losses(x, noise(x)).values())
+    assert torch.autograd.grad(loss, prior.log_std)[0] < 0
+    prior.log_std.data.fill_(math.log(0.2))
+    assert prior.decoder_std.item() == pytest.approx(0.2)
 
 
 def test_without_divergence_it_is_a_deterministic_autoencoder():
