@@ -56,7 +56,7 @@ def degrade(
 
     Returns:
         The measurement, of the type of `image`. As an 8-bit type it is rounded and clipped. A
-        tensor where a physics measures no image.
+        tensor where a physics measures something of another shape.
 
     Raises:
         ValueError: An argument is out of its range; the message says which and why.

@@ -220,8 +220,8 @@ class _Keeper:
 
     def _maybe_show(self, last: bool) -> None:
         now = time.monotonic()
-        due = now > self.preview_due or (last and self.shown_step != self.training.step)
-        if self.preview is not None and due:
+        new = self.shown_step != self.training.step
+        if self.preview is not None and new and (last or now > self.preview_due):
             self._show()
             self.shown_step = self.training.step
             self.preview_due = time.monotonic() + (time.monotonic() - now) / PREVIEW_SHARE

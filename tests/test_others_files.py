@@ -202,6 +202,7 @@ def test_formats(tmp_path: Path, quick: list) -> None:
     assert levels(tmp_path / "a.genprior.jpg").shape == (*SIZE, 3)
     code, message = refused(*words, "--ext", "jpg", "-o", tmp_path / "b.png")
     assert code == 2 and "--ext jpg does not go with -o" in message
+    succeed(*words, "--ext", "jpg", "-o", tmp_path / "c.JPEG", "-q")
     Image.fromarray(np.zeros((1, 16384, 3), np.uint8)).save(tmp_path / "wide.png")
     wide = ["denoise", tmp_path / "wide.png", "--noise", 0.1, *quick, "-o", tmp_path / "b.webp"]
     assert "WEBP holds 16383 pixels a side, not 16384: write PNG" in refused(*wide)[1]

@@ -87,7 +87,7 @@ def _restore(
     several = [name for name in save if of_several(name)]
     if several and samples < 2:
         raise click.UsageError(f"--save {','.join(several)} needs --samples 2 or more")
-    from genprior.images import WRITABLE
+    from genprior.images import FORMAT_OF
     from genprior.jobs import Job, run
     from genprior.places import plan
     from genprior.ranks import joined
@@ -103,7 +103,8 @@ def _restore(
             raise click.UsageError("standard output is for one process: give -o a name")
         options["device"] = ranks.device(options["device"])
         job = Job(task, operator, settings, noise, opaque=opaque, **options)
-        if suffix and output and output.suffix.lower() in WRITABLE and suffix != output.suffix:
+        typed = FORMAT_OF.get(output.suffix.lower()) if output else None
+        if suffix and typed not in (None, FORMAT_OF[suffix]):
             raise click.UsageError(f"--ext {ext} does not go with -o {output}: leave one out")
         if to_stdout and save:
             raise click.UsageError("standard output is for one picture: --save needs another -o")
