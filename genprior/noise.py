@@ -5,10 +5,14 @@ the CPU and moved), and the global random state is never touched.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
+
+# Numbers that a thread must have to draw to be worth its while: a millisecond of them.
+PER_THREAD = 2**17
 
 
 def partner(sample: int) -> int | None:
@@ -60,13 +64,14 @@ class Noise:
     ) -> None:
         if seed < 0:
             raise ValueError(f"seed must be 0 or a positive integer, got {seed}")
-        self.images = [key if isinstance(key, int) else key[0] for key in keys]
-        self.mirrored = list(mirrored) or [False] * len(keys)
-        self.generators = []
-        for key in keys:
-            entropy = (seed, *((key,) if isinstance(key, int) else key))
-            state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
-            self.generators.append(torch.Generator().manual_seed(int(state >> np.uint64(1))))
+        paths = [(key,) if isinstance(key, int) else tuple(key) for key in keys]
+        self.images = [path[0] for path in paths]
+        streams = {path: _stream(seed, path) for path in paths}
+        self.generators = [streams[path] for path in paths]
+        self._streams = list(streams.values())
+        places = {path: k for k, path in enumerate(streams)}
+        self._rows = [places[path] for path in paths]
+        self._signs = [-1.0 if mirror else 1.0 for mirror in mirrored or [False] * len(paths)]
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal numbers of the shape, type and device of `like`, (B, ...).
@@ -74,23 +79,49 @@ class Noise:
         Raises:
             ValueError: The batch has not one image per stream.
         """
-        return self._numbers(torch.randn, like, self.mirrored)
+        numbers = self._numbers(Tensor.normal_, like)
+        if -1.0 not in self._signs:
+            return numbers
+        signs = _moved(torch.tensor(self._signs), numbers)
+        return numbers * signs.reshape(-1, *[1] * (numbers.ndim - 1))
 
     def uniform(self, like: Tensor) -> Tensor:
         """Numbers uniform in [0, 1), as `normal`; they are never mirrored."""
-        return self._numbers(torch.rand, like, [False] * len(self.generators))
+        return self._numbers(Tensor.uniform_, like)
 
-    def _numbers(
-        self, draw: Callable[..., Tensor], like: Tensor, negate: Sequence[bool]
-    ) -> Tensor:
-        if len(like) != len(self.generators):
-            raise ValueError(
-                f"there is noise for {len(self.generators)} images, asked for {len(like)}"
-            )
+    def _numbers(self, fill: Callable[..., Tensor], like: Tensor) -> Tensor:
+        """Numbers of every chain, where equal streams are drawn once."""
+        if len(like) != len(self._rows):
+            raise ValueError(f"there is noise for {len(self._rows)} images, asked for {len(like)}")
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        shape = like.shape[1:]
-        drawn = (draw(shape, generator=g, dtype=dtype) for g in self.generators)
-        numbers = torch.stack([-x if no else x for x, no in zip(drawn, negate, strict=True)])
-        if like.is_cuda:  # from pinned memory the copy does not stop the host
-            return numbers.pin_memory().to(like, non_blocking=True)
-        return numbers.to(like)
+        shape = len(self._streams), *like.shape[1:]
+        with torch.inference_mode(False):  # which is of one thread, and its tensors with it
+            drawn = torch.empty(shape, dtype=dtype, pin_memory=like.is_cuda)
+        work = list(zip(drawn.unbind(), self._streams, strict=True))
+
+        def draw(first: int, step: int) -> None:
+            for row, generator in work[first::step]:
+                fill(row, generator=generator)
+
+        count = min(torch.get_num_threads(), drawn.numel() // PER_THREAD)
+        if count > 1:  # torch draws with one
+            with ThreadPoolExecutor(count) as pool:
+                list(pool.map(draw, range(count), [count] * count))
+        else:
+            draw(0, 1)
+        numbers = _moved(drawn, like)
+        if len(self._streams) == len(self._rows):
+            return numbers
+        return numbers[_moved(torch.tensor(self._rows), like, torch.int64)]
+
+
+def _stream(seed: int, path: tuple[int, ...]) -> torch.Generator:
+    state = np.random.SeedSequence((seed, *path)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def _moved(x: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """x on the device of another, and of its type if no other is given."""
+    if like.is_cuda:  # from pinned memory the copy does not stop the host
+        x = x.pin_memory()
+    return x.to(like.device, dtype or like.dtype, non_blocking=like.is_cuda)

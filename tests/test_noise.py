@@ -56,3 +56,23 @@ def test_a_mirrored_chain_has_the_normal_numbers_of_its_key_with_the_other_sign(
 def test_two_samples_are_independent_and_the_next_two_are_their_partners():
     assert [partner(k) for k in range(8)] == [None, None, 0, 1, None, None, 4, 5]
     assert partners(2) == [] and partners(5) == [(0, 2), (1, 3)]
+
+
+def test_any_number_of_threads_draws_the_same(monkeypatch):
+    noise = [Noise(2, [(k // 2, k % 2) for k in range(6)]) for _ in range(2)]
+    like = torch.empty(6, 3, 5)
+    alone = [noise[0].normal(like), noise[0].uniform(like)]
+    monkeypatch.setattr("genprior.noise.PER_THREAD", 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    with torch.inference_mode():
+        together = [noise[1].normal(like), noise[1].uniform(like)]
+    assert all(map(torch.equal, alone, together))
+
+
+def test_chains_of_one_key_have_the_same_numbers_at_every_draw():
+    like = torch.empty(3, 4, 4)
+    noise, alone = Noise(1, [0, 5, (0,)]), Noise(1, [0])
+    for _ in range(2):
+        drawn = noise.normal(like)
+        assert torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[1])
+        assert torch.equal(drawn[:1], alone.normal(like[:1]))
