@@ -154,6 +154,7 @@ class Plan:
         batch: Images of one size restored together.
         show: The pictures of the first so many images are kept, for the contact sheet.
         lpips: Whether to measure LPIPS.
+        compile: Whether the networks are compiled, which rounds otherwise.
         settings: What else the results depend on, JSON types.
     """
 
@@ -168,6 +169,7 @@ class Plan:
     batch: int = 1
     show: int = 4
     lpips: bool = False
+    compile: bool = False
     settings: Mapping[str, Any] | None = None
 
     def facts(self) -> dict[str, Any]:
@@ -182,6 +184,7 @@ class Plan:
         }
         names = {str(number): [truth.name, truth.digest()] for number, truth in self.truths}
         fixed |= {"resize": resize} if resize else {}
+        fixed |= {"compile": True} if self.compile else {}
         return {**fixed, **(self.settings or {}), "weights": weights, "tasks": noise,
                 "methods": solvers, "images": names}
 

@@ -287,3 +287,13 @@ def test_a_physics_of_deepinv_is_a_task(photos, weights, tmp_path):
     assert [(r["index"], r["task"], r["nfe"]) for r in found] == [(0, task, 2), (2, task, 2)]
     assert all(r["psnr"] > 8 for r in found)
     assert task in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_networks_are_compiled_on_request(photos, weights, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    words = ("evaluate", photos, "-o", tmp_path, "--prior", weights, "--solver", "hqs,diffpir",
+             "--steps", 2, "--crop", 20, "--task", MASK, "-q")
+    succeed(*words, "--compile")
+    assert len(compiled) == 1 and "compiled" in (tmp_path / "report.md").read_text()
+    assert "compile = true" in refused(*words)[1]

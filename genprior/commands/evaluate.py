@@ -68,6 +68,7 @@ def _flat(context: click.Context, option: click.Option, given: tuple[tuple, ...]
               help="Seeds of noise and random masks, with commas.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
               default="float32", show_default=True, help="Precision of the networks.")
+@click.option("--compile", is_flag=True, help="Compile the networks: a minute, for many images.")
 @options.device
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True,
               help="Images of one size restored together, for a GPU.")
@@ -94,6 +95,7 @@ def evaluate(
     stopped. Under torchrun the work is shared out.
     """
     from genprior.evaluate import run
+    from genprior.nets.compiled import compile_networks
     from genprior.ranks import joined
     from genprior.trials import Plan, not_suited
     from genprior.truths import collection_name, open_truths
@@ -103,6 +105,9 @@ def evaluate(
         raise click.UsageError(f"--exemplar goes with --prior {' or '.join(FROM_EXEMPLAR)}")
     chosen = [_task(task, crop, resize, max_pixels) for task in tasks]
     methods = _methods(priors, solvers, baselines, exemplar, max_pixels, settings["steps"])
+    if settings["compile"]:
+        for model in {method.model for method in methods} - {None}:
+            compile_networks(model)
     with joined() as ranks, _Bar(quiet or not ranks.first) as bar:
         truths, spaced = ranks.one_fetches(lambda: (
             list(enumerate(open_truths(data, max_pixels)))[::every],

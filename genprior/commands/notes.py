@@ -14,7 +14,7 @@ def notes_of(
     notes = {
         "command": f"`{shlex.join(['genprior', *map(_last, sys.argv[1:])])}`",
         "images": f"{len(plan.truths)} of {data}",
-        "network": f"{plan.dtype}; weights (sha256) "
+        "network": f"{plan.dtype}{', compiled' if plan.compile else ''}; weights (sha256) "
                    f"{', '.join(f'{name} {sha}' for name, sha in weights.items()) or 'none'}",
         "machine": "; and ".join(dict.fromkeys(record["machine"] for record in records)),
     }
