@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from genprior.api import make_operator, make_solver, restore
+from genprior.api import load_prior, make_operator, make_solver, restore
 from genprior.baselines.peer import Peer
 from genprior.noise import Noise
 from genprior.operators.kernels import gaussian_kernel
@@ -13,40 +13,49 @@ from genprior.priors.ddpm import DDPM
 
 pytestmark = pytest.mark.gpu
 
-
-def lively(**settings) -> DDPM:
-    """A network none of whose layers is zero, as the last one is before training."""
-    prior = DDPM(widths=(8, 16), blocks=(1, 1), **settings).requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in prior.parameters():
-        parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return prior
-
-
 OPERATORS = {
     "inpaint": {"keep": torch.arange(24 * 20).reshape(1, 1, 24, 20) % 3 > 0},
     "deblur": {"kernel": gaussian_kernel(1.0), "boundary": "circular"},
     "superres": {"factor": 2},
     "denoise": {},
 }
-
 SOLVERS = [
     "hqs", "red-diff", "diffpir", "pigdm", "dps", "mmps", "tmpd", "jfps", "ddrm", "daps",
     "pnp-dm", "moment-matched",
 ]
+# until it stands: what a solve has left undone is chaotic
+SETTINGS = {"jfps": {"iterations": 100}}
 
 
-@pytest.mark.parametrize("holes", [False, True])
+def truths() -> torch.Tensor:
+    return torch.rand(2, 3, 24, 20, generator=torch.Generator().manual_seed(1))
+
+
 @pytest.mark.parametrize("task", OPERATORS)
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_cuda_agrees_with_the_cpu(task, solver, holes, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    prior = lively(holes=holes)
-    operator = make_operator(task, **OPERATORS[task])
-    y = operator.A(torch.rand(2, 3, 24, 20, generator=torch.Generator().manual_seed(1)))
-    method = make_solver(solver, steps=4)
+def test_cuda_agrees_with_the_cpu(task, solver):
+    prior = load_prior("ddpm").double()
+    operator = make_operator(task, **OPERATORS[task]).double()
+    y = operator.A(truths().double())
+    method = make_solver(solver, steps=4, **SETTINGS.get(solver, {}))
     images = [
-        restore(y, operator, prior, method, noise_std=0.05, device=device, dtype="float32").image
+        method(y.to(at), operator.to(at), prior.to(at), 0.05, Noise(0, [0, 1])).cpu()
+        for at in ("cpu", "cuda")
+    ]
+    assert torch.allclose(*images, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", OPERATORS)
+@pytest.mark.parametrize("samples", [1, 2])
+def test_restore_agrees_with_the_cpu(task, samples, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    prior = load_prior("ddpm")
+    operator = make_operator(task, **OPERATORS[task])
+    y = operator.A(truths())
+    images = [
+        restore(
+            y, operator, prior, noise_std=0.05, samples=samples, device=device, dtype="float32"
+        ).image.cpu()
         for device in ("cpu", "cuda")
     ]
     assert torch.allclose(*images, atol=2e-3)
@@ -67,14 +76,14 @@ def test_a_step_reads_nothing_back_from_the_device(solver):
                 method(y, operator, prior, 0.05, Noise(0, [0, 1]))
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-        return sum("synchronizing" in str(warning.message) for warning in caught)
+        return sum("called a synchronizing" in str(warning.message) for warning in caught)
 
     assert syncs(12) == syncs(4)
 
 
 @pytest.mark.parametrize("name", ["diffpir", "ddrm", "dps", "pigdm", "mmps"])
 def test_deepinv_restores_on_cuda(name):
-    prior = lively()
+    prior = load_prior("ddpm")
     operator = make_operator("denoise")
     result = restore(
         torch.rand(2, 3, 24, 20), operator, prior, Peer(name), noise_std=0.05, samples=2,

@@ -12,7 +12,9 @@ References:
 
 Differs from the authors' code:
     1. S may be the covariance of any Gaussian prior; theirs (azula) takes a matrix.
-    2. Conjugate gradient until it stands, since its products are cheap; theirs is one iteration.
+    2. Twenty iterations of conjugate gradient, since its products are cheap; theirs is one. At the
+        first levels sixty would change an estimate by a quarter, and samples of photos by nothing
+        to speak of (0.001 dB).
 """
 
 from dataclasses import dataclass
