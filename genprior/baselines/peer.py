@@ -28,7 +28,8 @@ DENOISERS = ("denoiser", "model", "backbone_net")
 SMALLEST_SIGMA = 1e-3
 # What a method may raise that is not its fault: the denoiser is ours, and so is the memory.
 OURS = (FloatingPointError, SettingError, CheckpointError, MemoryError, torch.OutOfMemoryError)
-DPS_WEIGHTS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
+# Their guidance of a pixel falls with the root of the number of pixels.
+DPS_WEIGHTS = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)
 
 
 @dataclass(frozen=True)
