@@ -12,7 +12,8 @@ python3 -m pytest -q -o addopts= -m gpu | tee "$out/tests.log"
 python3 benchmarks/speed.py --device cuda | tee "$out/speed.json"
 for what in points samples solvers large; do
   timeout 10m python3 benchmarks/photo_samplers.py "$what" "$test" -o "$out/$what" --device cuda \
-    --dtype bfloat16 --tune "$photos" --tune-count 3 --batch 68 -q || echo "the $what are not done: $?"
+    --dtype bfloat16 --compile --batch 68 --tune "$photos" --tune-count 3 -q \
+    || echo "the $what are not done: $?"
 done
 if [ -n "$run" ]; then cp -r "$run" /tmp/genprior-run; set -- --resume; else set --; fi
 python3 -m genprior train ddpm "$photos" -o /tmp/genprior-run --time 15m --crop 128 --batch 64 \

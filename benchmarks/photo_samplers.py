@@ -10,8 +10,8 @@ single answers, `large` does so on the crops of `photos.py`. `samples` compares 
 samples of the default sampler, `solvers` those of all: PSNR and SSIM of their mean, and how often
 the truth lies in their central 90 % interval, which 19 exact ones hold 90 times out of 100; `hqs`
 and `red-diff` give one picture. `--tune TRAIN` tunes the weight of deepinv's DPS there for each
-task. Made for a GPU, with `--batch 68 --dtype bfloat16`; on a CPU take `--every 17`. At the end
-the report goes into `results/photo_points.*`, `photo_samples.*` and so on.
+task. Made for a GPU, with `--batch 68 --dtype bfloat16 --compile`; on a CPU take `--every 17`. At
+the end the report goes into `results/photo_points.*`, `photo_samples.*` and so on.
 """
 
 import sys
