@@ -242,19 +242,18 @@ class _Restored:
     device: torch.device
     name: str
     solver: Solver
+    missing: list[float]
 
     def write(self, job: Job, place: Place, picture: Picture, i: int) -> dict[str, Any]:
         """Writes image i and its record."""
         truth = None
         if job.degrade:
             truth = self.operator.visible(picture.pixels)
-            alpha = picture.alpha
-            alpha = None if alpha is None else self.operator.visible(alpha)
+            alpha = None if picture.alpha is None else self.operator.visible(picture.alpha)
             picture = replace(picture, alpha=alpha)
         record = facts(job, place, self.prior.sha256, self.device, self.name, self.solver)
         record |= describe(self.result, i, len(self.y))
-        known = self.operator.observed(torch.ones_like(self.y))[i]
-        record["warnings"] += doubts(job, place.output, picture, 1 - known.mean().item())
+        record["warnings"] += doubts(job, place.output, picture, self.missing[i])
         return write_results(place, picture, self.result, i, self.y, truth, record, job.opaque)
 
 
@@ -277,7 +276,8 @@ def _restore_batch(
         index=[0] * len(y), device=str(device), dtype=job.dtype, tile=job.tile, progress=progress,
         keep_samples="samples" in job.save, quantiles=tuple(quantiles(job.save).values()),
     )
-    return _Restored(result, y, operator, prior, device, name, solver)
+    missing = [1 - known.mean().item() for known in operator.observed(torch.ones_like(y))]
+    return _Restored(result, y, operator, prior, device, name, solver, missing)
 
 
 def _choose_solver(job: Job, operator: Operator, model: nn.Module) -> tuple[str, Solver]:

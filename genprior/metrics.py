@@ -101,12 +101,14 @@ def coverage(samples: Tensor, reference: Tensor, level: float = 0.9) -> Tensor:
     Returns:
         (B,); NaN for an image at which all samples agree everywhere.
     """
-    ordered = samples.sort(dim=1).values
     a, _ = central_interval(samples.shape[1], level)
-    low, high = ordered[:, a - 1], ordered[:, -a]
-    counted = ordered[:, 0] < ordered[:, -1]
-    inside = counted & (low <= reference) & (reference <= high)
-    return inside.flatten(1).sum(dim=1) / counted.flatten(1).sum(dim=1)
+    shares = []
+    for drawn, truth in zip(samples, reference, strict=True):  # which takes less memory
+        ordered = drawn.sort(dim=0).values
+        counted = ordered[0] < ordered[-1]
+        inside = counted & (ordered[a - 1] <= truth) & (truth <= ordered[-a])
+        shares.append(inside.sum() / counted.sum())
+    return torch.stack(shares)
 
 
 def crps(samples: Tensor, reference: Tensor, antithetic: bool = False) -> Tensor:
@@ -123,18 +125,19 @@ def crps(samples: Tensor, reference: Tensor, antithetic: bool = False) -> Tensor
     Returns:
         (B,), in image units.
     """
-    ordered = samples.double().sort(dim=1).values
-    count = ordered.shape[1]
-    error = (ordered - reference.double().unsqueeze(1)).abs().mean(dim=1)
-    # sum over pairs of |X_i - X_j| = sum of (2 i - K + 1) X_(i)
-    rank = 2 * torch.arange(count).to(ordered) - count + 1
-    distances, pairs = (ordered * rank.view(1, -1, 1, 1, 1)).sum(dim=1), count * (count - 1) // 2
-    if antithetic:
-        for a, b in partners(count):
-            distances = distances - (samples[:, a].double() - samples[:, b].double()).abs()
-        pairs -= len(partners(count))
-    spread = distances / (2 * pairs)
-    return (error - spread).flatten(1).mean(dim=1).to(samples.dtype)
+    count = samples.shape[1]
+    pairs, dependent = count * (count - 1) // 2, partners(count) if antithetic else []
+    scores = []
+    for drawn, truth in zip(samples, reference.double(), strict=True):  # which takes less memory
+        ordered = drawn.sort(dim=0).values.double()  # and float32 is sorted faster
+        error = (ordered - truth).abs().mean(dim=0)
+        # sum over pairs of |X_i - X_j| = sum of (2 i - K + 1) X_(i)
+        rank = 2 * torch.arange(count).to(ordered) - count + 1
+        distances = torch.tensordot(rank, ordered, dims=1)
+        for a, b in dependent:
+            distances = distances - (drawn[a].double() - drawn[b].double()).abs()
+        scores.append((error - distances / (2 * (pairs - len(dependent)))).mean())
+    return torch.stack(scores).to(samples.dtype)
 
 
 def _pair(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:

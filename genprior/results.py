@@ -92,7 +92,8 @@ def _write_pictures(
         samples = () if result.samples is None else result.samples[i]
         extras |= {f"sample-{k:02d}": x[None] for k, x in enumerate(samples)}
         extras |= {q: result.quantiles[level][one] for q, level in levels.items()}
-    extras["panel"] = panel(shown if truth is None else [*shown, truth])
+    if "panel" in place.extras:
+        extras["panel"] = panel(shown if truth is None else [*shown, truth])
     for extra in place.extras:
         like = None if extra in ("std", "panel") else without_alpha
         write_image(place.side(extra), extras[extra], like)

@@ -8,9 +8,11 @@ References:
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
+import torch
 from torch import Tensor
-from torch.fft import fft2, fftfreq, ifft2
+from torch.fft import fftfreq, irfft2, rfft2, rfftfreq
 
 PHOTO_VAR = 0.06
 CORNER = 0.01
@@ -19,11 +21,20 @@ CORRELATION = 0.9
 
 def photo_filter(v: Tensor, gain: Callable[[Tensor], Tensor]) -> Tensor:
     """g(S) v for images v (B, C, H, W) on a torus; `gain` g acts on the eigenvalues of S."""
-    f, g = (fftfreq(n, dtype=v.dtype, device=v.device) for n in v.shape[-2:])
-    S = 1 / (CORNER**2 + f[:, None] ** 2 + g**2)
-    S = PHOTO_VAR * S / S.mean()
+    S = _power(v.shape[-2], v.shape[-1], v.dtype, v.device)
     # eigenvalues of the correlation of the colours: of their mean, of differences from it
     alike, apart = 1 + (v.shape[1] - 1) * CORRELATION, 1 - CORRELATION
-    grey = v.mean(dim=1, keepdim=True).expand_as(v)
-    u = gain(alike * S) * fft2(grey) + gain(apart * S) * fft2(v - grey)
-    return ifft2(u).real
+    colours = rfft2(v)
+    grey = colours.mean(dim=1, keepdim=True)
+    u = gain(alike * S) * grey + gain(apart * S) * (colours - grey)
+    return irfft2(u, s=v.shape[-2:])
+
+
+@lru_cache(maxsize=8)
+def _power(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """v c / (f_0^2 + |f|^2) at the frequencies of `rfft2`, of mean v over all frequencies."""
+    with torch.inference_mode(False):  # which may be left before the next use
+        f = fftfreq(height, dtype=dtype, device=device)[:, None]
+        S = 1 / (CORNER**2 + f**2 + fftfreq(width, dtype=dtype, device=device) ** 2)
+        half = 1 / (CORNER**2 + f**2 + rfftfreq(width, dtype=dtype, device=device) ** 2)
+        return PHOTO_VAR * half / S.mean()

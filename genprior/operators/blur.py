@@ -132,11 +132,12 @@ class Blur(Operator, deepinv.physics.Blur):
         if self.padding == "circular":
             return self.precondition(v, c, sigma2)
         c, sigma2 = self._floored(v, per_image(c, v), per_image(sigma2, v))
+        gain = self._roomy_gain(v, c, sigma2)
         return cg(
             lambda u: c * self.A(self.A_adjoint(u)) + sigma2 * u,
             v,
             iterations=self.iterations,
-            preconditioner=lambda r: self.precondition(r, c, sigma2),
+            preconditioner=lambda r: self._filter(r, gain, r.shape, self._roomy(r)),
             tolerance=self.tolerance,
         )
 
@@ -148,8 +149,7 @@ class Blur(Operator, deepinv.physics.Blur):
         if self.padding == "circular":
             power = self._transfer(shape, v).abs() ** 2
             return self._filter(v, damped_inverse(c * power, sigma2), shape)
-        c, sigma2 = self._floored(v, c, sigma2)
-        gain = 1 / (c * self._roomy_power(v) + sigma2)
+        gain = self._roomy_gain(v, *self._floored(v, c, sigma2))
         return self._filter(v, gain, v.shape, self._roomy(v))
 
     def _floored(self, v: Tensor, c: Tensor, sigma2: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,6 +157,9 @@ class Blur(Operator, deepinv.physics.Blur):
         floor = max(self.tolerance, torch.finfo(v.dtype).eps ** 0.75)
         power = self._roomy_power(v).amax((-2, -1), keepdim=True)
         return c, torch.maximum(sigma2, floor * c * power)
+
+    def _roomy_gain(self, v: Tensor, c: Tensor, sigma2: Tensor) -> Tensor:
+        return 1 / (c * self._roomy_power(v) + sigma2)
 
     def _roomy_power(self, v: Tensor) -> Tensor:
         return self._transfer(self._roomy(v), v).abs() ** 2
