@@ -29,7 +29,7 @@ from genprior.parts import (
 from genprior.plausible import doubts
 from genprior.priors.base import Decoder, Denoiser
 from genprior.tally import Tally, beyond
-from genprior.watch import Watched, pick_device
+from genprior.watch import Watched, pick_device, without_autocast
 
 __all__ = ["degrade", "load_prior", "make_operator", "make_solver", "restore", "sample"]
 
@@ -37,6 +37,7 @@ MEASUREMENT = 1
 ANY_SIZE = (256, 256)
 
 
+@without_autocast
 def degrade(
     image: Any,
     operator: Operator,
@@ -73,6 +74,7 @@ def degrade(
 
 
 @torch.inference_mode(False)  # samplers differentiate the network
+@without_autocast
 def restore(
     y: Any,
     operator: Operator,
@@ -140,7 +142,7 @@ def restore(
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
-    many = samples > 1
+    many, quantiles = samples > 1, tuple(quantiles)
     if not all(0 <= level <= 1 for level in quantiles) or (quantiles and not many):
         raise ValueError(
             f"quantiles must be between 0 and 1, of several samples; got {list(quantiles)} of "
@@ -288,6 +290,8 @@ def _foreign(y: Any, operator: Operator) -> tuple[Tensor, Callable[[Tensor], Any
 
 def _numbers(index: int | Sequence[int], count: int) -> list[int]:
     numbers = list(range(index, index + count)) if isinstance(index, Integral) else list(index)
+    if min(numbers, default=0) < 0:
+        raise ValueError(f"the number of an image must not be negative, got {min(numbers)}")
     if len(numbers) != count:
         raise ValueError(
             f"index must hold one number for each of the {count} images, got {len(numbers)}"

@@ -16,14 +16,14 @@ from genprior.decode import pillow_pixels
 from genprior.errors import SettingError
 
 TOP = {torch.uint8: 255, torch.uint16: 65535}
-HIGHEST, LOWEST = 3.0, -2.0
+HIGHEST, LOWEST = 7.0, -6.0  # which noise of level 1 makes of [0, 1]
 Restore = Callable[[Tensor], Any]
 
 
 def to_tensor(image: Any) -> tuple[Tensor, Restore]:
     """An image, or a batch, of any usual kind as a tensor, and the way back.
 
-    Floats somewhat outside [0, 1], from noise, are fine; above 3 or below -2 they are taken
+    Floats outside [0, 1], from noise, are fine; above 7 or below -6 they are taken
     for another scale and refused. float64 tensors stay so, all else becomes float32.
 
     Arguments:
@@ -140,7 +140,7 @@ def check_floats(values: Tensor) -> None:
     """Refuses floats that cannot be an image in [0, 1], even a noisy one.
 
     Raises:
-        ValueError: NaN, infinite, above 3 or below -2.
+        ValueError: NaN, infinite, above 7 or below -6.
     """
     if not values.isfinite().all():
         raise ValueError("holds NaN or infinite values: replace them by numbers first")

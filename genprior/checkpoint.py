@@ -195,7 +195,7 @@ def load_checkpoint(folder: Path, anew: bool = False) -> tuple[nn.Module, dict[s
     if {key: value.shape for key, value in tensors.items()} != expected:
         raise CheckpointError(f"weights in {folder} do not fit the manifest's configuration")
     prior.load_state_dict({key: value.to(torch.float32) for key, value in tensors.items()})
-    prior = prior.to(memory_format=torch.channels_last)  # in which convolutions are faster
+    prior = prior.float().to(memory_format=torch.channels_last)  # in which convolutions are faster
     if isinstance(prior, Denoiser):
         flip, turn = (manifest.get(key, True) for key in ("flip", "turn"))
         prior.symmetries = [k for k in prior.symmetries

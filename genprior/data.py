@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,8 @@ class Crops:
     ) -> None:
         self.size, self.seed, self.warn = size, seed, warn
         self.flip, self.turn, self.scale = flip, turn, scale
+        if isinstance(sources, str | Path):
+            sources = [sources]
         collections = [
             open_source(source, channels, max_pixels, resize, held_out) for source in sources
         ]

@@ -29,7 +29,7 @@ from genprior.operators.base import Operator
 from genprior.parts import place_prior
 from genprior.priors.base import Denoiser
 from genprior.pull_push import pull_push
-from genprior.watch import pick_device
+from genprior.watch import pick_device, without_autocast
 
 # Between half a grey level of 8 bits and what leaves little of a picture.
 LEAST, MOST = 0.002, 0.5
@@ -42,6 +42,7 @@ TINY = 1e-12
 
 
 @torch.inference_mode(False)
+@without_autocast
 def estimate_noise(
     image: Any,
     prior: str | Path | object = "ddpm",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from genprior.checkpoint import newest
+from genprior.checkpoint import newest, steps_of
 from genprior.errors import SettingError
 from genprior.images import write_image
 from genprior.journal import Journal
@@ -57,7 +57,8 @@ def fit(
         out: Folder of the run: checkpoints `step-*`, `log.jsonl`, pictures `samples/*.png`, and
             with `validation` the best weights so far, `best`.
         settings: How to train.
-        about: Provenance to put into the manifests.
+        about: Provenance to put into the manifests. "flip" and "turn", which are those of `data`
+            if they are left out, say how the solvers may turn images of a denoiser.
         resume: Continue from the newest checkpoint in `out`.
         report: Called after every step with (step, fraction done, loss).
         ranks: The processes that share every batch.
@@ -75,13 +76,19 @@ def fit(
         FloatingPointError: A loss or a weight is not finite; the message names the step.
         KeyboardInterrupt: Ctrl-C was pressed; a run of one process has written a checkpoint.
         SettingError: `validation` is given of a prior whose networks compete: no loss of a GAN
-            says how good it is. Or a run is resumed with other settings.
+            says how good it is. Or a run is resumed with other settings, `out` holds one that is
+            not, or weights are frozen.
         ValueError: The batch cannot be shared out evenly.
     """
-    ranks = ranks or Ranks()
+    ranks, out = ranks or Ranks(), Path(out)
+    if not resume and steps_of(out):
+        raise SettingError(f"{out} holds a training: resume it, or choose another folder")
+    if not all(p.requires_grad for group in prior.groups().values() for p in group):
+        raise SettingError("its weights are frozen: call prior.requires_grad_(True) first")
+    mirrors = {key: getattr(data, key) for key in ("flip", "turn") if hasattr(data, key)}
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     prior.to(memory_format=layout)
-    training = Training(name, prior, settings, ranks, about or {})
+    training = Training(name, prior, settings, ranks, mirrors | (about or {}))
     if validation is not None and len(training.updates) > 1:
         raise SettingError(f"no loss of a {name} says how good it is: leave the validation out")
     devices = [training.device] if training.device.type == "cuda" else []

@@ -139,12 +139,16 @@ def _called(kind: Any) -> str:
 
 
 def place_prior(prior: str | Path | object, place: torch.device) -> tuple[str, object]:
-    """A prior on a device, and its name. An object of the caller is copied, not moved."""
+    """A prior on a device, for evaluation, and its name. One of the caller is copied, not changed.
+    """
     if isinstance(prior, str | Path):
         return str(prior), load_prior(prior).to(place)
-    held = [*prior.parameters(), *prior.buffers()] if isinstance(prior, nn.Module) else []
+    module = isinstance(prior, nn.Module)
+    held = [*prior.parameters(), *prior.buffers()] if module else []
     if any(t.device != place or t.is_inference() for t in held):
         prior = copy.deepcopy(prior).to(place)
+    if module and any(part.training for part in prior.modules()):
+        prior = copy.deepcopy(prior).eval()
     return type(prior).__name__, prior
 
 

@@ -3,6 +3,7 @@
 import copy
 import functools
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +16,19 @@ Prior = TypeVar("Prior")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # What a search evaluates of a prior.
 SEARCHED = ("decode", "rest", "encode", "reconstruct", "log_prob")
+
+
+def without_autocast(function: Callable) -> Callable:
+    """A function whose arithmetic is that of its tensors, be it called under `torch.autocast`."""
+
+    @functools.wraps(function)
+    def exact(*arguments: Any, **named: Any) -> Any:
+        with ExitStack() as stack:
+            for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda", "mps")):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            return function(*arguments, **named)
+
+    return exact
 
 
 class Watch:
@@ -98,7 +112,13 @@ class Watched(Watch, Denoiser):
         return self._watched(self.prior.denoise_holes, x, sigma, unknown)
 
     def _watched(self, network: Callable[..., Tensor], *arguments: object) -> Tensor:
+        x, *_ = arguments
         x_hat = self.evaluate(network, *arguments)
+        if x_hat.shape != x.shape:
+            raise TypeError(
+                f"{type(self.prior).__name__} must denoise images of shape {tuple(x.shape)} to "
+                f"images of that shape, and gave {tuple(x_hat.shape)}"
+            )
         if x_hat.device.type == "cpu":  # elsewhere a look would stop the host at every step
             self.check()
         self.show()
@@ -157,8 +177,8 @@ def watched_search(prior: Prior, watch: Watch, images: int) -> Prior:
     kind = type(prior)
 
     def watched(name: str) -> Callable[..., Tensor]:
-        def method(self: Any, x: Tensor, *rest: object) -> Tensor:
-            original = functools.partial(getattr(kind, name), self)
+        def method(self: Any, x: Tensor, *rest: object, **named: object) -> Tensor:
+            original = functools.partial(getattr(kind, name), self, **named)
             if self.busy:  # one method of a prior calls another one
                 return original(x, *rest)
             self.busy = True
@@ -173,8 +193,8 @@ def watched_search(prior: Prior, watch: Watch, images: int) -> Prior:
 
     other = copy.copy(prior)
     methods = {name: watched(name) for name in SEARCHED if hasattr(kind, name)}
-    other.__class__ = type(kind.__name__, (kind,), methods)
-    other.busy = False
+    for key, value in ("__class__", type(kind.__name__, (kind,), methods)), ("busy", False):
+        object.__setattr__(other, key, value)  # which may be frozen
     return other
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from genprior.checkpoint import load_checkpoint, read_manifest
 from genprior.data import Crops
-from genprior.errors import CheckpointError
+from genprior.errors import CheckpointError, SettingError
 from genprior.fit import Settings, fit
 from genprior.priors.base import Trainable
 from genprior.priors.ddpm import DDPM
@@ -140,3 +140,22 @@ def test_groups_of_one_update_see_each_other_unchanged(crops, tmp_path):
     assert duel.low.item() == pytest.approx(0.99, abs=1e-6)
     assert duel.high.item() == pytest.approx(1.02, abs=1e-6)
     assert len(duel.seen) == 1
+
+
+def test_a_folder_that_holds_a_training_is_not_trained_into(crops, tmp_path):
+    run(crops, tmp_path, 3)
+    with pytest.raises(SettingError, match="holds a training: resume it"):
+        run(crops, tmp_path, 2)
+    assert run(crops, tmp_path, 4, resume=True)
+
+
+def test_frozen_weights_are_told_of(crops, tmp_path):
+    settings = Settings(steps=1, batch=2, dtype="float32")
+    with pytest.raises(SettingError, match="frozen: call prior.requires_grad_"):
+        fit("ddpm", prior().requires_grad_(False), crops, tmp_path, settings)
+
+
+def test_what_is_not_turned_in_training_is_not_turned_by_solvers(crops, tmp_path):
+    crops.flip = crops.turn = False
+    folder = fit("ddpm", prior(), crops, tmp_path, Settings(steps=1, batch=2, dtype="float32"))
+    assert load_checkpoint(folder)[0].symmetries == [0]

@@ -82,7 +82,8 @@ class Solver(ABC):
             SettingError: It is such a measurement.
         """
         if not isinstance(prior, self.needs):
-            ability = next(k for k, v in ABILITIES.items() if v is self.needs)
+            names = (name for name, kind in ABILITIES.items() if kind is self.needs)
+            ability = next(names, self.needs.__name__)
             raise TypeError(
                 f"solver {type(self).__name__} needs a prior that is a {ability}, and "
                 f"{type(prior).__name__} is not: choose another solver or prior"

@@ -129,10 +129,18 @@ def denoise_with_vjp(
     Returns:
         D(x) without gradient, and the map v -> J^T v, for any number of calls; it holds the
         memory of the evaluation as long as it lives.
+
+    Raises:
+        TypeError: The denoiser is not differentiable.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         x_hat = denoise(x, sigma)
+    if not x_hat.requires_grad:
+        raise TypeError(
+            "this solver differentiates the prior, which gives no gradients: choose one without "
+            "backward passes, such as jfps or diffpir"
+        )
 
     def vjp(v: Tensor) -> Tensor:
         largest = v.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)

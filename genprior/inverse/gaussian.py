@@ -53,7 +53,6 @@ class GaussianPosterior(Solver):
     """
 
     needs = Gaussian
-    stochastic = True
     summary = "exact posterior samples or mean, for Gaussian priors"
 
     mode: Literal["sample", "mean"] = "sample"
@@ -67,6 +66,10 @@ class GaussianPosterior(Solver):
             raise ValueError(f"mode must be 'sample' or 'mean', got {self.mode!r}")
         if self.border < 0:
             raise ValueError(f"border must be >= 0 pixels, got {self.border}")
+
+    @property
+    def stochastic(self) -> bool:
+        return self.mode == "sample"
 
     @property
     def nfe(self) -> int:

@@ -102,10 +102,15 @@ class External(Operator, deepinv.physics.LinearPhysics):
                             f"<u, A_adjoint(A u)>")
 
     def A(self, x: Tensor) -> Tensor:
-        return self.physics.A(x)
+        return self._applied(self.physics.A, x)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        return self.physics.A_adjoint(y)
+        return self._applied(self.physics.A_adjoint, y)
+
+    def _applied(self, linear: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+        """A map of the physics, which may hold numbers of more digits than v."""
+        wide = torch.promote_types(v.dtype, self._likeness()["dtype"])
+        return linear(v) if wide == v.dtype else linear(v.to(wide)).to(v.dtype)
 
     def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
         if self._image_shape is not None:

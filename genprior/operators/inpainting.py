@@ -49,6 +49,13 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
         super().__init__(img_size=tuple(keep.shape[1:]), mask=mask, device=keep.device)
         self.whole_pixels = bool((keep == keep[:, :1]).all())
 
+    def update_parameters(self, mask: Tensor | None = None, **settings: Tensor) -> None:
+        """Replaces the mask, under deepinv's name; 1 is known."""
+        if mask is not None:
+            like = Inpainting(mask)
+            mask, self.whole_pixels = like.mask, like.whole_pixels
+        super().update_parameters(mask=mask, **settings)
+
     def A(self, x: Tensor) -> Tensor:
         return self.observed(x)
 

@@ -85,12 +85,13 @@ def check_kernel(kernel: Tensor) -> Tensor:
         k = torch.as_tensor(kernel).detach().cpu().double()
     except (TypeError, RuntimeError):
         raise ValueError(f"a blur kernel must be a tensor or an array, got {kernel!r}") from None
+    given = tuple(k.shape)
     if k.ndim == 2:
         k = k[None, None]
     if k.ndim != 4 or k.shape[1] != 1 or k.numel() == 0:
         raise ValueError(
             f"a blur kernel must have shape (height, width), or (batch, 1, height, width) for "
-            f"one per image, got {tuple(kernel.shape)}"
+            f"one per image, got {given}"
         )
     if not k.isfinite().all():
         raise ValueError("a blur kernel must hold finite numbers only, got NaN or infinity")

@@ -287,14 +287,12 @@ class Texture(nn.Module, Gaussian):
         return -0.5 * (distance.sum(dim=(1, 2)) + constant)
 
     def _spectra(self, like: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """`fft2` and `rfft2` of the texton on a torus, and the power of the latter.
-
-        The last ones are kept: an iterative solver asks for them at every step.
-        """
+        """`fft2` and `rfft2` of the texton on a torus, and the latter's power, once a size."""
         key = (size, like.dtype, like.device)
-        if self._cached is None or self._cached[0] != key:
+        kept = self._cached  # another thread may replace it
+        if kept is None or kept[0] != key:
             with torch.inference_mode(False):  # later calls may want gradients
                 full = fft2(self.texton.to(like), s=size)
                 half = full[..., : size[1] // 2 + 1].contiguous()
-                self._cached = key, (full, half, half.abs().square().sum(dim=0))
-        return self._cached[1]
+                kept = self._cached = key, (full, half, half.abs().square().sum(dim=0))
+        return kept[1]

@@ -1,0 +1,152 @@
+"""What callers of the Python interface bring along: modes, types, priors of their own."""
+
+from dataclasses import dataclass
+
+import deepinv
+import numpy as np
+import pytest
+import torch
+from small import Shrink, batch
+from torch import Tensor, nn
+
+from genprior import degrade, estimate_prior, load_prior, make_operator, make_solver, restore
+from genprior.data import Crops
+from genprior.operators.inpainting import Inpainting
+from genprior.priors.base import Decoder, Denoiser, Density
+
+
+@pytest.mark.parametrize("solver", ["hqs", "diffpir", "moment-matched"])
+@pytest.mark.parametrize("task", ["deblur", "superres"])
+def test_a_surrounding_autocast_changes_nothing(task, solver):
+    settings = {"deblur": {"kernel": torch.ones(3, 3)}, "superres": {"factor": 2}}[task]
+    operator = make_operator(task, **settings)
+    method = make_solver(solver, steps=3)
+
+    def both() -> Tensor:
+        y = degrade(batch(), operator, 0.1)
+        return restore(y, operator, Shrink(), method, 0.1).image
+
+    expected = both()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(both(), expected)
+
+
+class Noisy(nn.Module, Denoiser):
+    """What a user's network is before .eval()."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.drop = nn.BatchNorm2d(3), nn.Dropout(0.5)
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return x - 0.1 * self.drop(self.norm(x))
+
+
+def test_a_network_in_training_mode_is_evaluated_and_left_as_it_was():
+    prior, operator = Noisy(), make_operator("denoise")
+    before, state = {k: v.clone() for k, v in prior.state_dict().items()}, torch.get_rng_state()
+    first, second = (restore(batch(), operator, prior, noise_std=0.1).image for _ in range(2))
+    assert torch.equal(first, second) and torch.equal(state, torch.get_rng_state())
+    assert prior.training and prior.norm.training
+    assert all(torch.equal(value, before[key]) for key, value in prior.state_dict().items())
+
+
+def test_a_mask_that_is_replaced_counts_as_one_given_at_first():
+    keep = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(0)) > 0.5
+    replaced, fresh = Inpainting(keep[:, :1]), Inpainting(keep)
+    replaced.update_parameters(mask=keep)
+    assert not replaced.whole_pixels
+    y = fresh.A(batch())
+    images = [restore(y, op, Shrink(), "hqs", steps=3).image for op in (replaced, fresh)]
+    assert torch.equal(*images)
+    with pytest.raises(ValueError, match="only 0 .missing. and 1"):
+        replaced.update_parameters(mask=0.5 * keep)
+
+
+def test_a_physics_of_double_precision_measures_single_precision():
+    kernel = torch.from_numpy(np.ones((1, 1, 3, 3)) / 9)
+    physics = deepinv.physics.Blur(filter=kernel, padding="circular")
+    y = physics.A(batch().double())
+    result = restore(y.float(), physics, Shrink(), noise_std=0.05)
+    alike = deepinv.physics.Blur(filter=kernel.float(), padding="circular")
+    expected = restore(y.float(), alike, Shrink(), noise_std=0.05)
+    assert torch.allclose(result.image, expected.image, atol=1e-4)
+
+
+def test_weights_are_single_precision_whatever_the_default_is(weights):
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = {value.dtype for value in load_prior(weights).state_dict().values()}
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == {torch.float32}
+
+
+class Blind(Shrink):
+    @torch.no_grad()
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return super().denoise(x, sigma)
+
+
+class Grey(Shrink):
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return super().denoise(x, sigma).mean(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("prior", "solver", "message"),
+    [(Blind(), "mmps", "which gives no gradients: choose one without"),
+     (Grey(), "diffpir", r"Grey must denoise images of shape .* and gave \(1, 1,")],
+)
+def test_a_denoiser_that_will_not_do_is_told_so(prior, solver, message):
+    with pytest.raises(TypeError, match=message):
+        restore(batch(), make_operator("denoise"), prior, solver, 0.1)
+
+
+@dataclass(frozen=True)
+class Flat(Decoder, Density):
+    """A decoder to grey of one number that calls itself by name, and cannot be changed."""
+
+    level: float = 0.5
+
+    def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
+        return (1,)
+
+    def decode(self, z: Tensor, image_shape: torch.Size) -> Tensor:
+        return self.level + 0.1 * z.reshape(-1, 1, 1, 1).expand(len(z), *image_shape[1:])
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        z = torch.zeros(len(x), 1).to(x)
+        return -(x - self.decode(z, image_shape=x.shape)).square().flatten(1).sum(dim=1)
+
+
+def test_a_search_takes_a_frozen_prior_that_names_its_arguments():
+    operator = make_operator("deblur", kernel=torch.ones(3, 3))
+    result = restore(operator.A(batch()), operator, Flat(), "map", 0.05, steps=5)
+    assert result.image.isfinite().all()
+
+
+def test_arrays_and_strings_where_sequences_are_asked_for(tmp_path):
+    result = restore(
+        batch(), make_operator("denoise"), Shrink(), noise_std=0.1, samples=4,
+        quantiles=np.array([0.05, 0.95]),
+    )
+    assert list(result.quantiles) == [0.05, 0.95]
+    file = tmp_path / "images.npy"
+    np.save(file, np.zeros((2, 16, 16, 3), np.uint8))
+    assert [Crops(source, 16).batch(0, 1).shape for source in (file, str(file))] == [
+        (1, 3, 16, 16)
+    ] * 2
+
+
+def test_noise_as_strong_as_it_may_be_is_no_other_scale():
+    operator = make_operator("denoise")
+    y = degrade(torch.rand(1, 3, 256, 256), operator, 1.0)
+    assert restore(y, operator, Shrink(), noise_std=1.0).image.isfinite().all()
+
+
+def test_the_mean_of_a_gaussian_is_not_several_samples():
+    texture = estimate_prior("texture", torch.rand(3, 12, 12))
+    mean = make_solver("gaussian", mode="mean")
+    with pytest.raises(ValueError, match="samples"):
+        restore(batch(), make_operator("denoise"), texture, mean, 0.1, samples=3)
