@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -126,17 +127,19 @@ def _keys(unit: _Unit) -> list[tuple]:
 def _measure(
     plan: Plan, unit: _Unit, out: Path, device: torch.device, perceptual: Perceptual | None
 ) -> list[Record]:
-    """The results of one piece of work; images of different sizes one after the other."""
+    """The results of one piece of work; images of one size together."""
     records = []
     for group in _same_size(unit):
-        numbers, truths = zip(*group, strict=True)
-        pictures = [unit.task.read(truth) for truth in truths]
+        numbers, truths, pictures = map(list, zip(*group, strict=True))
         try:
             records += _restore(plan, unit, pictures, numbers, truths, out, device, perceptual)
         except (SettingError, ImageError):
             raise
         except (FloatingPointError, PeerError) as error:  # one method does not end all
-            records += [_about(plan, unit, *one) | {"failed": str(error)} for one in group]
+            records += [
+                _about(plan, unit, number, truth) | {"failed": str(error)}
+                for number, truth, _ in group
+            ]
         except ValueError as error:
             names = ", ".join(truth.name for truth in truths)
             raise ImageError(f"{names}: {unit.method.name}: {error}") from error
@@ -230,16 +233,12 @@ def _placed(method: Method, device: torch.device) -> Method:
     return method if method.model is None else replace(method, model=method.model.to(device))
 
 
-def _same_size(unit: _Unit) -> list[list[tuple[int, Truth]]]:
-    """Neighbours of one size; one at a time where each image has its own prior."""
+def _same_size(unit: _Unit) -> list[list[tuple[int, Truth, Picture]]]:
+    """Images of one size with what is read of them; one each if each has its own prior."""
     alone = unit.method.prior is not None and unit.method.model is None
-    groups: list[list[tuple[int, Truth]]] = []
-    last = None
+    groups: dict[Any, list[tuple[int, Truth, Picture]]] = {}
     for number, truth in unit.truths:
-        shape = unit.task.read(truth).pixels.shape if len(unit.truths) > 1 else None
-        if groups and shape == last and not alone:
-            groups[-1].append((number, truth))
-        else:
-            groups.append([(number, truth)])
-        last = shape
-    return groups
+        picture = unit.task.read(truth)
+        key = number if alone else picture.pixels.shape
+        groups.setdefault(key, []).append((number, truth, picture))
+    return list(groups.values())

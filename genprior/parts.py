@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import fields
+from functools import lru_cache
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from genprior.baselines.base import Baseline
-from genprior.checkpoint import load_checkpoint
+from genprior.checkpoint import MANIFEST, load_checkpoint, newest
 from genprior.errors import SettingError
 from genprior.inverse.base import Solver
 from genprior.operators.base import Operator
@@ -142,7 +143,8 @@ def place_prior(prior: str | Path | object, place: torch.device) -> tuple[str, o
     """A prior on a device, for evaluation, and its name. One of the caller is copied, not changed.
     """
     if isinstance(prior, str | Path):
-        return str(prior), load_prior(prior).to(place)
+        folder = newest(find_prior(prior))
+        return str(prior), _loaded(folder, (folder / MANIFEST).stat().st_mtime_ns, place)
     module = isinstance(prior, nn.Module)
     held = [*prior.parameters(), *prior.buffers()] if module else []
     if any(t.device != place or t.is_inference() for t in held):
@@ -150,6 +152,11 @@ def place_prior(prior: str | Path | object, place: torch.device) -> tuple[str, o
     if module and any(part.training for part in prior.modules()):
         prior = copy.deepcopy(prior).eval()
     return type(prior).__name__, prior
+
+
+@lru_cache(maxsize=1)  # a call for each photo of many would load it as often
+def _loaded(folder: Path, written: int, place: torch.device) -> nn.Module:
+    return load_checkpoint(folder)[0].to(place)
 
 
 def as_operator(

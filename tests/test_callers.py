@@ -1,5 +1,6 @@
 """What callers of the Python interface bring along: modes, types, priors of their own."""
 
+import shutil
 from dataclasses import dataclass
 
 import deepinv
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from genprior import degrade, estimate_prior, load_prior, make_operator, make_solver, restore
 from genprior.data import Crops
 from genprior.operators.inpainting import Inpainting
+from genprior.parts import place_prior
 from genprior.priors.base import Decoder, Denoiser, Density
 
 
@@ -150,3 +152,19 @@ def test_the_mean_of_a_gaussian_is_not_several_samples():
     mean = make_solver("gaussian", mode="mean")
     with pytest.raises(ValueError, match="samples"):
         restore(batch(), make_operator("denoise"), texture, mean, 0.1, samples=3)
+
+
+def test_a_prior_by_name_is_loaded_once_and_anew_when_it_is_trained_further(weights, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(weights, folder)
+    y, operator = batch(), make_operator("denoise")
+
+    def first() -> Tensor:
+        place_prior(str(folder), torch.device("cpu"))
+        return place_prior(folder, torch.device("cpu"))[1]
+
+    kept = first()
+    assert first() is kept
+    (folder / "manifest.json").touch()
+    assert first() is not kept
+    assert restore(y, operator, folder, noise_std=0.1).prior == str(folder)
