@@ -1,8 +1,8 @@
 """Noise schedules and the reverse step that all diffusion samplers share.
 
 The state is variance-exploding, x = x0 + sigma n, in image units: a variance-preserving
-state x_t = sqrt(a_t) x0 + sqrt(1 - a_t) n is sqrt(a_t) times it, with
-sigma^2 = (1 - a_t) / a_t, and the DDPM posterior and the DDIM step of the two are the same.
+state x_t = sqrt(a_t) x0 + sqrt(1 - a_t) n of images in [-1, 1] is sqrt(a_t) times it, with
+(2 sigma)^2 = (1 - a_t) / a_t, and the DDPM posterior and the DDIM step of the two are the same.
 
 References:
     Denoising Diffusion Probabilistic Models, Ho et al., 2020.
@@ -54,8 +54,8 @@ def sigma_steps(
         steps: Number of levels, that is of denoiser evaluations, >= 1.
         sigma_max: First level, in image units.
         sigma_min: Last level, in image units, > 0.
-        spacing: "log" is geometric; "vp" is geometric in sigma / sqrt(1 + sigma^2), the noise
-            of the variance-preserving state: few levels above 1; "karras" is uniform in
+        spacing: "log" is geometric; "vp" is geometric in sigma / sqrt(1 + sigma^2), as the
+            noise of a variance-preserving state: few levels above 1; "karras" is uniform in
             sigma^(1/7); "ddpm" takes the linear-beta levels of DDPM nearest to uniform in time,
             whatever the bounds.
 

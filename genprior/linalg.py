@@ -167,7 +167,8 @@ def cg_image(
     floor = max(tolerance, torch.finfo(b.dtype).eps) ** 2 * inner(b, b)
     steepest = torch.zeros_like(floor)
     for iteration in range(iterations):
-        active = inner(r, r) > floor
+        # a preconditioner that is singular leaves nothing at the end of what it does not reach
+        active = (inner(r, r) > floor) & (rz > 0)
         if tolerance and iteration % 10 == 0 and not active.any():
             break
         q, u = matrix(p)

@@ -20,7 +20,8 @@ Differs from the authors' code:
     1. Levels, tau and rate are in units of [0, 1]; theirs, 100 to 0.1, 0.01 and 1e-4, are on
         [-1, 1].
     2. tau and the rate are tuned for noise of 0.025 on [0, 1]: at other levels of noise the
-        published kernel is wrong, and stays so.
+        published kernel is wrong, and stays so. Its rate is at the limit of stability for an A of
+        norm 1: where A enlarges, as a blur with replicated borders does, it diverges.
 """
 
 from dataclasses import dataclass

@@ -11,7 +11,9 @@ Differs from the authors' code:
     1. Noise-free data are met exactly at every step (rho = 0, the limit); theirs puts a
         floor of 0.001 under sigma.
     2. The levels are placed by noise, not on a quadratic grid of the training steps.
-    3. The last network evaluation is returned; theirs is as well, in deepinv it is lost.
+    3. lambda is that of the paper, where all is in one unit. In their code sigma is of [0, 1] and
+        sigma_t of [-1, 1]: theirs is 4 times as large for the same.
+    4. The last network evaluation is returned; theirs is as well, in deepinv it is lost.
 """
 
 from dataclasses import dataclass

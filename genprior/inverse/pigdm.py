@@ -8,8 +8,9 @@ References:
     Pseudoinverse-Guided Diffusion Models for Inverse Problems, Song et al., 2023.
 
 Differs from the authors' code:
-    1. The weight of g is the one that Tweedie's formula asks for, sigma_t^2; theirs adds
-        r^2 g after the step, and gets worse with more steps. `variant="published"` is theirs.
+    1. The weight of g is the one that Tweedie's formula asks for, sigma_t^2; the paper adds
+        r^2 g after the step, and gets worse with more steps. `variant="published"` is
+        that of the paper (their code has a weight of its own, and starts at the pseudo-inverse).
     2. v is theirs, 1 on [-1, 1], but r^2 is no less than a step takes off the noise. Along the low
         frequencies of photos the variance is far above v, guidance is sigma_t^2 J / r^2 times too
         strong, and chains of few steps, or of large images, would overshoot more at every step.

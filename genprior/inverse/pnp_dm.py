@@ -14,7 +14,9 @@ Differs from the authors' code:
     1. The prior step has `inner` DDPM steps from rho down, placed by noise level; theirs takes
         those of a fixed grid of 100 that are below rho, 200 sweeps of them.
     2. Levels are in units of [0, 1]; theirs, 10 to 0.1, are on [-1, 1].
-    3. rho falls faster than their 0.9 where sweeps are few, else they would end far from rho_min.
+    3. Their prior step is the probability-flow ODE unless told otherwise, and they keep several
+        states of a chain as samples.
+    4. rho falls faster than their 0.9 where sweeps are few, else they would end far from rho_min.
 """
 
 from dataclasses import dataclass

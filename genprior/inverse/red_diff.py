@@ -14,7 +14,10 @@ Differs from the authors' code:
     1. `rate` is in units of [0, 1]; theirs, 0.1, is on [-1, 1].
     2. The noise level of the data is not used, as in theirs: `weight` should grow with its
         square, and 0.25 goes with noise of about 0.025 on [0, 1].
-    3. The start is least squares damped towards 1/2 by the noise; theirs, A^+ y, is nothing but
+    3. ||A mu - y||^2 and the loss of the denoiser are sums, as in the paper; theirs are means over
+        m measured numbers and d pixels, so that their 0.25 is 0.25 m / d here: a sixteenth in
+        super-resolution by 4, where the default is too strong.
+    4. The start is least squares damped towards 1/2 by the noise; theirs, A^+ y, is nothing but
         noise for a blur.
 """
 

@@ -25,6 +25,8 @@ from genprior.separable import Separable
 
 BOUNDARIES = ("valid", "reflect", "replicate", "circular")
 CACHED = 8
+# Of the preconditioner, as a share of the covariance: what solves in few iterations best.
+LEAST_DAMPING = 0.01
 
 
 class Blur(Operator, deepinv.physics.Blur):
@@ -149,6 +151,8 @@ class Blur(Operator, deepinv.physics.Blur):
         if self.padding == "circular":
             power = self._transfer(shape, v).abs() ** 2
             return self._filter(v, damped_inverse(c * power, sigma2), shape)
+        # without noise its inverse would magnify what the borders make of the highest frequencies
+        sigma2 = torch.maximum(sigma2, LEAST_DAMPING * c)
         gain = self._roomy_gain(v, *self._floored(v, c, sigma2))
         return self._filter(v, gain, v.shape, self._roomy(v))
 

@@ -9,6 +9,7 @@ from genprior.inverse.mmps import MMPS
 from genprior.inverse.photos import PHOTO_VAR, photo_filter
 from genprior.noise import Noise
 from genprior.operators.base import Operator
+from genprior.operators.blur import Blur
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import random_keep
 from genprior.operators.superres import SuperResolution
@@ -75,3 +76,20 @@ def test_nothing_but_the_denoiser_is_evaluated() -> None:
     prior.calls.clear()
     JFPS(5)(y, op, prior, 0.0, Noise(0, [0]))
     assert len(prior.calls) == 5 and JFPS(5).products == 0
+
+
+@pytest.mark.parametrize("sigma", [0.1, 2.0])
+def test_the_covariance_of_photos_given_the_noisy_image(sigma: float) -> None:
+    unit = torch.eye(3 * 5 * 6).double().reshape(-1, 3, 5, 6)
+    S = photo_filter(unit, lambda S: S).flatten(1)
+    expected = (S.inverse() + torch.eye(len(S)).double() / sigma**2).inverse()
+    found = JFPS()._cov(sigma)(unit).flatten(1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("boundary", ["reflect", "valid"])
+def test_blurs_without_noise_are_met_at_the_defaults(boundary: str) -> None:
+    op = Blur(torch.tensor([[1.0, 2, 1]]), boundary)
+    y = op.A(0.5 + 0.2 * normals(1, 2, 1, 16, 16)[0].float())
+    x = JFPS(30)(y, op, Dense(dtype=torch.float32), 0.0, Noise(0, [0, 1]))
+    assert (op.A(x) - y).square().mean().sqrt() < 1e-5

@@ -3,20 +3,24 @@ import torch
 from contracts import check_solver, dense, measure
 from golden import distance6, spectrum
 from oracles import Dense, Seeing, Stationary, normals
+from torch import Tensor
 
 from genprior.inverse.calibration import bias_over_floor, misfit_ratio, std_ratio, z_scores
 from genprior.inverse.laws import Problem
 from genprior.inverse.moment_matched import MomentMatched
 from genprior.inverse.moments import Moments, inflated, sustained
+from genprior.inverse.photos import photo_filter
+from genprior.linalg import per_image
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
-from genprior.operators.kernels import gaussian_kernel
+from genprior.operators.kernels import gaussian_kernel, motion_kernel
 from genprior.operators.masks import random_keep
 from genprior.operators.superres import SuperResolution
 from genprior.parts import default_solver, make_solver
+from genprior.priors.base import Denoiser
 from genprior.priors.texture import Texture
 
 
@@ -133,3 +137,39 @@ def test_holes_take_no_more_evaluations_than_steps(steps: int) -> None:
 def test_errors(wrong: dict) -> None:
     with pytest.raises(ValueError, match="inflation and sustain must be at least 1"):
         MomentMatched(**wrong)
+
+
+def test_holes_that_the_prior_knows_of_are_sampled_with_their_posterior(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prior, shape, count, sigma = Seeing(), (1, 4, 4), 200, 0.05
+    op = Inpainting(random_keep((1, *shape), 0.5))
+    y = measure(op, prior.draw(1, shape), torch.tensor(sigma))
+    seen = op.observed(torch.ones_like(y)).flatten() > 0
+    law = Problem(prior.cov(shape), torch.eye(16).double()[seen], sigma)
+    mean = 0.5 + law.gain @ (y.flatten()[seen] - 0.5)
+    views = mean.reshape(1, *shape).expand(count, *shape)  # once: those of all chains agree
+    monkeypatch.setattr("genprior.inverse.moment_matched.mean_of_views", lambda *_: views)
+    exact = {"calm": 0, "slack": 0, "inflation": 1, "sustain": 1, "informed_max": 0.05}
+    solver = MomentMatched(6, 10, root_products=8, **exact, sigma_min=0.02)
+    noise = Noise(0, [(0, k) for k in range(count)])
+    x = solver(y.expand(count, *shape), op, prior, sigma, noise).flatten(1)
+    z = z_scores(x, mean, law.posterior_cov)
+    assert abs(z.square().mean().item() - 1) < 4 * (2 / z.numel()) ** 0.5
+    assert count * z.mean(dim=0).square().mean().item() < 1 + 4 * (2 / 16) ** 0.5
+
+
+class Photos(Denoiser):
+    """The exact denoiser of the rough law of photos."""
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return 0.5 + photo_filter(x - 0.5, lambda S: S / (S + per_image(sigma, x) ** 2))
+
+
+@pytest.mark.parametrize("boundary", ["valid", "reflect"])
+@pytest.mark.parametrize("name", ["moment-matched", "mmps"])
+def test_motion_without_noise_is_met(name: str, boundary: str) -> None:
+    op = Blur(motion_kernel(9, 30), boundary)
+    y = op.A((0.5 + photo_filter(normals(1, 2, 3, 40, 40)[0].float(), torch.sqrt)).clamp(0, 1))
+    x = make_solver(name, steps=20)(y, op, Photos(), 0.0, Noise(0, [0, 1]))
+    assert (op.A(x) - y).square().mean().sqrt() < 0.015

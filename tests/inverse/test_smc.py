@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genprior.inverse.calibration import z_scores
 from genprior.inverse.laws import Problem
-from genprior.inverse.moments import moments
+from genprior.inverse.moments import Moments, moments
 from genprior.inverse.smc import SMC, choose, resample
 from genprior.inverse.twist import foretold, log_likelihood
 from genprior.noise import Noise
@@ -143,3 +143,21 @@ def test_modes_get_their_weights() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match="particles must be at least 1, got 0"):
         SMC(particles=0)
+
+
+@pytest.mark.parametrize(("size", "error"), [((4, 4), 1e-7), ((6, 8), 0.5)])
+def test_the_twist_knows_how_likelihoods_shrink_with_the_covariance(
+    size: tuple[int, int], error: float
+) -> None:
+    # of the larger ones log det is estimated, from one probe
+    op, noise_std, shape = Inpainting(random_keep((1, 1, *size), 0.2)), 0.1, (1, *size)
+    scale = torch.tensor([1.0, 4.0, 0.2]).double().reshape(-1, 1, 1, 1)
+    S, mean = Dense(length=0.7).cov(shape), torch.full((3, *shape), 0.5).double()
+    at = Moments(mean, lambda v: scale * (v.flatten(1) @ S).reshape(v.shape), 0.4)
+    found = log_likelihood(op.A(mean), op, at, torch.full((3,), noise_std**2).double(), 30)
+    A = dense(op, mean[:1])
+    A = A[A.abs().sum(dim=1) > 0]
+    grams = scale[:, 0] * (A @ S @ A.T) + noise_std**2 * torch.eye(len(A)).double()
+    expected = -torch.logdet(grams) / 2
+    found, expected = found - found[0], expected - expected[0]
+    assert ((found - expected)[1:].abs() <= error * expected[1:].abs()).all()
