@@ -7,6 +7,7 @@ reading to writing, and nothing is dropped or guessed in silence.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -129,6 +130,24 @@ def read_size(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
 
 def parse_image(data: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
     """As `read_image`, of the content of a file, with the name that it has or had."""
+    return replace(_picture(_raster(data, path, max_pixels), path), name=Path(path.name))
+
+
+def read_bits(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The colours of an image file in 8 bits, (H, W, C) uint8, rounded where they have more.
+
+    Raises:
+        ImageError: As `read_image`.
+    """
+    raster = _raster(read_bytes(path), path, max_pixels)
+    if raster.array.dtype == np.uint8:  # not by way of floats, which takes much longer
+        count = raster.array.shape[2]
+        return np.ascontiguousarray(raster.array[:, :, : count - 1 + count % 2])
+    levels = _picture(raster, path).pixels[0].clamp(0, 1).mul(255).round().byte()
+    return levels.permute(1, 2, 0).numpy()
+
+
+def _raster(data: bytes, path: Path, max_pixels: int) -> Raster:
     raster = decode(data, str(path), max_pixels)
     expected = FORMAT_OF.get(path.suffix.lower(), raster.format)
     if raster.format != expected:
@@ -136,7 +155,7 @@ def parse_image(data: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> Pictur
             f"{path}: holds {raster.format}, not {expected}: rename it to "
             f"{suffix_of(raster.format)}"
         )
-    return replace(_picture(raster, path), name=Path(path.name))
+    return raster
 
 
 def suffix_of(format: str) -> str:

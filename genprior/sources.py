@@ -14,7 +14,7 @@ from PIL import Image
 
 from genprior.arrays import to_tensor
 from genprior.errors import ImageError, SettingError
-from genprior.images import image_files, read_image, read_size
+from genprior.images import image_files, read_bits, read_size
 from genprior.limits import MAX_PIXELS
 from genprior.named_sets import TORCHVISION, open_set
 from genprior.raster import check_size
@@ -171,13 +171,16 @@ def resized(size: tuple[int, int], side: int | None) -> tuple[int, int]:
 def _pillow(item: Any) -> Image.Image:
     pixels, _ = to_tensor(item)
     levels = pixels[0].clamp(0, 1).mul(255).round().byte()
-    array = levels.permute(1, 2, 0).numpy()
+    return _as_pillow(levels.permute(1, 2, 0).numpy())
+
+
+def _as_pillow(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
 def _eight_bits(path: Path, max_pixels: int) -> Image.Image:
     """A photo, upright, without its alpha: Pillow enlarges it fast in 8 bits only."""
-    return _pillow(read_image(path, max_pixels).pixels)
+    return _as_pillow(read_bits(path, max_pixels))
 
 
 def _npy(path: Path, max_pixels: int) -> np.ndarray:
