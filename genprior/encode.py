@@ -17,7 +17,7 @@ BITS = {"PNG": 16, "JPEG": 8, "WEBP": 8, "TIFF": 32, "BMP": 8, "NPY": 32}
 WITH_ALPHA = ("PNG", "WEBP", "TIFF", "NPY")
 # WebP and JPEG lose detail by default, JPEG in colour above all.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "PNG": {},
+    "PNG": {"compress_level": 3},  # of photos as small as level 6, in less than half the time
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True, "exact": True},
     "BMP": {},
