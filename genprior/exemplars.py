@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from genprior.arrays import to_tensor
+from genprior.arrays import numbers, to_tensor
 from genprior.errors import ImageError, SettingError
 from genprior.images import Picture, read_image
 from genprior.inverse.base import Solver
@@ -52,6 +52,7 @@ def estimate_prior(
             f"{' or '.join(FROM_EXEMPLAR)}, or leave the exemplar out"
         )
     image, _ = to_tensor(exemplar)
+    keep = None if keep is None else numbers(keep, "keep")
     if keep is not None and keep.shape[-2:] != image.shape[-2:]:
         raise ValueError(
             f"keep must be of the size of the exemplar {tuple(image.shape[-2:])}, got shape "

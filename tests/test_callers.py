@@ -7,11 +7,13 @@ import deepinv
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small import Shrink, batch
 from torch import Tensor, nn
 
 from genprior import degrade, estimate_prior, load_prior, make_operator, make_solver, restore
 from genprior.data import Crops
+from genprior.fit import Settings
 from genprior.operators.inpainting import Inpainting
 from genprior.parts import place_prior
 from genprior.priors.base import Decoder, Denoiser, Density
@@ -168,3 +170,37 @@ def test_a_prior_by_name_is_loaded_once_and_anew_when_it_is_trained_further(weig
     (folder / "manifest.json").touch()
     assert first() is not kept
     assert restore(y, operator, folder, noise_std=0.1).prior == str(folder)
+
+
+def flipped(values: Tensor) -> np.ndarray:
+    return np.flip(values.flip(0, 1).numpy().astype(">f8"), (0, 1))
+
+
+def test_masks_and_kernels_come_as_images_do():
+    keep = torch.rand(12, 20, generator=torch.Generator().manual_seed(0)) > 0.5
+    picture = Image.fromarray(keep.numpy())
+    masks = [make_operator("inpaint", keep=k).mask for k in (keep, flipped(keep), picture)]
+    assert torch.equal(masks[0], masks[1]) and torch.equal(masks[0], masks[2])
+    kernel = torch.tensor([[1.0, 2, 0], [0, 3, 1]])
+    kernels = [make_operator("deblur", kernel=k).filter for k in (kernel, flipped(kernel))]
+    assert torch.equal(*kernels)
+    image = torch.rand(3, 12, 20)
+    textures = [estimate_prior("texture", image, keep=k[None, None]).texton
+                for k in (keep, keep.numpy())]
+    assert torch.equal(*textures)
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [(lambda: make_operator("inpaint", keep=None), "keep must be a tensor or an array, got None"),
+     (lambda: make_operator("deblur", kernel=3.0), r"must have shape .* got \(\)"),
+     (lambda: make_operator("inpaint", keep=torch.eye(8) > 0).A(torch.rand(3, 8, 8)),
+      "must be a batch .*, got shape .3, 8, 8."),
+     (lambda: restore(batch(), make_operator("denoise"), Shrink(), noise_std=0.1, index=-1),
+      "must not be negative, got -1"),
+     (lambda: Settings(steps=0), "steps must be positive, got 0"),
+     (lambda: Settings(steps=5, batch=0), "batch must be positive, got 0")],
+)
+def test_what_cannot_be_is_told(work, message):
+    with pytest.raises(ValueError, match=message):
+        work()

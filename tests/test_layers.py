@@ -55,7 +55,7 @@ def test_baselines_know_contracts_only(path):
 
 @pytest.mark.parametrize("folder", ["operators", "priors"])
 def test_operators_and_priors_import_no_sibling_but_base(folder):
-    shared = SHARED | {"genprior.images", "genprior.nets"}
+    shared = SHARED | {"genprior.arrays", "genprior.images", "genprior.nets"}
     for path in PACKAGE.glob(f"{folder}/*.py"):
         for name in ours(path):
             package, *rest = name.split(".")[1:]

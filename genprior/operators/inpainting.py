@@ -6,6 +6,7 @@ import deepinv
 import torch
 from torch import Tensor
 
+from genprior.arrays import numbers
 from genprior.linalg import Singular, per_image
 from genprior.operators.base import Operator
 
@@ -26,7 +27,7 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
     keeps_pixels = True
 
     def __init__(self, keep: Tensor) -> None:
-        keep = torch.as_tensor(keep)
+        keep = numbers(keep, "keep")
         keep = keep[None, None] if keep.ndim == 2 else keep
         if keep.ndim != 4:
             raise ValueError(
@@ -64,7 +65,12 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
 
     def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
         keep = self.mask.shape
-        fits = len(measurement_shape) == 4 and all(
+        if len(measurement_shape) != 4:
+            raise ValueError(
+                f"images must be a batch (batch, channels, height, width), got shape "
+                f"{tuple(measurement_shape)}"
+            )
+        fits = all(
             k == m or (axis < 2 and k == 1)
             for axis, (k, m) in enumerate(zip(keep, measurement_shape, strict=True))
         )

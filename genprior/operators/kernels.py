@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from genprior.arrays import numbers
+
 
 def gaussian_kernel(std: float) -> Tensor:
     """Gaussian blur kernel, cut off at 4 standard deviations or more.
@@ -81,10 +83,7 @@ def check_kernel(kernel: Tensor) -> Tensor:
     Raises:
         ValueError: The shape is another one, a value is not finite, or the sum is 0.
     """
-    try:
-        k = torch.as_tensor(kernel).detach().cpu().double()
-    except (TypeError, RuntimeError):
-        raise ValueError(f"a blur kernel must be a tensor or an array, got {kernel!r}") from None
+    k = numbers(kernel, "a blur kernel").detach().cpu().double()
     given = tuple(k.shape)
     if k.ndim == 2:
         k = k[None, None]
