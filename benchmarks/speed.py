@@ -3,7 +3,8 @@
     python benchmarks/speed.py --device cpu
 
 Both run the same denoiser on the same noise-free inpainting (50 % missing, batch 4, 256x256,
-float32) for the same number of evaluations; the figure to look at is the ratio. Prints JSON.
+float32) for the same number of evaluations; the figure to look at is the ratio. Prints JSON; what
+it said is in `results/speed.json`.
 """
 
 import argparse
@@ -64,7 +65,8 @@ def main(device: str = "cpu", steps: int = 10, size: int = 256, repeats: int = 3
         "steps": steps, "size": size, "device": device, "genprior_s": round(t_ours, 3),
         "deepinv_s": round(t_theirs, 3), "ratio": round(t_ours / t_theirs, 3),
         "versions": {"torch": torch.__version__, "deepinv": deepinv.__version__},
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
+                   f"{torch.cuda.get_device_name() if device == 'cuda' else 'no GPU'}",
     }
 
 
