@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from genprior.checkpoint import newest, steps_of
+from genprior.checkpoint import MANIFEST, newest, steps_of
 from genprior.errors import SettingError
 from genprior.images import write_image
 from genprior.journal import Journal
@@ -81,9 +81,10 @@ def fit(
         ValueError: The batch cannot be shared out evenly.
     """
     ranks, out = ranks or Ranks(), Path(out)
-    if not resume and steps_of(out):
+    if not resume and any((step / MANIFEST).exists() for step in steps_of(out)):
         raise SettingError(f"{out} holds a training: resume it, or choose another folder")
-    if not all(p.requires_grad for group in prior.groups().values() for p in group):
+    groups = [list(group) for group in prior.groups().values()]
+    if not all(group and all(p.requires_grad for p in group) for group in groups):
         raise SettingError("its weights are frozen: call prior.requires_grad_(True) first")
     mirrors = {key: getattr(data, key) for key in ("flip", "turn") if hasattr(data, key)}
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format

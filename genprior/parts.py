@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import deepinv
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genprior.baselines.base import Baseline
 from genprior.checkpoint import MANIFEST, load_checkpoint, newest
@@ -148,15 +148,29 @@ def place_prior(prior: str | Path | object, place: torch.device) -> tuple[str, o
     module = isinstance(prior, nn.Module)
     held = [*prior.parameters(), *prior.buffers()] if module else []
     if any(t.device != place or t.is_inference() for t in held):
-        prior = copy.deepcopy(prior).to(place)
+        prior = copy.deepcopy(prior).to(place).eval()
     if module and any(part.training for part in prior.modules()):
-        prior = copy.deepcopy(prior).eval()
+        prior = _evaluating(prior)
     return type(prior).__name__, prior
 
 
 @lru_cache(maxsize=1)  # a call for each photo of many would load it as often
 def _loaded(folder: Path, written: int, place: torch.device) -> nn.Module:
-    return load_checkpoint(folder)[0].to(place)
+    with torch.inference_mode(False):  # later calls may want gradients
+        return load_checkpoint(folder)[0].to(place)
+
+
+def _evaluating(prior: nn.Module) -> nn.Module:
+    """A copy in evaluation mode that shares the weights."""
+    parts = [value for part in prior.modules() for value in vars(part).values()]
+    held = [*prior.parameters(), *prior.buffers(), *(v for v in parts if isinstance(v, Tensor))]
+    try:
+        return copy.deepcopy(prior, {id(tensor): tensor for tensor in held}).eval()
+    except (TypeError, RuntimeError) as error:
+        raise SettingError(
+            f"{type(prior).__name__} is in training mode, and cannot be copied ({error}): call "
+            f".eval() first"
+        ) from error
 
 
 def as_operator(

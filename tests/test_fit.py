@@ -11,6 +11,7 @@ from genprior.errors import CheckpointError, SettingError
 from genprior.fit import Settings, fit
 from genprior.priors.base import Trainable
 from genprior.priors.ddpm import DDPM
+from genprior.priors.vae import VAE
 
 
 @pytest.fixture
@@ -149,10 +150,17 @@ def test_a_folder_that_holds_a_training_is_not_trained_into(crops, tmp_path):
     assert run(crops, tmp_path, 4, resume=True)
 
 
-def test_frozen_weights_are_told_of(crops, tmp_path):
+@pytest.mark.parametrize("name", ["ddpm", "vae"])
+def test_frozen_weights_are_told_of(crops, tmp_path, name):
     settings = Settings(steps=1, batch=2, dtype="float32")
+    frozen = {"ddpm": prior, "vae": VAE}[name]().requires_grad_(False)
     with pytest.raises(SettingError, match="frozen: call prior.requires_grad_"):
-        fit("ddpm", prior().requires_grad_(False), crops, tmp_path, settings)
+        fit(name, frozen, crops, tmp_path, settings)
+
+
+def test_what_a_first_save_left_half_is_no_training(crops, tmp_path):
+    (tmp_path / "step-00000001").mkdir()
+    assert run(crops, tmp_path, 2)
 
 
 def test_what_is_not_turned_in_training_is_not_turned_by_solvers(crops, tmp_path):

@@ -226,5 +226,5 @@ class _Selected(External):
         for places, images in self._rounds:
             places, images = places.to(v.device), images.to(v.device)
             batch = v.new_zeros(self._several, *v.shape[1:]).index_copy(0, images, v[places])
-            results.append(f(batch)[images])
+            results.append(self._applied(f, batch)[images])
         return torch.cat(results)[self._order.to(v.device)]
