@@ -170,7 +170,7 @@ class Frugal:
         prior, side = self.shown.fit(operator.image_shape(y.shape), y)
         self.tile = side or self.tile
         if self.shown.denoises:
-            self.watch.prior = prior
+            self.watch.prior, self.watch.batch = prior, len(y)
             shown = self.watch
         elif isinstance(prior, Decoder | Density) and self.method.needs is not Gaussian:
             shown = watched_search(prior, self.watch, len(y))

@@ -62,7 +62,7 @@ class Watch:
             value = network(x, *rest).to(x.dtype)
         self.evaluations.append((x.isfinite().all(), value.isfinite().all()))
         self.done += count
-        self.images += count * len(x)
+        self.images += len(x)
         return value
 
     def show(self) -> None:
@@ -101,7 +101,7 @@ class Watched(Watch, Denoiser):
 
     def __init__(self, prior: Denoiser, *settings: object) -> None:
         super().__init__(*settings)
-        self.prior = prior
+        self.prior, self.batch = prior, 2**31
         self.reach, self.stride = prior.reach, prior.stride
         self.knows_holes, self.symmetries = prior.knows_holes, prior.symmetries
 
@@ -113,7 +113,8 @@ class Watched(Watch, Denoiser):
 
     def _watched(self, network: Callable[..., Tensor], *arguments: object) -> Tensor:
         x, *_ = arguments
-        x_hat = self.evaluate(network, *arguments)
+        count = max(1, len(x) // self.batch)  # a crowd of particles for each image
+        x_hat = self.evaluate(network, *arguments, count=count)
         if x_hat.shape != x.shape:
             raise TypeError(
                 f"{type(self.prior).__name__} must denoise images of shape {tuple(x.shape)} to "

@@ -4,8 +4,9 @@ import pytest
 import torch
 from contracts import dense, measure
 from oracles import Dense
+from small import Shrink, batch
 
-from genprior import restore
+from genprior import make_operator, make_solver, restore
 from genprior.inverse.calibration import z_scores
 from genprior.inverse.iagan import IAGAN
 from genprior.inverse.jpmap import PnPHVAE
@@ -101,3 +102,11 @@ def test_a_search_runs_its_network_in_the_precision_that_is_asked_for() -> None:
         for dtype in ("float32", "bfloat16")
     )
     assert low.dtype == torch.float32 and 0 < (x - low).abs().max() < 0.02
+
+
+def test_progress_counts_the_particles_of_every_image() -> None:
+    seen, operator = [], make_operator("denoise")
+    solver = make_solver("smc", steps=4, particles=5)
+    restore(batch(), operator, Shrink(), solver, 0.1, progress=lambda *counts: seen.append(counts))
+    done, total = seen[-1]
+    assert done == total > 2 * 4 * 5
