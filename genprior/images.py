@@ -143,8 +143,12 @@ def read_bits(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if raster.array.dtype == np.uint8:  # not by way of floats, which takes much longer
         count = raster.array.shape[2]
         return np.ascontiguousarray(raster.array[:, :, : count - 1 + count % 2])
-    levels = _picture(raster, path).pixels[0].clamp(0, 1).mul(255).round().byte()
-    return levels.permute(1, 2, 0).numpy()
+    return in_bytes(_picture(raster, path).pixels)
+
+
+def in_bytes(pixels: Tensor) -> np.ndarray:
+    """One image (1, C, H, W) in [0, 1] as (H, W, C) uint8, clipped and rounded."""
+    return pixels[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
 
 
 def _raster(data: bytes, path: Path, max_pixels: int) -> Raster:

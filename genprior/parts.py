@@ -140,8 +140,7 @@ def _called(kind: Any) -> str:
 
 
 def place_prior(prior: str | Path | object, place: torch.device) -> tuple[str, object]:
-    """A prior on a device, for evaluation, and its name. One of the caller is copied, not changed.
-    """
+    """A prior on a device, for evaluation, and its name; one of the caller is left as it is."""
     if isinstance(prior, str | Path):
         folder = newest(find_prior(prior))
         return str(prior), _loaded(folder, (folder / MANIFEST).stat().st_mtime_ns, place)

@@ -35,6 +35,10 @@ class Settings:
         workers: Processes that read the data ahead; 0 is a thread of this one.
         channels_last: Whether weights lie in memory as convolutions are fastest on.
         compile: Whether networks are compiled, which takes a minute and saves time later.
+
+    Raises:
+        ValueError: Both lengths are given or none, one is not positive, or the precision does not
+            exist.
     """
 
     steps: int | None = None

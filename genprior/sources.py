@@ -14,7 +14,7 @@ from PIL import Image
 
 from genprior.arrays import to_tensor
 from genprior.errors import ImageError, SettingError
-from genprior.images import image_files, read_bits, read_size
+from genprior.images import image_files, in_bytes, read_bits, read_size
 from genprior.limits import MAX_PIXELS
 from genprior.named_sets import TORCHVISION, open_set
 from genprior.raster import check_size
@@ -170,8 +170,7 @@ def resized(size: tuple[int, int], side: int | None) -> tuple[int, int]:
 
 def _pillow(item: Any) -> Image.Image:
     pixels, _ = to_tensor(item)
-    levels = pixels[0].clamp(0, 1).mul(255).round().byte()
-    return _as_pillow(levels.permute(1, 2, 0).numpy())
+    return _as_pillow(in_bytes(pixels))
 
 
 def _as_pillow(array: np.ndarray) -> Image.Image:
