@@ -49,18 +49,21 @@ def per_image(value: float | Tensor, like: Tensor) -> Tensor:
     return value.to(like).reshape(-1).expand(count).reshape(-1, *ones)
 
 
-def damped_inverse(power: Tensor, shift: Tensor) -> Tensor:
+def damped_inverse(
+    power: Tensor, shift: Tensor, axes: Sequence[int] = (-2, -1)
+) -> Tensor:
     """1 / (power + shift) of a spectrum, 0 where that sum is nothing but rounding errors.
 
     At shift = 0 it is the pseudo-inverse. Sums below eps^1.5 of the largest power of an image
     count as 0, that is singular values below eps^0.75 of the largest one.
 
     Arguments:
-        power: Squared singular values >= 0 on the last two axes.
+        power: Squared singular values >= 0.
         shift: Damping >= 0; it broadcasts with `power`.
+        axes: Those of an image, or of a channel of one.
     """
     total = power + shift
-    floor = torch.finfo(power.dtype).eps ** 1.5 * power.amax((-2, -1), keepdim=True)
+    floor = torch.finfo(power.dtype).eps ** 1.5 * power.amax(tuple(axes), keepdim=True)
     return torch.where(total > floor, 1 / torch.where(total > floor, total, 1), 0)
 
 

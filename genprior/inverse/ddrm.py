@@ -16,7 +16,7 @@ References:
 
 Differs from the authors' code:
     1. Any operator whose singular vectors are had: masks, circular blur, separable filters with
-        any boundary, decimation. Others raise an error.
+        any boundary, decimation, each `DecomposablePhysics` of deepinv. Others raise an error.
     2. The first state has mean 1/2, the middle of the range; theirs 0, the middle of theirs.
 """
 
@@ -68,7 +68,7 @@ class DDRM(ChainSolver):
         u, s = svd.data(y), svd.values
         seen = s > 0
         inverse = torch.where(seen, 1 / torch.where(seen, s, 1), 0)
-        noise_level = per_image(noise_std, y) * inverse
+        noise_level = per_image(noise_std, u.real) * inverse
         rest = (1 - self.eta**2) ** 0.5
 
         def move(x_hat: Tensor, x: Tensor, noise: Tensor, sigma: float, level: float) -> Tensor:

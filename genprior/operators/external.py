@@ -7,17 +7,21 @@ import deepinv
 import torch
 from torch import Tensor
 
-from genprior.linalg import cg, per_image
+from genprior.decomposition import Decomposition
+from genprior.linalg import Singular, cg, per_image
 from genprior.operators.base import Operator
 
-# Relative errors: rounding, and adjoints that are but good approximations.
-LINEAR, ADJOINT = 1e-3, 0.05
+# Relative errors: rounding, adjoints that are but good approximations, closed forms.
+LINEAR, ADJOINT, CLOSED = 1e-3, 0.05, 1e-4
 # What a physics raises at tensors that it can't work with.
 REFUSALS = (RuntimeError, ValueError, IndexError, AssertionError)
 
 
 class External(Operator, deepinv.physics.LinearPhysics):
-    """Forwards A and A_adjoint of a physics; the solves are conjugate gradients.
+    """Forwards A and A_adjoint of a physics.
+
+    The solves are conjugate gradients, or closed forms for a `deepinv.physics.DecomposablePhysics`
+    (MRI, BlurFFT ...) whose singular vectors prove to be those of A.
 
     The physics is neither copied nor changed, and its noise model is not used. As with any
     module inside a module, moving this operator to a device moves the physics. What it measures
@@ -57,6 +61,7 @@ class External(Operator, deepinv.physics.LinearPhysics):
         self._shapes: dict[torch.Size, torch.Size] = {}
         self._empty: dict[tuple, Tensor] = {}
         self._several: int | None = None
+        self._axes: int | None = None
 
     def select(self, images: Sequence[int]) -> Operator:
         """See `Operator.select`; `verify` finds out whether the physics tells images apart."""
@@ -100,6 +105,7 @@ class External(Operator, deepinv.physics.LinearPhysics):
         if not (power - (u * back).sum()).abs() <= ADJOINT * power:
             raise TypeError(f"{name}: A_adjoint is not the adjoint of A, <A u, A u> is not "
                             f"<u, A_adjoint(A u)>")
+        self._decomposition(Au)
 
     def A(self, x: Tensor) -> Tensor:
         return self._applied(self.physics.A, x)
@@ -110,7 +116,10 @@ class External(Operator, deepinv.physics.LinearPhysics):
     def _applied(self, linear: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
         """A map of the physics, which may hold numbers of more digits than v."""
         wide = torch.promote_types(v.dtype, self._likeness()["dtype"])
-        return linear(v) if wide == v.dtype else linear(v.to(wide)).to(v.dtype)
+        if wide == v.dtype:
+            return linear(v)
+        result, real = linear(v.to(wide)), v.real.dtype
+        return result.to(real.to_complex() if result.is_complex() else real)
 
     def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
         if self._image_shape is not None:
@@ -128,13 +137,24 @@ class External(Operator, deepinv.physics.LinearPhysics):
                 self._empty[key] = self.A(u) == 0
         return torch.where(self._empty[key], 0, v)
 
+    def singular(self, image_shape: torch.Size, like: Tensor) -> Singular:
+        if known := self._decomposition(like):
+            return known.singular
+        return super().singular(image_shape, like)
+
     def pinv(self, y: Tensor) -> Tensor:
+        if known := self._decomposition(y):
+            return known.pinv(y)
         return self._least_squares(y, 0.0)
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        if known := self._decomposition(y):
+            return known.prox(x, y, rho)
         return x + self._least_squares(y - self.A(x), rho)
 
     def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
+        if known := self._decomposition(v):
+            return known.solve_gram(v, c, sigma2)
         if isinstance(sigma2, Tensor) or sigma2 == 0:
             # what A cannot reach would make the singular system at 0 inconsistent
             reached = self.A(self.pinv(v))
@@ -143,7 +163,51 @@ class External(Operator, deepinv.physics.LinearPhysics):
         return self._cg(lambda w: c * self.A(self.A_adjoint(w)) + sigma2 * w, v)
 
     def precondition(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
-        return v
+        known = self._decomposition(v)
+        return known.solve_gram(v, c, sigma2) if known else v
+
+    def _decomposition(self, y: Tensor) -> Decomposition | None:
+        """The singular vectors of A in the type of measurements y; None if they are not known."""
+        if self._axes is None:
+            with torch.inference_mode(False):
+                self._axes = self._count_axes(y.shape)
+        return self._decomposed(y.dtype, self._axes) if self._axes else None
+
+    def _count_axes(self, measurement_shape: torch.Size) -> int:
+        """Axes of the singular coordinates; 0 if the physics has none that are those of A."""
+        if not isinstance(self.physics, deepinv.physics.DecomposablePhysics):
+            return 0
+        x = self._random(self.image_shape(measurement_shape), 0)
+        y = self._random(measurement_shape, 1)
+        try:
+            axes = self.physics.V_adjoint(x).ndim
+            known = self._decomposed(y.dtype, axes)
+            weight = self.A(x).square().sum() / x.square().sum()
+            nearest, solved = known.prox(x, y, weight), known.solve_gram(y, 1.0, weight)
+        except (*REFUSALS, AttributeError, TypeError):  # a subclass may have none
+            return 0
+        short = self.A_adjoint(y - self.A(nearest)) - weight * (nearest - x)
+        left = y - self.A(self.A_adjoint(solved)) - weight * solved
+        closed = short.norm() <= CLOSED * self.A_adjoint(y).norm()
+        return axes if closed and left.norm() <= CLOSED * y.norm() else 0
+
+    def _decomposed(self, dtype: torch.dtype, axes: int) -> Decomposition:
+        def part(name: str) -> Callable[[Tensor], Tensor]:
+            return functools.partial(self._applied, getattr(self.physics, name))
+
+        mask = self._mask(axes)
+        values = mask.abs().to(dtype)
+        turn = torch.where(values > 0, mask / torch.where(values > 0, values, 1), 1)
+        U, U_adjoint = part("U"), part("U_adjoint")
+        return Decomposition(
+            Singular(values, part("V_adjoint"), part("V"), lambda y: turn.conj() * U_adjoint(y)),
+            lambda c: U(turn * c),
+        )
+
+    def _mask(self, axes: int) -> Tensor:
+        """The singular values as deepinv keeps them, complex ones included, with all axes."""
+        mask = self.physics.mask
+        return mask.reshape(*[1] * (axes - mask.ndim), *mask.shape)
 
     def _least_squares(self, y: Tensor, rho: float | Tensor) -> Tensor:
         # from 0 and without a preconditioner, CG stays in the range of A^T: smallest norm
@@ -196,6 +260,7 @@ class _Selected(External):
 
     def __init__(self, whole: External, images: Sequence[int], several: int) -> None:
         super().__init__(whole.physics, whole._image_shape, whole.iterations, whole.tolerance)
+        self._axes = whole._axes
         self._whole, self._images, self._several = whole, list(images), several
         rounds: list[list[int]] = []  # in each of which no image comes twice
         for place, image in enumerate(self._images):
@@ -208,23 +273,22 @@ class _Selected(External):
              torch.tensor([self._images[place] for place in places], device=device))
             for places in rounds
         ]
+        self._indices = torch.tensor(self._images, device=device)
         self._order = torch.tensor(sum(rounds, []), device=device).argsort()
 
     def select(self, images: Sequence[int]) -> Operator:
         return self._whole.select([self._images[i] for i in images])
 
-    def A(self, x: Tensor) -> Tensor:
-        return self._in_rounds(self.physics.A, x)
+    def _mask(self, axes: int) -> Tensor:
+        mask = super()._mask(axes)
+        return mask if len(mask) == 1 else mask[self._indices.to(mask.device)]
 
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        return self._in_rounds(self.physics.A_adjoint, y)
-
-    def _in_rounds(self, f: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+    def _applied(self, linear: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
         if len(self._images) == 1 < len(v):
-            return torch.cat([self._in_rounds(f, one) for one in v.split(1)])
+            return torch.cat([self._applied(linear, one) for one in v.split(1)])
         results = []
         for places, images in self._rounds:
             places, images = places.to(v.device), images.to(v.device)
             batch = v.new_zeros(self._several, *v.shape[1:]).index_copy(0, images, v[places])
-            results.append(self._applied(f, batch)[images])
+            results.append(super()._applied(linear, batch)[images])
         return torch.cat(results)[self._order.to(v.device)]

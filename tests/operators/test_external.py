@@ -5,6 +5,7 @@ import pytest
 import torch
 from contracts import check_operator
 
+from genprior.errors import SettingError
 from genprior.operators.external import External
 
 
@@ -26,6 +27,73 @@ def test_laws_of_a_singular_physics() -> None:
     mask = (rand(1, 1, 6, 7) > 0.4).double()
     physics = deepinv.physics.Inpainting(img_size=(3, 6, 7), mask=mask)
     check_operator(External(physics), rand(2, 3, 6, 7))
+
+
+MASK = (rand(3, 1, 6, 8) > 0.4).double()
+
+
+class Fourier(deepinv.physics.DecomposablePhysics):
+    """Circular convolution in complex coordinates, with a transfer that is not positive."""
+
+    def __init__(self) -> None:
+        super().__init__(mask=torch.fft.fft2(rand(1, 6, 8) - 0.5))
+
+    def V_adjoint(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.fft2(x, norm="ortho")
+
+    def V(self, c: torch.Tensor) -> torch.Tensor:
+        return torch.fft.ifft2(c, norm="ortho").real
+
+    U, U_adjoint = V, V_adjoint
+
+
+DECOMPOSED = {
+    "blur": lambda: deepinv.physics.BlurFFT(img_size=(3, 6, 8), filter=kernel()),
+    "blurs": lambda: deepinv.physics.BlurFFT(
+        img_size=(3, 6, 8), filter=torch.cat([kernel(), kernel().mT, kernel().flip(-1)])
+    ),
+    "MRI": lambda: deepinv.physics.MRI(mask=MASK[:1], img_size=(2, 6, 8)),
+    "MRIs": lambda: deepinv.physics.MRI(mask=MASK.expand(-1, 2, -1, -1), img_size=(2, 6, 8)),
+    "grey": lambda: deepinv.physics.Decolorize(),
+    "camera": lambda: deepinv.physics.SinglePixelCamera(m=9, img_size=(1, 8, 8)),
+    "complex": lambda: Fourier(),
+    "weights": lambda: deepinv.physics.DecomposablePhysics(mask=MASK * rand(1, 1, 6, 8)),
+}
+
+
+@pytest.mark.parametrize("name", DECOMPOSED)
+def test_laws_of_a_physics_that_knows_its_singular_vectors(name: str) -> None:
+    physics = DECOMPOSED[name]()
+    if name != "complex":
+        physics = physics.double()
+    size = {"MRI": (2, 6, 8), "MRIs": (2, 6, 8), "camera": (1, 8, 8)}.get(name, (3, 6, 8))
+    op, x = External(physics, iterations=0), rand(3, *size)
+    op.verify(op.A(x).shape)
+    digits = 1e-6 if name == "grey" else 1e-9  # of its vectors deepinv has single precision
+    check_operator(op, x, digits)
+    some = op.select([2, 0, 2, 1])
+    assert (some is op) == (name not in ("blurs", "MRIs", "weights"))
+    check_operator(some, rand(4, *size), digits)
+    y = some.A(rand(4, *size))
+    svd = some.singular(torch.Size((4, *size)), y)
+    expected = svd.values * svd.image(rand(4, *size))
+    torch.testing.assert_close(svd.data(y).abs(), expected.abs(), rtol=digits, atol=digits)
+
+
+def test_singular_vectors_that_are_not_those_of_A_are_not_used() -> None:
+    class Shifted(deepinv.physics.BlurFFT):
+        def A(self, x: torch.Tensor, **_: object) -> torch.Tensor:
+            return super().A(x.roll(1, dims=-1) + x)
+
+        def A_adjoint(self, y: torch.Tensor, **_: object) -> torch.Tensor:
+            x = super().A_adjoint(y)
+            return x.roll(-1, dims=-1) + x
+
+    physics = Shifted(img_size=(1, 4, 6), filter=kernel()).double()
+    op = External(physics, iterations=300, tolerance=1e-14)
+    check_operator(op, rand(2, 1, 4, 6), rtol=1e-7)
+    with pytest.raises(SettingError, match="the singular vectors of External are not known"):
+        op.singular(torch.Size((2, 1, 4, 6)), rand(2, 1, 4, 6))
 
 
 def test_laws_of_a_physics_that_changes_the_size() -> None:
