@@ -6,15 +6,16 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from genprior.arrays import floats_like, noise_levels, samples_like, to_tensor
+from genprior.arrays import floats_like, noise_levels, samples_like
 from genprior.estimation import assumed_noise
 from genprior.frugal import Frugal, Tile, chunk_size, chunks
 from genprior.inverse.base import Restoration, Solver, misfit
 from genprior.inverse.unconditional import sample_denoiser
+from genprior.linalg import per_image
+from genprior.measurements import take_image, take_measurement
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.parts import (
@@ -26,7 +27,7 @@ from genprior.parts import (
     place_operator,
     place_prior,
 )
-from genprior.plausible import doubts
+from genprior.plausible import doubts, unused_noise
 from genprior.priors.base import Decoder, Denoiser
 from genprior.tally import Tally, beyond
 from genprior.watch import Watched, pick_device, without_autocast
@@ -48,8 +49,10 @@ def degrade(
     """Makes a measurement y = A x + sigma n of a clean image.
 
     Arguments:
-        image: Tensor (B, C, H, W), numpy array (H, W, C) or PIL image; see `to_tensor`.
-        operator: What to measure: one of ours, or a `deepinv.physics.LinearPhysics`.
+        image: Tensor (B, C, H, W), numpy array (H, W, C) or PIL image; see `to_tensor`. For a
+            physics of deepinv a batch of floats may have any channels and scale.
+        operator: What to measure: one of ours, or a `deepinv.physics.LinearPhysics`, whose noise
+            model is not used.
         noise_std: Noise level in units of [0, 1], >= 0; a number or one per image.
         seed: Seed of the noise.
         index: Number of the first image, or of every image: image number i gets the noise of
@@ -63,14 +66,15 @@ def degrade(
         ValueError: An argument is out of its range; the message says which and why.
     """
     operator = as_operator(operator)
-    x, back = to_tensor(image)
+    x, back = take_image(image, operator)
     sigma = noise_levels(noise_std, x, operator.measures_images)
     operator = place_operator(operator, x.device)
     y = operator.A(x)
     noise = Noise(seed, [(number, 0, MEASUREMENT) for number in _numbers(index, len(y))])
     sigma = sigma.reshape(-1, *[1] * (y.ndim - 1))
     y = y + sigma * operator.observed(noise.normal(y))
-    return back(y) if operator.measures_images or y.shape == x.shape else y
+    packed = operator.unpack(y)
+    return back(y) if operator.measures_images or (packed is y and y.shape == x.shape) else packed
 
 
 @torch.inference_mode(False)  # samplers differentiate the network
@@ -97,14 +101,16 @@ def restore(
 
     Arguments:
         y: Measurements: tensor (B, C, H, W) or (C, H, W) in [0, 1], numpy (H, W, C) or PIL
-            image; see `to_tensor`. Of a physics of deepinv also a float tensor (B, ...) of any
-            scale.
-        operator: How they were made: one of ours, or a `deepinv.physics.LinearPhysics`.
+            image; see `to_tensor`. Of a physics of deepinv also floats or complex numbers of any
+            shape (B, ...) and scale, or a `TensorList` of several.
+        operator: How they were made: one of ours, or a `deepinv.physics.LinearPhysics`, whose
+            noise model is not used.
         prior: Name, checkpoint folder or object; see `load_prior`.
         solver: Name, object, or None for the default: a point estimate for one sample, a
             sampler for several; of Gaussian priors (texture, pca) exact samples in any case.
-        noise_std: Noise level of y in units of [0, 1]; a number, one per image, or "auto" for
-            those that `estimate_noise` finds with the prior, a denoiser.
+        noise_std: Noise level of y in units of [0, 1] (of the real part and of the imaginary
+            one); a number, one per image, or "auto" for those that `estimate_noise` finds with
+            the prior, a denoiser.
         samples: Posterior samples per image, >= 1.
         steps: Steps of the solver, for most the network evaluations; None keeps its default.
             Denoising by default takes none, and more of `hqs` would make it worse.
@@ -148,22 +154,21 @@ def restore(
             f"quantiles must be between 0 and 1, of several samples; got {list(quantiles)} of "
             f"{samples} sample(s)"
         )
-    operator = as_operator(operator)
-    images = operator.measures_images
-    measurement, back = to_tensor(y) if images else _foreign(y, operator)
-    single = not isinstance(y, Tensor | np.ndarray) or y.ndim < measurement.ndim
+    physics, operator = operator, as_operator(operator)
+    measurement, back, single = take_measurement(y, operator)
     place = pick_device(device, measurement)
     operator = place_operator(operator, place)
     prior_name, prior = place_prior(prior, place)
     if isinstance(noise_std, str):
         noise_std = assumed_noise(noise_std, measurement.to(place), operator, prior)
-    sigma = noise_levels(noise_std, measurement, images)
+    sigma = noise_levels(noise_std, measurement, operator.measures_images)
     name, method = choose_solver(solver, steps, operator, prior, samples)
 
-    # copies, since what was made in inference mode cannot be differentiated through
-    work = measurement.detach().to(place, torch.float32).clone()
+    work = measurement.detach().to(place, torch.float32)
     operator.verify(work.shape)
-    sigma = sigma.to(work).clone()
+    operator, unit = operator.normalised(work.shape)
+    # copies, since what was made in inference mode cannot be differentiated through
+    work, scaled = work / per_image(unit, work), sigma.to(work) / unit
     numbers = _numbers(index, len(work))
     chains = [(i, k) for k in range(samples) for i in range(len(work))]
     parts = chunks(chains, chunk_size(operator.image_shape(work.shape), place, method))
@@ -173,7 +178,7 @@ def restore(
     tally, fits = Tally(len(work), many and (keep_samples or bool(quantiles)), paired), []
     for part in parts:
         images = [i for i, _ in part]
-        local, data, level = operator.select(images), work[images], sigma[images]
+        local, data, level = operator.select(images), work[images], scaled[images]
         x = frugal.solve(data, local, level, part)
         x = torch.where((level == 0).reshape(-1, 1, 1, 1), local.keep_known(x, data), x)
         if not x.isfinite().all():
@@ -201,7 +206,9 @@ def restore(
         seconds=seconds,
         noise_std=noise_std,
         seed=seed,
-        warnings=doubts(work, operator, sigma, fit) + beyond(quantiles, samples),
+        warnings=unused_noise(physics, sigma)
+        + doubts(work, operator, sigma, fit, method.stochastic)
+        + beyond(quantiles, samples),
         tile=frugal.tile,
         windows=tuple(tuple(frugal.windows.get(i, ())) for i in range(len(work))),
         reduced=tuple(frugal.reduced),
@@ -275,17 +282,6 @@ def sample(
     if not x.isfinite().all():
         raise FloatingPointError("the prior gave NaN or infinite numbers: lower the temperature")
     return x.clamp(0, 1)
-
-
-def _foreign(y: Any, operator: Operator) -> tuple[Tensor, Callable[[Tensor], Any]]:
-    """As `to_tensor`, but a batch of floats may have any shape and scale."""
-    if not (isinstance(y, Tensor) and y.is_floating_point()):
-        return to_tensor(y)
-    if y.ndim == 3 and not operator.is_batch(y.shape):
-        return to_tensor(y)
-    if not y.isfinite().all():
-        raise ValueError("the measurement holds NaN or infinite numbers: repair it first")
-    return y, lambda x: x.to(y.dtype)
 
 
 def _numbers(index: int | Sequence[int], count: int) -> list[int]:

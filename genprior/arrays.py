@@ -185,7 +185,7 @@ def samples_like(x: Tensor, back: Callable[[Tensor], Any], single: bool) -> Any:
 
 def floats_like(y: Any, x: Tensor, single: bool) -> Tensor | np.ndarray:
     """x (B, C, H, W) in the layout of y, as floats."""
-    if isinstance(y, Tensor):
+    if not isinstance(y, np.ndarray | Image.Image):
         return x[0] if single else x
     array = x.permute(0, 2, 3, 1).numpy()
     if not single:

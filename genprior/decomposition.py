@@ -2,11 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+import deepinv
 import torch
 from torch import Tensor
 
 from genprior.linalg import Singular, damped_inverse, per_image
+
+# Relative errors: rounding.
+CLOSED = 1e-4
+
+Linear = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -19,7 +26,7 @@ class Decomposition:
     """
 
     singular: Singular
-    measure: Callable[[Tensor], Tensor]
+    measure: Linear
 
     def pinv(self, y: Tensor) -> Tensor:
         """See `Operator.pinv`."""
@@ -44,3 +51,36 @@ class Decomposition:
         """1 / (c s^2 + shift), coordinate by coordinate."""
         c, shift = per_image(c, like.real), per_image(shift, like.real)
         return damped_inverse(c * self.singular.values**2, shift, range(1, like.ndim))
+
+
+def decomposition(
+    physics: deepinv.physics.DecomposablePhysics,
+    apply: Callable[[Linear, Tensor], Tensor],
+    mask: Tensor,
+    dtype: torch.dtype,
+) -> Decomposition:
+    """The decomposition that a physics of deepinv says to have.
+
+    Arguments:
+        physics: The physics.
+        apply: Applies one of its maps to a tensor.
+        mask: Its singular values as deepinv keeps them, which may be negative or complex.
+        dtype: Of the values.
+    """
+    values = mask.abs().to(dtype)
+    turn = torch.where(values > 0, mask / torch.where(values > 0, values, 1), 1)
+    U, U_adjoint, V, V_adjoint = (
+        partial(apply, getattr(physics, name)) for name in ("U", "U_adjoint", "V", "V_adjoint")
+    )
+    singular = Singular(values, V_adjoint, V, lambda y: turn.conj() * U_adjoint(y))
+    return Decomposition(singular, lambda c: U(turn * c))
+
+
+def holds(known: Decomposition, A: Linear, A_adjoint: Linear, x: Tensor, y: Tensor) -> bool:
+    """Whether it is that of A: its solves solve, for a random image x and a random y."""
+    weight = A(x).square().sum() / x.square().sum()
+    nearest, solved = known.prox(x, y, weight), known.solve_gram(y, 1.0, weight)
+    short = A_adjoint(y - A(nearest)) - weight * (nearest - x)
+    left = y - A(A_adjoint(solved)) - weight * solved
+    errors = short.norm() / A_adjoint(y).norm(), left.norm() / y.norm()
+    return all(bool(error <= CLOSED) for error in errors)

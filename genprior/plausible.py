@@ -1,17 +1,31 @@
 """Whether what was given and what came out are likely: sentences for the user, by image."""
 
+import deepinv
 import torch
 from torch import Tensor
 
 from genprior.operators.base import Operator
 
-# Of the residual, in noise levels.
+# Of the residual, in noise levels; that of a mean may be small, where few numbers are measured.
 FITS = (0.3, 1.5)
 # Gaussian noise takes 2 % of the values farther than two standard deviations.
 BELOW, ROUNDING = 0.1, 0.02
 
 
-def doubts(y: Tensor, operator: Operator, sigma: Tensor, fit: Tensor) -> tuple[str, ...]:
+def unused_noise(physics: object, sigma: Tensor) -> tuple[str, ...]:
+    """A physics that has a noise model, where no noise is said to be."""
+    model = None if isinstance(physics, Operator) else getattr(physics, "noise_model", None)
+    if model is None or isinstance(model, deepinv.physics.ZeroNoise) or (sigma > 0).all():
+        return ()
+    return (
+        f"noise_std is 0, and the {type(model).__name__} of the physics is not used: give its "
+        f"level as noise_std",
+    )
+
+
+def doubts(
+    y: Tensor, operator: Operator, sigma: Tensor, fit: Tensor, drawn: bool
+) -> tuple[str, ...]:
     """What is odd about a measurement and its restoration.
 
     Arguments:
@@ -19,6 +33,7 @@ def doubts(y: Tensor, operator: Operator, sigma: Tensor, fit: Tensor) -> tuple[s
         operator: How they were made.
         sigma: Their noise levels, shape (B,).
         fit: Misfit of the restorations, shape (B,).
+        drawn: They are samples.
     """
     sigma = sigma.to(fit)
     found = list(_below_range(y, operator, sigma)) if operator.measures_images else []
@@ -27,7 +42,7 @@ def doubts(y: Tensor, operator: Operator, sigma: Tensor, fit: Tensor) -> tuple[s
             f"image {i}: without noise or holes there is nothing to restore: give noise_std"
             for i in (sigma == 0).nonzero().flatten().tolist()
         ]
-    odd = (sigma > 0) & ((fit < FITS[0]) | (fit > FITS[1]))
+    odd = (sigma > 0) & ((fit > FITS[1]) | ((fit < FITS[0]) & drawn))
     return *found, *(
         f"image {i}: the restoration is {fit[i]:.2f} noise levels away from the data, "
         f"which should be near 1: is noise_std {sigma[i]:.4g} right?"

@@ -154,9 +154,10 @@ class Restoration:
         mean: Mean of the samples, or None if K = 1.
         std: Standard deviation of the samples per pixel, in image units, or None if K = 1; an
             unbiased estimate of its square, see `antithetic`.
-        misfit: RMS(A x - y) / noise_std per image, shape (B,); near 1 when the answer fits
-            the data as well as the noise allows. Without noise it is RMS(A x - y) itself. Of
-            several samples it is their mean misfit, not the misfit of their mean.
+        misfit: RMS(A x - y) / noise_std per image, shape (B,); near 1 of samples that fit the
+            data as well as the noise allows, less of a single answer where few numbers are
+            measured. Without noise it is RMS(A x - y) itself. Of several samples it is their
+            mean misfit, not the misfit of their mean.
         solver: Name of the solver.
         prior: Name of the prior.
         nfe: Network evaluations per image and sample.

@@ -106,8 +106,25 @@ class Operator(ABC):
         )
 
     def is_batch(self, shape: torch.Size) -> bool:
-        """Whether a tensor with three axes is a batch of measurements, and no single image."""
-        return False
+        """Whether a tensor of that shape is a batch of measurements, and no single one."""
+        return len(shape) == 4
+
+    def pack(self, y: Any) -> Tensor:
+        """Measurements of any kind, made by others, as one real tensor (B, ...)."""
+        return y
+
+    def unpack(self, y: Tensor) -> Any:
+        """Undoes `pack`."""
+        return y
+
+    def normalised(self, measurement_shape: torch.Size) -> tuple["Operator", float | Tensor]:
+        """The operator of measurements in other units, where its own say nothing.
+
+        Returns:
+            The operator, and what to divide measurements and noise levels by: a number, or
+            shape (1,) or (B,). Operators of ours measure images, in [0, 1] as those are.
+        """
+        return self, 1.0
 
     def verify(self, measurement_shape: torch.Size) -> None:
         """Makes sure that measurements of that shape can be worked with.

@@ -183,6 +183,7 @@ class Odd(deepinv.physics.LinearPhysics):
         (lambda x: x**2, lambda y: y, TypeError, "Odd is not linear"),
         (lambda x: x + 1, lambda y: y, TypeError, "Odd is not linear"),
         (lambda x: x, lambda y: 2 * y, TypeError, "A_adjoint is not the adjoint of A"),
+        (lambda x: x.roll(1, 3), lambda y: y.roll(1, 3), TypeError, "not the adjoint of A"),
         (lambda x: x[..., :3], lambda y: y, ValueError, "makes measurements of shape"),
         (lambda x: x @ torch.ones(3, 3), lambda y: y, ValueError, "does not go with measurements"),
     ],
@@ -192,6 +193,14 @@ def test_a_physics_that_is_not_what_it_says_is_found_out(
 ) -> None:
     with pytest.raises(kind, match=message):
         External(Odd(A, A_adjoint)).verify(torch.Size((2, 1, 4, 5)))
+
+
+def test_an_adjoint_that_forgot_to_flip_a_kernel_is_found_out() -> None:
+    def trail(x: torch.Tensor) -> torch.Tensor:
+        return sum(x.roll(k, dims=-1) for k in range(9)) / 9
+
+    with pytest.raises(TypeError, match="A_adjoint is not the adjoint of A"):
+        External(Odd(trail, trail)).verify(torch.Size((2, 3, 16, 16)))
 
 
 def test_batches_with_three_axes_are_told_from_images() -> None:
