@@ -105,7 +105,8 @@ def restore(
             shape (B, ...) and scale, or a `TensorList` of several.
         operator: How they were made: one of ours, or a `deepinv.physics.LinearPhysics`, whose
             noise model is not used.
-        prior: Name, checkpoint folder or object; see `load_prior`.
+        prior: Name, checkpoint folder or object, such as a `deepinv.models.Denoiser`; see
+            `load_prior`.
         solver: Name, object, or None for the default: a point estimate for one sample, a
             sampler for several; of Gaussian priors (texture, pca) exact samples in any case.
         noise_std: Noise level of y in units of [0, 1] (of the real part and of the imaginary

@@ -20,6 +20,7 @@ from genprior.errors import SettingError
 from genprior.inverse.base import Solver
 from genprior.operators.base import Operator
 from genprior.priors.base import ABILITIES, Decoder, Denoiser, Density, Gaussian, Variational
+from genprior.priors.external import External
 from genprior.registry import BASELINES, OPERATORS, SOLVERS, lookup
 from genprior.weights import find_prior
 
@@ -144,13 +145,16 @@ def place_prior(prior: str | Path | object, place: torch.device) -> tuple[str, o
     if isinstance(prior, str | Path):
         folder = newest(find_prior(prior))
         return str(prior), _loaded(folder, (folder / MANIFEST).stat().st_mtime_ns, place)
+    name = type(prior).__name__
+    if isinstance(prior, deepinv.models.Denoiser):
+        prior = External(prior)
     module = isinstance(prior, nn.Module)
     held = [*prior.parameters(), *prior.buffers()] if module else []
     if any(t.device != place or t.is_inference() for t in held):
         prior = copy.deepcopy(prior).to(place).eval()
     if module and any(part.training for part in prior.modules()):
         prior = _evaluating(prior)
-    return type(prior).__name__, prior
+    return name, prior
 
 
 @lru_cache(maxsize=1)  # a call for each photo of many would load it as often
@@ -236,7 +240,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
     needed = {lookup(SOLVERS, name, "solver").needs for name in SOLVERS}
     raise SettingError(
         f"no solver takes a {type(prior).__name__}: give a prior that can do one of "
-        f"{', '.join(ability for ability, cls in ABILITIES.items() if cls in needed)}"
+        f"{', '.join(ability for ability, cls in ABILITIES.items() if cls in needed)}; a function "
+        f"of images and a noise level is made one by genprior.priors.external.External"
     )
 
 

@@ -1,0 +1,54 @@
+"""Denoisers of deepinv and of users as priors."""
+
+import deepinv
+import pytest
+import torch
+from small import HOLE, Shrink, batch
+from torch import Tensor
+
+from genprior import restore
+from genprior.operators.inpainting import Inpainting
+from genprior.priors.external import External
+
+
+class Turned(Shrink):
+    symmetries = (0,)
+
+
+class Theirs(deepinv.models.Denoiser):
+    def forward(self, x: Tensor, sigma: float | Tensor, **_: object) -> Tensor:
+        assert not self.training
+        return Shrink().denoise(x, sigma)
+
+
+@pytest.mark.parametrize("solver", ["hqs", "moment-matched", "ddrm"])
+@pytest.mark.parametrize("prior", [Theirs(), External(Shrink().denoise)])
+def test_what_denoises_is_a_prior(prior: object, solver: str) -> None:
+    op = Inpainting(~HOLE)
+    options = {"solver": solver, "noise_std": [0.02, 0.1]}
+    result = restore(op.A(batch()), op, prior, **options)
+    expected = restore(op.A(batch()), op, Turned(), **options)
+    torch.testing.assert_close(result.image, expected.image)
+    assert result.prior == type(prior).__name__
+
+
+def test_a_network_of_deepinv_goes_through_any_size_and_is_left_alone() -> None:
+    torch.manual_seed(0)
+    network = deepinv.models.DRUNet(nc=[8, 8, 8, 8], nb=1, pretrained=None).train()
+    op = Inpainting(~HOLE[..., :11, :19])
+    x = batch()[..., :11, :19]
+    result = restore(op.A(x), op, network, "mmps", noise_std=0.1, steps=3, samples=2)
+    assert result.samples.shape == (2, 2, *x.shape[1:]) and result.prior == "DRUNet"
+    assert network.training and all(p.grad is None for p in network.parameters())
+    assert not torch.equal(result.samples[:, 0], result.samples[:, 1])
+
+
+def test_what_is_no_denoiser_is_refused() -> None:
+    with pytest.raises(TypeError, match="is called with images and a noise level, got 3"):
+        External(3)
+    smaller = External(lambda x, sigma: x[..., 1:])
+    op = Inpainting(~HOLE)
+    with pytest.raises(ValueError, match="makes images of shape .1, 3, 12, 19. of images"):
+        restore(op.A(batch()), op, smaller, "hqs")
+    with pytest.raises(ValueError, match="made one by genprior.priors.external.External"):
+        restore(op.A(batch()), op, lambda x, sigma: x)
