@@ -3,6 +3,7 @@
 Here and in `commands` alone text is parsed and printed, and the process exited.
 """
 
+import codecs
 import os
 import sys
 from typing import Any
@@ -34,14 +35,31 @@ REPORTED = (
 )
 # Bytes without which nothing can be done.
 LEAST_MEMORY = 2**26
+# How output treats what its encoding cannot hold: by default, and here.
+STANDARD_ERRORS, ANY_NAME = ("strict", "surrogateescape", "backslashreplace"), "genprior-names"
+
+
+def _any_name(error: UnicodeError) -> tuple[bytes | str, int]:
+    """Bytes that are no text stay as they are, a letter that the encoding lacks is escaped."""
+    one = UnicodeEncodeError(
+        error.encoding, error.object, error.start, error.start + 1, error.reason
+    )
+    try:
+        return codecs.lookup_error("surrogateescape")(one)
+    except UnicodeEncodeError:
+        return codecs.backslashreplace_errors(one)
+
+
+codecs.register_error(ANY_NAME, _any_name)
 
 
 class Commands(click.Group):
     """Turns errors that a user can act on into one line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        if getattr(sys.stdout, "errors", None) == "strict":  # names of files may be any bytes
-            sys.stdout.reconfigure(errors="surrogateescape")
+        for stream in (sys.stdout, sys.stderr):  # names of files may be any bytes
+            if getattr(stream, "errors", None) in STANDARD_ERRORS:
+                stream.reconfigure(errors=ANY_NAME)
         try:
             return super().invoke(ctx)
         except (click.exceptions.NoArgsIsHelpError, click.exceptions.Exit, click.Abort):

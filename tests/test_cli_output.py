@@ -1,0 +1,32 @@
+"""What commands print where their output holds few letters, or is not there at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from shell import save_photo
+
+from genprior.cli import main
+
+
+@pytest.fixture
+def quick(weights: Path) -> list[object]:
+    return ["--prior", weights, "--solver", "hqs", "--steps", 1]
+
+
+def test_a_name_that_the_encoding_lacks_is_no_obstacle(tmp_path: Path, quick: list) -> None:
+    save_photo(tmp_path / "漢字é.png")
+    save_photo(tmp_path / "z.png")
+    save_photo(tmp_path / "x.png")
+    os.rename(tmp_path / "x.png", os.fsencode(tmp_path) + b"/caf\x81.png")
+    (tmp_path / "空.png").write_text("no picture")
+    words = list(map(str, ["denoise", tmp_path, "--noise", 0.1, *quick]))
+    result = CliRunner(charset="cp1252").invoke(main, words, catch_exceptions=False)
+    assert result.exit_code == 6
+    lines = result.stdout_bytes.splitlines()
+    assert [line.split(b" -> ")[0].split(b"/")[-1] for line in lines] == [
+        b"caf\x81.png", b"z.png", rb"\u6f22\u5b57" + "é.png".encode("cp1252"),
+    ]
+    error, last = result.stderr_bytes.splitlines()
+    assert rb"\u7a7a.png: " in error and last == b"genprior: 1 of 4 files failed"
