@@ -54,3 +54,22 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     plain.write_bytes(b"")
     write_atomic(path, lambda file: file.write(b"x"))
     assert path.stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are not synced")
+@pytest.mark.parametrize("refuses", ["open", "fsync"])
+def test_a_folder_that_cannot_be_synced_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: str
+) -> None:
+    path, asked = tmp_path / "a.bin", []
+    original = getattr(os, refuses)
+
+    def refuse(what: object, *rest: object, **more: object) -> object:
+        if not os.path.isdir(what):  # takes descriptors, too
+            return original(what, *rest, **more)
+        asked.append(what)
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, refuses, refuse)
+    write_atomic(path, lambda file: file.write(b"new"))
+    assert path.read_bytes() == b"new" and len(asked) == 1
