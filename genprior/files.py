@@ -12,6 +12,44 @@ TEMPORARY = ".genprior-"
 HOUR = 3600
 
 
+class Together:
+    """Files that are written all and whole, or not at all, in a `with` block.
+
+    Each is written under a temporary name in its folder, and fsynced; at the end of the block all
+    are renamed, in the order of writing. Where something fails before, older files stay.
+    """
+
+    def __init__(self) -> None:
+        self._temporary: dict[Path, Path] = {}
+
+    def __enter__(self) -> "Together":
+        return self
+
+    def write(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
+        """Writes a file; arguments as of `write_atomic`."""
+        # Not the name of the file with something added, which may be too long.
+        temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+        self._temporary[path] = temporary
+        with open(temporary, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self, path: Path) -> bytes:
+        """What was written for a file, before it has its name."""
+        return self._temporary[path].read_bytes()
+
+    def __exit__(self, kind: type | None, *error: object) -> None:
+        try:
+            for path, temporary in self._temporary.items() if kind is None else ():
+                os.replace(temporary, path)
+        finally:
+            for temporary in self._temporary.values():
+                temporary.unlink(missing_ok=True)
+        for folder in {path.parent for path in self._temporary}:
+            _sync(folder)
+
+
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes a file whole or not at all: temporary file in the same folder, fsync, rename.
 
@@ -19,18 +57,8 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         path: Where the file goes; an older file there is replaced.
         write: Called with the open temporary file.
     """
-    # Not the name of the file with something added, which may be too long.
-    temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
-    try:
-        with open(temporary, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
+    with Together() as files:
+        files.write(path, write)
 
 
 def _sync(folder: Path) -> None:

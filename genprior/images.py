@@ -16,7 +16,7 @@ from genprior.arrays import check_floats
 from genprior.decode import decode, sniff, upright_size
 from genprior.encode import BITS, WITH_ALPHA, encode
 from genprior.errors import ImageError
-from genprior.files import write_atomic
+from genprior.files import Together, write_atomic
 from genprior.limits import MAX_PIXELS
 from genprior.raster import FORMATS, Raster
 
@@ -220,7 +220,8 @@ def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> Tensor:
 
 
 def write_image(
-    path: Path | str, image: Picture | Tensor, like: Picture | None = None
+    path: Path | str, image: Picture | Tensor, like: Picture | None = None,
+    files: Together | None = None,
 ) -> None:
     """Writes an image file, whole or not at all; the format follows the suffix.
 
@@ -234,6 +235,7 @@ def write_image(
         like: The picture the colours come from, which gives them its alpha (resized with
             them), its bits where the format holds them, its colour profile and EXIF. Without
             it 8 bits are written, and floats to NPY.
+        files: Those that it appears together with.
 
     Raises:
         ImageError: Unknown suffix, NaN or infinite values, transparency or a size that the
@@ -249,7 +251,7 @@ def write_image(
     array = _levels(image, format)[0].permute(1, 2, 0).numpy()
     try:
         data = encode(Raster(array, format, image.mode, image.icc, image.exif))
-        write_atomic(path, lambda file: file.write(data))
+        (files.write if files else write_atomic)(path, lambda file: file.write(data))
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
     except OSError as error:

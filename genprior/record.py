@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genprior import __version__
 from genprior.encode import BITS
-from genprior.images import FORMAT_OF, Picture, read_image
+from genprior.images import FORMAT_OF, Picture, parse_image
 from genprior.inverse.base import Restoration, Solver
 from genprior.metrics import WINDOW, psnr, ssim
 from genprior.places import Place
@@ -102,11 +102,12 @@ def doubts(job: "Job", output: Path, picture: Picture, missing: float) -> list[s
     return found
 
 
-def quality(output: Path, truth: Tensor, y: Tensor) -> dict[str, Any]:
+def quality(data: bytes, output: Path, truth: Tensor, y: Tensor) -> dict[str, Any]:
     """PSNR and SSIM of a written picture, and the PSNR of its measurement.
 
     Arguments:
-        output: The written picture.
+        data: The picture as it is written.
+        output: Its name.
         truth: What it should be, (1, C, H, W).
         y: The measurement it was made from.
 
@@ -114,7 +115,7 @@ def quality(output: Path, truth: Tensor, y: Tensor) -> dict[str, Any]:
         Decibels; None where they are infinite, which JSON has no number for.
     """
     # Not what was computed: what a user can check. How large it may be was asked of the input.
-    written = read_image(output, truth.shape[-2:].numel()).pixels
+    written = parse_image(data, output, truth.shape[-2:].numel()).pixels
     truth = truth.expand_as(written)
     record: dict[str, Any] = {"psnr": finite(psnr(written, truth)), "metrics": METRICS}
     if min(truth.shape[-2:]) >= WINDOW:

@@ -2,12 +2,11 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from genprior.files import write_atomic
+from genprior.files import Together
 from genprior.images import Picture, write_image
 from genprior.inverse.base import Restoration
 from genprior.panel import panel, std_map
@@ -26,7 +25,7 @@ def write_results(
     record: dict[str, Any],
     opaque: bool = False,
 ) -> dict[str, Any]:
-    """Writes the pictures of image i of a batch, then its record; all of them or none new.
+    """Writes the pictures of image i of a batch, and its record; all, or the older ones stay.
 
     Arguments:
         place: Where to.
@@ -45,31 +44,18 @@ def write_results(
         ImageError: A picture cannot be written.
     """
     place.output.parent.mkdir(parents=True, exist_ok=True)
-    before = {path: _inode(path) for path in place.written}
-    try:
-        about = _write_pictures(place, picture, result, i, y, truth, opaque)
-        record = record | about
+    with Together() as files:
+        record = record | _write_pictures(files, place, picture, result, i, y, truth, opaque)
         if truth is not None:
-            record |= quality(place.output, truth, y[i : i + 1])
-        record["files"] = {path.name: sha256(path.read_bytes()) for path in place.pictures}
+            record |= quality(files.read(place.output), place.output, truth, y[i : i + 1])
+        record["files"] = {path.name: sha256(files.read(path)) for path in place.pictures}
         text = json.dumps(record, indent=1, allow_nan=False) + "\n"
-        write_atomic(place.sidecar, lambda file: file.write(text.encode()))
-    except BaseException:
-        for path, inode in before.items():
-            if _inode(path) != inode:  # an older file that is not replaced yet stays
-                path.unlink(missing_ok=True)
-        raise
+        files.write(place.sidecar, lambda file: file.write(text.encode()))
     return record
 
 
-def _inode(path: Path) -> int | None:
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return None
-
-
 def _write_pictures(
+    files: Together,
     place: Place,
     picture: Picture,
     result: Restoration,
@@ -96,8 +82,8 @@ def _write_pictures(
         extras["panel"] = panel(shown if truth is None else [*shown, truth])
     for extra in place.extras:
         like = None if extra in ("std", "panel") else without_alpha
-        write_image(place.side(extra), extras[extra], like)
-    write_image(place.output, result.image[one], without_alpha if opaque else picture)
+        write_image(place.side(extra), extras[extra], like, files)
+    write_image(place.output, result.image[one], without_alpha if opaque else picture, files)
     if place.extras:
         about["saved"] = [str(place.side(extra)) for extra in place.extras]
     return about

@@ -7,6 +7,7 @@ import os
 import struct
 import threading
 import time
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -64,28 +65,32 @@ def test_an_evaluation_that_starts_anew_forgets_its_own_pictures_only(
     assert "report.csv" in result.stdout and "contact.png" not in result.stdout
 
 
+@pytest.mark.parametrize(("refuses", "number"), [
+    ("fsync", 0), ("fsync", 1), ("fsync", 2), ("replace", 0),
+])
 def test_a_result_that_cannot_be_written_leaves_the_older_one(
-    photos: Path, tmp_path: Path, quick: list, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, quick: list, monkeypatch: pytest.MonkeyPatch, refuses: str,
+    number: int,
 ) -> None:
     out = tmp_path / "out.png"
-    out.write_bytes(b"an older picture")
-    out.with_suffix(".json").write_text("mine")
+    for name in ("out.png", "out.json", "out.panel.png"):
+        (tmp_path / name).write_text(f"my {name}")
     before = snapshot(tmp_path)
+    calls, original = count(), getattr(os, refuses)
 
     def fail(*arguments: object) -> None:
-        raise OSError(28, "No space left on device")
+        if next(calls) == number:
+            raise OSError(28, "No space left on device")
+        original(*arguments)
 
     words = ["inpaint", photos / "a.png", *MASK, *quick, "-o", out, "--overwrite"]
-    with monkeypatch.context() as patch:
-        patch.setattr("genprior.images.write_atomic", fail)
-        refused(*words)
+    words += ["--save", "panel"]
+    with monkeypatch.context() as patch:  # of the panel, the picture or its record
+        patch.setattr(os, refuses, fail)
+        assert "no space left" in refused(*words)[1].lower()
     assert snapshot(tmp_path) == before
-    with monkeypatch.context() as patch:  # the picture is written, its record is not
-        patch.setattr("genprior.results.write_atomic", fail)
-        refused(*words)
-    assert not out.exists() and out.with_suffix(".json").read_text() == "mine"
     succeed(*words)
-    assert levels(out).shape == (*SIZE, 3)
+    assert levels(out).shape == (*SIZE, 3) and sidecar(out)["task"] == "inpaint"
 
 
 def test_results_of_another_task_are_not_replaced(photos: Path, quick: list) -> None:
