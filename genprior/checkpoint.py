@@ -23,7 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from genprior.errors import CheckpointError
-from genprior.files import TEMPORARY, write_atomic
+from genprior.files import unfinished, write_atomic
 from genprior.priors.base import Denoiser
 from genprior.registry import PRIORS, lookup
 from genprior.stamps import is_verified, remember
@@ -100,7 +100,7 @@ def fingerprint(manifest: Mapping[str, Any]) -> str:
 def remove_checkpoint(folder: Path) -> None:
     """Removes a checkpoint; its manifest goes first, so that never half of one is left."""
     (folder / MANIFEST).unlink(missing_ok=True)
-    for file in (*folder.glob("*.safetensors"), *folder.glob(f"{TEMPORARY}*")):
+    for file in (*folder.glob("*.safetensors"), *unfinished(folder)):
         file.unlink()
     with suppress(OSError):  # somebody put something there
         folder.rmdir()

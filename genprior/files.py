@@ -1,6 +1,7 @@
 """Writing files so that a reader, or a killed run, never meets half of one."""
 
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -8,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-TEMPORARY = ".genprior-"
+TEMPORARY, DIGITS = ".genprior-", 16
+MADE_HERE = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{{DIGITS}}}")
 HOUR = 3600
 
 
@@ -28,7 +30,7 @@ class Together:
     def write(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
         """Writes a file; arguments as of `write_atomic`."""
         # Not the name of the file with something added, which may be too long.
-        temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+        temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(DIGITS // 2)}"
         self._temporary[path] = temporary
         with open(temporary, "xb") as file:
             write(file)
@@ -73,9 +75,14 @@ def _sync(folder: Path) -> None:
             os.close(opened)
 
 
+def unfinished(folder: Path) -> list[Path]:
+    """What killed runs left in a folder, and what others are writing at the moment."""
+    return [path for path in folder.glob(f"{TEMPORARY}*") if MADE_HERE.fullmatch(path.name)]
+
+
 def sweep(folder: Path) -> None:
     """Removes what killed runs left unfinished in a folder, once it is an hour old."""
-    for path in folder.glob(f"{TEMPORARY}*"):
+    for path in unfinished(folder):
         with suppress(OSError):  # it is a folder, or another process has just renamed it
             if time.time() - path.stat().st_mtime > HOUR:  # a younger one may be at work
                 path.unlink()

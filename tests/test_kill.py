@@ -15,7 +15,7 @@ from shell import save_photo, succeed
 
 from genprior.checkpoint import load_checkpoint, newest, save_checkpoint
 from genprior.errors import CheckpointError
-from genprior.files import TEMPORARY, sweep
+from genprior.files import sweep
 from genprior.images import read_image, write_image
 from genprior.priors.ddpm import DDPM
 
@@ -103,11 +103,13 @@ def test_50_killed_trainings_leave_a_whole_checkpoint(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_left_is_swept_up_later(tmp_path: Path) -> None:
-    old, new, mine = (tmp_path / f"{name}" for name in (f"{TEMPORARY}1", f"{TEMPORARY}2", "mine"))
-    for path in (old, new, mine):
+    half = [f".genprior-{digits}" for digits in ("0123456789abcdef", "fedcba9876543210")]
+    mine = ["mine", ".genprior-", ".genprior-notes", ".genprior-0123456789abcdef.txt"]
+    old, new = (tmp_path / name for name in half)
+    for path in (old, new, *(tmp_path / name for name in mine)):
         path.write_bytes(b"half")
-    os.utime(old, (0, 0))
-    os.utime(mine, (0, 0))
+        if path != new:
+            os.utime(path, (0, 0))
     sweep(tmp_path)
     sweep(tmp_path / "none")
-    assert sorted(os.listdir(tmp_path)) == sorted([new.name, mine.name])
+    assert sorted(os.listdir(tmp_path)) == sorted([new.name, *mine])

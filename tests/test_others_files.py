@@ -182,14 +182,15 @@ def test_names_may_be_any_bytes_and_too_long(tmp_path: Path, quick: list) -> Non
 
 
 def test_sweeping_meets_folders_and_files_that_have_gone(tmp_path: Path) -> None:
-    (tmp_path / ".genprior-cache").mkdir()
-    (tmp_path / ".genprior-old").write_text("")
+    (tmp_path / ".genprior-000000000000cace").mkdir()
+    (tmp_path / ".genprior-00000000000000ed").write_text("")
     old = time.time() - 7200
-    for name in (".genprior-cache", ".genprior-old"):
+    for name in (".genprior-000000000000cace", ".genprior-00000000000000ed"):
         os.utime(tmp_path / name, (old, old))
-    (tmp_path / ".genprior-gone").symlink_to(tmp_path / "nothing")
+    (tmp_path / ".genprior-0000000000009073").symlink_to(tmp_path / "nothing")
     sweep(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == [".genprior-cache", ".genprior-gone"]
+    left = [".genprior-0000000000009073", ".genprior-000000000000cace"]
+    assert sorted(os.listdir(tmp_path)) == left
 
 
 def test_the_record_of_one_failed_file_is_printed(tmp_path: Path, quick: list) -> None:
