@@ -16,7 +16,7 @@ from genprior.inverse.base import Restoration, Solver, misfit
 from genprior.inverse.unconditional import sample_denoiser
 from genprior.linalg import per_image
 from genprior.measurements import take_image, take_measurement
-from genprior.noise import Noise
+from genprior.noise import DRAW, MEASUREMENT, Noise
 from genprior.operators.base import Operator
 from genprior.parts import (
     as_operator,
@@ -34,7 +34,6 @@ from genprior.watch import Watched, pick_device, without_autocast
 
 __all__ = ["degrade", "load_prior", "make_operator", "make_solver", "restore", "sample"]
 
-MEASUREMENT = 1
 ANY_SIZE = (256, 256)
 
 
@@ -70,7 +69,7 @@ def degrade(
     sigma = noise_levels(noise_std, x, operator.measures_images)
     operator = place_operator(operator, x.device)
     y = operator.A(x)
-    noise = Noise(seed, [(number, 0, MEASUREMENT) for number in _numbers(index, len(y))])
+    noise = Noise(seed, [(number, *MEASUREMENT) for number in _numbers(index, len(y))])
     sigma = sigma.reshape(-1, *[1] * (y.ndim - 1))
     y = y + sigma * operator.observed(noise.normal(y))
     packed = operator.unpack(y)
@@ -240,7 +239,7 @@ def sample(
         eta: 1 is ancestral sampling (DDPM), 0 is DDIM; of a diffusion prior.
         temperature: Factor of the latents of a prior that decodes, >= 0: below 1 images are
             less varied and more typical.
-        seed: Seed; image i depends on (seed, i) alone.
+        seed: Seed; image i depends on (seed, i) alone, and is not what `restore` draws for it.
         device: See `restore`.
         progress: See `restore`; of a diffusion prior.
 
@@ -270,7 +269,7 @@ def sample(
     watched = None if decodes else Watched(prior, "float32", progress, steps * len(parts))
     draws = []
     for part in parts:
-        noise = Noise(seed, [(i, 0) for i in part])
+        noise = Noise(seed, [(i, *DRAW) for i in part])
         shape = like[part].shape
         if decodes:
             z = noise.normal(like.new_zeros(()).expand(prior.latent_shape(shape)))

@@ -13,7 +13,7 @@ from genprior.errors import ImageError, SettingError
 from genprior.images import Picture, read_image
 from genprior.inverse.base import Solver
 from genprior.limits import MAX_PIXELS
-from genprior.noise import Noise
+from genprior.noise import DRAW, Noise
 from genprior.parts import make_solver
 from genprior.registry import FROM_EXEMPLAR, PRIORS, lookup
 
@@ -128,4 +128,4 @@ def draw_texture(
     """
     shape = torch.Size((1, prior.channels, *size))
     like = prior.texton.new_zeros(()).expand(1, 1, *prior.torus(shape))
-    return prior.synthesise(Noise(seed, [(0, 0)]).normal(like), shape, method).clamp(0, 1)
+    return prior.synthesise(Noise(seed, [(0, *DRAW)]).normal(like), shape, method).clamp(0, 1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genprior.inverse.base import Solver
-from genprior.noise import Noise, partner
+from genprior.noise import WINDOW, Noise, partner
 from genprior.operators.base import Operator
 from genprior.priors.base import Decoder, Density, Gaussian
 from genprior.shown import KEPT, Shown, Tile
@@ -24,8 +24,6 @@ OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 LIBRARIES_OUT_OF_MEMORY = ("out of memory", "alloc_failed")
 # Pixels from which windows are worth more than batches are.
 WINDOWS = {"cpu": 0, "mps": 2**18, "cuda": 2**20}
-# The keys of noise are (image, sample), and (image, 0, 1) is the noise of a measurement.
-WINDOW = 2
 # The rounding of a convolution depends on the batch, and a CPU gains nothing from batches.
 CHUNKS = {"cpu": 1, "mps": 2**21, "cuda": 2**24}
 

@@ -2,6 +2,15 @@
 
 An image gets the same noise alone or in a batch, on the CPU or a GPU (numbers are drawn on
 the CPU and moved), and the global random state is never touched.
+
+A key tells the image and what is drawn for it:
+
+    (image, k)               sample k of a restoration
+    (image, k, WINDOW + w)   window w of it, if it is restored in windows
+    (image, *MEASUREMENT)    the noise of a measurement
+    (image, *DRAW)           what a prior draws of itself
+
+Zeros at the end do not count: 5, (5, 0) and (5, 0, 0) are one stream.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +22,7 @@ from torch import Tensor
 
 # Numbers that a thread must have to draw to be worth its while: a millisecond of them.
 PER_THREAD = 2**17
+MEASUREMENT, DRAW, WINDOW = (0, 1), (0, 0, 1), 2
 
 
 def partner(sample: int) -> int | None:

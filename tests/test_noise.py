@@ -1,7 +1,13 @@
+from itertools import combinations
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from small import Shrink, batch
 
+from genprior import degrade, estimate_prior, load_prior, make_operator, restore, sample
+from genprior.exemplars import draw_texture
 from genprior.noise import Noise, partner, partners
 
 
@@ -76,3 +82,40 @@ def test_chains_of_one_key_have_the_same_numbers_at_every_draw():
         drawn = noise.normal(like)
         assert torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[1])
         assert torch.equal(drawn[:1], alone.normal(like[:1]))
+
+
+def test_no_two_purposes_share_a_stream(weights: Path, monkeypatch: pytest.MonkeyPatch):
+    seeds = []
+
+    def note(self: Noise, fill: object, like: torch.Tensor) -> torch.Tensor:
+        seeds.extend(generator.initial_seed() for generator in self.generators)
+        return whole(self, fill, like)
+
+    whole = Noise._numbers
+    monkeypatch.setattr(Noise, "_numbers", note)
+    keep = torch.ones(1, 1, 96, 121)
+    keep[..., 40:46, 60:65] = keep[..., 3:5, 1:4] = 0
+    holes, denoise = make_operator("inpaint", keep=keep), make_operator("denoise")
+    options = {"samples": 4, "steps": 1, "antithetic": False}
+    purposes = {
+        "measurements": lambda: degrade(batch(5), denoise, 0.1),
+        "samples": lambda: restore(batch(5), denoise, Shrink(), "diffpir", 0.1, **options),
+        "windows": lambda: restore(
+            keep.expand(2, 3, -1, -1), holes, load_prior(weights), "diffpir", **options),
+        "draws": lambda: sample(Shrink(), 5, (4, 4), steps=1),
+        "textures": lambda: [draw_texture(estimate_prior("texture", batch(1)), (9, 9))],
+    }
+    streams = {}
+    for name, draw in purposes.items():
+        seeds.clear()
+        draw()
+        streams[name] = set(seeds)
+    assert list(map(len, streams.values())) == [5, 20, 2 * 4 * 2, 5, 1]
+    assert streams.pop("textures") < streams["draws"]
+    assert all(a.isdisjoint(b) for a, b in combinations(streams.values(), 2))
+
+
+def test_zeros_at_the_end_of_a_key_do_not_count():
+    noise = Noise(1, [5, (5, 0), (5, 0, 0), (5, 0, 0, 1), (5, 0, 1)])
+    first, *others = (generator.initial_seed() for generator in noise.generators)
+    assert [other == first for other in others] == [True, True, False, False]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import Shrink
+from small import HOLE, Shrink, batch
 
-from genprior import load_prior, sample
+from genprior import degrade, estimate_prior, load_prior, make_operator, restore, sample
 from genprior.priors.ddpm import DDPM
 from genprior.priors.gmm import GMM
 
@@ -50,3 +50,16 @@ def test_sample_checks_its_arguments(prior: DDPM, given: dict) -> None:
 def test_numbers_that_are_none_are_an_error() -> None:
     with pytest.raises(FloatingPointError, match="lower the temperature"):
         sample("gan:digits", temperature=1e38)
+
+
+@pytest.mark.parametrize("gaussian", [True, False])
+def test_restore_does_not_know_what_was_sampled_with_its_seed(gaussian: bool) -> None:
+    prior = estimate_prior("texture", batch(1), margin=0) if gaussian else Shrink()
+    solver = {"solver": "gaussian"} if gaussian else {"solver": "diffpir", "steps": 100}
+    operator, x = make_operator("inpaint", keep=HOLE), sample(prior, 4, HOLE.shape[-2:], seed=3)
+    y = degrade(x, operator, 0.3, seed=3)
+    same, *others = (
+        (restore(y, operator, prior, noise_std=0.3, seed=seed, **solver).image - x).std().item()
+        for seed in (3, 4, 5)
+    )
+    assert same > 0.9 * min(others)
