@@ -39,6 +39,7 @@ class Outside:
         return torch.from_numpy(x.detach().flatten(1).numpy() @ self.held[0].T)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
+        assert y.dtype == torch.float64
         return torch.from_numpy(y.detach().numpy() @ self.held[0]).reshape(len(y), *SMALL)
 
 

@@ -90,7 +90,7 @@ class External(Operator, deepinv.physics.LinearPhysics):
         """
         name = type(self.physics).__name__
         try:
-            u, Au, both, back = self._tried(measurement_shape)
+            u, Au, excess, back = self._tried(measurement_shape)
         except REFUSALS as error:
             raise ValueError(
                 f"{name} does not go with measurements of shape {tuple(measurement_shape)}: "
@@ -101,7 +101,7 @@ class External(Operator, deepinv.physics.LinearPhysics):
                 f"{name} makes measurements of shape {tuple(Au.shape)}, got "
                 f"{tuple(measurement_shape)}"
             )
-        if not both.norm() <= LINEAR * Au.norm():
+        if not excess.norm() <= LINEAR * Au.norm():
             raise TypeError(f"{name} is not linear: A(u + v) is not A(u) + A(v)")
         power = Au.square().sum()
         if not (power - (u * back).sum()).abs() <= ADJOINT * power:
@@ -111,9 +111,9 @@ class External(Operator, deepinv.physics.LinearPhysics):
 
     def _tried(self, measurement_shape: torch.Size) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """An image u, A u, A (u + v) - A u - A v and A^T A u."""
-        shape = self.image_shape(measurement_shape)
-        u, v = (self._random(shape, seed) for seed in (0, 1))
         try:
+            shape = self.image_shape(measurement_shape)
+            u, v = (self._random(shape, seed) for seed in (0, 1))
             Au = self.A(u)
         except REFUSALS:
             if self.maps.double:
