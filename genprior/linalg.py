@@ -67,16 +67,6 @@ def damped_inverse(
     return torch.where(total > floor, 1 / torch.where(total > floor, total, 1), 0)
 
 
-def largest_singular(
-    A: Callable[[Tensor], Tensor], A_adjoint: Callable[[Tensor], Tensor], x: Tensor, products: int
-) -> Tensor:
-    """About ||A||, from below, by the power method from images x; one per image, shape (B,)."""
-    for _ in range(products):
-        length = inner(x, x).sqrt()
-        x = A_adjoint(A(x / torch.where(length > 0, length, 1)))
-    return inner(x, x).flatten() ** 0.25
-
-
 def split_along(r: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """<u, r> and r - <u, r> u for vectors u along axis 1, of length 1 or 0.
 

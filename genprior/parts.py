@@ -20,8 +20,7 @@ from genprior.errors import SettingError
 from genprior.inverse.base import Solver
 from genprior.operators.base import Operator
 from genprior.priors.base import ABILITIES, Decoder, Denoiser, Density, Gaussian, Variational
-from genprior.priors.external import External
-from genprior.registry import BASELINES, OPERATORS, SOLVERS, lookup
+from genprior.registry import BASELINES, OF_OTHERS, OPERATORS, SOLVERS, lookup
 from genprior.weights import find_prior
 
 
@@ -147,7 +146,7 @@ def place_prior(prior: str | Path | object, place: torch.device) -> tuple[str, o
         return str(prior), _loaded(folder, (folder / MANIFEST).stat().st_mtime_ns, place)
     name = type(prior).__name__
     if isinstance(prior, deepinv.models.Denoiser):
-        prior = External(prior)
+        prior = lookup(OF_OTHERS, "denoiser", "prior")(prior)
     module = isinstance(prior, nn.Module)
     held = [*prior.parameters(), *prior.buffers()] if module else []
     if any(t.device != place or t.is_inference() for t in held):

@@ -25,6 +25,7 @@ PRIORS = {
     "hvae": "genprior.priors.hvae:HVAE",
     "gan": "genprior.priors.gan:GAN",
 }
+OF_OTHERS = {"denoiser": "genprior.priors.external:External"}
 TRAINABLE = ("ddpm", "glow", "vae", "hvae", "gan")
 FROM_EXEMPLAR = ("texture",)
 FITTED = ("texture", "pca")

@@ -12,7 +12,10 @@ PACKAGE = Path(__file__).parent.parent / "genprior"
 FILES = sorted(PACKAGE.rglob("*.py"))
 SHARED = {
     f"genprior.{name}"
-    for name in ("diffusion", "errors", "linalg", "noise", "pull_push", "separable")
+    for name in (
+        "decomposition", "diffusion", "errors", "linalg", "maps", "noise", "polynomials",
+        "pull_push", "separable",
+    )
 }
 COMMANDS = [f"commands/{path.stem}" for path in sorted(PACKAGE.glob("commands/*.py"))]
 LIGHT = ["__init__", "__main__", "cli", "options", "registry", "errors", "limits", "saves"]

@@ -10,8 +10,7 @@ References:
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al., 2024.
 
 Differs from the authors' code:
-    1. Conjugate residuals, the iterates of GMRES, with a preconditioner (but for a physics of
-        deepinv: give more iterations there); theirs have none.
+    1. Conjugate residuals, the iterates of GMRES, with a preconditioner; theirs have none.
     2. An iteration costs one backward pass; theirs needs one more at the end.
 """
 

@@ -77,7 +77,7 @@ class Operator(ABC):
         """
 
     def precondition(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
-        """About `solve_gram`, but never an iteration: symmetric, positive semi-definite."""
+        """About `solve_gram`, but linear in v: symmetric, positive semi-definite."""
         return self.solve_gram(v, c, sigma2)
 
     def select(self, images: Sequence[int]) -> "Operator":

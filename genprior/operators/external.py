@@ -9,14 +9,13 @@ from deepinv.utils import TensorList
 from torch import Tensor
 
 from genprior.decomposition import Decomposition, decomposition, holds
-from genprior.linalg import Singular, cg, largest_singular, per_image
+from genprior.linalg import Singular, cg, per_image
 from genprior.maps import REFUSALS, Maps, differentiable, treats_all_alike
 from genprior.operators.base import Operator
+from genprior.polynomials import largest_singular, near_gram_inverse
 
 # Relative errors: rounding, and adjoints that are but good approximations.
 LINEAR, ADJOINT = 1e-3, 0.2
-# Products with A^T A that find its largest eigenvalue.
-POWERS = 16
 
 
 class External(Operator, deepinv.physics.LinearPhysics):
@@ -68,6 +67,7 @@ class External(Operator, deepinv.physics.LinearPhysics):
         self._several: int | None = None
         self._axes: int | None = None
         self._unit: Tensor | None = None
+        self._norm: Tensor | None = None
 
     def select(self, images: Sequence[int]) -> Operator:
         """See `Operator.select`; `verify` finds out whether the physics tells images apart."""
@@ -127,10 +127,11 @@ class External(Operator, deepinv.physics.LinearPhysics):
         """See `Operator.normalised`: ||A|| is about 1 then, where it differs by factors."""
         size = [self._several or 1, *measurement_shape[1:]]
         u = self._random(self.image_shape(torch.Size(size))[1:], 0).expand(size[0], -1, -1, -1)
-        norm = largest_singular(self.A, self.A_adjoint, u, POWERS)
+        norm = largest_singular(self.A, self.A_adjoint, u)
         unit = torch.where(norm > 0, 2 ** norm.log2().round(), 1)  # exact: a power of 2
         scaled = copy.copy(self)
         scaled._unit = None if (unit == 1).all() else unit
+        scaled._norm = norm / unit
         return scaled, unit
 
     def pack(self, y: Tensor | TensorList) -> Tensor:
@@ -198,8 +199,11 @@ class External(Operator, deepinv.physics.LinearPhysics):
         return self._cg(lambda w: c * self.A(self.A_adjoint(w)) + sigma2 * w, v)
 
     def precondition(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
-        known = self._decomposition(v)
-        return known.solve_gram(v, c, sigma2) if known else v
+        if known := self._decomposition(v):
+            return known.solve_gram(v, c, sigma2)
+        if self._norm is None:
+            return v
+        return near_gram_inverse(self.A, self.A_adjoint, v, c, sigma2, self._norm)
 
     def _decomposition(self, y: Tensor) -> Decomposition | None:
         """The singular vectors of A in the type of measurements y; None if they are not known."""
@@ -247,7 +251,7 @@ class External(Operator, deepinv.physics.LinearPhysics):
 
 
 class _Selected(External):
-    """Some images of a physics that holds something for each: it is shown all, the others as 0.
+    """Some images of a physics that holds something for each: it is shown all, others as 0.
 
     One image goes with any number of measurements.
 
@@ -273,8 +277,9 @@ class _Selected(External):
             for places in rounds
         ]
         self._indices = torch.tensor(self._images, device=device)
-        if whole._unit is not None:
-            self._unit = whole._unit[self._indices.to(whole._unit.device)]
+        for name in ("_unit", "_norm"):
+            if (held := getattr(whole, name)) is not None:
+                setattr(self, name, held[self._indices.to(held.device)])
         self._order = torch.tensor(sum(rounds, []), device=device).argsort()
 
     def select(self, images: Sequence[int]) -> Operator:
