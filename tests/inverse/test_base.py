@@ -3,7 +3,9 @@ import dataclasses
 import pytest
 import torch
 from oracles import Crooked, normals
+from small import Shrink
 
+from genprior.api import restore
 from genprior.inverse.base import Restoration, misfit
 from genprior.inverse.diffpir import DiffPIR
 from genprior.inverse.dps import DPS
@@ -92,6 +94,14 @@ def test_misfit_of_the_truth_is_1_within_the_error_of_its_estimate() -> None:
     y = x + noise_std.reshape(-1, 1, 1, 1) * noise
     found = misfit(x, y, Denoising(), noise_std)
     assert (found - 1).abs().max() < 5 / (2 * 6000) ** 0.5
+
+
+def test_misfit_of_several_samples_is_their_mean_one_and_not_that_of_their_mean() -> None:
+    y = image().float()
+    result = restore(y, Denoising(), Shrink(), "diffpir", 0.2, samples=4, steps=3)
+    rms = (result.samples - y[:, None]).square().mean(dim=(2, 3, 4)).sqrt()
+    torch.testing.assert_close(result.misfit, rms.mean(dim=1) / 0.2)
+    assert (misfit(result.mean, y, Denoising(), torch.full((2,), 0.2)) < 0.9 * result.misfit).all()
 
 
 def test_a_restoration_is_frozen() -> None:
