@@ -23,6 +23,7 @@ import deepinv
 import torch
 from peers import azula, guided, theirs
 from problem import Sampler, Task
+from scipy.stats import t as student
 from torch import Tensor
 
 from genprior.inverse.calibration import sliced_wasserstein
@@ -179,7 +180,8 @@ def markdown(record: dict) -> str:
     lines = ["| sampler | evaluations | sliced W2 | 95 % | problems |", "|---" * 5 + "|"]
     for name, work, _ in rows():
         if values := record["values"].get(name):
-            width = 1.96 * statistics.stdev(values) / math.sqrt(len(values))
+            quantile = student.ppf(0.975, len(values) - 1)
+            width = quantile * statistics.stdev(values) / math.sqrt(len(values))
             cells = [name, str(work), f"{statistics.mean(values):.2f}", f"{width:.2f}"]
             lines.append(f"| {' | '.join([*cells, str(len(values))])} |")
     versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
