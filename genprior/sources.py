@@ -37,6 +37,10 @@ class Collection(Sequence):
         self.held: dict[int, Image.Image] = {}
         self.pixels = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        # a process that is handed it reads the images itself
+        return {**vars(self), "held": {}, "pixels": 0}
+
     def __len__(self) -> int:
         return len(self.items)
 
@@ -157,6 +161,23 @@ class _Items(Collection):
             raise ImageError(f"image {index} of {len(self.items)}: {error}") from error
 
 
+class _Array(Sequence):
+    """Images of a `.npy` file: read when they are asked for, and by every process itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.images = path, np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def __reduce__(self) -> tuple:
+        return _Array, (self.path.absolute(),)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        image = self.images[index]
+        return image.astype(np.uint8) * 255 if image.dtype == bool else image
+
+
 def resized(size: tuple[int, int], side: int | None) -> tuple[int, int]:
     """The size of an image whose shorter side is made to have a length, if one is given.
 
@@ -182,18 +203,19 @@ def _eight_bits(path: Path, max_pixels: int) -> Image.Image:
     return _as_pillow(read_bits(path, max_pixels))
 
 
-def _npy(path: Path, max_pixels: int) -> np.ndarray:
+def _npy(path: Path, max_pixels: int) -> _Array:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = _Array(path)
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be read as an array ({error})") from error
-    if array.ndim not in (3, 4):
+    shape = array.images.shape
+    if len(shape) not in (3, 4):
         raise ImageError(
             f"{path}: images must be (N, height, width) or (N, height, width, channels), got "
-            f"{array.shape}"
+            f"{shape}"
         )
-    _check_size(path, array.shape[1:3], max_pixels)
-    return array.astype(np.uint8) * 255 if array.dtype == bool else array
+    _check_size(path, shape[1:3], max_pixels)
+    return array
 
 
 def _is_idx(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import pickle
 import struct
 from pathlib import Path
 
@@ -161,6 +162,27 @@ def test_rows_of_a_batch_are_those_of_the_whole() -> None:
     whole = crops.batch(4, 6)
     parts = [crops.batch(4, 6, slice(0, 2)), crops.batch(4, 6, slice(2, 6))]
     assert torch.equal(torch.cat(parts), whole)
+
+
+def test_a_process_that_reads_is_not_handed_the_images(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(1).integers(0, 256, (9, 40, 40, 3), dtype=np.uint8)
+    np.save("array.npy", pixels)
+    Path("folder").mkdir()
+    for k, array in enumerate(pixels):
+        Image.fromarray(array).save(f"folder/{k}.png")
+    for source in ("array.npy", "folder"):
+        crops = Crops([source], 16)
+        batch = crops.batch(0, 6)
+        handed = pickle.dumps(crops)
+        assert len(handed) < pixels[0].nbytes
+        assert torch.equal(pickle.loads(handed).batch(0, 6), batch)
+        assert len(crops.images.places[0][0].held) == 9  # the one here has them still
+
+
+def test_images_of_true_and_false_are_white_and_black(tmp_path: Path) -> None:
+    np.save(tmp_path / "bits.npy", GREY > 99)
+    assert same(arrays(tmp_path / "bits.npy", 1), (GREY > 99) * np.uint8(255))
 
 
 class Unreachable(torch.utils.data.Dataset):
