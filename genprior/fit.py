@@ -19,6 +19,7 @@ from genprior.checkpoint import MANIFEST, newest, steps_of
 from genprior.errors import SettingError
 from genprior.images import write_image
 from genprior.journal import Journal
+from genprior.overlap import common_image
 from genprior.panel import grid
 from genprior.ranks import Ranks
 from genprior.recipe import Settings
@@ -76,8 +77,8 @@ def fit(
         FloatingPointError: A loss or a weight is not finite; the message names the step.
         KeyboardInterrupt: Ctrl-C was pressed; a run of one process has written a checkpoint.
         SettingError: `validation` is given of a prior whose networks compete: no loss of a GAN
-            says how good it is. Or a run is resumed with other settings, `out` holds one that is
-            not, or weights are frozen.
+            says how good it is. Or an image of it is found to be trained on. Or a run is resumed
+            with other settings, `out` holds one that is not, or weights are frozen.
         ValueError: The batch cannot be shared out evenly.
     """
     ranks, out = ranks or Ranks(), Path(out)
@@ -92,6 +93,9 @@ def fit(
     training = Training(name, prior, settings, ranks, mirrors | (about or {}))
     if validation is not None and len(training.updates) > 1:
         raise SettingError(f"no loss of a {name} says how good it is: leave the validation out")
+    both = common_image(data, validation)
+    if both is not None:
+        raise SettingError(f"{both} is in the training and in the validation: leave it out of one")
     devices = [training.device] if training.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices), _flushing_denormals(),

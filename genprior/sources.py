@@ -44,6 +44,10 @@ class Collection(Sequence):
     def __len__(self) -> int:
         return len(self.items)
 
+    def file(self, index: int) -> Path | None:
+        """The file that an image is read from, if there is one."""
+        return None
+
     def size(self, index: int) -> tuple[int, int]:
         """Width and height of an image."""
         return self[index].size
@@ -146,12 +150,18 @@ class _Files(Collection):
                 return self[index].size
         return resized(read_size(self.items[index], self.max_pixels), self.resize)
 
+    def file(self, index: int) -> Path:
+        return self.items[index]
+
     def read(self, index: int) -> Image.Image:
         return _eight_bits(self.items[index], self.max_pixels)
 
 
 class _Items(Collection):
     """Items of a data set."""
+
+    def file(self, index: int) -> Path | None:
+        return self.items.path if isinstance(self.items, _Array) else None
 
     def read(self, index: int) -> Image.Image:
         try:

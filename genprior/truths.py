@@ -67,7 +67,8 @@ def collection_name(data: str | Path) -> str:
 
 def file_digest(path: Path) -> str:
     """The sha256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(items: Any, name: str, index: int) -> str:

@@ -20,10 +20,19 @@ from genprior.priors.gan import GAN
 PLAIN = {"batch": 4, "warmup": 2, "dtype": "float32"}
 
 
+def random_crops(seed: int) -> Crops:
+    rng = np.random.default_rng(seed)
+    return Crops([rng.integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)], 16)
+
+
 @pytest.fixture
 def crops() -> Crops:
-    rng = np.random.default_rng(0)
-    return Crops([rng.integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)], 16)
+    return random_crops(0)
+
+
+@pytest.fixture
+def others() -> Crops:
+    return random_crops(1)
 
 
 def network(**arguments) -> DDPM:
@@ -117,7 +126,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(crops, tmp_path):
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-def test_a_validation_takes_no_more_memory_than_a_step(crops, tmp_path):
+def test_a_validation_takes_no_more_memory_than_a_step(crops, others, tmp_path):
     class Watched(DDPM):
         def losses(self, x, noise):
             assert len(x) <= 2 and (self.training or not torch.is_grad_enabled())
@@ -125,21 +134,21 @@ def test_a_validation_takes_no_more_memory_than_a_step(crops, tmp_path):
 
     torch.manual_seed(0)
     watched = Watched(widths=(8, 16), blocks=(1, 1))
-    run(crops, tmp_path / "parts", watched, validation=crops, accumulate=2)
-    run(crops, tmp_path / "whole", validation=crops)
+    run(crops, tmp_path / "parts", watched, validation=others, accumulate=2)
+    run(crops, tmp_path / "whole", validation=others)
     notes = [json.loads((tmp_path / name / "log.jsonl").read_text())["validation"]
              for name in ("parts", "whole")]
     assert notes[0] == pytest.approx(notes[1], rel=1e-5)
 
 
-def test_no_loss_of_a_gan_is_a_validation(crops, tmp_path):
+def test_no_loss_of_a_gan_is_a_validation(crops, others, tmp_path):
     with pytest.raises(SettingError, match="no loss of a gan says how good it is"):
         fit("gan", GAN(size=(16, 16), widths=(4, 8)), crops, tmp_path,
-            Settings(steps=1), validation=crops)
+            Settings(steps=1), validation=others)
 
 
-def test_the_best_weights_are_kept(crops, tmp_path):
-    run(crops, tmp_path, validation=crops, steps=6, save_minutes=0, lr=0.003)
+def test_the_best_weights_are_kept(crops, others, tmp_path):
+    run(crops, tmp_path, validation=others, steps=6, save_minutes=0, lr=0.003)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     best = min((line for line in lines if "validation" in line), key=lambda x: x["validation"])
     manifest = load_checkpoint(tmp_path / "best")[1]
@@ -149,8 +158,8 @@ def test_the_best_weights_are_kept(crops, tmp_path):
     assert load_checkpoint(tmp_path)[1]["step"] == 6
 
 
-def test_the_best_weights_outlive_a_kill(crops, tmp_path, monkeypatch):
-    run(crops, tmp_path, validation=crops)
+def test_the_best_weights_outlive_a_kill(crops, others, tmp_path, monkeypatch):
+    run(crops, tmp_path, validation=others)
     before = load_checkpoint(tmp_path / "best")[1]["step"]
 
     def killed(folder, *rest, **more):
@@ -161,7 +170,7 @@ def test_the_best_weights_outlive_a_kill(crops, tmp_path, monkeypatch):
     training_save = training.save_checkpoint
     monkeypatch.setattr(training, "save_checkpoint", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(crops, tmp_path, validation=crops, resume=True, steps=40, save_minutes=0, lr=5e-4)
+        run(crops, tmp_path, validation=others, resume=True, steps=40, save_minutes=0, lr=5e-4)
     assert load_checkpoint(tmp_path / "best")[1]["step"] == before
 
 

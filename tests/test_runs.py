@@ -14,12 +14,21 @@ from genprior.fit import Settings, fit
 from genprior.priors.ddpm import DDPM
 
 
+def random_crops(folder, seed):
+    folder.mkdir()
+    pixels = np.random.default_rng(seed).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "0.png")
+    return Crops([folder], 16)
+
+
 @pytest.fixture
 def crops(tmp_path):
-    (tmp_path / "photos").mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photos" / "0.png")
-    return Crops([tmp_path / "photos"], 16)
+    return random_crops(tmp_path / "photos", 0)
+
+
+@pytest.fixture
+def others(tmp_path):
+    return random_crops(tmp_path / "others", 1)
 
 
 def run(crops, out, steps, resume=False, prior=None, validation=None, **more):
@@ -33,9 +42,9 @@ def log(out):
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def test_a_prior_that_knows_holes_is_validated(crops, tmp_path):
+def test_a_prior_that_knows_holes_is_validated(crops, others, tmp_path):
     prior = DDPM(widths=(4, 8), blocks=(1, 1), holes=True)
-    run(crops, tmp_path / "run", 1, prior=prior, validation=crops)
+    run(crops, tmp_path / "run", 1, prior=prior, validation=others)
     assert log(tmp_path / "run")[0]["validation"] > 0
     assert load_checkpoint(tmp_path / "run" / "best")[1]["step"] == 1
 
@@ -62,10 +71,10 @@ def test_weights_that_are_no_numbers_are_not_saved(crops, tmp_path):
     assert all(value.isfinite().all() for value in state.values())
 
 
-def test_what_is_saved_is_not_written_again(crops, tmp_path):
-    folder = run(crops, tmp_path / "run", 2, validation=crops, save_minutes=0)
+def test_what_is_saved_is_not_written_again(crops, others, tmp_path):
+    folder = run(crops, tmp_path / "run", 2, validation=others, save_minutes=0)
     times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    again = run(crops, tmp_path / "run", 2, resume=True, validation=crops)
+    again = run(crops, tmp_path / "run", 2, resume=True, validation=others)
     assert again == folder
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
     assert [line["step"] for line in log(tmp_path / "run")] == [1, 2]

@@ -143,9 +143,9 @@ def test_a_resized_training_is_one_on_resized_images(tmp_path: Path) -> None:
 
 
 def test_a_resumed_training_is_judged_on_what_it_was_judged_on(tmp_path: Path) -> None:
-    for name in ("photos", "judge", "other"):
+    for seed, name in enumerate(("photos", "judge", "other")):
         (tmp_path / name).mkdir()
-        pixels = np.random.default_rng(3).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / name / "a.png")
     options = ["-o", tmp_path / "run", "--set", "widths=[4,8]", "--set", "blocks=[1,1]"]
     options += ["--batch", 2, "--crop", 16, "--no-preview", "-q"]
