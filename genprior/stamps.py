@@ -6,6 +6,7 @@ less time than it does to look here, and finds damage that no one wrote.
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 from genprior.files import write_atomic
@@ -15,10 +16,21 @@ MOST = 100
 
 
 def cache_folder() -> Path:
-    """GENPRIOR_HOME, else XDG_CACHE_HOME/genprior, else ~/.cache/genprior."""
+    """GENPRIOR_HOME, else XDG_CACHE_HOME/genprior, else ~/.cache/genprior.
+
+    Who has no home has a temporary one.
+
+    Raises:
+        OSError: There is no folder for temporary files either.
+    """
     if home := os.environ.get("GENPRIOR_HOME"):
         return Path(home)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genprior"
+    if caches := os.environ.get("XDG_CACHE_HOME"):
+        return Path(caches) / "genprior"
+    try:
+        return Path.home() / ".cache" / "genprior"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "genprior"
 
 
 def is_verified(path: Path, sha256: str) -> bool:

@@ -1,15 +1,12 @@
-"""Options from a file, completion, and the doctor."""
+"""Options from a file, and completion."""
 
-import json
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
-from shell import genprior, refused, save_photo, sidecar, succeed
-
-from genprior.commands import doctor
+from shell import refused, save_photo, sidecar, succeed
 
 TYPED = {
     "inpaint": ["--mask", "box=3x4", "--invert-mask", "--solver", "diffpir", "--samples", 2],
@@ -84,33 +81,3 @@ def test_options_are_completed() -> None:
     run = subprocess.run([sys.executable, "-c", code], env=environment | {"PYTHONPATH": root},
                          capture_output=True, text=True)
     assert run.stdout.split() == ["plain,--mask", "plain,--max-pixels"]
-
-
-def test_the_doctor_finds_this_installation_sound() -> None:
-    result = succeed("doctor")
-    assert "BAD" not in result.stdout and "verified" in result.stdout
-    checks = {c["check"]: c for c in json.loads(succeed("doctor", "--json").stdout)}
-    assert all(check["ok"] for check in checks.values())
-    assert {"genprior", "torch", "torchvision", "deepinv", "ddpm", "denoise, cpu"} <= set(checks)
-
-
-def test_the_doctor_names_what_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def broken(name: str) -> None:
-        raise RuntimeError("operator torchvision::nms does not exist")
-
-    monkeypatch.setattr(doctor.importlib, "import_module", broken)
-    monkeypatch.setattr(doctor, "embedded_priors", lambda: {"ddpm": tmp_path})
-    monkeypatch.setattr(doctor, "find_prior", lambda name: tmp_path)
-    monkeypatch.setattr(doctor, "_denoise", lambda device: (False, "0.1 dB better"))
-    monkeypatch.setattr(doctor, "LIBRARIES", ("numpy", "no-such-library"))
-    result = genprior("doctor")
-    bad = [line for line in result.stdout.splitlines() if line.startswith("BAD")]
-    assert result.exit_code == 6
-    for line, parts in zip(bad, [
-        ("torchvision", "does not go with torch", "nms", "install both from one index"),
-        ("no-such-library", "pip install no-such-library"),
-        ("ddpm", "no checkpoint in"),
-        ("denoise", "0.1 dB"),
-    ], strict=True):
-        assert all(part in line for part in parts)
-    assert result.stderr == f"genprior: 4 of {len(result.stdout.splitlines())} checks failed\n"

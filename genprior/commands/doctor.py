@@ -49,8 +49,8 @@ def _checks() -> Iterator[Check]:
     yield from _devices()
     from genprior.stamps import cache_folder
 
-    yield _disk("temporary", Path(tempfile.gettempdir()), "TMPDIR")
-    yield _disk("cache", cache_folder(), "GENPRIOR_HOME")
+    yield _disk("temporary", lambda: Path(tempfile.gettempdir()), "TMPDIR")
+    yield _disk("cache", cache_folder, "GENPRIOR_HOME")
     for name in embedded_priors():
         yield _weights(name)
     if "ddpm" in embedded_priors():
@@ -78,9 +78,12 @@ def _torchvision() -> Check:
     try:
         importlib.import_module("torchvision")
     except BROKEN as error:
+        text = f"{' '.join(str(error).split()):.80}"
+        if isinstance(error, OSError) and error.errno:  # a file or a folder, not a library
+            return "torchvision", False, f"cannot be imported ({text}): mend that first"
         return "torchvision", False, (
             f"{_version('torchvision')} does not go with torch {_version('torch')} "
-            f"({' '.join(str(error).split()):.80}): install both from one index, pip install "
+            f"({text}): install both from one index, pip install "
             f"--force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cpu"
         )
     return "torchvision", True, _version("torchvision")
@@ -104,9 +107,13 @@ def _devices() -> Iterator[Check]:
         yield "mps", True, "available"
 
 
-def _disk(name: str, folder: Path, variable: str) -> Check:
-    there = next(f for f in (folder.absolute(), *folder.absolute().parents) if f.exists())
+def _disk(name: str, find: Callable[[], Path], variable: str) -> Check:
     try:
+        folder = find().absolute()
+    except OSError as error:
+        return name, False, f"{error.strerror}: set {variable}"
+    try:
+        there = next(f for f in (folder, *folder.parents) if f.exists())
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"genprior")
         free = shutil.disk_usage(there).free / 2**30
