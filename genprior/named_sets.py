@@ -1,12 +1,12 @@
 """Data sets of torchvision by name, in the part for training or in the one held out."""
 
 import inspect
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from genprior.errors import SettingError
+from genprior.stamps import cache_folder
 
 TORCHVISION = "torchvision:"
 # How those without `train` and `split` tell their parts: (for training, held out).
@@ -36,7 +36,7 @@ def open_set(text: str, held_out: bool) -> Any:
         known = sorted(n for n in torchvision.datasets.__all__ if n[0].isupper())
         raise SettingError(f"torchvision has no data set {name!r}: choose one of {known}")
     taken = _taken(cls)
-    root = folder or str(Path.home() / ".cache" / "genprior" / name)
+    root = folder or str(cache_folder() / name)
     given = {key: value for key, value in (("root", root), ("download", True)) if key in taken}
     given |= _settings(name, words, taken)
     try:

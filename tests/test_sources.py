@@ -112,6 +112,21 @@ def test_parts_and_numbers_of_other_data_sets(monkeypatch) -> None:
     assert open_items("torchvision:LFWPeople", held_out=True).told == ("test", "funneled")
 
 
+class Kept(torch.utils.data.Dataset):
+    def __init__(self, root, download=False):
+        self.told = (Path(root), download)
+
+
+def test_data_sets_are_kept_in_the_folder_of_the_caches(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torchvision.datasets, "SVHN", Kept)
+    monkeypatch.delenv("GENPRIOR_HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    kept = tmp_path / "caches" / "genprior" / "SVHN"
+    assert open_items("torchvision:SVHN").told == (kept, True)
+    monkeypatch.setenv("GENPRIOR_HOME", str(tmp_path / "ours"))
+    assert open_items("torchvision:SVHN").told == (tmp_path / "ours" / "SVHN", True)
+
+
 class Items(torch.utils.data.Dataset):
     def __init__(self, items) -> None:
         self.items = items
