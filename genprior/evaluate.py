@@ -192,7 +192,8 @@ def _about(plan: Plan, unit: _Unit, number: int, source: Truth) -> Record:
 
 def picture_file(out: Path, task: str, name: str, number: int) -> Path:
     """Where the picture of one image is kept."""
-    safe = hashlib.sha256(f"{task}\n{name}".encode()).hexdigest()[:16]
+    data = f"{task}\n{name}".encode(errors="backslashreplace")
+    safe = hashlib.sha256(data).hexdigest()[:16]
     return out / "pictures" / f"{number:05d}-{safe}.png"
 
 

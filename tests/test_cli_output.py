@@ -1,11 +1,12 @@
 """What commands print where their output holds few letters, or is not there at all."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from shell import save_photo
+from shell import save_photo, succeed
 
 from genprior.cli import main
 
@@ -30,3 +31,21 @@ def test_a_name_that_the_encoding_lacks_is_no_obstacle(tmp_path: Path, quick: li
     ]
     error, last = result.stderr_bytes.splitlines()
     assert rb"\u7a7a.png: " in error and last == b"genprior: 1 of 4 files failed"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text")
+def test_a_name_that_is_no_text_is_no_obstacle_to_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_photo(tmp_path / "a.png")
+    mask, out = (Path(f"{tmp_path}/{os.fsdecode(name)}") for name in (b"m\xe9", b"o\xe9"))
+    save_photo(tmp_path / "mask.png", channels=1)
+    os.rename(tmp_path / "mask.png", mask)
+    words = ["evaluate", str(tmp_path / "a.png"), "-o", str(out), "--prior", "none",
+             "--baseline", "biharmonic", "--task", f"inpaint:mask={mask}", "-q"]
+    monkeypatch.setattr(sys, "argv", ["genprior", *words])
+    succeed(*words)
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert rf"| inpaint:mask={tmp_path}/m\udce9 |" in report and r"-o 'o\udce9'" in report
+    assert rf"inpaint:mask={tmp_path}/m\udce9" in (out / "report.csv").read_text(encoding="utf-8")
+    assert (out / "report.json").exists()

@@ -263,7 +263,8 @@ def _write(out: Path, records: list, samples: int, notes: dict[str, str]) -> dic
         "report.csv": as_csv(rows),
     }
     for name, text in texts.items():
-        write_atomic(out / name, lambda file, text=text: file.write(text.encode()))
+        data = text.encode(errors="backslashreplace")  # names of files may be any bytes
+        write_atomic(out / name, lambda file, data=data: file.write(data))
     contact_sheet(records, out, out / "contact.png")
     return {**texts, "table": table(rows)}
 
