@@ -2,11 +2,12 @@
 
 import os
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from shell import save_photo, succeed
+from shell import refused, save_photo, succeed
 
 from genprior.cli import main
 
@@ -49,3 +50,23 @@ def test_a_name_that_is_no_text_is_no_obstacle_to_a_report(
     assert rf"| inpaint:mask={tmp_path}/m\udce9 |" in report and r"-o 'o\udce9'" in report
     assert rf"inpaint:mask={tmp_path}/m\udce9" in (out / "report.csv").read_text(encoding="utf-8")
     assert (out / "report.json").exists()
+
+
+def test_a_configuration_can_be_read_whatever_the_encoding_of_the_output(
+    tmp_path: Path, quick: list
+) -> None:
+    file, mask, config = tmp_path / "a.png", tmp_path / "漢é😀\x7f.png", tmp_path / "run.toml"
+    save_photo(file)
+    save_photo(mask, channels=1)
+    words = list(map(str, ["inpaint", file, "--mask", mask, *quick]))
+    result = CliRunner(charset="cp1252").invoke(main, [*words, "--dump-config"])
+    config.write_bytes(result.stdout_bytes)
+    succeed("inpaint", file, "--config", config)
+    config.write_text(result.stdout, encoding="utf-8-sig")
+    assert tomllib.loads(result.stdout)["mask"] == str(mask)
+    succeed("inpaint", file, "--config", config, "--overwrite")
+
+
+def test_a_configuration_of_a_name_that_is_no_text_is_refused() -> None:
+    code, line = refused("inpaint", "a.png", "--prior", "caf\udce9", "--dump-config")
+    assert code == 2 and r"'--prior': 'caf\udce9' is no text" in line

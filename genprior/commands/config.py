@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +38,7 @@ def _read(ctx: click.Context, param: click.Parameter, file: Path | None) -> None
     if file is None:
         return
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise click.UsageError(f"--config {file}: {error.strerror}", ctx) from error
     except ValueError as error:
@@ -79,5 +80,18 @@ def _dump(ctx: click.Context) -> str:
         if value is not None:
             text = getattr(option.type, "text", lambda value: value)(value)
             text = str(text) if isinstance(text, Path) else text
-            lines.append(f"{_name(option)} = {json.dumps(text, ensure_ascii=False)}\n")
+            lines.append(f"{_name(option)} = {_toml(text, option)}\n")
     return "".join(lines)
+
+
+def _toml(value: Any, option: click.Option) -> str:
+    """A value in letters that every encoding has."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise click.BadParameter(
+            f"{value!r} is no text, which a TOML file cannot hold: give it a name in UTF-8",
+            param=option,
+        ) from error
+    return re.sub(r"[^\0-~]", lambda letter: f"\\U{ord(letter[0]):08X}", text)
