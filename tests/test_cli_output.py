@@ -1,6 +1,7 @@
 """What commands print where their output holds few letters, or is not there at all."""
 
 import os
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -70,3 +71,21 @@ def test_a_configuration_can_be_read_whatever_the_encoding_of_the_output(
 def test_a_configuration_of_a_name_that_is_no_text_is_refused() -> None:
     code, line = refused("inpaint", "a.png", "--prior", "caf\udce9", "--dump-config")
     assert code == 2 and r"'--prior': 'caf\udce9' is no text" in line
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+@pytest.mark.parametrize("closed, words, message", [
+    ("<&-", ["-", "-o", "b.png"], "standard input is closed: give a file instead of -"),
+    (">&-", ["a.png", "-o", "-"], "standard output is closed: give -o a file"),
+])
+def test_a_stream_that_is_closed_is_refused_before_the_work(
+    tmp_path: Path, quick: list, closed: str, words: list[str], message: str
+) -> None:
+    save_photo(tmp_path / "a.png")
+    command = [sys.executable, "-m", "genprior", "denoise", *words, "--noise", "0.1"]
+    root = str(Path(__file__).parent.parent)
+    run = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command, *map(str, quick)],
+                         cwd=tmp_path, env=os.environ | {"PYTHONPATH": root}, text=True,
+                         stderr=subprocess.PIPE)
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"genprior: {message} (see ") and run.stderr.count("\n") == 1

@@ -32,6 +32,10 @@ def streams(
     to_stdout = output == STREAM or (output is None and STREAM in files)
     if to_stdout and as_json:
         raise click.UsageError("standard output is for the picture: give --json another -o")
+    if STREAM in files and sys.stdin is None:
+        raise click.UsageError("standard input is closed: give a file instead of -")
+    if to_stdout and sys.stdout is None:
+        raise click.UsageError("standard output is closed: give -o a file")
     from genprior.places import Found, list_files
 
     if STREAM in files:
