@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from genprior.checkpoint import MANIFEST, newest, steps_of
 from genprior.errors import SettingError
 from genprior.images import write_image
 from genprior.journal import Journal
+from genprior.locks import alone_in
 from genprior.overlap import common_image
 from genprior.panel import grid
 from genprior.ranks import Ranks
@@ -78,7 +79,7 @@ def fit(
         KeyboardInterrupt: Ctrl-C was pressed; a run of one process has written a checkpoint.
         SettingError: `validation` is given of a prior whose networks compete: no loss of a GAN
             says how good it is. Or an image of it is found to be trained on. Or a run is resumed
-            with other settings, `out` holds one that is not, or weights are frozen.
+            with other settings, `out` holds one that is not or is at work, or weights are frozen.
         ValueError: The batch cannot be shared out evenly.
     """
     ranks, out = ranks or Ranks(), Path(out)
@@ -97,15 +98,16 @@ def fit(
     if both is not None:
         raise SettingError(f"{both} is in the training and in the validation: leave it out of one")
     devices = [training.device] if training.device.type == "cuda" else []
+    if not resume:
+        out.mkdir(parents=True, exist_ok=True)
     with (
-        torch.random.fork_rng(devices), _flushing_denormals(),
-        closing(Journal(out, ranks, tensorboard)) as journal,
+        alone_in(out) if ranks.first else nullcontext(), torch.random.fork_rng(devices),
+        _flushing_denormals(), closing(Journal(out, ranks, tensorboard)) as journal,
     ):
         if resume:
             manifest = training.restore(newest(out))
             journal.resume(training.step, manifest.get("window", ()))
         else:
-            out.mkdir(parents=True, exist_ok=True)
             journal.begin()
         ranks.wait()
         keeper = _Keeper(training, journal, out, validation, preview)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from genprior.checkpoint import load_checkpoint, newest
 from genprior.data import Crops
+from genprior.errors import SettingError
 from genprior.fit import Settings, fit
 from genprior.priors.ddpm import DDPM
 
@@ -109,3 +110,18 @@ def test_weights_lie_in_memory_as_they_are_asked_to(crops, tmp_path):
         run(crops, tmp_path / str(last), 1, prior=prior, channels_last=last)
         weight = next(p for p in prior.parameters() if p.ndim == 4 and min(p.shape) > 1)
         assert weight.is_contiguous() is not last
+
+
+def test_two_trainings_are_not_at_work_in_one_folder(crops, tmp_path):
+    class Second(DDPM):
+        """Has another training begin in its first step."""
+
+        def losses(self, x, noise):
+            for resume in (False, True):
+                with pytest.raises(SettingError, match="run has a training at work: wait for"):
+                    run(crops, tmp_path / "run", 9, resume=resume)
+            return super().losses(x, noise)
+
+    second = Second(widths=(4, 8), blocks=(1, 1))
+    run(crops, tmp_path / "run", 1, prior=second)
+    assert run(crops, tmp_path / "run", 2, resume=True).name == "step-00000002"
