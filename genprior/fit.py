@@ -29,6 +29,7 @@ from genprior.training import Training
 __all__ = ["Settings", "fit"]
 CHECK_BATCHES = 4
 PREVIEW_SHARE = 0.01
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 def fit(
@@ -76,7 +77,8 @@ def fit(
     Raises:
         CheckpointError: `resume` is set and `out` holds no checkpoint.
         FloatingPointError: A loss or a weight is not finite; the message names the step.
-        KeyboardInterrupt: Ctrl-C was pressed; a run of one process has written a checkpoint.
+        KeyboardInterrupt: Ctrl-C was pressed, or the process was told to end (SIGTERM); a run of
+            one process has written a checkpoint.
         SettingError: `validation` is given of a prior whose networks compete: no loss of a GAN
             says how good it is. Or an image of it is found to be trained on. Or a run is resumed
             with other settings, `out` holds one that is not or is at work, or weights are frozen.
@@ -162,25 +164,32 @@ def _flushing_denormals() -> Iterator[None]:
 
 @contextmanager
 def _noting_interrupts(ranks: Ranks) -> Iterator[Callable[[], bool]]:
-    """Has Ctrl-C wait for the end of a step and a checkpoint; pressed again, it does not.
+    """Has Ctrl-C and SIGTERM wait for the end of a step and a checkpoint; the second does not.
 
     Yields:
-        Says whether it was pressed.
+        Says whether one came.
     """
-    pressed = threading.Event()
+    came = threading.Event()
     if ranks.world > 1 or threading.current_thread() is not threading.main_thread():
-        yield pressed.is_set
+        yield came.is_set
         return
 
     def note(number: int, frame: object) -> None:
-        pressed.set()
-        signal.signal(signal.SIGINT, before)
+        came.set()
+        restore()
 
-    before = signal.signal(signal.SIGINT, note)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.getsignal(number) for number in INTERRUPTS}
+    before = {number: handler for number, handler in before.items() if handler is not None}
+    for number in before:
+        signal.signal(number, note)
     try:
-        yield pressed.is_set
+        yield came.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 def _fraction(training: Training) -> float:

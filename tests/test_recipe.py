@@ -111,16 +111,28 @@ def test_a_gan_goes_on_bit_for_bit(crops, tmp_path):
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(crops, tmp_path):
-    def press_ctrl_c(step, done, loss):
+@pytest.fixture
+def not_ended():
+    """Fails where SIGTERM would end the process."""
+    def fail(number, frame):
+        raise AssertionError("ended by SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, fail)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_a_checkpoint_to_go_on_from(crops, tmp_path, not_ended, number):
+    def interrupt(step, done, loss):
         if step == 3:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
 
     whole = load_checkpoint(run(crops, tmp_path / "whole"))[0].state_dict()
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt, match="interrupted at step 3, which is saved"):
-        run(crops, tmp_path / "cut", report=press_ctrl_c)
-    assert signal.getsignal(signal.SIGINT) is before
+        run(crops, tmp_path / "cut", report=interrupt)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert newest(tmp_path / "cut").name == "step-00000003"
     resumed = load_checkpoint(run(crops, tmp_path / "cut", resume=True))[0].state_dict()
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
