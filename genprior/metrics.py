@@ -127,15 +127,15 @@ def crps(samples: Tensor, reference: Tensor, antithetic: bool = False) -> Tensor
     """
     count = samples.shape[1]
     pairs, dependent = count * (count - 1) // 2, partners(count) if antithetic else []
-    scores = []
-    for drawn, truth in zip(samples, reference.double(), strict=True):  # which takes less memory
-        ordered = drawn.sort(dim=0).values.double()  # and float32 is sorted faster
+    scores, dtype = [], _widest(samples)
+    for drawn, truth in zip(samples, reference.to(dtype), strict=True):  # which takes less memory
+        ordered = drawn.sort(dim=0).values.to(dtype)  # and float32 is sorted faster
         error = (ordered - truth).abs().mean(dim=0)
         # sum over pairs of |X_i - X_j| = sum of (2 i - K + 1) X_(i)
         rank = 2 * torch.arange(count).to(ordered) - count + 1
         distances = torch.tensordot(rank, ordered, dims=1)
         for a, b in dependent:
-            distances = distances - (drawn[a].double() - drawn[b].double()).abs()
+            distances = distances - (drawn[a].to(dtype) - drawn[b].to(dtype)).abs()
         scores.append((error - distances / (2 * (pairs - len(dependent)))).mean())
     return torch.stack(scores).to(samples.dtype)
 
@@ -146,9 +146,13 @@ def _pair(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
             "images to compare must have one shape (B, C, H, W), "
             f"got {list(x.shape)} and {list(reference.shape)}"
         )
-    # Variances are differences of large numbers; Apple's GPUs have no float64.
-    dtype = torch.float32 if x.device.type == "mps" else torch.float64
+    dtype = _widest(x)  # as variances are differences of large numbers
     return x.to(dtype), reference.to(dtype)
+
+
+def _widest(x: Tensor) -> torch.dtype:
+    """float64, which Apple's GPUs have not."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
 
 
 def _window_mean(x: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ class Biharmonic(Baseline):
 def _filled(y: Tensor, missing: Tensor) -> Tensor:
     """One image (C, H, W); the channels together if they miss the same pixels."""
     if (missing == missing[:1]).all():
-        array = y.permute(1, 2, 0).double().cpu().numpy()
+        array = y.permute(1, 2, 0).cpu().double().numpy()
         filled = inpaint_biharmonic(array, missing[0].cpu().numpy(), channel_axis=-1)
         return torch.from_numpy(filled).permute(2, 0, 1).to(y)
-    channels = zip(y.double().cpu().numpy(), missing.cpu().numpy(), strict=True)
+    channels = zip(y.cpu().double().numpy(), missing.cpu().numpy(), strict=True)
     return torch.stack([torch.from_numpy(inpaint_biharmonic(*pair)) for pair in channels]).to(y)

@@ -86,7 +86,7 @@ def _offsets(operator: Operator, y: Tensor) -> list[float]:
     middle = [side // 2 for side in y.shape[2:]]
     spot = torch.zeros_like(y[:1])
     spot[..., middle[0], middle[1]] = 1
-    mass = operator.A_adjoint(spot).double().mean(dim=(0, 1))
+    mass = operator.A_adjoint(spot).cpu().double().mean(dim=(0, 1))
     offsets = []
     for axis, at in enumerate(middle):
         line = mass.sum(dim=1 - axis)

@@ -62,11 +62,11 @@ class Wiener(Baseline):
             channels = [
                 skimage.restoration.wiener(
                     np.pad(channel, pads, mode="symmetric"),
-                    kernel.double().cpu().numpy(),
+                    kernel.cpu().double().numpy(),
                     max(balance, SMALLEST),
                     clip=False,
                 )[inside]
-                for channel in image.double().cpu().numpy()
+                for channel in image.cpu().double().numpy()
             ]
             images.append(np.stack(channels))
         return torch.from_numpy(np.stack(images)).to(y)
