@@ -4,6 +4,7 @@ import glob
 import hashlib
 import json
 import os
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -191,17 +192,36 @@ def plan(
 
 def _check_apart(places: Sequence[Place], reads: Sequence[Path]) -> None:
     """Makes sure that no two results go to one place, and none onto what is read."""
-    taken: dict[Path, Path] = {}
+    taken: dict[str, tuple[Path, Place]] = {}
     written = [path for place in places for path in place.written]
     _check_no_input(written, [*(place.source for place in places), *reads])
     for place in places:
         for path in place.written:
-            if path in taken:
-                raise ImageError(
-                    f"{taken[path]} and {place.source} would both be written to {path}: "
-                    f"restore them apart, into two folders"
-                )
-            taken[path] = place.source
+            if _folded(path) not in taken:
+                taken[_folded(path)] = path, place
+                continue
+            before, other = taken[_folded(path)]
+            if path != before and _told_apart(other, place):
+                continue
+            where = f"both be written to {path}" if path == before else (
+                f"be written to {before} and {path}, which are one file on many systems"
+            )
+            raise ImageError(
+                f"{other.source} and {place.source} would {where}: restore them apart, into "
+                f"two folders"
+            )
+
+
+def _folded(path: Path) -> str:
+    """One name for all that are one on some file system, by case or form of the letters."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
+
+
+def _told_apart(one: Place, other: Place) -> bool:
+    """Whether inputs of such names are two files, in the folders that the results go to."""
+    beside = all(place.output.parent == place.source.parent for place in (one, other))
+    alike = one.source != other.source and _folded(one.source) == _folded(other.source)
+    return beside and alike and not one.source.samefile(other.source)
 
 
 def _check_no_input(paths: Iterable[Path], inputs: Iterable[Path]) -> None:

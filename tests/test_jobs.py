@@ -73,6 +73,26 @@ def test_files_come_from_folders_without_the_results_of_other_runs(tmp_path: Pat
         list_files([tmp_path / "*.gif"])
 
 
+@pytest.mark.parametrize("names", [("a.png", "A.png"), ("\u00e9.png", "e\u0301.png")])
+def test_results_that_are_one_file_on_some_systems_are_refused(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    files = [tmp_path / folder / name for folder, name in zip("xy", names, strict=True)]
+    with pytest.raises(ImageError, match="would be written to .*, which are one file on many"):
+        plan(files, tmp_path / "out")
+    assert len(plan(files)) == 2
+    beside = [tmp_path / name for name in names]
+    for file in beside:
+        file.write_bytes(b"")
+    if len(list(tmp_path.iterdir())) == 2:
+        assert {place.output.name[:-13] for place in plan(beside)} == {n[:-4] for n in names}
+        with pytest.raises(ImageError, match="which are one file on many"):
+            plan(beside, tmp_path / "out")
+    else:
+        with pytest.raises(ImageError, match="which are one file on many"):
+            plan(beside)
+
+
 def test_folders_are_made_anew_and_formats_can_be_changed(tmp_path: Path) -> None:
     files = [Found(Path("in/a/x.png"), Path("a")), Found(Path("in/b/x.jpg"), Path("b"))]
     first, second = plan(files, tmp_path)
