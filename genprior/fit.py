@@ -77,8 +77,7 @@ def fit(
     Raises:
         CheckpointError: `resume` is set and `out` holds no checkpoint.
         FloatingPointError: A loss or a weight is not finite; the message names the step.
-        KeyboardInterrupt: Ctrl-C was pressed, or the process was told to end (SIGTERM); a run of
-            one process has written a checkpoint.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; a run of one process has written a checkpoint.
         SettingError: `validation` is given of a prior whose networks compete: no loss of a GAN
             says how good it is. Or an image of it is found to be trained on. Or a run is resumed
             with other settings, `out` holds one that is not or is at work, or weights are frozen.
@@ -96,8 +95,7 @@ def fit(
     training = Training(name, prior, settings, ranks, mirrors | (about or {}))
     if validation is not None and len(training.updates) > 1:
         raise SettingError(f"no loss of a {name} says how good it is: leave the validation out")
-    both = common_image(data, validation)
-    if both is not None:
+    if both := common_image(data, validation):
         raise SettingError(f"{both} is in the training and in the validation: leave it out of one")
     devices = [training.device] if training.device.type == "cuda" else []
     if not resume:
