@@ -6,8 +6,10 @@ from torch import Tensor
 
 from genprior.operators.base import Operator
 
-# Of the residual, in noise levels; that of a mean may be small, where few numbers are measured.
+# Of the residual, in noise levels.
 FITS = (0.3, 1.5)
+# Of numbers measured for one of the image: below, a mean may be nearer to the data.
+FEW = 0.5
 # Gaussian noise takes 2 % of the values farther than two standard deviations.
 BELOW, ROUNDING = 0.1, 0.02
 
@@ -42,7 +44,8 @@ def doubts(
             f"image {i}: without noise or holes there is nothing to restore: give noise_std"
             for i in (sigma == 0).nonzero().flatten().tolist()
         ]
-    odd = (sigma > 0) & ((fit > FITS[1]) | ((fit < FITS[0]) & drawn))
+    enough = operator.measured(y).to(fit) >= FEW * operator.image_shape(y.shape)[1:].numel()
+    odd = (sigma > 0) & ((fit > FITS[1]) | ((fit < FITS[0]) & (enough | drawn)))
     return *found, *(
         f"image {i}: the restoration is {fit[i]:.2f} noise levels away from the data, "
         f"which should be near 1: is noise_std {sigma[i]:.4g} right?"
