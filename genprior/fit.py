@@ -23,7 +23,7 @@ from genprior.locks import alone_in
 from genprior.overlap import common_image
 from genprior.panel import grid
 from genprior.ranks import Ranks
-from genprior.recipe import Settings
+from genprior.recipe import Settings, with_dtype
 from genprior.training import Training
 
 __all__ = ["Settings", "fit"]
@@ -89,10 +89,10 @@ def fit(
     groups = [list(group) for group in prior.groups().values()]
     if not all(group and all(p.requires_grad for p in group) for group in groups):
         raise SettingError("its weights are frozen: call prior.requires_grad_(True) first")
-    mirrors = {key: getattr(data, key) for key in ("flip", "turn") if hasattr(data, key)}
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-    prior.to(memory_format=layout)
-    training = Training(name, prior, settings, ranks, mirrors | (about or {}))
+    settings = with_dtype(settings, groups[0][0].device, out if resume else None)
+    about = {k: getattr(data, k) for k in ("flip", "turn") if hasattr(data, k)} | (about or {})
+    training = Training(name, prior.to(memory_format=layout), settings, ranks, about)
     if validation is not None and len(training.updates) > 1:
         raise SettingError(f"no loss of a {name} says how good it is: leave the validation out")
     if both := common_image(data, validation):

@@ -1,11 +1,15 @@
 """How to train."""
 
 import json
+import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
+from genprior.checkpoint import newest, read_manifest
 from genprior.errors import CheckpointError, SettingError
 from genprior.optim import Kind
 from genprior.watch import DTYPES
@@ -26,7 +30,8 @@ class Settings:
         warmup: Steps of linear warm-up; after it the rate follows a cosine down to 0.
         ema: Decay of the running average of the weights.
         clip: Largest norm of the gradient.
-        dtype: Precision of the network under autocast.
+        dtype: Precision of the network under autocast. None is that of a run that is resumed, else
+            bfloat16, or float32 on a CPU without instructions for that, which is faster there.
         save_minutes: Time between two checkpoints.
         seed: Seed of crops, noise and levels.
         optimizer: "adamw", "sgd", "rmsprop", or "muon": Muon for the convolutions, AdamW for
@@ -48,7 +53,7 @@ class Settings:
     warmup: int = 200
     ema: float = 0.999
     clip: float = 1.0
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
     save_minutes: float = 5.0
     seed: int = 0
     optimizer: Kind = "adamw"
@@ -64,8 +69,34 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
-        if self.dtype not in DTYPES:
+        if self.dtype not in (None, *DTYPES):
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+
+
+def with_dtype(settings: Settings, device: torch.device, resumed: Path | None) -> Settings:
+    """Settings that have a precision.
+
+    Arguments:
+        settings: Their own comes first.
+        device: Where the network is trained.
+        resumed: The run to go on with.
+
+    Raises:
+        CheckpointError: The run has no checkpoint, or it cannot be read.
+    """
+    if settings.dtype is not None:
+        return settings
+    before = read_manifest(newest(resumed)).get("settings", {}) if resumed else {}
+    fast = device.type != "cpu" or _cpu_has_bfloat16()
+    return replace(settings, dtype=before.get("dtype") or ("bfloat16" if fast else "float32"))
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether this CPU has instructions for it; where it has none, they are emulated."""
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        known = torch.backends.mkldnn.is_available()
+        return known and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
 
 
 def check_same(

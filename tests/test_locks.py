@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -37,8 +38,25 @@ def test_a_folder_is_locked_until_its_process_ends_however_that_ends(tmp_path: P
     with alone_in(tmp_path), pytest.raises(SettingError, match="at work"):
         with alone_in(tmp_path):
             pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_was_removed_meanwhile_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, files = locks._lock, []
+
+    def late(file: BinaryIO) -> None:
+        files.append(file)
+        if len(files) == 1:
+            (tmp_path / locks.LOCK).unlink()
+        lock(file)
+
+    monkeypatch.setattr(locks, "_lock", late)
     with alone_in(tmp_path):
-        assert [path.name for path in tmp_path.iterdir()] == [locks.LOCK]
+        with pytest.raises(SettingError, match="at work"), alone_in(tmp_path):
+            pass
+    assert len(files) == 3 and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EINVAL])
@@ -47,7 +65,7 @@ def test_a_file_system_without_locks_is_no_obstacle(
 ) -> None:
     asked = []
 
-    def refuse(file: object) -> None:
+    def refuse(file: BinaryIO) -> None:
         asked.append(file)
         raise OSError(number, "No locks available")
 

@@ -61,7 +61,8 @@ TRAINED_ONLY = (
               help="Start from the weights of a prior that ships or of a checkpoint folder; "
                    "--set may change what they do not depend on.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
-              default="bfloat16", show_default=True, help="Precision of the network.")
+              help="Precision of the network.  [default: that of a resumed run, else bfloat16, or "
+                   "float32 on a CPU without it]")
 @click.option("--channels-last/--contiguous", default=True, show_default=True,
               help="How weights lie in memory.")
 @click.option("--compile", is_flag=True, help="Compile the networks.")
