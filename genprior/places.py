@@ -6,11 +6,14 @@ import json
 import os
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from genprior.errors import ImageError
+from genprior.files import TEMPORARY
 from genprior.images import (
     MADE,
     MAX_PIXELS,
@@ -201,10 +204,10 @@ def _check_apart(places: Sequence[Place], reads: Sequence[Path]) -> None:
                 taken[_folded(path)] = path, place
                 continue
             before, other = taken[_folded(path)]
-            if path != before and _told_apart(other, place):
+            if path != before and _are_two(before, path):
                 continue
             where = f"both be written to {path}" if path == before else (
-                f"be written to {before} and {path}, which are one file on many systems"
+                f"be written to {before} and {path}, which are one file there"
             )
             raise ImageError(
                 f"{other.source} and {place.source} would {where}: restore them apart, into "
@@ -217,11 +220,18 @@ def _folded(path: Path) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
 
 
-def _told_apart(one: Place, other: Place) -> bool:
-    """Whether inputs of such names are two files, in the folders that the results go to."""
-    beside = all(place.output.parent == place.source.parent for place in (one, other))
-    alike = one.source != other.source and _folded(one.source) == _folded(other.source)
-    return beside and alike and not one.source.samefile(other.source)
+def _are_two(one: Path, other: Path) -> bool:
+    """Whether the file system tells two paths apart, as tried out in a folder that is there."""
+    folder = next(f for f in one.absolute().parents if f.exists())
+    names = [os.path.relpath(path.absolute(), folder) for path in (one, other)]
+    if names[1].startswith(os.pardir):
+        return False
+    with suppress(OSError), TemporaryDirectory(prefix=TEMPORARY, dir=folder) as trial:
+        first, second = (Path(trial, name) for name in names)
+        first.parent.mkdir(parents=True, exist_ok=True)
+        first.touch()
+        return not second.exists()
+    return False
 
 
 def _check_no_input(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
