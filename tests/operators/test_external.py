@@ -3,10 +3,11 @@ import copy
 import deepinv
 import pytest
 import torch
-from contracts import check_operator
+from contracts import check_operator, dense
 
 from genprior.errors import SettingError
 from genprior.operators.external import External
+from genprior.polynomials import SAFETY
 
 
 def rand(*shape: int) -> torch.Tensor:
@@ -227,3 +228,25 @@ def test_images_are_told_apart_where_a_physics_holds_something_for_each() -> Non
     same = External(deepinv.physics.Blur(filter=kernel(), padding="valid"))
     same.verify(torch.Size((3, 1, 5, 6)))
     assert same.select(images) is same
+
+
+def test_what_preconditions_is_near_the_solve_for_every_image() -> None:
+    kernels = torch.rand(3, 1, 3, 3, generator=torch.Generator().manual_seed(1)).double()
+    kernels[1] *= 1000
+    op = External(deepinv.physics.Blur(filter=kernels, padding="valid"), tolerance=1e-14)
+    shape = torch.Size((3, 1, 5, 6))
+    op.verify(shape)
+    scaled, unit = op.normalised(shape)
+    assert unit[1] / unit[0] > 200 and (unit.log2() == unit.log2().round()).all()
+    x, v = rand(3, 1, 7, 8), rand(3, 1, 5, 6) - 0.5
+    scale = unit.reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(scaled.A(x), op.A(x) / scale)
+    torch.testing.assert_close(scaled.A_adjoint(v), op.A_adjoint(v) / scale)
+    for images in ([0, 1, 2], [2, 1, 2]):
+        some = scaled.select(images)
+        exact = some.solve_gram(v, 0.06, 1e-3)
+        error = some.precondition(v, 0.06, 1e-3) - exact
+        for i, image in enumerate(images):
+            norm = torch.linalg.matrix_norm(dense(scaled.select([image]), x[:1]), 2)
+            root = ((SAFETY * 0.06 * norm**2 + 1e-3) / 1e-3) ** 0.5
+            assert error[i].norm() <= 2 * ((root - 1) / (root + 1)) ** 7 * exact[i].norm()
