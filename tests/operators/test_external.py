@@ -7,7 +7,7 @@ from contracts import check_operator, dense
 
 from genprior.errors import SettingError
 from genprior.operators.external import External
-from genprior.polynomials import SAFETY
+from genprior.polynomials import PRODUCTS, SAFETY
 
 
 def rand(*shape: int) -> torch.Tensor:
@@ -249,4 +249,5 @@ def test_what_preconditions_is_near_the_solve_for_every_image() -> None:
         for i, image in enumerate(images):
             norm = torch.linalg.matrix_norm(dense(scaled.select([image]), x[:1]), 2)
             root = ((SAFETY * 0.06 * norm**2 + 1e-3) / 1e-3) ** 0.5
-            assert error[i].norm() <= 2 * ((root - 1) / (root + 1)) ** 7 * exact[i].norm()
+            rate = 2 * ((root - 1) / (root + 1)) ** (PRODUCTS + 1)
+            assert error[i].norm() <= rate * exact[i].norm()
