@@ -72,8 +72,8 @@ def degrade(
     noise = Noise(seed, [(number, *MEASUREMENT) for number in _numbers(index, len(y))])
     sigma = sigma.reshape(-1, *[1] * (y.ndim - 1))
     y = y + sigma * operator.observed(noise.normal(y))
-    packed = operator.unpack(y)
-    return back(y) if operator.measures_images or (packed is y and y.shape == x.shape) else packed
+    made = operator.unpack(y)
+    return back(y) if operator.measures_images or (made is y and y.shape == x.shape) else made
 
 
 @torch.inference_mode(False)  # samplers differentiate the network
@@ -190,6 +190,7 @@ def restore(
         fits.append(misfit(x, data, local, level).cpu())
     seconds = time.perf_counter() - started
     fit = torch.cat(fits).unflatten(0, (samples, len(work))).mean(dim=0)
+    fit = torch.where(sigma.cpu() > 0, fit, torch.as_tensor(unit).to(fit) * fit)
     mean = back(tally.mean)
     return Restoration(
         image=mean,

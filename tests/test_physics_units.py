@@ -109,6 +109,14 @@ def test_the_unit_of_a_measurement_does_not_matter(solver: str) -> None:
         assert result.noise_std == scale * 0.02
 
 
+def test_the_misfit_without_noise_is_in_the_unit_of_the_measurement() -> None:
+    y = Inside().A(pixels())
+    for scale in (1.0, 2.0**-12, 2.0**10):
+        result = restore(scale * y, Inside(scale), Shrink(), "diffpir", steps=2)
+        rms = (Inside(scale).A(result.image) - scale * y).square().mean(dim=1).sqrt()
+        torch.testing.assert_close(result.misfit, rms, rtol=1e-3, atol=0)
+
+
 def test_units_that_differ_by_image() -> None:
     class Weights(Inside):
         def A(self, x: Tensor) -> Tensor:
