@@ -119,7 +119,7 @@ def run_chain(
 
 
 def denoise_with_vjp(
-    denoise: Callable[[Tensor, float], Tensor], x: Tensor, sigma: float
+    denoise: Callable[[Tensor, float | Tensor], Tensor], x: Tensor, sigma: float | Tensor
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The denoised image and its vector-Jacobian product, from one network evaluation.
 

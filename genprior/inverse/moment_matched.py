@@ -22,12 +22,17 @@ them than x does at high levels, where D and y are replaced by
 which is the same for Gaussian priors: E[x0 | x = m, y] is m. At the first level, where x tells
 next to nothing, m alone is taken.
 
+An image that is only noisy is x at the level of its noise: the chain begins there, y is no longer
+needed, and x0 = D + xi is all that is drawn.
+
 References:
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al.,
     2024 (the mean of x0 given x and y).
     Denoising Diffusion Probabilistic Models, Ho et al., 2020 (q).
     Improving Diffusion Inverse Problem Solving with Decoupled Noise Annealing, Zhang et al.,
     2024 (zeta = 1).
+    Stochastic Image Denoising by Sampling from the Posterior Distribution, Kawar et al., 2021 (an
+    image that is only noisy).
 
 Differs from the authors' code:
     1. There is none that we know of: Rozet et al. put the mean where this has a draw.
@@ -51,7 +56,8 @@ from genprior.inverse.moments import (
     moments,
     sustained,
 )
-from genprior.inverse.views import mean_of_views, sees_holes
+from genprior.inverse.views import LEAST, mean_of_views, sees_holes
+from genprior.linalg import per_image
 from genprior.noise import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -62,6 +68,8 @@ INFLATED_BELOW = 1.5
 SUSTAINED = (0.05, 1.0)
 # Evaluations that go into E[x0 | y] of an image with holes.
 VIEWS = 2
+# The last level of an image that is only noisy, as a share of its noise.
+NOISE_LEFT = 0.05
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,8 @@ class MomentMatched(ChainSolver):
 
     Arguments:
         steps: Network evaluations, each with `iterations` + `root_products` backward passes; of
-            holes that the prior knows of, some have none.
+            holes that the prior knows of, some have none; of noise alone, each has
+            `root_products`, and no other setting counts.
         iterations: Of the solve.
         root_products: Of Lanczos for C^(1/2); a Gaussian prior needs none.
         calm: Level, in image units, up to which one of each does: C is near sigma_t^2 I.
@@ -119,6 +128,8 @@ class MomentMatched(ChainSolver):
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
+        if operator.is_identity:
+            return self._denoised(y, prior, noise_std, generator)
         x0: Tensor | None = None
         start, sigmas = None, self.sigmas
         informed = sees_holes(prior, operator) and self.steps > VIEWS
@@ -151,6 +162,20 @@ class MomentMatched(ChainSolver):
             return x0 + sigma_next * (kept + self.renewal**0.5 * noise)
 
         return run_chain(images_of(y, operator), sigmas, generator, step, start)
+
+    def _denoised(
+        self, y: Tensor, prior: Denoiser, noise_std: Tensor, generator: Noise
+    ) -> Tensor:
+        """Samples of images that are only noisy; levels are shares of their noise."""
+        level = per_image(noise_std.clamp(min=LEAST), y)
+
+        def step(x: Tensor, share: float, share_next: float, noise: Tensor | None) -> Tensor:
+            at = moments(prior, x, share * level)
+            x0 = at.mean + draw_prior(prior, at, self.root_products, generator)
+            added = None if noise is None else level * noise
+            return reverse_step(x, x0, added, share, share_next, eta=1.0)
+
+        return run_chain(y, sigma_steps(self.steps, 1.0, NOISE_LEFT, "karras"), generator, step, y)
 
     def _fewer_sigmas(self, evaluations: int) -> list[float]:
         """Levels where all but the first above `informed_max` have two evaluations."""

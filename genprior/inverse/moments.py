@@ -46,17 +46,18 @@ class Moments:
     Arguments:
         mean: D(x), shape (B, C, H, W).
         cov: The map v -> C v on images.
-        sigma: Level of x.
+        sigma: Level of x, a number or shape (B, 1, 1, 1).
     """
 
     mean: Tensor
     cov: Linear
-    sigma: float
+    sigma: float | Tensor
 
 
-def moments(prior: Denoiser, x: Tensor, sigma: float) -> Moments:
+def moments(prior: Denoiser, x: Tensor, sigma: float | Tensor) -> Moments:
     """Moments of x0 given x at level sigma; one evaluation, and one product for each C v."""
-    x_hat, vjp = denoise_with_vjp(prior.denoise, x, sigma)
+    level = sigma.flatten() if isinstance(sigma, Tensor) else sigma
+    x_hat, vjp = denoise_with_vjp(prior.denoise, x, level)
     return Moments(x_hat, lambda v: sigma**2 * vjp(v), sigma)
 
 

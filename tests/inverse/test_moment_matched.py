@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from contracts import check_solver, dense, measure
@@ -25,7 +27,7 @@ from genprior.priors.texture import Texture
 
 
 def test_laws() -> None:
-    check_solver(MomentMatched(steps=3))
+    check_solver(MomentMatched(steps=3), fewer=("denoising",))
 
 
 @pytest.mark.parametrize(
@@ -131,6 +133,45 @@ def test_holes_take_no_more_evaluations_than_steps(steps: int) -> None:
     MomentMatched(steps)(y, op, prior, 0.0, Noise(0, [0]))
     assert len(prior.calls) <= steps
     assert len(prior.calls) == steps or steps not in (1, 20)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_what_is_only_noisy_is_sampled_exactly_for_gaussian_priors(steps: int) -> None:
+    # a denoiser to the sampler, which takes all of its products
+    prior, shape, chains, levels = Dense(), (1, 2, 4), 600, (0.05, 0.3, 2.0)
+    y = measure(Denoising(), prior.draw(3, shape), torch.tensor(levels))
+    noise = Noise(0, [(i, k) for i in range(3) for k in range(chains)])
+    std = torch.tensor(levels).double().repeat_interleave(chains)
+    x = MomentMatched(steps, root_products=8)(
+        y.repeat_interleave(chains, dim=0), Denoising(), prior, std, noise
+    ).reshape(3, chains, 8)
+    for image, samples, level in zip(y.flatten(1), x, levels, strict=True):
+        law = Problem(prior.cov(shape), torch.eye(8).double(), level)
+        z = z_scores(samples, 0.5 + law.gain @ (image - 0.5), law.posterior_cov)
+        assert abs(z.square().mean().item() - 1) < 4 * (2 / z.numel()) ** 0.5
+        assert chains * z.mean(dim=0).square().mean().item() < 1 + 4 * (2 / 8) ** 0.5
+
+
+class TwoModes(Denoiser):
+    """The exact denoiser of pixels that are N(0.2, 0.05^2) or N(0.8, 0.05^2)."""
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        variance = per_image(sigma, x) ** 2 + 0.05**2
+        mode = 0.2 + 0.6 * torch.sigmoid(0.6 * (x - 0.5) / variance)
+        return mode + (x - mode) * 0.05**2 / variance
+
+
+def test_what_is_only_noisy_has_the_right_weights_of_modes() -> None:
+    y, sigma = 0.45, 0.25
+    noisy = torch.full((4, 1, 64, 64), y).double()
+    x = MomentMatched()(noisy, Denoising(), TwoModes(), sigma, Noise(0, range(4)))
+    right, variance = x[x > 0.5], sigma**2 + 0.05**2
+    weight = 1 / (1 + math.exp(0.6 * (0.5 - y) / variance))
+    assert len(right) / x.numel() == pytest.approx(
+        weight, abs=3 * (weight * (1 - weight) / x.numel()) ** 0.5
+    )
+    assert right.mean().item() == pytest.approx(0.8 + (y - 0.8) * 0.05**2 / variance, abs=2e-3)
+    assert right.std().item() == pytest.approx(0.05 * sigma / variance**0.5, rel=0.03)
 
 
 @pytest.mark.parametrize("wrong", [{"inflation": 0.5}, {"sustain": 0.9}])
