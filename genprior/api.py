@@ -202,7 +202,7 @@ def restore(
         solver=name,
         prior=prior_name,
         nfe=frugal.evaluations or round(frugal.watch.images / len(chains)),
-        products=method.products,
+        products=method.products_for(operator, prior),
         antithetic=paired and samples > 2,
         seconds=seconds,
         noise_std=noise_std,

@@ -66,6 +66,10 @@ class Solver(ABC):
         """Products with the network's Jacobian per image; each costs a backward pass."""
         return 0
 
+    def products_for(self, operator: Operator, prior: object) -> int:
+        """Products for this measurement and this prior, where those may be fewer."""
+        return self.products
+
     @property
     def chains(self) -> int:
         """Images that the network is shown at once for each measurement.

@@ -125,6 +125,12 @@ class MomentMatched(ChainSolver):
     def products(self) -> int:
         return sum(sum(self._work(sigma)) for sigma in self.sigmas)
 
+    def products_for(self, operator: Operator, prior: Denoiser) -> int:
+        if operator.is_identity:
+            return self.steps * self.root_products
+        sigmas = self._fewer_sigmas(prior) if self._informed(operator, prior) else self.sigmas
+        return sum(sum(self._work(sigma)) for sigma in sigmas)
+
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
@@ -132,11 +138,11 @@ class MomentMatched(ChainSolver):
             return self._denoised(y, prior, noise_std, generator)
         x0: Tensor | None = None
         start, sigmas = None, self.sigmas
-        informed = sees_holes(prior, operator) and self.steps > VIEWS
+        informed = self._informed(operator, prior)
         if informed:
             with torch.no_grad():
                 mean = mean_of_views(y, operator, prior, noise_std, VIEWS)
-            sigmas = self._fewer_sigmas(self.steps - len(prior.symmetries[:VIEWS]))
+            sigmas = self._fewer_sigmas(prior)
             start = mean + sigmas[0] * generator.normal(mean)
 
         def step(x: Tensor, sigma: float, sigma_next: float, noise: Tensor | None) -> Tensor:
@@ -177,8 +183,12 @@ class MomentMatched(ChainSolver):
 
         return run_chain(y, sigma_steps(self.steps, 1.0, NOISE_LEFT, "karras"), generator, step, y)
 
-    def _fewer_sigmas(self, evaluations: int) -> list[float]:
+    def _informed(self, operator: Operator, prior: Denoiser) -> bool:
+        return sees_holes(prior, operator) and self.steps > VIEWS
+
+    def _fewer_sigmas(self, prior: Denoiser) -> list[float]:
         """Levels where all but the first above `informed_max` have two evaluations."""
+        evaluations = self.steps - len(prior.symmetries[:VIEWS])
         for steps in range(evaluations, 0, -1):
             sigmas = sigma_steps(steps, self.sigma_max, self.sigma_min, self.spacing)
             if steps + sum(sigma > self.informed_max for sigma in sigmas[1:]) <= evaluations:
