@@ -10,7 +10,7 @@ mkdir -p "$out"
 # one process, and no need of pytest-xdist
 python3 -m pytest -q -o addopts= -m gpu | tee "$out/tests.log"
 python3 benchmarks/speed.py --device cuda | tee "$out/speed.json"
-for what in points samples solvers large; do
+for what in points samples solvers large large_samples; do
   timeout 10m python3 benchmarks/photo_samplers.py "$what" "$test" -o "$out/$what" --device cuda \
     --dtype bfloat16 --compile --batch 68 --tune "$photos" --tune-count 3 -q \
     || echo "the $what are not done: $?"

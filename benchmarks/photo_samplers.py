@@ -4,14 +4,16 @@
     python benchmarks/photo_samplers.py samples TEST -o RUN [options of genprior evaluate]
     python benchmarks/photo_samplers.py solvers TEST -o RUN [options of genprior evaluate]
     python benchmarks/photo_samplers.py large TEST -o RUN [options of genprior evaluate]
+    python benchmarks/photo_samplers.py large_samples TEST -o RUN [options of genprior evaluate]
 
 The eight tasks of `photos.py` on 48x48 centre crops, where the hole is of 12x12. `points` compares
-single answers, `large` does so on the crops of `photos.py`. `samples` compares 19 posterior
-samples of the default sampler, `solvers` those of all: PSNR and SSIM of their mean, and how often
-the truth lies in their central 90 % interval, which 19 exact ones hold 90 times out of 100; `hqs`
-and `red-diff` give one picture. `--tune TRAIN` tunes the weight of deepinv's DPS there for each
-task. Made for a GPU, with `--batch 68 --dtype bfloat16 --compile`; on a CPU take `--every 17`. At
-the end the report goes into `results/photo_points.*`, `photo_samples.*` and so on.
+single answers. `samples` compares 19 posterior samples of the default sampler, `solvers` those of
+all: PSNR and SSIM of their mean, and how often the truth lies in their central 90 % interval,
+which 19 exact ones hold 90 times out of 100; `hqs` and `red-diff` give one picture. `large` and
+`large_samples` are `points` and `samples` on the crops of `photos.py`. `--tune TRAIN` tunes the
+weight of deepinv's DPS there for each task. Made for a GPU, with `--batch 68 --dtype bfloat16
+--compile`; on a CPU take `--every 17`. At the end the report goes into `results/photo_points.*`,
+`photo_samples.*` and so on.
 """
 
 import sys
@@ -36,6 +38,7 @@ RUNS = {
     "samples": ("moment-matched", "19", SMALL, CROP),
     "solvers": (SOLVERS, "19", SMALL, CROP),
     "large": (POINTS, "1", TASKS, 256),
+    "large_samples": ("moment-matched", "19", TASKS, 256),
 }
 
 if __name__ == "__main__":
