@@ -35,6 +35,9 @@ class Denoising(Operator, deepinv.physics.Denoising):
         rho = per_image(rho, x)
         return (y + rho * x) / (1 + rho)
 
+    def keep_known(self, x: Tensor, y: Tensor) -> Tensor:
+        return y
+
     def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
         return v / (per_image(c, v) + per_image(sigma2, v))
 

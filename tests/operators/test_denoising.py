@@ -1,7 +1,10 @@
 import deepinv
+import pytest
 import torch
 from contracts import check_operator
+from oracles import Dense
 
+from genprior.api import restore
 from genprior.operators.denoising import Denoising
 
 
@@ -18,3 +21,11 @@ def test_draws_no_noise() -> None:
     assert torch.equal(state, torch.get_rng_state())
     assert op.is_identity
     assert isinstance(op, deepinv.physics.LinearPhysics)
+
+
+@pytest.mark.parametrize("solver", ["hqs", "moment-matched", "dps", "pnp-dm"])
+def test_what_has_no_noise_stays_as_it_is(solver: str) -> None:
+    y = torch.rand(2, 3, 12, 10, generator=torch.Generator().manual_seed(0))
+    x = restore(y, Denoising(), Dense(dtype=torch.float32), solver, [0.0, 0.1], steps=4).image
+    assert torch.equal(x[0], y[0])
+    assert not torch.allclose(x[1], y[1], atol=1e-3)
