@@ -64,8 +64,8 @@ from genprior.priors.base import Denoiser
 
 # Above, where few numbers tell images apart, residuals say nothing of C.
 INFLATED_BELOW = 1.5
-# Between these levels details of photos come to light.
-SUSTAINED = (0.05, 1.0)
+# Between these levels, and above `NOISY` times the noise of y, details of photos come to light.
+SUSTAINED, NOISY = (0.05, 1.0), 2.0
 # Evaluations that go into E[x0 | y] of an image with holes.
 VIEWS = 2
 # The last level of an image that is only noisy, as a share of its noise.
@@ -87,7 +87,8 @@ class MomentMatched(ChainSolver):
             solve well conditioned, and the level below is noisier than that; 0 is exact.
         inflation: Largest factor by which C is scaled to the residuals, >= 1; 1 is exact. It is
             not scaled where pixels are missing.
-        sustain: Largest factor by which C is scaled to the last draw of x0, >= 1; 1 is exact.
+        sustain: Largest factor by which C is scaled to the last draw of x0, >= 1; 1 is exact. It
+            is not scaled at levels up to twice the noise.
         renewal: Share zeta of the noise that is drawn anew, in [0, 1]; None is that of the
             ancestral sampler.
         informed_max: Level, in image units, above which E[x0 | y] of such holes is used.
@@ -156,7 +157,8 @@ class MomentMatched(ChainSolver):
             if self.inflation > 1 and sigma < INFLATED_BELOW:
                 at, xi = inflated(data, operator, at, xi, noise_std**2, self.inflation)
             if self.sustain > 1 and x0 is not None and SUSTAINED[0] < sigma < SUSTAINED[1]:
-                at, xi = sustained(x0, operator, at, xi, self.sustain)
+                most = 1 + (self.sustain - 1) * (sigma > NOISY * noise_std).to(y)
+                at, xi = sustained(x0, operator, at, xi, most)
             n = generator.normal(y)
             variance = noise_std**2 + (self.slack * sigma) ** 2
             x0 = draw_given_data(data, operator, at, xi, n, variance, iterations)

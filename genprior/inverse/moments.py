@@ -156,7 +156,7 @@ def inflated(
 
 
 def sustained(
-    x0: Tensor, operator: Operator, at: Moments, xi: Tensor, most: float
+    x0: Tensor, operator: Operator, at: Moments, xi: Tensor, most: float | Tensor
 ) -> tuple[Moments, Tensor]:
     """C, and the draw xi of N(0, C), scaled to the draw of x0 that x is a noisy version of.
 
@@ -168,7 +168,8 @@ def sustained(
     Arguments:
         x0: The draw, shape (B, C, H, W).
         operator: A.
-        at, xi, most: As for `inflated`.
+        at, xi: As for `inflated`.
+        most: Likewise, a number or shape (B,).
     """
     seen, expected = x0 - at.mean, xi
     if operator.keeps_pixels:
@@ -179,7 +180,7 @@ def sustained(
 
 
 def _scaled(
-    at: Moments, xi: Tensor, seen: Tensor, expected: Tensor, most: float
+    at: Moments, xi: Tensor, seen: Tensor, expected: Tensor, most: float | Tensor
 ) -> tuple[Moments, Tensor]:
     factor = torch.where(expected > 0, seen / torch.where(expected > 0, expected, 1), 1)
     factor = per_image(factor.clamp(most**-0.5, most), xi)

@@ -125,6 +125,18 @@ def test_a_covariance_is_scaled_to_the_draw_that_the_state_is_a_noisy_version_of
             torch.testing.assert_close(xi**2, scaled.cov(noise) * noise, rtol=1e-9, atol=0)
 
 
+def test_a_covariance_is_left_alone_where_the_noise_hides_what_comes_to_light() -> None:
+    prior, op = Dense(), Blur(gaussian_kernel(1.0), "circular")
+    levels = torch.tensor([0.5, 0.01]).double()
+    y = measure(op, prior.draw(2, (1, 12, 11)), levels)
+    scaled, left = (
+        MomentMatched(8, sustain=most)(y, op, prior, levels, Noise(0, [0, 1]))
+        for most in (1.75, 1.0)
+    )
+    assert torch.equal(scaled[0], left[0])
+    assert not torch.allclose(scaled[1], left[1], atol=1e-3)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 20, 40])
 def test_holes_take_no_more_evaluations_than_steps(steps: int) -> None:
     prior, op = Seeing(), Inpainting(random_keep((1, 1, 5, 6), 0.5))
