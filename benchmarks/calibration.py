@@ -36,8 +36,12 @@ from problem import (
 )
 from torch import Tensor
 
-from genprior.inverse.calibration import bias_over_floor, misfit_ratio, std_ratio
-from genprior.noise import Noise
+from genprior.core.random_streams import Noise
+from genprior.evaluation.gaussian_theory.calibration import (
+    bias_over_floor,
+    misfit_ratio,
+    std_ratio,
+)
 from genprior.priors.base import Denoiser
 from genprior.priors.texture import Texture
 from genprior.registry import SOLVERS, lookup

@@ -24,10 +24,10 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from genprior.inverse import regression
-from genprior.inverse.gaussian import GaussianPosterior
-from genprior.linalg import solve
-from genprior.noise import Noise
+from genprior.core.linalg import solve
+from genprior.core.random_streams import Noise
+from genprior.inverse.gaussian import linear_mmse as regression
+from genprior.inverse.gaussian.posterior import GaussianPosterior
 from genprior.operators.inpainting import Inpainting
 from genprior.priors.texture import Texture
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 
 from genprior import load_prior
-from genprior.noise import Noise
+from genprior.core.environment import machine
+from genprior.core.random_streams import Noise
+from genprior.evaluation.reference_images import collection_name, open_truths
 from genprior.priors.glow import Glow
 from genprior.priors.vae import VAE
-from genprior.report import machine
-from genprior.truths import collection_name, open_truths
 
 RESULTS = Path(__file__).parent / "results"
 PIXELS = 10**8

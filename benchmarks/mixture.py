@@ -26,10 +26,10 @@ from problem import Sampler, Task
 from scipy.stats import t as student
 from torch import Tensor
 
-from genprior.inverse.calibration import sliced_wasserstein
-from genprior.inverse.dps import AUTHORS_MEASUREMENTS
-from genprior.linalg import Singular
-from genprior.noise import Noise
+from genprior.core.linalg import Singular
+from genprior.core.random_streams import Noise
+from genprior.evaluation.gaussian_theory.calibration import sliced_wasserstein
+from genprior.inverse.diffusion.dps import AUTHORS_MEASUREMENTS
 from genprior.operators.external import External
 from genprior.priors.gmm import GMM
 from genprior.registry import SOLVERS, lookup

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from genprior import degrade, estimate_noise, load_prior, make_operator
-from genprior.images import read_image
+from genprior.io.images import read_image
 from genprior.operators.kernels import gaussian_kernel
 from genprior.operators.masks import box_hole, random_keep
 from genprior.priors.base import Denoiser

@@ -20,7 +20,7 @@ import sys
 
 from photos import TASKS, run
 
-from genprior.frugal import CHUNKS
+from genprior.inverse.execution.executor import CHUNKS
 
 POINTS = "auto,hqs:steps=33,hqs:steps=100,red-diff:steps=100"
 SOLVERS = (

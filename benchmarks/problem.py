@@ -7,8 +7,8 @@ import deepinv
 import torch
 from torch import Tensor
 
-from genprior.inverse.laws import Problem
-from genprior.noise import Noise
+from genprior.core.random_streams import Noise
+from genprior.evaluation.gaussian_theory.exact_laws import Problem
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.inpainting import Inpainting

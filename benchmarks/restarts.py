@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from genprior import load_prior, sample
-from genprior.inverse.latent import CSGM
-from genprior.noise import Noise
+from genprior.core.random_streams import Noise
+from genprior.inverse.optimization.csgm import CSGM
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import random_keep
 from genprior.priors.base import Decoder

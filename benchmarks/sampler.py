@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genprior.inverse.gaussian import GaussianPosterior
-from genprior.noise import Noise
+from genprior.api.factory import default_solver, make_solver
+from genprior.core.random_streams import Noise
+from genprior.inverse.gaussian.posterior import GaussianPosterior
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.kernels import gaussian_kernel
 from genprior.operators.masks import random_keep
 from genprior.operators.superres import SuperResolution
-from genprior.parts import default_solver, make_solver
 from genprior.priors.base import Denoiser
 from genprior.priors.texture import Texture
 

@@ -16,8 +16,8 @@ import time
 import deepinv
 import torch
 
-from genprior.api import load_prior, restore
-from genprior.inverse.diffpir import DiffPIR
+from genprior.api.restoration import load_prior, restore
+from genprior.inverse.diffusion.diffpir import DiffPIR
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import random_keep
 

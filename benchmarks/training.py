@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from genprior.data import Crops
-from genprior.fit import Settings, fit
-from genprior.noise import Noise
+from genprior.core.random_streams import Noise
 from genprior.priors.ddpm import DDPM
+from genprior.training.crops import Crops
+from genprior.training.loop import Settings, fit
 
 RESULTS = Path(__file__).parent / "results"
 LIMIT = 1.03

@@ -36,9 +36,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from genprior.fit import Settings, fit
 from genprior.priors.ddpm import DDPM
 from genprior.priors.glow import Glow
+from genprior.training.loop import Settings, fit
 
 RESULTS = Path(__file__).parent / "results"
 WARM = 3

@@ -24,10 +24,10 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from genprior import load_prior, sample
-from genprior.images import write_image
-from genprior.latents import interpolate
+from genprior.io.images import write_image
 from genprior.priors.base import Decoder, Encoder
 from genprior.priors.hvae import HVAE
+from genprior.priors.latent_interpolation import interpolate
 
 SHAPE = torch.Size((1, 1, 28, 28))
 INKS = ("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f",

@@ -7,9 +7,10 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Restoration": "genprior.inverse.base",
+    "compile_networks": "genprior.priors.nets.compile",
     "degrade": "genprior.api",
-    "estimate_noise": "genprior.estimation",
-    "estimate_prior": "genprior.exemplars",
+    "estimate_noise": "genprior.api.noise_level",
+    "estimate_prior": "genprior.api.estimated_priors",
     "load_prior": "genprior.api",
     "make_operator": "genprior.api",
     "make_solver": "genprior.api",

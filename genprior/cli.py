@@ -15,14 +15,14 @@ from genprior.commands.completion import completion
 from genprior.commands.degrade import degrade
 from genprior.commands.doctor import doctor
 from genprior.commands.evaluate import evaluate
-from genprior.commands.importing import import_
+from genprior.commands.import_weights import import_
 from genprior.commands.priors import priors
 from genprior.commands.restore import deblur, denoise, inpaint, superres
 from genprior.commands.sample import sample
 from genprior.commands.solvers import solvers
 from genprior.commands.texture import texture
 from genprior.commands.train import train
-from genprior.errors import EXIT_PIPE, EXIT_USAGE, SomeFailed, exit_code
+from genprior.core.errors import EXIT_PIPE, EXIT_USAGE, SomeFailed, exit_code
 
 COMMANDS = (
     inpaint, deblur, superres, denoise, degrade, sample, texture, train, evaluate, priors, solvers,

@@ -4,9 +4,11 @@ Adding one is a file, a line here and a test.
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from genprior.errors import SettingError
+from genprior.core.errors import CheckpointError, SettingError
+from genprior.priors.weights import embedded_priors
 
 OPERATORS = {
     "inpaint": "genprior.operators.inpainting:Inpainting",
@@ -31,42 +33,42 @@ FROM_EXEMPLAR = ("texture",)
 FITTED = ("texture", "pca")
 
 SOLVERS = {
-    "gaussian": "genprior.inverse.gaussian:GaussianPosterior",
-    "posterior-mean": "genprior.inverse.posterior_mean:PosteriorMean",
-    "hqs": "genprior.inverse.hqs:HQS",
-    "diffpir": "genprior.inverse.diffpir:DiffPIR",
-    "pigdm": "genprior.inverse.pigdm:PiGDM",
-    "dps": "genprior.inverse.dps:DPS",
-    "mmps": "genprior.inverse.mmps:MMPS",
-    "moment-matched": "genprior.inverse.moment_matched:MomentMatched",
-    "smc": "genprior.inverse.smc:SMC",
-    "tmpd": "genprior.inverse.tmpd:TMPD",
-    "jfps": "genprior.inverse.jfps:JFPS",
-    "ddrm": "genprior.inverse.ddrm:DDRM",
-    "daps": "genprior.inverse.daps:DAPS",
-    "red-diff": "genprior.inverse.red_diff:REDDiff",
-    "pnp-dm": "genprior.inverse.pnp_dm:PnPDM",
-    "csgm": "genprior.inverse.latent:CSGM",
-    "iagan": "genprior.inverse.iagan:IAGAN",
-    "ilo": "genprior.inverse.ilo:ILO",
-    "glowip": "genprior.inverse.map:GlowIP",
-    "map": "genprior.inverse.map:MAP",
-    "patchnr": "genprior.inverse.patches:PatchNR",
-    "jpmap": "genprior.inverse.jpmap:JPMAP",
-    "pnp-hvae": "genprior.inverse.jpmap:PnPHVAE",
-    "langevin": "genprior.inverse.langevin:Langevin",
-    "image-langevin": "genprior.inverse.langevin:ImageLangevin",
+    "gaussian": "genprior.inverse.gaussian.posterior:GaussianPosterior",
+    "posterior-mean": "genprior.inverse.plug_and_play.posterior_mean:PosteriorMean",
+    "hqs": "genprior.inverse.plug_and_play.hqs:HQS",
+    "diffpir": "genprior.inverse.diffusion.diffpir:DiffPIR",
+    "pigdm": "genprior.inverse.diffusion.pigdm:PiGDM",
+    "dps": "genprior.inverse.diffusion.dps:DPS",
+    "mmps": "genprior.inverse.diffusion.mmps:MMPS",
+    "moment-matched": "genprior.inverse.diffusion.moment_matched:MomentMatched",
+    "smc": "genprior.inverse.diffusion.smc:SMC",
+    "tmpd": "genprior.inverse.diffusion.tmpd:TMPD",
+    "jfps": "genprior.inverse.diffusion.jfps:JFPS",
+    "ddrm": "genprior.inverse.diffusion.ddrm:DDRM",
+    "daps": "genprior.inverse.diffusion.daps:DAPS",
+    "red-diff": "genprior.inverse.diffusion.red_diff:REDDiff",
+    "pnp-dm": "genprior.inverse.diffusion.pnp_dm:PnPDM",
+    "csgm": "genprior.inverse.optimization.csgm:CSGM",
+    "iagan": "genprior.inverse.optimization.iagan:IAGAN",
+    "ilo": "genprior.inverse.optimization.ilo:ILO",
+    "glowip": "genprior.inverse.optimization.glowip:GlowIP",
+    "map": "genprior.inverse.optimization.map:MAP",
+    "patchnr": "genprior.inverse.optimization.patchnr:PatchNR",
+    "jpmap": "genprior.inverse.optimization.jpmap:JPMAP",
+    "pnp-hvae": "genprior.inverse.optimization.jpmap:PnPHVAE",
+    "langevin": "genprior.inverse.optimization.langevin:Langevin",
+    "image-langevin": "genprior.inverse.optimization.langevin:ImageLangevin",
 }
 
 BASELINES = {
-    "measurement": "genprior.baselines.measurement:Measurement",
-    "biharmonic": "genprior.baselines.biharmonic:Biharmonic",
-    "tv": "genprior.baselines.variation:TotalVariation",
-    "wiener": "genprior.baselines.wiener:Wiener",
-    "richardson-lucy": "genprior.baselines.wiener:RichardsonLucy",
-    "bicubic": "genprior.baselines.interpolation:Bicubic",
-    "lanczos": "genprior.baselines.interpolation:Lanczos",
-    "deepinv": "genprior.baselines.peer:Peer",
+    "measurement": "genprior.inverse.baselines.identity:Measurement",
+    "biharmonic": "genprior.inverse.baselines.biharmonic:Biharmonic",
+    "tv": "genprior.inverse.baselines.total_variation:TotalVariation",
+    "wiener": "genprior.inverse.baselines.wiener:Wiener",
+    "richardson-lucy": "genprior.inverse.baselines.wiener:RichardsonLucy",
+    "bicubic": "genprior.inverse.baselines.interpolation:Bicubic",
+    "lanczos": "genprior.inverse.baselines.interpolation:Lanczos",
+    "deepinv": "genprior.inverse.baselines.deepinv_method:Peer",
 }
 
 
@@ -85,3 +87,28 @@ def lookup(table: dict[str, str], name: str, kind: str) -> Any:
         raise SettingError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(table))}")
     module, attribute = table[name].split(":")
     return getattr(import_module(module), attribute)
+
+
+def find_prior(name: str | Path) -> Path:
+    """The checkpoint folder behind a name or a path.
+
+    Raises:
+        CheckpointError: No prior of that name ships and no such folder exists.
+    """
+    known = embedded_priors()
+    if str(name) in known:
+        return known[str(name)]
+    if Path(name).is_dir():
+        return Path(name)
+    if name in FROM_EXEMPLAR:
+        raise CheckpointError(
+            f"prior {name!r} has no weights, it is estimated from a picture: see --exemplar, in "
+            f"Python genprior.estimate_prior"
+        )
+    if Path(name).is_file():
+        raise CheckpointError(
+            f"{name} is a file, and a prior is a folder with a manifest: make one of weights with "
+            f"genprior import {name} --prior NAME -o FOLDER"
+        )
+    names = f"choose one of {', '.join(known)}, or " if known else ""
+    raise CheckpointError(f"unknown prior {str(name)!r}: {names}give the folder of a checkpoint")

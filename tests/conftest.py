@@ -16,7 +16,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoint of a tiny diffusion prior, not trained but not trivial either."""
-    from genprior.checkpoint import save_checkpoint
+    from genprior.priors.checkpoint import save_checkpoint
     from genprior.priors.ddpm import DDPM
 
     prior = DDPM(widths=(8, 16), blocks=(1, 1))

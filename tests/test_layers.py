@@ -1,4 +1,4 @@
-"""Imports run one way: cli -> api -> inverse -> contracts -> torch."""
+"""Imports go down only: eleven rooms on seven floors (docs/architecture.md)."""
 
 import ast
 import re
@@ -7,95 +7,175 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-PACKAGE = Path(__file__).parent.parent / "genprior"
-FILES = sorted(PACKAGE.rglob("*.py"))
-SHARED = {
-    f"genprior.{name}"
-    for name in (
-        "decomposition", "diffusion", "errors", "linalg", "maps", "noise", "polynomials",
-        "pull_push", "separable",
-    )
+PACKAGE = ROOT / "genprior"
+FILES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
 }
-COMMANDS = [f"commands/{path.stem}" for path in sorted(PACKAGE.glob("commands/*.py"))]
-LIGHT = ["__init__", "__main__", "cli", "options", "registry", "errors", "limits", "saves"]
-LIGHT += ["weights/__init__", *COMMANDS]
+# A room, and the longest prefixes that it may import.
+ALLOWED = {
+    "core": ["core"],
+    "io": ["core", "io"],
+    "operators": ["core", "operators"],
+    "priors": ["core", "priors"],
+    "inverse": ["core", "operators.base", "priors.base", "inverse"],
+    "training": ["core", "io", "priors.base", "priors.checkpoint", "priors.nets.compile",
+                 "training"],
+    "registry": ["core.errors", "priors.weights"],
+    "api": ["core", "io", "operators", "priors.base", "priors.checkpoint", "inverse.base",
+            "inverse.baselines.base", "inverse.execution", "inverse.diffusion.unconditional",
+            "registry", "api"],
+    "evaluation": ["core", "io", "operators.base", "priors.base", "priors.checkpoint",
+                   "inverse.base", "inverse.baselines.base", "api", "registry", "evaluation"],
+    "commands": ["core", "io", "priors", "training", "registry", "api", "evaluation", "commands"],
+    "cli": ["commands", "core.errors"],
+    "__main__": ["cli"],
+    "__init__": [],
+}
+# The folders of solvers do not import each other; these modules are shared by all.
+SHARED_BY_SOLVERS = ["inverse.base", "inverse.tikhonov", "inverse.self_ensemble"]
+# Importable without torch, numpy, Pillow or deepinv: --help must be quick.
+LIGHT = ["__init__", "__main__", "cli", "registry", "core.errors", "core.__init__", "io.limits",
+         "io.__init__", "priors.__init__", "priors.weights.__init__", "api.__init__",
+         "api.files.__init__", "api.files.save_options",
+         *(name for name in FILES if name.startswith("commands."))]
+HEAVY = {"torch", "torchvision", "deepinv", "numpy", "scipy", "skimage", "PIL", "tifffile", "tqdm"}
+# What solvers and baselines inherit.
+ABSTRACT = {"inverse.base", "inverse.baselines.base", "inverse.diffusion.sampler"}
+# Names of priors or operators belong into these; all others go by the registry.
+NAMES_CONCRETE_CLASSES = ["registry", "api.tasks"]
 
 
 def imports(path: Path, top_only: bool = False) -> set[str]:
+    """Everything that a file imports, as "module" and "module.name"."""
     tree = ast.parse(path.read_text())
-    nodes = tree.body if top_only else list(ast.walk(tree))
     found = set()
-    for node in nodes:
+    for node in tree.body if top_only else ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
 def ours(path: Path) -> set[str]:
-    return {name for name in imports(path) if name.split(".")[0] == "genprior"}
+    """The modules of this package that a file imports, without "genprior."."""
+    found = set()
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "genprior":
+            while len(parts) > 1 and ".".join(parts[1:]) not in FILES and (
+                ".".join([*parts[1:], "__init__"]) not in FILES
+            ):
+                parts.pop()
+            found.add(".".join(parts[1:]) or "__init__")
+    return found
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "inverse"], ids=str)
-def test_solvers_know_contracts_only(path):
-    for name in ours(path):
-        same = name.startswith("genprior.inverse.")
-        contract = name in {"genprior.operators.base", "genprior.priors.base"}
-        assert same or contract or name in SHARED, name
-    for name in ours(path):
-        if name.startswith("genprior.inverse."):
-            module = PACKAGE / "inverse" / f"{name.split('.')[-1]}.py"
-            assert not re.search(r"\((Chain)?Solver\):", module.read_text()), name
+def within(name: str, prefixes: list[str]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("baselines/*.py")), ids=str)
-def test_baselines_know_contracts_only(path):
-    packages = ("baselines", "inverse", "operators", "priors")
-    assert ours(path) <= SHARED | {f"genprior.{package}.base" for package in packages}
+@pytest.mark.parametrize("name", FILES)
+def test_a_room_imports_lower_floors_only(name: str) -> None:
+    allowed = ALLOWED[name.split(".")[0]]
+    outside = [other for other in ours(FILES[name]) if not within(other, [*allowed, "__init__"])]
+    assert not outside, f"{name} may import {allowed}"
 
 
-@pytest.mark.parametrize("folder", ["operators", "priors"])
-def test_operators_and_priors_import_no_sibling_but_base(folder):
-    shared = SHARED | {"genprior.arrays", "genprior.images", "genprior.nets"}
-    for path in PACKAGE.glob(f"{folder}/*.py"):
-        for name in ours(path):
-            package, *rest = name.split(".")[1:]
-            if package == folder:
-                module = PACKAGE / folder / f"{rest[0]}.py"
-                assert rest == ["base"] or "class " not in module.read_text(), (path.name, name)
-            else:
-                assert f"genprior.{package}" in shared, (path.name, name)
+def test_no_file_imports_itself_through_others() -> None:
+    graph = {name.removesuffix(".__init__"): ours(path) for name, path in FILES.items()}
+    done: set[str] = set()
+
+    def walk(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join((*way, name))
+        if name not in done:
+            for other in graph.get(name, ()):
+                if other != "__init__":
+                    walk(other, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        walk(name, ())
 
 
-def test_only_the_registry_names_concrete_classes():
-    for path in FILES:
-        if path.parent == PACKAGE and path.stem not in ("registry", "tasks"):
-            for name in ours(path):
-                package, *rest = name.split(".")[1:] or [""]
-                if package in ("priors", "operators"):
-                    assert rest == ["base"], (path.name, name)
+def test_no_two_rooms_import_each_other() -> None:
+    rooms = {name: set() for name in ALLOWED}
+    for name, path in FILES.items():
+        rooms[name.split(".")[0]] |= {other.split(".")[0] for other in ours(path)}
+    both = [(a, b) for a in rooms for b in rooms[a] & rooms.keys() if a < b and a in rooms[b]]
+    assert not both
+
+
+def test_folders_of_solvers_do_not_know_each_other() -> None:
+    for name, path in FILES.items():
+        if name.startswith("inverse."):
+            folder = ".".join(name.split(".")[:-1])
+            own = SHARED_BY_SOLVERS if folder == "inverse" else [*SHARED_BY_SOLVERS, folder]
+            siblings = [m for m in ours(path) if m.startswith("inverse.")]
+            assert all(within(sibling, own) for sibling in siblings), name
+
+
+def test_a_solver_never_imports_a_solver() -> None:
+    solver = re.compile(r"\((Chain|Diffusion)?Solver\):")
+    for name, path in FILES.items():
+        if name.startswith("inverse."):
+            for other in ours(path) - ABSTRACT:
+                if other.startswith("inverse."):
+                    assert not solver.search(FILES[other].read_text()), (name, other)
+
+
+@pytest.mark.parametrize("room", ["operators", "priors"])
+def test_operators_and_priors_import_no_concrete_sibling(room: str) -> None:
+    base = re.compile(r"class \w+\(.*\b(Operator|Denoiser|Decoder|Density|Gaussian)\b")
+    for name, path in FILES.items():
+        if name.startswith(f"{room}."):
+            for other in ours(path) - {f"{room}.base"}:
+                if other.startswith(f"{room}.") and other in FILES:
+                    assert not base.search(FILES[other].read_text()), (name, other)
+
+
+def test_only_the_registry_names_concrete_classes() -> None:
+    contracts = ["operators.base", "priors.base", "priors.checkpoint", "priors.weights",
+                 "priors.nets", "priors.latent_interpolation", "operators.kernels",
+                 "operators.masks"]
+    for name, path in FILES.items():
+        room = name.split(".")[0]
+        if room in ("operators", "priors") or name in NAMES_CONCRETE_CLASSES:
+            continue
+        for other in ours(path):
+            if other.split(".")[0] in ("operators", "priors"):
+                assert within(other, contracts), (name, other)
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_the_command_line_imports_nothing_heavy_at_the_top(name):
-    heavy = {"torch", "torchvision", "deepinv", "numpy", "skimage", "PIL", "tifffile", "tqdm"}
-    found = imports(PACKAGE / f"{name}.py", top_only=True)
-    assert not {module.split(".")[0] for module in found} & heavy
-    light = ("commands", *(file.split("/")[0] for file in LIGHT))
-    assert all(m.split(".")[1] in light for m in found if m.startswith("genprior.")), found
+def test_the_command_line_imports_nothing_heavy_at_the_top(name: str) -> None:
+    found = imports(FILES[name], top_only=True)
+    assert not {module.split(".")[0] for module in found} & HEAVY
+    for module in found:
+        if module.startswith("genprior."):
+            parts = module.split(".")[1:]
+            names = [".".join(parts), ".".join([*parts, "__init__"]), ".".join(parts[:-1]),
+                     ".".join([*parts[:-1], "__init__"])]
+            assert any(other in LIGHT for other in names), module
 
 
-def test_only_the_command_line_prints_or_parses():
-    for path in FILES:
-        if path.stem not in ("cli", "options") and path.parent.name != "commands":
+def test_only_the_command_line_prints_or_parses() -> None:
+    for name, path in FILES.items():
+        if name.split(".")[0] not in ("cli", "commands"):
             called = {n.func.id for n in ast.walk(ast.parse(path.read_text()))
                       if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-            assert "print" not in called and "click" not in imports(path), path
+            libraries = {module.split(".")[0] for module in imports(path)}
+            assert "print" not in called and "click" not in libraries, path
 
 
-def test_help_needs_no_torch():
+def test_at_most_eight_modules_lie_loose() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
+
+
+def test_help_needs_no_torch() -> None:
     code = (
         "import sys; from genprior.cli import main; main(['--help'], standalone_mode=False); "
         "sys.exit('torch' in sys.modules)"

@@ -1,1 +1,1 @@
-"""The commands, one idea a file. Torch is imported when one runs, so that --help is quick."""
+"""The commands of the shell, one module each. They import torch only when they run."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from genprior.commands.typed import TypedPath
+from genprior.commands.path_types import TypedPath
 
 # What belongs to one call and not to a way of working.
 PASSING = ("config", "dump_config", "help")

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from genprior import options
-from genprior.commands.typed import typed_files
+from genprior.commands import options
+from genprior.commands.path_types import typed_files
 
 
 @click.group()
@@ -20,7 +20,7 @@ def degrade() -> None:
 @options.measuring
 def inpaint(mask: tuple[str, Any], invert_mask: bool, seed: int, **common: Any) -> None:
     """Knock out pixels; they become transparent."""
-    from genprior.tasks import inpainting
+    from genprior.api.tasks import inpainting
 
     operator = inpainting(mask, invert_mask, seed, common["max_pixels"])
     _degrade(operator, seed=seed, **common)
@@ -34,7 +34,7 @@ def deblur(
 ) -> None:
     """Blur."""
     options.check_blur(gaussian, motion, kernel)
-    from genprior.tasks import blurring
+    from genprior.api.tasks import blurring
 
     operator = blurring(gaussian, motion, kernel, boundary, common["max_pixels"])
     _degrade(operator, **common)
@@ -46,7 +46,7 @@ def deblur(
 def superres(factor: int, kernel: str, std: float, boundary: str, **common: Any) -> None:
     """Make smaller."""
     options.check_filter(kernel, std)
-    from genprior.tasks import enlarging
+    from genprior.api.tasks import enlarging
 
     _degrade(enlarging(factor, kernel, std, boundary), **common)
 
@@ -55,7 +55,7 @@ def superres(factor: int, kernel: str, std: float, boundary: str, **common: Any)
 @options.measuring
 def denoise(**common: Any) -> None:
     """Add noise only."""
-    from genprior.tasks import denoising
+    from genprior.api.tasks import denoising
 
     _degrade(denoising(), **common)
 
@@ -64,8 +64,8 @@ def _degrade(
     operator: Callable, file: Path, output: Path, noise: float, seed: int, max_pixels: int,
     quiet: bool, overwrite: bool,
 ) -> None:
-    from genprior.jobs import measure
-    from genprior.places import check_free
+    from genprior.api.files.paths import check_free
+    from genprior.api.files.restore_files import measure
 
     check_free([output], overwrite, reads=typed_files())
     measure(operator, file, output, noise, seed, max_pixels)

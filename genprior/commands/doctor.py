@@ -13,8 +13,9 @@ from pathlib import Path
 import click
 
 from genprior import __version__
-from genprior.errors import SomeFailed
-from genprior.weights import embedded_priors, find_prior
+from genprior.core.errors import SomeFailed
+from genprior.priors.weights import embedded_priors
+from genprior.registry import find_prior
 
 Check = tuple[str, bool, str]
 # What a broken installation raises: a missing module, a library that does not load, or an
@@ -47,7 +48,7 @@ def _checks() -> Iterator[Check]:
     yield _torchvision()
     yield from map(_library, LIBRARIES)
     yield from _devices()
-    from genprior.stamps import cache_folder
+    from genprior.core.cache import cache_folder
 
     yield _disk("temporary", lambda: Path(tempfile.gettempdir()), "TMPDIR")
     yield _disk("cache", cache_folder, "GENPRIOR_HOME")
@@ -123,8 +124,9 @@ def _disk(name: str, find: Callable[[], Path], variable: str) -> Check:
 
 
 def _weights(name: str) -> Check:
-    from genprior.checkpoint import fingerprint, load_checkpoint
-    from genprior.errors import CheckpointError
+    from genprior.api.factory import load_checkpoint
+    from genprior.core.errors import CheckpointError
+    from genprior.priors.checkpoint import fingerprint
 
     try:
         manifest = load_checkpoint(find_prior(name), anew=True)[1]

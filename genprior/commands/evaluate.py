@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from genprior import options
-from genprior.commands.notes import notes_of
-from genprior.commands.specs import (
+from genprior.commands import options
+from genprior.commands.path_types import TypedPath
+from genprior.commands.provenance import notes_of
+from genprior.commands.task_syntax import (
     BASELINES_KNOWN,
     SOLVERS_KNOWN,
     Methods,
@@ -18,8 +19,7 @@ from genprior.commands.specs import (
     Task,
     TaskText,
 )
-from genprior.commands.typed import TypedPath
-from genprior.errors import SomeFailed
+from genprior.core.errors import SomeFailed
 from genprior.registry import FROM_EXEMPLAR
 
 REPORT = {"report.md": "the report", "report.json": "the same", "report.csv": "the same",
@@ -94,12 +94,12 @@ def evaluate(
     and seed. Results are kept image by image: the same command again goes on where it was
     stopped. Under torchrun the work is shared out.
     """
-    from genprior.evaluate import run
-    from genprior.nets.compiled import compile_networks
-    from genprior.ranks import joined
-    from genprior.trials import Plan, not_suited
-    from genprior.truths import collection_name, open_truths
-    from genprior.tuning import tuned
+    from genprior.core.distributed import joined
+    from genprior.evaluation.plan import Plan, not_suited
+    from genprior.evaluation.reference_images import collection_name, open_truths
+    from genprior.evaluation.runner import run
+    from genprior.evaluation.tuning import tuned
+    from genprior.priors.nets.compile import compile_networks
 
     if exemplar is not None and not set(FROM_EXEMPLAR) & set(priors.split(",")):
         raise click.UsageError(f"--exemplar goes with --prior {' or '.join(FROM_EXEMPLAR)}")
@@ -149,7 +149,7 @@ def evaluate(
 
 
 def _task(task: TaskText, crop: int | None, resize: int | None, max_pixels: int) -> Any:
-    from genprior.trials import Task
+    from genprior.evaluation.plan import Task
 
     crop = task.crop or crop
     return Task(task.text, task.kind, task.settings, task.noise, crop, max_pixels, resize)
@@ -160,9 +160,9 @@ def _methods(
     exemplar: Path | None, max_pixels: int, steps: int | None,
 ) -> list:
     """Every prior with every solver, then the baselines."""
-    from genprior.parts import make_baseline
+    from genprior.api.factory import make_baseline
+    from genprior.evaluation.plan import Method, load_method_prior
     from genprior.priors.base import Denoiser
-    from genprior.trials import Method, load_method_prior
 
     loaded = [
         (name, *load_method_prior(name, exemplar, max_pixels))
@@ -201,7 +201,7 @@ def _solver(text: MethodText, steps: int | None) -> Any:
     """A solver by its name, or with what is typed of it; steps that are typed come first."""
     from dataclasses import fields
 
-    from genprior.parts import make_solver
+    from genprior.api.factory import make_solver
 
     if not text.settings:
         return text.name
@@ -229,9 +229,10 @@ def _spaced(truths: list, count: int) -> list:
 
 def _claim(data: Path, out: Path, overwrite: bool) -> None:
     """Makes sure that the folder of the results holds no others' files; may empty it."""
-    from genprior.evaluate import KEYS, picture_files
-    from genprior.ledger import SETTINGS, Ledger, holds
-    from genprior.tuning import TUNING
+    from genprior.evaluation.pictures import picture_files
+    from genprior.evaluation.results_store import SETTINGS, Ledger, holds
+    from genprior.evaluation.runner import KEYS
+    from genprior.evaluation.tuning import TUNING
 
     if out.exists() and data.exists() and out.samefile(data):
         raise click.UsageError(f"-o {out} holds the images: choose another -o")
@@ -251,10 +252,10 @@ def _claim(data: Path, out: Path, overwrite: bool) -> None:
 
 
 def _write(out: Path, records: list, samples: int, notes: dict[str, str]) -> dict[str, str]:
-    from genprior.contact import contact_sheet
-    from genprior.files import write_atomic
-    from genprior.report import as_csv, as_json, markdown, table
-    from genprior.summary import summarise
+    from genprior.core.atomic_files import write_atomic
+    from genprior.evaluation.contact_sheet import contact_sheet
+    from genprior.evaluation.report import as_csv, as_json, markdown, table
+    from genprior.evaluation.summary import summarise
 
     rows = summarise(records)
     texts = {

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from genprior.commands.typed import TypedPath
-from genprior.registry import FROM_EXEMPLAR, TRAINABLE
-from genprior.weights import embedded_priors, find_prior
+from genprior.commands.path_types import TypedPath
+from genprior.priors.weights import embedded_priors
+from genprior.registry import FROM_EXEMPLAR, TRAINABLE, find_prior
 
 
 @click.group()
@@ -29,7 +29,7 @@ def list_() -> None:
 @click.argument("name")
 def info(name: str) -> None:
     """The manifest of a prior."""
-    from genprior.checkpoint import newest, read_manifest
+    from genprior.priors.checkpoint import newest, read_manifest
 
     click.echo(json.dumps(read_manifest(newest(find_prior(name))), indent=1))
 
@@ -38,7 +38,7 @@ def info(name: str) -> None:
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
     """Check the weights against their manifests (all that ship, if none is named)."""
-    from genprior.checkpoint import load_checkpoint
+    from genprior.api.factory import load_checkpoint
 
     for name in names or tuple(embedded_priors()):
         load_checkpoint(find_prior(name), anew=True)
@@ -54,7 +54,7 @@ def pack(source: Path, output: Path, summary: str) -> None:
     """Copy a checkpoint in half precision, without what only training needs."""
     if output.exists():
         raise click.UsageError(f"{output} exists: choose another -o")
-    from genprior.checkpoint import pack as pack_checkpoint
+    from genprior.priors.checkpoint import pack as pack_checkpoint
 
     pack_checkpoint(source, output, {"summary": summary} if summary else {})
     click.echo(str(output))

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from genprior import options
-from genprior.commands.report import Report
-from genprior.commands.streams import streams
-from genprior.commands.typed import typed_files
-from genprior.saves import of_several
+from genprior.api.files.save_options import of_several
+from genprior.commands import options
+from genprior.commands.console import Report
+from genprior.commands.path_types import typed_files
+from genprior.commands.standard_streams import streams
 
 
 @click.command()
@@ -18,7 +18,7 @@ from genprior.saves import of_several
 @options.restoring(noise=0.0)
 def inpaint(mask: tuple[str, Any], invert_mask: bool, **common: Any) -> None:
     """Fill in missing pixels."""
-    from genprior.tasks import inpainting
+    from genprior.api.tasks import inpainting
 
     operator = inpainting(mask, invert_mask, common["seed"], common["max_pixels"])
     settings = {"mask": options.Mask.text(mask), "invert_mask": invert_mask}
@@ -34,7 +34,7 @@ def deblur(
 ) -> None:
     """Remove a known blur."""
     options.check_blur(gaussian, motion, kernel)
-    from genprior.tasks import blurring
+    from genprior.api.tasks import blurring
 
     operator = blurring(gaussian, motion, kernel, boundary, common["max_pixels"])
     text = motion and options.Motion.text(motion)
@@ -48,7 +48,7 @@ def deblur(
 def superres(factor: int, kernel: str, std: float, boundary: str, **common: Any) -> None:
     """Enlarge an image."""
     options.check_filter(kernel, std)
-    from genprior.tasks import enlarging
+    from genprior.api.tasks import enlarging
 
     settings = {"factor": factor, "filter": kernel, "std": std, "boundary": boundary}
     _restore("superres", enlarging(factor, kernel, std, boundary), settings, **common)
@@ -58,7 +58,7 @@ def superres(factor: int, kernel: str, std: float, boundary: str, **common: Any)
 @options.restoring(noise="auto")
 def denoise(**common: Any) -> None:
     """Remove white noise, of a known level or one that is estimated."""
-    from genprior.tasks import denoising
+    from genprior.api.tasks import denoising
 
     _restore("denoise", denoising(), {}, **common)
 
@@ -87,10 +87,11 @@ def _restore(
     several = [name for name in save if of_several(name)]
     if several and samples < 2:
         raise click.UsageError(f"--save {','.join(several)} needs --samples 2 or more")
-    from genprior.images import FORMAT_OF
-    from genprior.jobs import Job, run
-    from genprior.places import plan
-    from genprior.ranks import joined
+    from genprior.api.files.job import Job
+    from genprior.api.files.paths import plan
+    from genprior.api.files.restore_files import run
+    from genprior.core.distributed import joined
+    from genprior.io.images import FORMAT_OF
 
     suffix = None if ext == "keep" else f".{ext}"
     with joined() as ranks, streams(files, output, recursive, as_json) as opened:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from genprior import options
+from genprior.commands import options
+from genprior.commands.path_types import typed_files
 from genprior.commands.progress import Progress
-from genprior.commands.typed import typed_files
 
 
 @click.command()
@@ -35,9 +35,9 @@ def sample(
 ) -> None:
     """Draw images from a prior, side by side in one file."""
     from genprior import api
-    from genprior.images import write_image
-    from genprior.panel import panel
-    from genprior.places import check_free
+    from genprior.api.files.paths import check_free
+    from genprior.io.images import write_image
+    from genprior.io.panels import panel
 
     if size is not None and size[0] * size[1] > max_pixels:
         raise click.UsageError(f"--size {size[0]}x{size[1]} is more than {max_pixels} pixels: "
@@ -45,7 +45,7 @@ def sample(
     check_free([output], overwrite, reads=typed_files())
     model, channels = prior, None
     if exemplar is not None:
-        from genprior.exemplars import read_exemplar
+        from genprior.api.estimated_priors import read_exemplar
 
         model, picture = read_exemplar(prior, exemplar, max_pixels, margin=None)
         channels = picture.pixels.shape[1]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from genprior import options
-from genprior.commands.typed import TypedPath, typed_files
+from genprior.commands import options
+from genprior.commands.path_types import TypedPath, typed_files
 
 
 @click.command()
@@ -32,9 +32,9 @@ def texture(
     """
     from dataclasses import replace
 
-    from genprior.exemplars import draw_texture, read_exemplar
-    from genprior.images import write_image
-    from genprior.places import check_free
+    from genprior.api.estimated_priors import draw_texture, read_exemplar
+    from genprior.api.files.paths import check_free
+    from genprior.io.images import write_image
 
     check_free([output], overwrite, reads=typed_files())
     prior, picture = read_exemplar("texture", exemplar, max_pixels, margin=None)

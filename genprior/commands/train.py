@@ -1,7 +1,6 @@
 """train: train a prior on images, on one device or on many."""
 
 import inspect
-import json
 import sys
 import time
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Any
 
 import click
 
-from genprior import options
-from genprior.commands.typed import TypedPath
+from genprior.commands import options
+from genprior.commands.path_types import TypedPath
+from genprior.commands.prior_arguments import _arguments, constructor_arguments
 from genprior.registry import FITTED, FROM_EXEMPLAR, PRIORS, TRAINABLE, lookup
 
 PREVIEW, PREVIEW_STEPS = 16, 18
@@ -119,12 +119,12 @@ def _train(
 ) -> Path | None:
     import torch
 
-    from genprior.api import sample
-    from genprior.data import Crops
-    from genprior.fit import Settings, fit
+    from genprior.api.sampling import sample
+    from genprior.core.devices import pick_device
+    from genprior.core.distributed import joined
     from genprior.priors.base import Decoder, Denoiser
-    from genprior.ranks import joined
-    from genprior.watch import pick_device
+    from genprior.training.crops import Crops
+    from genprior.training.loop import Settings, fit
 
     data, held_out, crops, preview, tensorboard = source
     chosen = Settings(**settings)
@@ -161,9 +161,9 @@ def _compute(
     arguments: tuple[str, ...], seed: int,
 ) -> None:
     """Computes a prior from images in one go."""
-    from genprior.data import Crops
-    from genprior.fitted import compute_prior, save_prior
-    from genprior.sources import is_picture
+    from genprior.api.estimated_priors import compute_prior, save_prior
+    from genprior.io.datasets import is_picture
+    from genprior.training.crops import Crops
 
     cls = lookup(PRIORS, prior, "prior")
     one = prior in FROM_EXEMPLAR and len(data) == 1 and is_picture(data[0])
@@ -219,8 +219,8 @@ def _built(cls: type, arguments: dict[str, Any]) -> Any:
 
 
 def _initial(init: str, prior: str, arguments: tuple[str, ...]) -> Any:
-    from genprior.checkpoint import load_checkpoint
-    from genprior.weights import find_prior
+    from genprior.api.factory import load_checkpoint
+    from genprior.registry import find_prior
 
     model, manifest = load_checkpoint(find_prior(init))
     if manifest["prior"] != prior:
@@ -238,26 +238,6 @@ def _initial(init: str, prior: str, arguments: tuple[str, ...]) -> Any:
             )
         model.load_state_dict(kept, strict=False)
     return model.train().requires_grad_(True)
-
-
-def constructor_arguments(prior: str, texts: tuple[str, ...]) -> dict[str, Any]:
-    """Arguments of a prior's class from what --set was given."""
-    return _arguments(texts, list(inspect.signature(lookup(PRIORS, prior, "prior")).parameters))
-
-
-def _arguments(texts: tuple[str, ...], known: list[str]) -> dict[str, Any]:
-    parsed = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise click.UsageError(f"--set {text}: write NAME=VALUE")
-        if name not in known:
-            raise click.UsageError(f"--set {text}: choose one of {', '.join(known)}")
-        try:
-            parsed[name] = json.loads(value)
-        except ValueError:
-            parsed[name] = value
-    return parsed
 
 
 class _Bar:

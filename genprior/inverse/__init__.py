@@ -1,1 +1,1 @@
-"""Solvers: from a measurement, an operator and a prior to restored images."""
+"""Solvers p(x | y): from a measurement, an operator and a prior to restored images."""

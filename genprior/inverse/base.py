@@ -12,8 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genprior.linalg import per_image
-from genprior.noise import Noise
+from genprior.core.linalg import per_image
+from genprior.core.random_streams import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import ABILITIES
 

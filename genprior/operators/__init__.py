@@ -1,1 +1,1 @@
-"""Operators: what the measurement did to the image, one file each."""
+"""Forward operators y = A x, each with adjoint, pseudo-inverse and proximal map."""

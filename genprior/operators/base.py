@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genprior.errors import SettingError
-from genprior.linalg import Singular
+from genprior.core.errors import SettingError
+from genprior.core.linalg import Singular
 
 
 class Operator(ABC):

@@ -1,7 +1,8 @@
 """Blur: y = k * x, a true convolution, with four rules for what lies outside the image.
 
 Circular blur is diagonal in the Fourier basis. A separable kernel, a Gaussian for one, has the
-exact SVD of `genprior.separable` under every other rule. What remains is solved on the side of y,
+exact SVD of `operators.separable` under every other rule. What remains is solved on the side
+of y,
 
     prox(x, y, rho) = x + A^T (A A^T + rho I)^{-1} (y - A x),
 
@@ -17,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fft import irfft2, rfft2
 
-from genprior.linalg import Singular, cg, damped_inverse, fast_shape, per_image
+from genprior.core.linalg import Singular, cg, damped_inverse, fast_shape, per_image
 from genprior.operators.base import Operator
-from genprior.operators.filters import filter_matrix
+from genprior.operators.filter_matrices import filter_matrix
 from genprior.operators.kernels import check_kernel, separate
-from genprior.separable import Separable
+from genprior.operators.separable import Separable
 
 BOUNDARIES = ("valid", "reflect", "replicate", "circular")
 CACHED = 8

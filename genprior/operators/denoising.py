@@ -4,7 +4,7 @@ import deepinv
 import torch
 from torch import Tensor
 
-from genprior.linalg import Singular, per_image
+from genprior.core.linalg import Singular, per_image
 from genprior.operators.base import Operator
 
 

@@ -8,11 +8,11 @@ import torch
 from deepinv.utils import TensorList
 from torch import Tensor
 
-from genprior.decomposition import Decomposition, decomposition, holds
-from genprior.linalg import Singular, cg, per_image
-from genprior.maps import REFUSALS, Maps, differentiable, treats_all_alike
+from genprior.core.linalg import Singular, cg, per_image
 from genprior.operators.base import Operator
-from genprior.polynomials import largest_singular, near_gram_inverse
+from genprior.operators.chebyshev import largest_singular, near_gram_inverse
+from genprior.operators.decomposable import Decomposition, decomposition, holds
+from genprior.operators.physics_maps import REFUSALS, Maps, differentiable, treats_all_alike
 
 # Relative errors: rounding, and adjoints that are but good approximations.
 LINEAR, ADJOINT = 1e-3, 0.2

@@ -6,8 +6,8 @@ import deepinv
 import torch
 from torch import Tensor
 
-from genprior.arrays import numbers
-from genprior.linalg import Singular, per_image
+from genprior.core.linalg import Singular, per_image
+from genprior.core.tensors import numbers
 from genprior.operators.base import Operator
 
 

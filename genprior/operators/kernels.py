@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from genprior.arrays import numbers
+from genprior.core.tensors import numbers
 
 
 def gaussian_kernel(std: float) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from genprior.noise import Noise
+from genprior.core.random_streams import Noise
 
 
 def random_keep(

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genprior.linalg import Singular
+from genprior.core.linalg import Singular
 from genprior.operators.base import Operator
-from genprior.operators.filters import filter_matrix
+from genprior.operators.filter_matrices import filter_matrix
 from genprior.operators.kernels import resampling_weights
-from genprior.separable import Separable
+from genprior.operators.separable import Separable
 
 KERNELS = ("bicubic", "box", "gaussian")
 BOUNDARIES = ("symmetric", "reflect", "circular")

@@ -1,1 +1,1 @@
-"""Priors: models of what images look like, one file each."""
+"""Generative priors p(x), one file each, their networks, checkpoints and shipped weights."""

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genprior.linalg import per_image
-from genprior.noise import Noise
+from genprior.core.linalg import per_image
+from genprior.core.random_streams import Noise
 
 
 class Denoiser(ABC):
@@ -51,7 +51,7 @@ class Denoiser(ABC):
 
         Arguments:
             x: Noisy images, shape (B, C, H, W); where they are unknown, what
-                `genprior.pull_push` makes of the known pixels.
+                `genprior.core.pull_push` makes of the known pixels.
             sigma: Noise level, >= 0; a number or shape (B,).
             unknown: 1 where a pixel is unknown, else 0; shape (B, 1, H, W).
 
@@ -211,7 +211,7 @@ class Gaussian(Denoiser, Decoder, Density):
 
 
 class Trainable(ABC):
-    """Can be trained by `genprior.fit`: one optimiser per group of parameters.
+    """Can be trained by `genprior.training.loop`: one optimiser per group of parameters.
 
     `config`, `groups` and `losses` are all that a network with one loss needs. A prior whose
     groups take turns, as the networks of a GAN do, also says in which order (`updates`), what

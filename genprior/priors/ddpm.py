@@ -34,14 +34,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from genprior.diffusion import ddpm_sigmas
-from genprior.linalg import per_image
-from genprior.nets.colours import from_network, to_network
-from genprior.nets.padding import pad_to_multiple
-from genprior.nets.unet import UNet
-from genprior.noise import Noise
+from genprior.core.linalg import per_image
+from genprior.core.pull_push import density, pull_push
+from genprior.core.random_streams import Noise
+from genprior.core.schedules import ddpm_sigmas
 from genprior.priors.base import Denoiser, Trainable
-from genprior.pull_push import density, pull_push
+from genprior.priors.nets.channels import from_network, to_network
+from genprior.priors.nets.padding import pad_to_multiple
+from genprior.priors.nets.unet import UNet
 
 Objective = Literal["eps", "v", "edm"]
 SIGMA_DATA = 0.5
@@ -69,7 +69,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
         noise_mean: Mean of ln(sigma) of the training levels of "edm".
         noise_std: Standard deviation of the same.
         holes: A second network learns to fill holes: half its training images have unknown
-            pixels. What is put in them is guessed (`genprior.pull_push`), and it is told where.
+            pixels. It receives a guess of them (`genprior.core.pull_push`) and the mask.
 
     Raises:
         ValueError: An objective or a schedule that does not exist.

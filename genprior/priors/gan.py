@@ -31,11 +31,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from genprior.nets.colours import from_network, to_network
-from genprior.nets.dcgan import Critic, DCGenerator
-from genprior.nets.style import StyleGenerator
-from genprior.noise import Noise
+from genprior.core.random_streams import Noise
 from genprior.priors.base import Layered, Trainable
+from genprior.priors.nets.channels import from_network, to_network
+from genprior.priors.nets.dcgan import Critic, DCGenerator
+from genprior.priors.nets.stylegan import StyleGenerator
 
 Space = Literal["z", "w", "w+"]
 BETAS = {"nonsaturating": (0.5, 0.999), "wgan-clip": (0.0, 0.99), "wgan-gp": (0.0, 0.9)}

@@ -32,9 +32,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from genprior.nets.chain import Chain
-from genprior.nets.colours import from_network, to_network
-from genprior.nets.flows import (
+from genprior.core.random_streams import Noise
+from genprior.priors.base import Density, Encoder, Recomputing, Trainable
+from genprior.priors.nets.channels import from_network, to_network
+from genprior.priors.nets.flows import (
     ActNorm,
     Coupling,
     Invertible,
@@ -45,9 +46,8 @@ from genprior.nets.flows import (
     unsqueeze,
     zero_convolution,
 )
-from genprior.nets.padding import pad_to_multiple
-from genprior.noise import Noise
-from genprior.priors.base import Density, Encoder, Recomputing, Trainable
+from genprior.priors.nets.padding import pad_to_multiple
+from genprior.priors.nets.reversible import Chain
 
 LEVELS_OF_GREY = 255
 CHECKERBOARDS = 4

@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from genprior.linalg import per_image
+from genprior.core.linalg import per_image
 from genprior.priors.base import Denoiser, Density
 
 

@@ -27,18 +27,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genprior.nets.blocks import Residual
-from genprior.nets.colours import from_network, to_network
-from genprior.nets.flows import bounded, zero_convolution
-from genprior.nets.padding import pad_to_multiple
-from genprior.noise import Noise
+from genprior.core.random_streams import Noise
 from genprior.priors.base import Trainable, Variational
-from genprior.priors.elbo import (
-    divergence,
-    importance_bound,
-    log_normal,
-    sampled_divergence,
-)
+from genprior.priors.elbo import divergence, importance_bound, log_normal, sampled_divergence
+from genprior.priors.nets.blocks import Residual
+from genprior.priors.nets.channels import from_network, to_network
+from genprior.priors.nets.flows import bounded, zero_convolution
+from genprior.priors.nets.padding import pad_to_multiple
 
 SMALLEST_STD = 1 / 255
 LOG_RATIO = 4.0

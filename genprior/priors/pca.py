@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genprior.linalg import per_image
+from genprior.core.linalg import per_image
 from genprior.priors.base import Factor, Gaussian
 
 OVERSAMPLING = 10

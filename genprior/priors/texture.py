@@ -25,11 +25,11 @@ import torch
 from torch import Tensor, nn
 from torch.fft import fft2, ifft2, irfft2, rfft2
 
-from genprior.linalg import cg, damped_inverse, fast_size, per_image, split_along
+from genprior.core.linalg import cg, damped_inverse, fast_size, per_image, split_along
 from genprior.priors.base import Factor, Gaussian
-from genprior.priors.periodic import periodic_component
-from genprior.priors.scattered import texton_of_known
-from genprior.priors.welch import mean_spectrum, nearest_texton
+from genprior.priors.texture_masked import texton_of_known
+from genprior.priors.texture_periodic import periodic_component
+from genprior.priors.texture_spectrum import mean_spectrum, nearest_texton
 
 FLOOR = 0.01
 MARGIN = 32

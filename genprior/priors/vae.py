@@ -27,10 +27,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from genprior.nets.coders import ConvolutionalCoder, DenseCoder
-from genprior.nets.colours import from_network, to_network
-from genprior.nets.padding import pad_to_multiple
-from genprior.noise import Noise
+from genprior.core.random_streams import Noise
 from genprior.priors.base import Trainable, Variational
 from genprior.priors.elbo import (
     divergence,
@@ -39,6 +36,9 @@ from genprior.priors.elbo import (
     log_normal,
     sampled_divergence,
 )
+from genprior.priors.nets.autoencoder import ConvolutionalCoder, DenseCoder
+from genprior.priors.nets.channels import from_network, to_network
+from genprior.priors.nets.padding import pad_to_multiple
 
 LOG_STD_RANGE = (-7.0, 4.0)
 SMALLEST_STD = 1 / 255

@@ -5,14 +5,14 @@ import torch
 from oracles import Crooked, normals
 from small import Shrink
 
-from genprior.api import restore
+from genprior.api.restoration import restore
+from genprior.core.random_streams import Noise
 from genprior.inverse.base import Restoration, misfit
-from genprior.inverse.diffpir import DiffPIR
-from genprior.inverse.dps import DPS
-from genprior.inverse.hqs import HQS
-from genprior.inverse.pigdm import PiGDM
-from genprior.inverse.posterior_mean import PosteriorMean
-from genprior.noise import Noise
+from genprior.inverse.diffusion.diffpir import DiffPIR
+from genprior.inverse.diffusion.dps import DPS
+from genprior.inverse.diffusion.pigdm import PiGDM
+from genprior.inverse.plug_and_play.hqs import HQS
+from genprior.inverse.plug_and_play.posterior_mean import PosteriorMean
 from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
 from genprior.priors.base import Decoder

@@ -4,7 +4,7 @@ import torch
 from contracts import check_operator
 from oracles import Dense
 
-from genprior.api import restore
+from genprior.api.restoration import restore
 from genprior.operators.denoising import Denoising
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from contracts import check_operator, dense
 
-from genprior.errors import SettingError
+from genprior.core.errors import SettingError
+from genprior.operators.chebyshev import PRODUCTS, SAFETY
 from genprior.operators.external import External
-from genprior.polynomials import PRODUCTS, SAFETY
 
 
 def rand(*shape: int) -> torch.Tensor:

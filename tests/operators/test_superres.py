@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from contracts import check_operator
 
-from genprior.operators.filters import fold_index
+from genprior.operators.filter_matrices import fold_index
 from genprior.operators.superres import BOUNDARIES, KERNELS, SuperResolution
 
 

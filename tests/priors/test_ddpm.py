@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from genprior.noise import Noise
+from genprior.core.pull_push import density, pull_push
+from genprior.core.random_streams import Noise
 from genprior.priors.ddpm import DDPM, GUESS_STD, training_holes
-from genprior.pull_push import density, pull_push
 
 SMALL = {"widths": (8, 16), "blocks": (1, 1)}
 

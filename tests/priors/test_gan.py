@@ -3,13 +3,13 @@ import torch
 from gaussians import generator, noise
 from torch import Tensor
 
-from genprior.fit import Settings, fit
-from genprior.inverse.latent import CSGM
-from genprior.nets.style import StyleLayer
-from genprior.noise import Noise
+from genprior.api.factory import load_prior
+from genprior.core.random_streams import Noise
+from genprior.inverse.optimization.csgm import CSGM
 from genprior.operators.denoising import Denoising
-from genprior.parts import load_prior
 from genprior.priors.gan import GAN
+from genprior.priors.nets.stylegan import StyleLayer
+from genprior.training.loop import Settings, fit
 
 SMALL = {"channels": 1, "latent": 3, "widths": (4, 6)}
 LOSSES = ["nonsaturating", "wgan-clip", "wgan-gp"]

@@ -5,10 +5,10 @@ import torch
 from gaussians import generator, noise
 from torch import Tensor
 
-from genprior.nets.chain import Chain
-from genprior.nets.flows import ActNorm, Coupling, Mixing
-from genprior.noise import Noise
+from genprior.core.random_streams import Noise
 from genprior.priors.glow import Glow
+from genprior.priors.nets.flows import ActNorm, Coupling, Mixing
+from genprior.priors.nets.reversible import Chain
 
 SMALL = {"channels": 1, "levels": 2, "depth": 2, "width": 6}
 KINDS = ["glow", "realnvp"]

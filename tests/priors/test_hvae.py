@@ -5,7 +5,7 @@ import torch
 from gaussians import generator, noise
 from torch import Tensor
 
-from genprior.noise import Noise
+from genprior.core.random_streams import Noise
 from genprior.priors.hvae import HVAE
 
 SMALL = {"latent": 2, "widths": (4, 6, 6), "groups": (1, 0, 2)}

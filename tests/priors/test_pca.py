@@ -5,7 +5,7 @@ import pytest
 import torch
 from gaussians import assert_close, check_gaussian, dense_cov, dense_log_prob, generator
 
-from genprior.api import sample
+from genprior.api.sampling import sample
 from genprior.priors.pca import PCA
 
 SHAPE = torch.Size((1, 3, 4, 5))

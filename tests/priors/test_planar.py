@@ -3,8 +3,8 @@ import torch
 from gaussians import generator
 from torch import Tensor
 
-from genprior.inverse.latent import CSGM
-from genprior.noise import Noise
+from genprior.core.random_streams import Noise
+from genprior.inverse.optimization.csgm import CSGM
 from genprior.operators.denoising import Denoising
 from genprior.priors.planar import PlanarFlow
 

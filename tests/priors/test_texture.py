@@ -5,9 +5,9 @@ import pytest
 import torch
 from gaussians import assert_close, check_gaussian, dense_cov, dense_log_prob, generator
 
-from genprior.noise import Noise
-from genprior.priors.periodic import periodic_component
+from genprior.core.random_streams import Noise
 from genprior.priors.texture import Texture
+from genprior.priors.texture_periodic import periodic_component
 
 MARGINS = [0, 2, None]
 

@@ -6,7 +6,7 @@ from autoencoders import linear_vae
 from gaussians import dense_log_prob, generator, noise
 from torch import Tensor
 
-from genprior.noise import Noise
+from genprior.core.random_streams import Noise
 from genprior.priors.elbo import divergence, sampled_divergence
 from genprior.priors.hvae import HVAE
 from genprior.priors.vae import VAE

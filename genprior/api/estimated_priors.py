@@ -1,0 +1,147 @@
+"""Priors that are estimated from one picture instead of being loaded, and what they draw."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from genprior.core.errors import ImageError, SettingError
+from genprior.core.random_streams import DRAW, Noise
+from genprior.core.tensors import numbers
+from genprior.io.arrays import to_tensor
+from genprior.io.images import Picture, read_image
+from genprior.io.limits import MAX_PIXELS
+from genprior.priors.checkpoint import save_checkpoint
+from genprior.registry import FROM_EXEMPLAR, PRIORS, lookup
+
+
+def estimate_prior(
+    name: str, exemplar: Any, keep: Tensor | None = None, **settings: Any
+) -> nn.Module:
+    """Estimates a prior from one picture.
+
+    Arguments:
+        name: "texture".
+        exemplar: Tensor (C, H, W) or (1, C, H, W) in [0, 1], numpy (H, W, C) or PIL image;
+            see `to_tensor`.
+        keep: Where it is known (non-zero), shape (1, 1, H, W); None if it is everywhere.
+        settings: Other arguments of the prior, such as `margin` and `floor` of a texture.
+
+    To inpaint, take the solver `make_solver("gaussian", border=3)`: told all
+    pixels of the picture that it was estimated from, the law fills its hole with the mean.
+
+    Returns:
+        The prior, for images of any size with the channels of the exemplar.
+
+    Raises:
+        ValueError: The prior is not of this kind, there are several pictures, none of the
+            picture is known, or `keep` is of another size.
+
+    >>> prior = estimate_prior("texture", torch.rand(3, 20, 30), floor=0.0)
+    >>> prior.texton.shape
+    torch.Size([3, 20, 30])
+    """
+    if name not in FROM_EXEMPLAR:
+        raise SettingError(
+            f"prior {name!r} is not estimated from a picture: choose "
+            f"{' or '.join(FROM_EXEMPLAR)}, or leave the exemplar out"
+        )
+    image, _ = to_tensor(exemplar)
+    keep = None if keep is None else numbers(keep, "keep")
+    if keep is not None and keep.shape[-2:] != image.shape[-2:]:
+        raise ValueError(
+            f"keep must be of the size of the exemplar {tuple(image.shape[-2:])}, got shape "
+            f"{tuple(keep.shape)}"
+        )
+    return lookup(PRIORS, name, "prior").from_exemplar(image, keep, **settings).eval()
+
+
+def read_exemplar(
+    name: str, file: Path, max_pixels: int = MAX_PIXELS, **settings: Any
+) -> tuple[nn.Module, Picture]:
+    """Estimates a prior from an image file, from its opaque part if it has an alpha channel.
+
+    Arguments:
+        name: See `estimate_prior`.
+        file: The file.
+        max_pixels: A larger one is refused.
+        settings: See `estimate_prior`.
+
+    Returns:
+        The prior and the picture, without alpha.
+
+    Raises:
+        ImageError: The file cannot be read, or is transparent all over.
+        SettingError: The prior is not of this kind.
+    """
+    picture = read_image(file, max_pixels)
+    alpha = picture.alpha
+    keep = None if alpha is None or (alpha >= 0.5).all() else alpha >= 0.5
+    try:
+        prior = estimate_prior(name, picture.pixels, keep, **settings)
+    except SettingError:
+        raise
+    except ValueError as error:
+        raise ImageError(f"{file}: {error}") from error
+    return prior, replace(picture, alpha=None)
+
+
+def draw_texture(
+    prior: nn.Module,
+    size: Sequence[int],
+    method: Literal["adsn", "rpn"] = "adsn",
+    seed: int = 0,
+) -> Tensor:
+    """Draws one texture without the white part of its law.
+
+    Arguments:
+        prior: A texture.
+        size: Height and width in pixels, smaller or larger than the exemplar.
+        method: "adsn" is the Gaussian law itself; "rpn" keeps the modulus of the spectrum
+            and draws the phases only.
+        seed: Seed.
+
+    Returns:
+        Image, shape (1, C, *size), clipped to [0, 1].
+    """
+    shape = torch.Size((1, prior.channels, *size))
+    like = prior.texton.new_zeros(()).expand(1, 1, *prior.torus(shape))
+    return prior.synthesise(Noise(seed, [(0, *DRAW)]).normal(like), shape, method).clamp(0, 1)
+
+
+def compute_prior(
+    name: str,
+    data: list[Path],
+    images: Tensor | None,
+    seed: int,
+    max_pixels: int = MAX_PIXELS,
+    **settings: Any,
+) -> nn.Module:
+    """Computes a prior.
+
+    Arguments:
+        name: Name in the registry, one of FITTED.
+        data: What the images are from.
+        images: Images of one size, (N, C, H, W) in [0, 1]; None for a texture of one picture.
+        seed: Seed of what is random about it.
+        max_pixels: A larger picture is refused.
+        settings: Arguments of its estimator.
+
+    Raises:
+        ValueError: The images do not do.
+    """
+    if images is None:
+        return read_exemplar(name, data[0], max_pixels, **settings)[0]
+    cls = lookup(PRIORS, name, "prior")
+    if "generator" in inspect.signature(cls.from_images).parameters:
+        settings["generator"] = torch.Generator().manual_seed(seed)
+    return cls.from_images(images, **settings).eval()
+
+
+def save_prior(name: str, prior: nn.Module, out: Path, about: dict[str, Any]) -> None:
+    """Writes a computed prior as a checkpoint."""
+    save_checkpoint(out, name, prior.config, prior.state_dict(), about=about)

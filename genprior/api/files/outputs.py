@@ -1,0 +1,90 @@
+"""What is left of a restored file: pictures, and a record from which it can be made again."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from genprior.api.files.paths import Place
+from genprior.api.files.save_options import quantiles
+from genprior.api.files.sidecar import quality
+from genprior.core.atomic_files import Together
+from genprior.core.checksums import sha256
+from genprior.inverse.base import Restoration
+from genprior.io.images import Picture, write_image
+from genprior.io.panels import panel, std_map
+
+
+def write_results(
+    place: Place,
+    picture: Picture,
+    result: Restoration,
+    i: int,
+    y: Tensor,
+    truth: Tensor | None,
+    record: dict[str, Any],
+    opaque: bool = False,
+) -> dict[str, Any]:
+    """Writes the pictures of image i of a batch, and its record; all, or the older ones stay.
+
+    Arguments:
+        place: Where to.
+        picture: The input, which gives the results its bits, transparency and metadata.
+        result: The restored batch.
+        i: Number of the image in the batch.
+        y: The measurements of the batch.
+        truth: What the picture should be, (1, C, H, W), if that is known.
+        record: What the sidecar says besides: see `record.describe`.
+        opaque: The results are without the transparency of the input.
+
+    Returns:
+        The whole record.
+
+    Raises:
+        ImageError: A picture cannot be written.
+    """
+    place.output.parent.mkdir(parents=True, exist_ok=True)
+    with Together() as files:
+        record = record | _write_pictures(files, place, picture, result, i, y, truth, opaque)
+        if truth is not None:
+            record |= quality(files.read(place.output), place.output, truth, y[i : i + 1])
+        record["files"] = {path.name: sha256(files.read(path)) for path in place.pictures}
+        text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+        files.write(place.sidecar, lambda file: file.write(text.encode()))
+    return record
+
+
+def _write_pictures(
+    files: Together,
+    place: Place,
+    picture: Picture,
+    result: Restoration,
+    i: int,
+    y: Tensor,
+    truth: Tensor | None,
+    opaque: bool,
+) -> dict[str, Any]:
+    """Returns where the extra ones are, and the scale of the std map."""
+    one = slice(i, i + 1)
+    without_alpha = replace(picture, alpha=None)
+    shown = [y[one], result.image[one]]
+    levels = quantiles(place.extras)
+    extras = {}
+    about: dict[str, Any] = {}
+    if result.std is not None:
+        extras["std"], about["std_white"] = std_map(result.std[one])
+        shown.append(extras["std"])
+        extras["mean"] = result.mean[one]
+        samples = () if result.samples is None else result.samples[i]
+        extras |= {f"sample-{k:02d}": x[None] for k, x in enumerate(samples)}
+        extras |= {q: result.quantiles[level][one] for q, level in levels.items()}
+    if "panel" in place.extras:
+        extras["panel"] = panel(shown if truth is None else [*shown, truth])
+    for extra in place.extras:
+        like = None if extra in ("std", "panel") else without_alpha
+        write_image(place.side(extra), extras[extra], like, files)
+    write_image(place.output, result.image[one], without_alpha if opaque else picture, files)
+    if place.extras:
+        about["saved"] = [str(place.side(extra)) for extra in place.extras]
+    return about

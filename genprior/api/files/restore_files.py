@@ -1,0 +1,261 @@
+"""Restoring files: read, group into batches, restore, write the pictures and a sidecar.
+
+Every file is restored as if it were alone: its noise depends on the seed only, not on the
+files beside it, and what is wrong with one file is no obstacle to the next.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genprior.api.estimated_priors import estimate_prior, read_exemplar
+from genprior.api.factory import choose_solver, load_checkpoint, near_the_hole
+from genprior.api.files.job import Job, MakeOperator
+from genprior.api.files.outputs import write_results
+from genprior.api.files.paths import Place
+from genprior.api.files.save_options import quantiles
+from genprior.api.files.sidecar import describe, doubts, facts
+from genprior.api.restoration import degrade, restore
+from genprior.core.atomic_files import sweep
+from genprior.core.checksums import sha256
+from genprior.core.devices import pick_device
+from genprior.core.errors import FOR_ALL, OF_ONE_FILE, ImageError, SettingError
+from genprior.inverse.base import Restoration, Solver
+from genprior.io.encode import check_side, check_transparency
+from genprior.io.images import FORMAT_OF, Picture, read_image, write_image
+from genprior.io.limits import MAX_PIXELS
+from genprior.operators.base import Operator
+from genprior.priors.checkpoint import fingerprint
+from genprior.registry import FROM_EXEMPLAR, find_prior
+
+BATCH, BATCH_PIXELS = 16, 2**24
+
+
+@dataclass(frozen=True)
+class _Prior:
+    """A prior, and the checksum of the file that it comes from."""
+
+    model: nn.Module
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Pictures of one size."""
+
+    places: list[Place] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+
+    def takes(self, picture: Picture, most: int) -> bool:
+        """Whether one more picture fits."""
+        shape = picture.pixels.shape
+        room = min(most, BATCH_PIXELS // shape[-2:].numel())
+        return not self.pictures or (
+            len(self.pictures) < room and self.pictures[0].pixels.shape == shape
+        )
+
+
+def run(
+    job: Job,
+    places: list[Place],
+    progress: Callable[[int, int], object] | None = None,
+    failed: Callable[[Place, Exception], object] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Restores files and yields the record of each, as it goes into the sidecar.
+
+    Arguments:
+        job: What to do.
+        places: The files.
+        progress: See `restore`.
+        failed: Called with a file and what is wrong with it; the others are restored all the
+            same. None: the first error is raised.
+
+    Raises:
+        ImageError: A file cannot be read, or not be restored as asked.
+        CheckpointError: The prior does not exist or is corrupt.
+        SettingError: The device, the solver or a setting of it does not exist, or the prior
+            does not go with the exemplar or the lack of one.
+    """
+
+    def stop(place: Place, error: Exception) -> None:
+        raise error
+
+    failed = failed or stop
+    device = pick_device(job.device, torch.empty(0))
+    prior = _prior_of_all(job, device)
+    for folder in {place.output.parent for place in places}:
+        sweep(folder)
+    for batch in _batches(job, places, BATCH if prior else 1, failed):
+        yield from _run_batch(job, batch, prior, device, progress, failed)
+
+
+def measure(
+    operator: MakeOperator,
+    file: Path,
+    output: Path,
+    noise: float,
+    seed: int,
+    max_pixels: int = MAX_PIXELS,
+) -> None:
+    """Writes a measurement of a clean file; pixels that are missing become transparent.
+
+    Raises:
+        ImageError: The file cannot be read, measured or written.
+    """
+    picture = read_image(file, max_pixels)
+    with _named(file):
+        built = operator([picture], True)
+        y = degrade(picture.pixels, built, noise, seed)
+    alpha = None if picture.alpha is None else built.visible(picture.alpha)
+    known = built.observed(torch.ones_like(y))[:, :1]
+    if (known == 0).any():
+        alpha = known if alpha is None else known * alpha
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_image(output, y, like=replace(picture, alpha=alpha))
+
+
+def _prior_of_all(job: Job, device: torch.device) -> _Prior | None:
+    """The prior of all files; None if each file has its own."""
+    if job.exemplar is not None:
+        model, _ = read_exemplar(job.prior, job.exemplar, job.max_pixels)
+        return _Prior(model.to(device), sha256(job.exemplar.read_bytes()))
+    if job.prior not in FROM_EXEMPLAR:
+        model, manifest = load_checkpoint(find_prior(job.prior))
+        return _Prior(model.to(device), fingerprint(manifest))
+    if job.task != "inpaint":
+        raise SettingError(
+            f"prior {job.prior!r} is estimated from a picture: give one with --exemplar (only "
+            f"inpaint does without, it has the known part of each file)"
+        )
+    return None
+
+
+def _prior_of_one(job: Job, place: Place, y: Tensor, operator: Operator) -> _Prior:
+    """The prior of one file: that of its known part."""
+    keep = operator.observed(torch.ones_like(y))[:, :1]
+    return _Prior(estimate_prior(job.prior, y, keep), sha256(place.content()))
+
+
+def _batches(job: Job, places: list[Place], most: int, failed: Callable) -> Iterator[_Batch]:
+    batch = _Batch()
+    for place in places:
+        try:
+            with _named(place.source):
+                picture = place.read(job.max_pixels)
+                if picture.is_transparent and not job.opaque:  # told before all the work
+                    check_transparency(FORMAT_OF[place.output.suffix.lower()])
+        except OF_ONE_FILE as error:
+            failed(place, error)
+            continue
+        if not batch.takes(picture, most):
+            yield batch
+            batch = _Batch()
+        batch.places.append(place)
+        batch.pictures.append(picture)
+    if batch.places:
+        yield batch
+
+
+def _run_batch(
+    job: Job,
+    batch: _Batch,
+    prior: _Prior | None,
+    device: torch.device,
+    progress: Callable | None,
+    failed: Callable,
+) -> Iterator[dict[str, Any]]:
+    try:
+        with _named(batch.places[0].source):
+            restored = _restore_batch(job, batch, prior, device, progress)
+    except FOR_ALL:
+        raise
+    except OF_ONE_FILE as error:
+        if len(batch.places) == 1:
+            failed(batch.places[0], error)
+            return
+        restored = None  # and it is not known by which of them
+    if restored is None:
+        for place, picture in zip(batch.places, batch.pictures, strict=True):
+            yield from _run_batch(job, _Batch([place], [picture]), prior, device, progress, failed)
+        return
+    for i, place in enumerate(batch.places):
+        try:
+            record = restored.write(job, place, batch.pictures[i], i)
+        except OF_ONE_FILE as error:
+            failed(place, error)
+        else:
+            yield record
+
+
+@dataclass(frozen=True)
+class _Restored:
+    """A batch of results, and all that was used for them."""
+
+    result: Restoration
+    y: Tensor
+    operator: Operator
+    prior: _Prior
+    device: torch.device
+    name: str
+    solver: Solver
+    missing: list[float]
+
+    def write(self, job: Job, place: Place, picture: Picture, i: int) -> dict[str, Any]:
+        """Writes image i and its record."""
+        truth = None
+        if job.degrade:
+            truth = self.operator.visible(picture.pixels)
+            alpha = None if picture.alpha is None else self.operator.visible(picture.alpha)
+            picture = replace(picture, alpha=alpha)
+        record = facts(job, place, self.prior.sha256, self.device, self.name, self.solver)
+        record |= describe(self.result, i, len(self.y))
+        record["warnings"] += doubts(job, place.output, picture, self.missing[i])
+        return write_results(place, picture, self.result, i, self.y, truth, record, job.opaque)
+
+
+def _restore_batch(
+    job: Job, batch: _Batch, prior: _Prior | None, device: torch.device, progress: Callable | None
+) -> _Restored:
+    pixels = torch.cat([picture.pixels for picture in batch.pictures])
+    operator = job.operator(batch.pictures, job.degrade)
+    if job.degrade:
+        y = degrade(pixels, operator, job.noise, job.seed, [0] * len(pixels))
+    else:
+        side = max(operator.image_shape(pixels.shape)[2:])
+        for place in batch.places:
+            check_side(FORMAT_OF[place.output.suffix.lower()], side)
+        y = operator.observed(pixels)
+    prior = prior or _prior_of_one(job, batch.places[0], y, operator)
+    name, solver = _choose_solver(job, operator, prior.model)
+    result = restore(
+        y, operator, prior.model, solver, job.noise, job.samples, seed=job.seed,
+        index=[0] * len(y), device=str(device), dtype=job.dtype, tile=job.tile, progress=progress,
+        keep_samples="samples" in job.save, quantiles=tuple(quantiles(job.save).values()),
+    )
+    missing = [1 - known.mean().item() for known in operator.observed(torch.ones_like(y))]
+    return _Restored(result, y, operator, prior, device, name, solver, missing)
+
+
+def _choose_solver(job: Job, operator: Operator, model: nn.Module) -> tuple[str, Solver]:
+    name, solver = choose_solver(job.solver, job.steps, operator, model, job.samples)
+    return name, near_the_hole(name, solver, job.task, job.prior)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Says which file an error is about."""
+    try:
+        yield
+    except FOR_ALL:
+        raise
+    except OF_ONE_FILE as error:
+        if str(error).startswith(str(path)):
+            raise
+        kinds = {ValueError: ImageError, OSError: ImageError, MemoryError: MemoryError}
+        kind = next((new for old, new in kinds.items() if isinstance(error, old)), type(error))
+        raise kind(f"{path}: {error}") from error

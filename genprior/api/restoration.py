@@ -1,0 +1,224 @@
+"""What a pipeline calls: restore, degrade, sample (and load_prior, make_operator of `parts`)."""
+
+import time
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from genprior.api.diagnostics import doubts, unused_noise
+from genprior.api.factory import (
+    as_operator,
+    choose_solver,
+    load_prior,
+    make_operator,
+    make_solver,
+    place_operator,
+    place_prior,
+)
+from genprior.api.inputs import take_image, take_measurement
+from genprior.api.noise_level import assumed_noise
+from genprior.api.sampling import sample
+from genprior.core.devices import pick_device, without_autocast
+from genprior.core.linalg import per_image
+from genprior.core.random_streams import MEASUREMENT, Noise
+from genprior.inverse.base import Restoration, Solver, misfit
+from genprior.inverse.execution.executor import Frugal, Tile, chunk_size, chunks
+from genprior.inverse.execution.running_statistics import Tally, beyond
+from genprior.io.arrays import floats_like, noise_levels, samples_like
+from genprior.operators.base import Operator
+
+__all__ = ["degrade", "load_prior", "make_operator", "make_solver", "restore", "sample"]
+
+
+@without_autocast
+def degrade(
+    image: Any,
+    operator: Operator,
+    noise_std: float | Sequence[float] | Tensor = 0.0,
+    seed: int = 0,
+    index: int | Sequence[int] = 0,
+) -> Any:
+    """Makes a measurement y = A x + sigma n of a clean image.
+
+    Arguments:
+        image: Tensor (B, C, H, W), numpy array (H, W, C) or PIL image; see `to_tensor`. For a
+            physics of deepinv a batch of floats may have any channels and scale.
+        operator: What to measure: one of ours, or a `deepinv.physics.LinearPhysics`, whose noise
+            model is not used.
+        noise_std: Noise level in units of [0, 1], >= 0; a number or one per image.
+        seed: Seed of the noise.
+        index: Number of the first image, or of every image: image number i gets the noise of
+            (seed, i), which is not the noise that `restore` draws for it.
+
+    Returns:
+        The measurement, of the type of `image`. As an 8-bit type it is rounded and clipped. A
+        tensor where a physics measures something of another shape.
+
+    Raises:
+        ValueError: An argument is out of its range; the message says which and why.
+    """
+    operator = as_operator(operator)
+    x, back = take_image(image, operator)
+    sigma = noise_levels(noise_std, x, operator.measures_images)
+    operator = place_operator(operator, x.device)
+    y = operator.A(x)
+    noise = Noise(seed, [(number, *MEASUREMENT) for number in _numbers(index, len(y))])
+    sigma = sigma.reshape(-1, *[1] * (y.ndim - 1))
+    y = y + sigma * operator.observed(noise.normal(y))
+    made = operator.unpack(y)
+    return back(y) if operator.measures_images or (made is y and y.shape == x.shape) else made
+
+
+@torch.inference_mode(False)  # samplers differentiate the network
+@without_autocast
+def restore(
+    y: Any,
+    operator: Operator,
+    prior: str | Path | object = "ddpm",
+    solver: str | Solver | None = None,
+    noise_std: float | Sequence[float] | Tensor | Literal["auto"] = 0.0,
+    samples: int = 1,
+    steps: int | None = None,
+    seed: int = 0,
+    index: int | Sequence[int] = 0,
+    device: str | torch.device = "auto",
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    tile: Tile = "auto",
+    keep_samples: bool = True,
+    quantiles: Sequence[float] = (),
+    antithetic: bool = True,
+    progress: Callable[[int, int], object] | None = None,
+) -> Restoration:
+    """Restores images from their measurements.
+
+    Arguments:
+        y: Measurements: tensor (B, C, H, W) or (C, H, W) in [0, 1], numpy (H, W, C) or PIL
+            image; see `to_tensor`. Of a physics of deepinv also floats or complex numbers of any
+            shape (B, ...) and scale, or a `TensorList` of several.
+        operator: How they were made: one of ours, or a `deepinv.physics.LinearPhysics`, whose
+            noise model is not used.
+        prior: Name, checkpoint folder or object, such as a `deepinv.models.Denoiser`; see
+            `load_prior`.
+        solver: Name, object, or None for the default: a point estimate for one sample, a
+            sampler for several; of Gaussian priors (texture, pca) exact samples in any case.
+        noise_std: Noise level of y in units of [0, 1] (of the real part and of the imaginary
+            one); a number, one per image, or "auto" for those that `estimate_noise` finds with
+            the prior, a denoiser.
+        samples: Posterior samples per image, >= 1.
+        steps: Steps of the solver, for most the network evaluations; None keeps its default.
+            Denoising by default takes none, and more of `hqs` would make it worse.
+        seed: Seed; 0 is a seed as any other.
+        index: Number of the first image, or of every image: image number i draws the noise
+            of (seed, i), so `restore(y)` and `restore(y[i:i+1], index=i)` agree on image i,
+            to the bit on a CPU.
+        device: "auto" (where y is, else CUDA where there is one), "cpu", "cuda", "mps" or a
+            `torch.device`.
+        dtype: Precision of the network; the solver's state stays float32.
+        tile: "auto" shows large images to the network in tiles, and of inpainting only what is
+            around the holes; a number is the side of the tiles in pixels; "off" does neither.
+        keep_samples: Return the samples; if not, mean and std are worked out as they come and
+            need no memory for them.
+        quantiles: Levels in [0, 1] whose quantiles per pixel are wanted, (0.05, 0.95) for the
+            central 90 % (19 samples tell); the samples are in memory until they are known.
+        antithetic: Draw the third sample as the first, the fourth as the second ... with noise
+            of the opposite sign, which makes for a better mean; else all independently.
+        progress: Called after each network evaluation with (evaluations done, in all),
+            counted over the whole batch.
+
+    Returns:
+        A `Restoration` on the device of y. `image`, `mean` and `samples` have the type of y,
+        rounded and clipped if that holds integers; `samples` has one more axis, (B, K, C, H, W)
+        for a batch and (K, C, H, W) for a single image (channels last in numpy, a list in
+        Pillow). `std` is too small for 8 bits: floats in [0, 1] units, a tensor for tensors
+        and an array for all else, in the layout of `image`.
+
+    Raises:
+        ValueError: An argument is out of its range; the message says which and why.
+        TypeError: The prior lacks what the solver needs, or the operator is none.
+        CheckpointError: The prior's weights are missing or corrupt.
+        FloatingPointError: The network or the result holds NaN or infinite numbers.
+        MemoryError: There is not enough, even for the smallest tiles of one image.
+    """
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+    many, quantiles = samples > 1, tuple(quantiles)
+    if not all(0 <= level <= 1 for level in quantiles) or (quantiles and not many):
+        raise ValueError(
+            f"quantiles must be between 0 and 1, of several samples; got {list(quantiles)} of "
+            f"{samples} sample(s)"
+        )
+    physics, operator = operator, as_operator(operator)
+    measurement, back, single = take_measurement(y, operator)
+    place = pick_device(device, measurement)
+    operator = place_operator(operator, place)
+    prior_name, prior = place_prior(prior, place)
+    if isinstance(noise_std, str):
+        noise_std = assumed_noise(noise_std, measurement.to(place), operator, prior)
+    sigma = noise_levels(noise_std, measurement, operator.measures_images)
+    name, method = choose_solver(solver, steps, operator, prior, samples)
+
+    work = measurement.detach().to(place, torch.float32)
+    operator.verify(work.shape)
+    operator, unit = operator.normalised(work.shape)
+    # copies, since what was made in inference mode cannot be differentiated through
+    work, scaled = work / per_image(unit, work), sigma.to(work) / unit
+    numbers = _numbers(index, len(work))
+    chains = [(i, k) for k in range(samples) for i in range(len(work))]
+    parts = chunks(chains, chunk_size(operator.image_shape(work.shape), place, method))
+    paired = antithetic and method.mirrors
+    frugal = Frugal(method, prior, seed, numbers, tile, dtype, progress, len(parts), paired)
+    started = time.perf_counter()
+    tally, fits = Tally(len(work), many and (keep_samples or bool(quantiles)), paired), []
+    for part in parts:
+        images = [i for i, _ in part]
+        local, data, level = operator.select(images), work[images], scaled[images]
+        x = frugal.solve(data, local, level, part)
+        x = torch.where((level == 0).reshape(-1, 1, 1, 1), local.keep_known(x, data), x)
+        if not x.isfinite().all():
+            raise FloatingPointError(
+                f"solver {name} gave NaN or infinite numbers: use float32 or another solver"
+            )
+        for i, answer in zip(images, operator.visible(x).to(measurement.device), strict=True):
+            tally.add(i, answer)
+        fits.append(misfit(x, data, local, level).cpu())
+    seconds = time.perf_counter() - started
+    fit = torch.cat(fits).unflatten(0, (samples, len(work))).mean(dim=0)
+    fit = torch.where(sigma.cpu() > 0, fit, torch.as_tensor(unit).to(fit) * fit)
+    mean = back(tally.mean)
+    return Restoration(
+        image=mean,
+        samples=samples_like(tally.samples, back, single) if many and keep_samples else None,
+        mean=mean if many else None,
+        std=floats_like(y, tally.std, single) if many else None,
+        quantiles={q: floats_like(y, x, single) for q, x in tally.quantiles(quantiles).items()},
+        misfit=fit,
+        solver=name,
+        prior=prior_name,
+        nfe=frugal.evaluations or round(frugal.watch.images / len(chains)),
+        products=method.products_for(operator, prior),
+        antithetic=paired and samples > 2,
+        seconds=seconds,
+        noise_std=noise_std,
+        seed=seed,
+        warnings=unused_noise(physics, sigma)
+        + doubts(work, operator, sigma, fit, method.stochastic)
+        + beyond(quantiles, samples),
+        tile=frugal.tile,
+        windows=tuple(tuple(frugal.windows.get(i, ())) for i in range(len(work))),
+        reduced=tuple(frugal.reduced),
+    )
+
+
+def _numbers(index: int | Sequence[int], count: int) -> list[int]:
+    numbers = list(range(index, index + count)) if isinstance(index, Integral) else list(index)
+    if min(numbers, default=0) < 0:
+        raise ValueError(f"the number of an image must not be negative, got {min(numbers)}")
+    if len(numbers) != count:
+        raise ValueError(
+            f"index must hold one number for each of the {count} images, got {len(numbers)}"
+        )
+    return numbers

@@ -1,0 +1,113 @@
+"""Weights from elsewhere (.pt, .pth), made into a checkpoint. No code in them is run.
+
+The file is mapped, not read: keys, shapes and types are compared with those of the prior
+before any memory is taken for it.
+"""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genprior.core.errors import CheckpointError
+from genprior.priors.checkpoint import save_checkpoint
+from genprior.registry import PRIORS, lookup
+
+# What trainers call the weights in a file that holds more, the best of them first.
+PLACES = ("ema", "params_ema", "model_ema", "ema_state_dict", "params", "state_dict", "model")
+PREFIXES = ("module.", "_orig_mod.")
+# Unpickling damaged bytes raises any of these; what is not allowed is an UnpicklingError.
+UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError,
+    AttributeError, TypeError, ImportError,
+)
+
+
+def import_weights(file: Path, folder: Path, prior: str, config: Mapping[str, Any]) -> str:
+    """Makes a checkpoint of a file that `torch.save` wrote.
+
+    Arguments:
+        file: A dictionary of tensors, or one that holds such a dictionary ("ema", "model" ...).
+        folder: Where the checkpoint goes.
+        prior: Name of the prior.
+        config: Its constructor arguments.
+
+    Returns:
+        Where in the file the weights were, "" for its top.
+
+    Raises:
+        CheckpointError: The file cannot be read without running code, or does not fit.
+    """
+    where, tensors = _tensors(file)
+    with torch.device("meta"):
+        model = lookup(PRIORS, prior, "prior")(**config)
+    _check_fit(file, prior, tensors, model.state_dict())
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{file}: {key} holds NaN or infinite numbers: train it anew")
+    about = {"imported": {"file": file.name, "bytes": file.stat().st_size, "where": where}}
+    full = {key: tensor.float() for key, tensor in tensors.items()}
+    save_checkpoint(folder, prior, dict(model.config), full, about=about)
+    return where
+
+
+def _tensors(file: Path) -> tuple[str, dict[str, Tensor]]:
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{file}: no such file: check the name") from None
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise CheckpointError(
+            f"{file}: holds more than weights, is damaged, or older than torch 1.6 "
+            f"({reason:.160}): save its state_dict alone, with torch.save. Nothing in it was run"
+        ) from error
+    where = ""
+    if isinstance(found, dict) and not _is_weights(found):
+        where = next((name for name in PLACES if _is_weights(found.get(name))), "")
+        found = found.get(where)
+    if not _is_weights(found):
+        raise CheckpointError(
+            f"{file}: holds no dictionary of tensors, nor one under "
+            f"{', '.join(PLACES)}: save its state_dict with torch.save"
+        )
+    return where, {_bare(key): tensor for key, tensor in found.items()}
+
+
+def _is_weights(found: object) -> bool:
+    return isinstance(found, dict) and bool(found) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()
+    )
+
+
+def _bare(key: str) -> str:
+    """A key without what wrappers put before it."""
+    for prefix in PREFIXES:
+        key = key.removeprefix(prefix)
+    return key
+
+
+def _check_fit(
+    file: Path, prior: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    missing, extra = sorted(expected.keys() - tensors), sorted(tensors.keys() - expected)
+    if missing or extra:
+        raise CheckpointError(
+            f"{file}: does not fit prior {prior!r}: {_some(missing, 'missing')}; "
+            f"{_some(extra, 'unknown')}: give the right --set NAME=VALUE"
+        )
+    for key, tensor in tensors.items():
+        if tensor.shape != expected[key].shape or not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{file}: {key} is {tensor.dtype} of shape {tuple(tensor.shape)}, prior "
+                f"{prior!r} has floats of {tuple(expected[key].shape)}: give the right --set "
+                f"NAME=VALUE"
+            )
+
+
+def _some(keys: list[str], what: str) -> str:
+    shown = f" ({', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''})" if keys else ""
+    return f"{len(keys)} keys {what}{shown}"

@@ -1,0 +1,1 @@
+"""Tools for any PyTorch imaging project: random streams, linear algebra, metrics, devices."""

@@ -1,0 +1,1 @@
+"""Measures priors, solvers and baselines on a data set; report and tables."""

@@ -1,0 +1,94 @@
+"""A contact sheet: what every method made of the first images, in one picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from genprior.core.atomic_files import write_atomic
+from genprior.evaluation.pictures import MEASURED, TRUTH, picture_file
+from genprior.evaluation.results_store import Record
+
+TILE, GAP, LINE = 192, 6, 16
+LARGEST = 32_000
+
+
+def contact_sheet(records: Sequence[Record], out: Path, file: Path) -> None:
+    """Writes the sheet: a block per task, a row per image; measurement, methods, truth.
+
+    Arguments:
+        records: Results; those whose pictures were kept are shown.
+        out: Folder of the results.
+        file: The PNG to write; nothing is written where no picture was kept.
+    """
+    font = ImageFont.load_default(11)
+    strips = []
+    for task in dict.fromkeys(record["task"] for record in records):
+        mine = [r for r in records if r["task"] == task]
+        methods = list(dict.fromkeys(r["method"] for r in mine))
+        strips.append(_text_strip(task, font))
+        for number in dict.fromkeys(r["index"] for r in mine):
+            scores = {r["method"]: r for r in reversed(mine) if r["index"] == number}
+            tiles = []
+            for name in dict.fromkeys((MEASURED, *methods, TRUTH)):
+                path = picture_file(out, task, name, number)
+                if path.exists():
+                    tiles.append(_tile(path, _caption(name, scores.get(name)), font))
+            if tiles:
+                strips.append(_beside(tiles))
+    if any(strip.height > 2 * LINE for strip in strips):
+        sheet = _below(strips)
+        write_atomic(file, lambda stream: sheet.save(stream, "PNG"))
+
+
+def _caption(name: str, record: Record | None) -> str:
+    if record is None:
+        return name
+    score = "" if record.get("psnr") is None else f"  {record['psnr']:.2f} dB"
+    return f"{name}{score}"
+
+
+def _tile(path: Path, caption: str, font: ImageFont.ImageFont) -> Image.Image:
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    scale = TILE / max(picture.size)
+    size = tuple(max(1, round(side * scale)) for side in picture.size)
+    way = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    tile = Image.new("RGB", (TILE, TILE + LINE), "white")
+    tile.paste(picture.resize(size, way), (0, LINE))
+    ImageDraw.Draw(tile).text((0, 0), _fitted(caption, font), "black", font)
+    return tile
+
+
+def _fitted(text: str, font: ImageFont.ImageFont) -> str:
+    if font.getlength(text) <= TILE:
+        return text
+    end = text[text.rfind("  "):] if "  " in text else ""
+    text = text[: len(text) - len(end)]
+    while text and font.getlength(f"{text}...{end}") > TILE:
+        text = text[:-1]
+    return f"{text}...{end}"
+
+
+def _text_strip(text: str, font: ImageFont.ImageFont) -> Image.Image:
+    strip = Image.new("RGB", (max(TILE, int(font.getlength(text)) + 1), LINE + GAP), "white")
+    ImageDraw.Draw(strip).text((0, GAP), text, "black", font)
+    return strip
+
+
+def _beside(tiles: list[Image.Image]) -> Image.Image:
+    row = Image.new("RGB", (len(tiles) * (TILE + GAP) - GAP, tiles[0].height), "white")
+    for k, tile in enumerate(tiles):
+        row.paste(tile, (k * (TILE + GAP), 0))
+    return row
+
+
+def _below(strips: list[Image.Image]) -> Image.Image:
+    width = max(strip.width for strip in strips)
+    rows = []
+    for strip in strips:
+        row = Image.new("RGB", (width, strip.height + GAP), "white")
+        row.paste(strip, (0, 0))
+        rows.append(np.asarray(row))
+    return Image.fromarray(np.concatenate(rows)[:LARGEST])

@@ -1,0 +1,1 @@
+"""Exact laws of samplers for Gaussian priors, and calibration measures."""

@@ -1,0 +1,257 @@
+"""What is to be measured: tasks, methods and images."""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from genprior.api.estimated_priors import read_exemplar
+from genprior.api.factory import choose_solver, load_checkpoint
+from genprior.api.tasks import blurring, denoising, enlarging, foreign, inpainting
+from genprior.core.checksums import file_digest
+from genprior.core.errors import ImageError, SettingError
+from genprior.core.random_streams import Noise
+from genprior.evaluation.reference_images import Truth
+from genprior.inverse.base import Solver
+from genprior.inverse.baselines.base import Baseline
+from genprior.io.datasets import resized
+from genprior.io.images import Picture
+from genprior.io.limits import MAX_PIXELS
+from genprior.operators.base import Operator
+from genprior.priors.checkpoint import fingerprint
+from genprior.registry import FROM_EXEMPLAR, find_prior
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is done to an image.
+
+    Arguments:
+        text: As it is typed, and called in the results.
+        kind: "inpaint", "deblur", "superres", "denoise" or "deepinv".
+        settings: Arguments of the builder of that name in `genprior.api.tasks`.
+        noise: Noise level in units of [0, 1].
+        crop: Side of the centre crop that is taken of an image; None takes all of it.
+        resize: Length that the shorter side of an image is given before; None leaves it.
+        max_pixels: Larger images and masks are refused.
+    """
+
+    text: str
+    kind: str
+    settings: Mapping[str, Any]
+    noise: float
+    crop: int | None = None
+    max_pixels: int = MAX_PIXELS
+    resize: int | None = None
+
+    def read(self, truth: Truth) -> Picture:
+        """An image, resized and cropped.
+
+        Raises:
+            ImageError: It cannot be read, or is smaller than the crop.
+        """
+        picture = truth.read(self.max_pixels)
+        if self.resize is not None:
+            picture = _resized(picture, self.resize)
+        return picture if self.crop is None else _cropped(picture, self.crop, truth.name)
+
+    def files(self) -> list[str]:
+        """The sha256 of the masks and kernels that it reads."""
+        kind, mask = self.settings.get("mask", ("", None))
+        given = [self.settings.get("kernel"), mask if kind == "file" else None]
+        paths = [Path(path) for path in given if path is not None]
+        inside = [file for path in paths for file in sorted(path.rglob("*"))]
+        return [file_digest(file) for file in (*paths, *inside) if file.is_file()]
+
+    def operator(self, pictures: list[Picture], numbers: Sequence[int], seed: int) -> Operator:
+        """How pictures of one size are measured."""
+        if self.kind == "inpaint":
+            masks = Noise(seed + 1, list(numbers)).generators
+            build = inpainting(**self.settings, seed=masks, max_pixels=self.max_pixels)
+        elif self.kind == "deblur":
+            build = blurring(**self.settings, max_pixels=self.max_pixels)
+        elif self.kind == "deepinv":
+            build = foreign(**self.settings, seed=seed + 1)
+        else:
+            build = {"superres": enlarging, "denoise": denoising}[self.kind](**self.settings)
+        return build(pictures, True)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How an image is restored.
+
+    Arguments:
+        name: What it is called in the results.
+        solver: Name ("auto" too) or object.
+        prior: Name of the prior; None for a baseline without one.
+        model: The prior itself; None if each image has its own, estimated from its known part.
+        sha256: Checksum of the prior's weights.
+        tuned: Solvers to take instead for some tasks, by the text of the task.
+        typed: Settings of the solver that are as they were typed, and not tuned.
+    """
+
+    name: str
+    solver: str | Solver
+    prior: str | None = None
+    model: nn.Module | None = None
+    sha256: str | None = None
+    tuned: Mapping[str, Solver] = field(default_factory=dict)
+    typed: Collection[str] = ()
+
+    def choices(self, task: Task) -> dict[str, Sequence[Any]]:
+        """What of a baseline is tuned for a task, and the values to try."""
+        if not self.is_baseline:
+            return {}
+        found = self.solver.choices(task.noise)
+        return {name: values for name, values in found.items() if name not in self.typed}
+
+    def solver_of(self, task: Task) -> str | Solver:
+        """The solver for a task."""
+        return self.tuned.get(task.text, self.solver)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is there to be compared with."""
+        return isinstance(self.solver, Baseline)
+
+    def suits(self, task: Task, operator: Operator, image: Tensor) -> bool:
+        """Whether it can do a task: baselines and solvers are made for some only.
+
+        Arguments:
+            task: The task.
+            operator: That of the task, for the image.
+            image: An image, (1, C, H, W).
+        """
+        if self.prior is not None and self.model is None:
+            return task.kind == "inpaint"
+        _, solver = choose_solver(self.solver, None, operator, self.model, 1)
+        try:
+            solver.demand_suited(operator, self.model, operator.A(image))
+        except (SettingError, TypeError):
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Arguments:
+        truths: Images, with the number of each in the collection.
+        tasks: What is done to them.
+        methods: How they are restored.
+        seeds: Seeds of noise and random masks.
+        samples: Posterior samples of the solvers that draw them.
+        steps: Network evaluations of the solvers that have steps and are given by name; None
+            keeps their defaults.
+        dtype: Precision of the networks.
+        device: Where to compute.
+        batch: Images of one size restored together.
+        show: The pictures of the first so many images are kept, for the contact sheet.
+        lpips: Whether to measure LPIPS.
+        compile: Whether the networks are compiled, which rounds otherwise.
+        settings: What else the results depend on, JSON types.
+    """
+
+    truths: Sequence[tuple[int, Truth]]
+    tasks: Sequence[Task]
+    methods: Sequence[Method]
+    seeds: Sequence[int] = (0,)
+    samples: int = 1
+    steps: int | None = None
+    dtype: str = "float32"
+    device: str = "auto"
+    batch: int = 1
+    show: int = 4
+    lpips: bool = False
+    compile: bool = False
+    settings: Mapping[str, Any] | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """All that a result depends on besides its key."""
+        fixed = {name: getattr(self, name) for name in ("samples", "steps", "dtype", "lpips")}
+        weights = {m.prior: m.sha256 for m in self.methods if m.sha256 is not None}
+        noise = {task.text: [task.noise, task.crop, *task.files()] for task in self.tasks}
+        resize = {task.text: task.resize for task in self.tasks if task.resize is not None}
+        solvers = {
+            m.name: {task.text: _describe(m.solver_of(task)) for task in self.tasks}
+            for m in self.methods
+        }
+        names = {str(number): [truth.name, truth.digest()] for number, truth in self.truths}
+        fixed |= {"resize": resize} if resize else {}
+        fixed |= {"compile": True} if self.compile else {}
+        return {**fixed, **(self.settings or {}), "weights": weights, "tasks": noise,
+                "methods": solvers, "images": names}
+
+
+def not_suited(plan: Plan) -> list[tuple[str, str]]:
+    """Tasks and the methods that are not made for them.
+
+    Raises:
+        SettingError: There is no method that is made for any of the tasks.
+    """
+    number, truth = plan.truths[0]
+    pairs = []
+    for task in plan.tasks:
+        picture = task.read(truth)
+        operator = task.operator([picture], [number], 0)
+        unsuited = [m for m in plan.methods if not m.suits(task, operator, picture.pixels)]
+        pairs += [(task.text, method.name) for method in unsuited]
+    if len(pairs) == len(plan.tasks) * len(plan.methods):
+        names = ", ".join(method.name for method in plan.methods)
+        raise SettingError(f"{names}: made for none of the tasks, nothing is left to measure")
+    return pairs
+
+
+def _resized(picture: Picture, side: int) -> Picture:
+    def change(x: Tensor) -> Tensor:
+        width, height = resized((x.shape[-1], x.shape[-2]), side)
+        return interpolate(x, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+
+    alpha = None if picture.alpha is None else change(picture.alpha)
+    return replace(picture, pixels=change(picture.pixels), alpha=alpha)
+
+
+def _cropped(picture: Picture, crop: int, name: str) -> Picture:
+    height, width = picture.pixels.shape[-2:]
+    if min(height, width) < crop:
+        raise ImageError(
+            f"{name} has {width}x{height} pixels, too few for a crop of {crop}: choose a "
+            f"smaller crop"
+        )
+    top, left = (height - crop) // 2, (width - crop) // 2
+    window = (..., slice(top, top + crop), slice(left, left + crop))
+    alpha = None if picture.alpha is None else picture.alpha[window]
+    return replace(picture, pixels=picture.pixels[window], alpha=alpha)
+
+
+def _describe(solver: str | Solver) -> Any:
+    if isinstance(solver, str):
+        return solver
+    return [type(solver).__name__, {k: repr(v) for k, v in asdict(solver).items()}]
+
+
+def load_method_prior(
+    name: str, exemplar: Path | None, max_pixels: int = MAX_PIXELS
+) -> tuple[nn.Module | None, str | None]:
+    """A prior by name, and the checksum of what it comes from.
+
+    Returns:
+        (None, None) for one that is estimated from the known part of each image.
+
+    Raises:
+        CheckpointError: There is no such prior, or it is corrupt.
+        ImageError: The exemplar cannot be read.
+    """
+    if name not in FROM_EXEMPLAR:
+        model, manifest = load_checkpoint(find_prior(name))
+        return model, fingerprint(manifest)
+    if exemplar is None:
+        return None, None
+    model, _ = read_exemplar(name, exemplar, max_pixels)
+    return model, hashlib.sha256(exemplar.read_bytes()).hexdigest()

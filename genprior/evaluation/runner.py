@@ -1,0 +1,231 @@
+"""Priors x tasks x solvers x seeds on a collection of images, resumable image by image.
+
+Image number i of the collection gets the noise of (seed, i) and the random mask of
+(seed + 1, i), whatever else is measured and by however many processes.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genprior.api.estimated_priors import estimate_prior
+from genprior.api.factory import choose_solver, near_the_hole
+from genprior.api.restoration import degrade, restore
+from genprior.core.devices import pick_device
+from genprior.core.distributed import Ranks
+from genprior.core.environment import machine
+from genprior.core.errors import ImageError, PeerError, SettingError
+from genprior.evaluation.pictures import MEASURED, TRUTH, picture_file
+from genprior.evaluation.plan import Method, Plan, Task, not_suited
+from genprior.evaluation.reference_images import Truth
+from genprior.evaluation.resources import Meter
+from genprior.evaluation.results_store import Ledger, Record
+from genprior.evaluation.scores import Perceptual, score
+from genprior.inverse.base import Solver
+from genprior.inverse.baselines.base import Baseline
+from genprior.io.images import Picture, write_image
+from genprior.operators.base import Operator
+
+KEYS = ("index", "task", "seed", "method")
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """One piece of work."""
+
+    task: Task
+    method: Method
+    seed: int
+    truths: tuple[tuple[int, Truth], ...]
+
+
+def run(
+    plan: Plan,
+    out: Path,
+    ranks: Ranks | None = None,
+    progress: Callable[[int, int, str], object] | None = None,
+) -> list[Record]:
+    """Measures what is not yet measured.
+
+    Arguments:
+        plan: What to measure.
+        out: Folder of the results; a stopped measurement in it is gone on with.
+        ranks: The processes that share the work.
+        progress: Called after each piece of work with (results done, in all, what was done).
+
+    Returns:
+        The results of the plan, one dictionary for each image, task, seed and method. Where a
+        method diverged or crashed, it says so in "failed" and has no scores.
+
+    Raises:
+        SettingError: The folder holds results of other settings, or no method suits a task.
+        ImageError: An image cannot be read, or not be restored as asked.
+    """
+    ranks = ranks or Ranks()
+    device = pick_device(ranks.device(plan.device), torch.empty(0))
+    methods = [_placed(method, device) for method in plan.methods]
+    plan = replace(plan, methods=methods, device=str(device))
+    perceptual = Perceptual(device) if plan.lpips else None
+    ledger = Ledger(out, KEYS)
+    if ranks.first:
+        ledger.open(plan.facts())
+    ranks.wait()
+    done = ledger.read()
+    units = list(_units(plan, set(done)))
+    ranks.wait()
+    wanted = [key for unit in _units(plan, set()) for key in _keys(unit)]
+    count = sum(key in done for key in wanted)
+    for unit in shared(units, ranks):
+        records = _measure(plan, unit, out, device, perceptual)
+        ledger.append(records, ranks.rank)
+        count += len(records) * (ranks.world if ranks.world > 1 else 1)
+        if progress:
+            progress(min(count, len(wanted)), len(wanted), f"{unit.task.text}: {unit.method.name}")
+    ranks.wait()
+    if ranks.first:
+        ledger.merge()
+    ranks.wait()
+    records = ledger.read()
+    return [records[key] for key in wanted]
+
+
+def shared(units: list[_Unit], ranks: Ranks) -> list[_Unit]:
+    """The work of one process: in their order, it might be all that one method has to do."""
+    if ranks.world > 1:
+        random.Random(0).shuffle(units)
+    return ranks.share(units)
+
+
+def _units(plan: Plan, done: set[tuple]) -> Iterator[_Unit]:
+    """What is left to do, image by image, so that a stopped measurement is even."""
+    unsuited = set(not_suited(plan))
+    for start in range(0, len(plan.truths), plan.batch):
+        truths = plan.truths[start : start + plan.batch]
+        for task in plan.tasks:
+            for seed in plan.seeds:
+                for method in plan.methods:
+                    if (task.text, method.name) in unsuited:
+                        continue
+                    left = tuple(
+                        (number, truth) for number, truth in truths
+                        if (number, task.text, seed, method.name) not in done
+                    )
+                    if left:
+                        yield _Unit(task, method, seed, left)
+
+
+def _keys(unit: _Unit) -> list[tuple]:
+    return [(number, unit.task.text, unit.seed, unit.method.name) for number, _ in unit.truths]
+
+
+def _measure(
+    plan: Plan, unit: _Unit, out: Path, device: torch.device, perceptual: Perceptual | None
+) -> list[Record]:
+    """The results of one piece of work; images of one size together."""
+    records = []
+    for group in _same_size(unit):
+        numbers, truths, pictures = map(list, zip(*group, strict=True))
+        try:
+            records += _restore(plan, unit, pictures, numbers, truths, out, device, perceptual)
+        except (SettingError, ImageError):
+            raise
+        except (FloatingPointError, PeerError) as error:  # one method does not end all
+            records += [
+                _about(plan, unit, number, truth) | {"failed": str(error)}
+                for number, truth, _ in group
+            ]
+        except ValueError as error:
+            names = ", ".join(truth.name for truth in truths)
+            raise ImageError(f"{names}: {unit.method.name}: {error}") from error
+    return records
+
+
+def _restore(
+    plan: Plan, unit: _Unit, pictures: list[Picture], numbers: Sequence[int],
+    truths: Sequence[Truth], out: Path, device: torch.device, perceptual: Perceptual | None,
+) -> list[Record]:
+    task, method = unit.task, unit.method
+    truth = torch.cat([picture.pixels for picture in pictures])
+    operator = task.operator(pictures, numbers, unit.seed)
+    y = degrade(truth, operator, task.noise, unit.seed, list(numbers))
+    model, name, solver, samples = _resolve(plan, unit, operator, y)
+    with Meter(device) as meter:
+        result = restore(
+            y, operator, model, solver, task.noise, samples, seed=unit.seed, index=list(numbers),
+            device=str(device), dtype=plan.dtype,
+        )
+    truth = operator.visible(truth)
+    scores = score(result, truth, perceptual)
+    first = plan.truths[: plan.show] if unit.seed == plan.seeds[0] else ()
+    shown = {number for number, _ in first}
+    records = []
+    for i, (number, source) in enumerate(zip(numbers, truths, strict=True)):
+        if number in shown:
+            pieces = {TRUTH: truth, MEASURED: y, method.name: result.image}
+            for piece, images in pieces.items():
+                _keep(picture_file(out, task.text, piece, number), images[i : i + 1])
+        records.append({
+            **_about(plan, unit, number, source),
+            "solver": None if method.is_baseline else name,
+            "samples": samples, **scores[i], "seconds": meter.seconds / len(numbers),
+            "nfe": result.nfe * samples,
+            "products": None if method.is_baseline else result.products * samples,
+            "memory": meter.memory and meter.memory / 2**20,
+        })
+    return records
+
+
+def _about(plan: Plan, unit: _Unit, number: int, source: Truth) -> Record:
+    """What a result is of, and where it was found."""
+    return {
+        "index": number, "image": source.name, "task": unit.task.text, "seed": unit.seed,
+        "method": unit.method.name, "prior": unit.method.prior,
+        "baseline": unit.method.is_baseline, "device": plan.device, "machine": machine(),
+    }
+
+
+def _keep(path: Path, image: Tensor) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if image.ndim == 4 and image.shape[1] in (1, 3):
+        write_image(path, image.clamp(0, 1).cpu())
+
+
+def _resolve(
+    plan: Plan, unit: _Unit, operator: Operator, y: Tensor
+) -> tuple[nn.Module | None, str, Solver, int]:
+    """The prior, the solver with its name, and how many samples it draws."""
+    method, model = unit.method, unit.method.model
+    solver = method.solver_of(unit.task)
+    if method.prior is not None and model is None:
+        keep = operator.observed(torch.ones_like(y))[:, :1]
+        model = estimate_prior(method.prior, y, keep)
+    if isinstance(solver, Baseline):
+        return model, method.name, solver, plan.samples if solver.stochastic else 1
+    samples = plan.samples
+    if solver != "auto" and not choose_solver(solver, None, operator, model, 1)[1].stochastic:
+        samples = 1
+    name, solver = choose_solver(solver, None, operator, model, samples)
+    typed = isinstance(method.solver, Solver)  # with steps of its own, if it has any
+    if plan.steps is not None and not typed and "steps" in {f.name for f in fields(solver)}:
+        solver = replace(solver, steps=plan.steps)
+    return model, name, near_the_hole(name, solver, unit.task.kind, method.prior), samples
+
+
+def _placed(method: Method, device: torch.device) -> Method:
+    return method if method.model is None else replace(method, model=method.model.to(device))
+
+
+def _same_size(unit: _Unit) -> list[list[tuple[int, Truth, Picture]]]:
+    """Images of one size with what is read of them; one each if each has its own prior."""
+    alone = unit.method.prior is not None and unit.method.model is None
+    groups: dict[Any, list[tuple[int, Truth, Picture]]] = {}
+    for number, truth in unit.truths:
+        picture = unit.task.read(truth)
+        key = number if alone else picture.pixels.shape
+        groups.setdefault(key, []).append((number, truth, picture))
+    return list(groups.values())

@@ -1,0 +1,95 @@
+"""What is measured of a restoration, and what the numbers mean."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genprior.core.errors import CheckpointError
+from genprior.core.metrics import WINDOW, central_interval, coverage, crps, finite, psnr, ssim
+from genprior.inverse.base import Restoration
+
+LEVEL = 0.9
+LPIPS_SIDE = 32  # its network leaves nothing of smaller images
+DEFINITIONS = {
+    "psnr": "10 log10(1 / MSE) in dB, the mean over pixels and channels of one image, data "
+            "range 1, images clipped to [0, 1]; as skimage.metrics.peak_signal_noise_ratio",
+    "ssim": f"structural similarity, {WINDOW}x{WINDOW} uniform windows, sample covariance, mean "
+            "over channels, images clipped to [0, 1]; as skimage.metrics.structural_similarity",
+    "lpips": "LPIPS with AlexNet of images clipped to [0, 1]; as deepinv.loss.metric.LPIPS; lower "
+             "is better",
+    "misfit": "RMS(A x - y) / noise level, near 1 when the answer fits the data as well as the "
+              "noise allows; without noise RMS(A x - y) itself",
+    "coverage": f"share of pixels whose true value lies in the central interval of the samples "
+                f"that a perfect sampler would cover {{nominal:.0%}} of the time (wanted: "
+                f"{LEVEL:.0%}; antithetic samples, ours by default, cover 7 points more if they "
+                f"are 4, 2 if 8, half of one if 19); pixels at which all samples agree are left "
+                f"out",
+    "crps": "continuous ranked probability score, unbiased, mean over pixels, in image units; "
+            "lower is better",
+    "seconds": "wall time of one image, without reading, measuring and scoring",
+    "nfe": "evaluations of the prior's network for one image, all samples together",
+    "products": "products with the Jacobian of the prior's network on top, a backward pass each, "
+                "at most; not counted for baselines",
+    "memory": "peak memory in MB: of the CUDA allocator, or on a CPU of the whole process",
+}
+ALEXNET = "alexnet-owt-7be5be79.pth"
+SCORES = ("psnr", "ssim", "lpips", "misfit", "coverage", "crps", "seconds", "nfe", "products",
+          "memory")
+
+
+class Perceptual:
+    """LPIPS, for images of 1 or 3 channels.
+
+    Raises:
+        CheckpointError: Its network is neither on this machine nor to be had from the network.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        from deepinv.loss.metric import LPIPS
+
+        self.device = device
+        try:
+            self.metric = LPIPS(device=device)
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the weights of LPIPS cannot be fetched ({error}): run once with a connection, "
+                f"put torchvision's {ALEXNET} into {torch.hub.get_dir()}/checkpoints, or leave "
+                f"--lpips out"
+            ) from error
+
+    def __call__(self, x: Tensor, truth: Tensor) -> Tensor:
+        x, truth = (image.expand(-1, 3, -1, -1).to(self.device) for image in (x, truth))
+        with torch.inference_mode():
+            return self.metric(x, truth).flatten()
+
+
+def score(
+    result: Restoration, truth: Tensor, perceptual: Perceptual | None = None
+) -> list[dict[str, Any]]:
+    """Scores of each image of a batch; None where a number is infinite or has no meaning.
+
+    Arguments:
+        result: What was restored, as tensors.
+        truth: The true images, (B, C, H, W), as large as the restored ones.
+        perceptual: LPIPS, or None to leave it out.
+    """
+    x, clipped = result.image.clamp(0, 1), truth.clamp(0, 1)
+    values = {"psnr": psnr(x, clipped), "misfit": result.misfit}
+    if min(truth.shape[-2:]) >= WINDOW:
+        values["ssim"] = ssim(x, clipped)
+    if perceptual is not None and min(truth.shape[-2:]) >= LPIPS_SIDE:
+        values["lpips"] = perceptual(x, clipped)
+    if result.samples is not None:
+        values["coverage"] = coverage(result.samples, truth, LEVEL)
+        values["crps"] = crps(result.samples, truth, result.antithetic)
+    return [
+        {name: finite(numbers[i]) for name, numbers in values.items()}
+        for i in range(len(truth))
+    ]
+
+
+def definitions(names: list[str], samples: int) -> dict[str, str]:
+    """What the named numbers mean, with what `samples` samples can tell."""
+    nominal = central_interval(samples, LEVEL)[1] if samples > 1 else 0.0
+    return {name: DEFINITIONS[name].replace("{nominal:.0%}", f"{nominal:.0%}") for name in names}

@@ -1,0 +1,123 @@
+"""From one result per image to one row per task and method: means with 95 % intervals."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy.stats import t as student
+
+from genprior.evaluation.results_store import Record
+from genprior.evaluation.scores import SCORES
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean over the images of the mean over the seeds of each.
+
+    Arguments:
+        value: The mean; None if it is infinite for an image.
+        half: Half the width of its 95 % interval (Student's); None for a single image.
+        images: How many images.
+    """
+
+    value: float | None
+    half: float | None
+    images: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of a method on a task.
+
+    Arguments:
+        task: The task, as it is typed.
+        method: The method, as it is typed.
+        label: The method with the solver that "auto" stood for.
+        baseline: Whether it is there to be compared with.
+        scores: Means by the name of the score.
+        gain: Its PSNR less that of the best baseline, image by image; None without baselines.
+        against: The best baseline of the task: the one with the largest mean PSNR, of those
+            with results for the most images.
+    """
+
+    task: str
+    method: str
+    label: str
+    baseline: bool
+    scores: dict[str, Mean]
+    gain: Mean | None = None
+    against: str | None = None
+
+
+def summarise(records: Sequence[Record]) -> list[Row]:
+    """Rows in the order of the tasks and methods in the records, without those that failed."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        if "failed" in record:
+            continue
+        groups.setdefault((record["task"], record["method"]), []).append(record)
+    rows = []
+    for task in dict.fromkeys(task for task, _ in groups):
+        mine = {method: group for (other, method), group in groups.items() if other == task}
+        psnrs = {method: _per_image(group, "psnr") for method, group in mine.items()}
+        best = _best_baseline(mine, psnrs)
+        for method, group in mine.items():
+            gain = against = None
+            if best is not None and not group[0]["baseline"]:
+                both = [i for i in psnrs[method] if i in psnrs[best]]
+                gain = _mean([_less(psnrs[method][i], psnrs[best][i]) for i in both])
+                against = best
+            scores = {}
+            for name in SCORES:
+                values = _per_image(group, name)
+                if values:
+                    scores[name] = _mean(list(values.values()))
+            baseline = group[0]["baseline"]
+            rows.append(Row(task, method, _label(group), baseline, scores, gain, against))
+    return rows
+
+
+def _per_image(group: list[Record], name: str) -> dict[int, float | None]:
+    """Mean over seeds of a score, by image; without the images that have none."""
+    values: dict[int, list[Any]] = {}
+    for record in group:
+        if name in record and (name == "psnr" or record[name] is not None):
+            values.setdefault(record["index"], []).append(record[name])
+    return {i: None if None in v else fmean(v) for i, v in values.items()}
+
+
+def _best_baseline(
+    groups: dict[str, list[Record]], psnrs: dict[str, dict[int, float | None]]
+) -> str | None:
+    baselines = [method for method, group in groups.items() if group[0]["baseline"]]
+    most = max((len(psnrs[method]) for method in baselines), default=0)
+    means = {
+        method: fmean(value if value is not None else math.inf for value in psnrs[method].values())
+        for method in baselines if len(psnrs[method]) == most
+    }
+    return max(means, key=means.get) if means else None
+
+
+def _mean(values: list[float | None]) -> Mean:
+    if None in values or not values:
+        return Mean(None, None, len(values))
+    if len(values) == 1:
+        return Mean(values[0], None, 1)
+    quantile = student.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)
+    return Mean(fmean(values), float(quantile) * stdev(values) / len(values) ** 0.5, len(values))
+
+
+def _less(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _label(group: list[Record]) -> str:
+    """The method as it is typed; with the solver where that was left to choose."""
+    method, prior = group[0]["method"], group[0]["prior"]
+    if method != f"{prior} auto":
+        return method
+    return f"{prior} {'/'.join(sorted({record['solver'] for record in group}))}"

@@ -1,0 +1,91 @@
+"""Settings of the baselines for each task: those with the best mean PSNR on given images."""
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genprior.api.restoration import degrade, restore
+from genprior.core.atomic_files import write_atomic
+from genprior.core.errors import PeerError, SettingError
+from genprior.core.metrics import psnr
+from genprior.evaluation.plan import Method, Plan, Task
+from genprior.evaluation.reference_images import Truth
+
+TUNING = "tuning.json"
+
+
+def tuned(
+    plan: Plan, truths: list[Truth], out: Path, progress: Callable[[str], object] | None = None
+) -> Plan:
+    """A plan whose baselines are tuned, task by task.
+
+    What was tuned before in the same folder, on the same images, is taken from there.
+
+    Arguments:
+        plan: What is to be measured.
+        truths: The images to tune on; they should not be those of the plan.
+        out: Folder of the results.
+        progress: Called with what is tuned at the moment.
+
+    Raises:
+        SettingError: What is in the folder was tuned on other images.
+    """
+    path = out / TUNING
+    images = [[truth.name, truth.digest()] for truth in truths]
+    kept = json.loads(path.read_text()) if path.exists() else {"images": images, "found": {}}
+    if kept["images"] != images:
+        raise SettingError(
+            f"{path} was tuned on {len(kept['images'])} other images: give those, another "
+            f"folder, or --overwrite"
+        )
+    found = kept["found"]
+    methods = []
+    for method in plan.methods:
+        solvers = {}
+        for task in plan.tasks:
+            if not method.choices(task):
+                continue
+            name = f"{method.name}, {task.text}"
+            if name not in found:
+                if progress:
+                    progress(name)
+                best = _best(plan, method, task, truths)
+                if best is None:
+                    continue
+                found[name] = best
+                out.mkdir(parents=True, exist_ok=True)
+                text = json.dumps(kept, indent=1) + "\n"
+                write_atomic(path, lambda file, text=text: file.write(text.encode()))
+            solvers[task.text] = replace(method.solver, **found[name])
+        methods.append(replace(method, tuned=solvers))
+    return replace(plan, methods=methods)
+
+
+def _best(plan: Plan, method: Method, task: Task, truths: list[Truth]) -> dict[str, Any] | None:
+    """The best settings of a baseline; None if it is not made for the task."""
+    choices = method.choices(task)
+    grid = [dict(zip(choices, v, strict=True)) for v in itertools.product(*choices.values())]
+    totals = torch.zeros(len(grid))
+    for number, truth in enumerate(truths):
+        picture = task.read(truth)
+        operator = task.operator([picture], [number], plan.seeds[0])
+        if not method.suits(task, operator, picture.pixels):
+            return None
+        y = degrade(picture.pixels, operator, task.noise, plan.seeds[0], number)
+        for k, settings in enumerate(grid):
+            solver = replace(method.solver, **settings)
+            try:
+                x = restore(
+                    y, operator, method.model, solver, task.noise, index=number, dtype=plan.dtype,
+                    device=plan.device,
+                ).image
+            except (FloatingPointError, PeerError):
+                totals[k] = -torch.inf
+                continue
+            totals[k] += psnr(x.clamp(0, 1), operator.visible(picture.pixels)).item()
+    return grid[int(totals.argmax())]

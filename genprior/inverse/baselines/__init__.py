@@ -1,0 +1,1 @@
+"""Classical methods without a generative prior, one file each."""

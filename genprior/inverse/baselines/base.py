@@ -1,0 +1,51 @@
+"""What a classical method is: a solver that asks for no prior.
+
+`restore(y, operator, None, solver=Biharmonic())` runs one. Methods that hold for some
+operators only say which.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from genprior.core.errors import SettingError
+from genprior.core.random_streams import Noise
+from genprior.inverse.base import Solver
+from genprior.operators.base import Operator
+
+
+@dataclass(frozen=True)
+class Baseline(Solver):
+    """A method to be compared with; fields are its settings."""
+
+    needs: ClassVar[type] = object
+    stochastic: ClassVar[bool] = False
+    nfe: ClassVar[int] = 0
+
+    @abstractmethod
+    def suits(self, operator: Operator) -> bool:
+        """Whether the method is made for such a measurement."""
+
+    def choices(self, noise_std: float) -> Mapping[str, Sequence[Any]]:
+        """Settings to be tuned at a noise level, and the values to try; none by default."""
+        return {}
+
+    def solve(
+        self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor, generator: Noise
+    ) -> Tensor:
+        return self.estimate(y, operator, noise_std)
+
+    def demand_suited(self, operator: Operator, prior: object, y: Tensor) -> None:
+        super().demand_suited(operator, prior, y)
+        if not self.suits(operator):
+            raise SettingError(
+                f"{getattr(self, 'name', type(self).__name__)} is not made for a measurement by "
+                f"{type(operator).__name__}: choose another method"
+            )
+
+    @abstractmethod
+    def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
+        """The method itself; `noise_std` has shape (B,)."""

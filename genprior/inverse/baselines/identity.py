@@ -1,0 +1,22 @@
+"""The measurement itself, taken for the image: what any method must improve on."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from genprior.inverse.baselines.base import Baseline
+from genprior.operators.base import Operator
+
+
+@dataclass(frozen=True)
+class Measurement(Baseline):
+    """Does nothing, where the measurement is an image of the same size."""
+
+    summary: ClassVar[str] = "the measurement itself"
+
+    def suits(self, operator: Operator) -> bool:
+        return operator.is_identity
+
+    def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
+        return y

@@ -1,0 +1,1 @@
+"""Posterior samplers that use a denoiser at many noise levels, one file each."""

@@ -1,0 +1,1 @@
+"""Runs a solver within memory: tiles, windows, batches; counts evaluations."""

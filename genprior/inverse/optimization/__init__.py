@@ -1,0 +1,1 @@
+"""MAP, latent optimisation and Langevin: gradients of an explicit objective."""

@@ -1,0 +1,67 @@
+"""Latent optimisation from random starts: what CSGM is, and where its extensions begin.
+
+    z = argmin_z ||A G(z) - y||^2 + lambda ||z||^2
+
+The starts of all images are one batch.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from genprior.core.random_streams import Noise
+from genprior.inverse.optimization.objective import Optimiser, minimise, squared_misfit
+from genprior.operators.base import Operator
+from genprior.priors.base import Decoder
+
+
+class Search(Protocol):
+    """Settings of a search; see `CSGM`."""
+
+    steps: int
+    step_size: float
+    restarts: int
+    penalty: float | None
+    optimiser: Optimiser
+
+
+def search_latents(
+    y: Tensor,
+    operator: Operator,
+    prior: Decoder,
+    noise_std: Tensor,
+    generator: Noise,
+    settings: Search,
+) -> tuple[Tensor, Tensor]:
+    """The best latents of every image, shape (B, ...), and their images (B, C, H, W).
+
+    Arguments:
+        y, operator, prior, noise_std, generator: See `Solver.solve`.
+        settings: How to search.
+    """
+    batch, *image = operator.image_shape(y.shape)
+    latent = prior.latent_shape(torch.Size((batch, *image)))[1:]
+    chains = torch.Size((settings.restarts * batch, *image))
+    penalty = penalties(settings.penalty, noise_std).repeat(settings.restarts)
+
+    def loss(z: Tensor) -> Tensor:
+        fit = squared_misfit(prior.decode(z, chains), y, operator)
+        return fit + penalty * z.flatten(1).square().sum(dim=1)
+
+    z = generator.normal(y.new_empty(()).expand(batch, settings.restarts, *latent))
+    z = z.transpose(0, 1).flatten(0, 1)
+    z = minimise(loss, z, settings.steps, settings.optimiser, settings.step_size)
+    x = prior.decode(z, chains)
+    fit = squared_misfit(x, y, operator).nan_to_num(nan=torch.inf)
+    best = fit.reshape(settings.restarts, batch).argmin(dim=0)
+    return tuple(_pick(v.unflatten(0, (settings.restarts, batch)), best) for v in (z, x))
+
+
+def penalties(given: float | None, noise_std: Tensor) -> Tensor:
+    """lambda of every image: the one that is given, or the variance of the noise."""
+    return noise_std**2 if given is None else torch.full_like(noise_std, given)
+
+
+def _pick(values: Tensor, best: Tensor) -> Tensor:
+    return values.take_along_dim(best.reshape(1, len(best), *[1] * (values.ndim - 2)), dim=0)[0]

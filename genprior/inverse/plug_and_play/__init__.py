@@ -1,0 +1,1 @@
+"""Point estimates with a denoiser as the prior, one file each."""

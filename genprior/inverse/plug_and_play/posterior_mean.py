@@ -1,0 +1,73 @@
+"""What a denoiser is asked for is the posterior mean: of noisy images, and of those with holes.
+
+    y = keep (x + sigma n),    x = E[x | y] = D(y, sigma, keep)
+
+Averaged over the flips and quarter turns of the image that are symmetries of the prior.
+
+References:
+    An Empirical Bayes Approach to Statistics, Robbins, 1956 (Tweedie's formula).
+    Seven Ways to Improve Example-Based Single Image Super Resolution, Timofte et al., 2016
+        (self-ensemble).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genprior.core.errors import SettingError
+from genprior.core.random_streams import Noise
+from genprior.inverse.base import Solver
+from genprior.inverse.self_ensemble import mean_of_views, sees_holes
+from genprior.operators.base import Operator
+from genprior.priors.base import Denoiser
+
+
+@dataclass(frozen=True)
+class PosteriorMean(Solver):
+    """Posterior mean of an image that is noisy, or has holes if the prior knows of them.
+
+    Where there are holes and noise, the network that knows of holes denoises all of the image:
+    `hqs` goes on with the better denoiser from there.
+
+    Arguments:
+        turns: Number of flips and quarter turns that are averaged, 1 to 8, if the prior has so
+            many symmetries.
+    """
+
+    needs = Denoiser
+    stochastic = False
+    summary = "one picture, denoising and inpainting: E[x | y] averaged over flips and turns"
+
+    turns: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.turns <= 8:
+            raise ValueError(f"turns must be between 1 and 8, got {self.turns}")
+
+    @property
+    def nfe(self) -> int:
+        return self.turns
+
+    def evaluations(self, prior: object) -> int:
+        return len(getattr(prior, "symmetries", range(8))[: self.turns])
+
+    def demand_suited(self, operator: Operator, prior: object, y: Tensor) -> None:
+        super().demand_suited(operator, prior, y)
+        if not operator.whole_pixels:
+            raise SettingError(
+                "solver 'posterior-mean' only denoises and fills holes: choose another for this "
+                "measurement"
+            )
+        if not (operator.is_identity or sees_holes(prior, operator)):
+            raise SettingError(
+                "solver 'posterior-mean' only denoises with this prior, which knows of no holes: "
+                "choose another solver, or a prior that was trained on images with holes"
+            )
+
+    def solve(
+        self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
+    ) -> Tensor:
+        with torch.no_grad():
+            return mean_of_views(y, operator, prior, noise_std, self.turns)

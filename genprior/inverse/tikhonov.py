@@ -1,0 +1,73 @@
+"""The smoothest image that explains a measurement: where iterative solvers start.
+
+    argmin_x ||A x - y||^2 + weight ||Laplacian x||^2
+
+It is solved from coarse to fine, so that large holes are bridged in few iterations: at factor f
+the image is constant on blocks of f x f pixels.
+
+References:
+    Solutions of Ill-Posed Problems, Tikhonov and Arsenin, 1977.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from genprior.core.linalg import cg, per_image
+from genprior.operators.base import Operator
+
+WEIGHT = 0.01
+FLAT = 32  # in eps: neither the data nor the Laplacian tell anything along such directions
+FACTORS = (32, 16, 8, 4, 2, 1)
+
+
+def laplacian(x: Tensor) -> Tensor:
+    """Grid Laplacian -div grad of images (B, C, H, W), mirrored at the border; symmetric."""
+    down, right = x.diff(dim=-2), x.diff(dim=-1)
+    pad = functional.pad
+    vertical = pad(down, (0, 0, 1, 0)) - pad(down, (0, 0, 0, 1))
+    return vertical + pad(right, (1, 0)) - pad(right, (0, 1))
+
+
+def smooth_start(
+    y: Tensor, operator: Operator, iterations: int = 20, weight: float | Tensor = WEIGHT
+) -> Tensor:
+    """Tikhonov solution for any operator, by conjugate gradient.
+
+    Arguments:
+        y: Measurements.
+        operator: How they were made.
+        iterations: Iterations of each of the scales.
+        weight: Of the Laplacian; a number or one per image.
+
+    Returns:
+        Images, shape (B, C, H, W).
+    """
+    shape = operator.image_shape(y.shape)
+    height, width = shape[-2:]
+
+    def enlarge(c: Tensor, factor: int) -> Tensor:
+        blocks = c.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+        return blocks[..., :height, :width]
+
+    def gather(x: Tensor, factor: int) -> Tensor:
+        x = functional.pad(x, (0, -width % factor, 0, -height % factor))
+        return functional.avg_pool2d(x, factor) * factor**2
+
+    data = operator.A_adjoint(y)
+    c, flat = None, FLAT * torch.finfo(data.dtype).eps
+    for factor in FACTORS:
+        rows, columns = -(-height // factor), -(-width // factor)
+        if c is None:
+            c = data.new_full((*shape[:2], rows, columns), 0.5)
+        else:
+            # by exactly 2, then cropped: the blocks of a coarse scale may stick out of the image
+            finer = functional.interpolate(c, scale_factor=2, mode="bilinear")
+            c = finer[..., :rows, :columns]
+
+        def normal(c: Tensor, factor: int = factor) -> Tensor:
+            fit = gather(operator.A_adjoint(operator.A(enlarge(c, factor))), factor)
+            return fit + per_image(weight, c) / factor**2 * laplacian(laplacian(c))
+
+        c = cg(normal, gather(data, factor), c, iterations, flat=flat)
+    return c

@@ -1,0 +1,255 @@
+"""Collections of images: what a path, a name or a data set holds, one by one."""
+
+import gzip
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from genprior.core.errors import ImageError, SettingError
+from genprior.io.arrays import to_tensor
+from genprior.io.images import image_files, in_bytes, read_bits, read_size
+from genprior.io.limits import MAX_PIXELS
+from genprior.io.raster import check_size
+from genprior.io.torchvision_datasets import TORCHVISION, open_set
+
+# Pixels of a folder that are held in memory; a larger one is read again and again.
+HELD_PIXELS = 2**30
+
+
+class Collection(Sequence):
+    """Images that are read when they are asked for; in memory if they are few.
+
+    Arguments:
+        items: What the images are made of.
+        mode: "RGB" or "L".
+        resize: Length of the shorter side, or None.
+    """
+
+    def __init__(self, items: Any, mode: str, resize: int | None) -> None:
+        self.items, self.mode, self.resize = items, mode, resize
+        self.held: dict[int, Image.Image] = {}
+        self.pixels = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a process that is handed it reads the images itself
+        return {**vars(self), "held": {}, "pixels": 0}
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def file(self, index: int) -> Path | None:
+        """The file that an image is read from, if there is one."""
+        return None
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of an image."""
+        return self[index].size
+
+    def __getitem__(self, index: int) -> Image.Image:
+        if index in self.held:
+            return self.held[index]
+        image = self.read(index).convert(self.mode)
+        size = resized(image.size, self.resize)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.BICUBIC)
+        if self.pixels + math.prod(size) <= HELD_PIXELS:
+            self.held[index] = image
+            self.pixels += math.prod(size)
+        return image
+
+    def read(self, index: int) -> Image.Image:
+        """An image as it is."""
+        raise NotImplementedError
+
+
+def open_source(
+    source: Any,
+    channels: int,
+    max_pixels: int = MAX_PIXELS,
+    resize: int | None = None,
+    held_out: bool = False,
+) -> Collection:
+    """The images of a source, as 8-bit Pillow images of 3 or 1 channels.
+
+    Arguments:
+        source: Folder of images (read recursively), image file, `.npy` file of shape (N, H, W)
+            or (N, H, W, C), idx file (MNIST's format, may be gzipped), "torchvision:NAME" or
+            "torchvision:NAME:FOLDER" (NAME may be NAME,SETTING=VALUE,...), or a
+            `torch.utils.data.Dataset` of images or of tuples that begin with one.
+        channels: 3 or 1.
+        max_pixels: Larger images in files are refused.
+        resize: Length that the shorter side of every image is given; None leaves them.
+        held_out: Of a data set of torchvision, take the images that are not for training;
+            all of them where it has no parts.
+
+    Raises:
+        ImageError: There is no such file, it cannot be read, or is too large.
+        SettingError: The channels are neither 3 nor 1, torchvision has no such data set, or
+            it cannot be fetched.
+    """
+    if channels not in (1, 3):
+        raise SettingError(f"images are read in 3 channels, colour, or 1, grey: not in {channels}")
+    mode = "RGB" if channels == 3 else "L"
+    if not isinstance(source, str | Path):
+        return _Items(source, mode, resize)
+    if is_picture(source):
+        return _Files([Path(source)], mode, max_pixels, resize)
+    if is_folder(source):
+        return _Files(image_files(Path(source), recursive=True), mode, max_pixels, resize)
+    return _Items(open_items(source, max_pixels, held_out), mode, resize)
+
+
+def open_items(
+    source: str | Path, max_pixels: int = MAX_PIXELS, held_out: bool = False
+) -> Any:
+    """The images of a `.npy` file, an idx file or a data set of torchvision, as they are.
+
+    Arguments and errors as of `open_source`.
+    """
+    if str(source).startswith(TORCHVISION):
+        return open_set(str(source).removeprefix(TORCHVISION), held_out)
+    path = Path(source)
+    return _idx(path, max_pixels) if _is_idx(path) else _npy(path, max_pixels)
+
+
+def is_picture(source: str | Path) -> bool:
+    """Whether a source is one image file."""
+    return Path(source).is_file() and not _is_array(source)
+
+
+def is_folder(source: str | Path) -> bool:
+    """Whether a source is a folder of images, be it there or not."""
+    named = str(source).startswith(TORCHVISION)
+    return not (named or _is_array(source) or Path(source).is_file())
+
+
+def _is_array(source: str | Path) -> bool:
+    path = Path(source)
+    return not path.is_dir() and (path.suffix == ".npy" or _is_idx(path))
+
+
+class _Files(Collection):
+    """Image files."""
+
+    def __init__(
+        self, paths: list[Path], mode: str, max_pixels: int, resize: int | None
+    ) -> None:
+        super().__init__(paths, mode, resize)
+        self.max_pixels = max_pixels
+
+    def size(self, index: int) -> tuple[int, int]:
+        if self.pixels < HELD_PIXELS:
+            with suppress(ImageError):  # its header may be whole
+                return self[index].size
+        return resized(read_size(self.items[index], self.max_pixels), self.resize)
+
+    def file(self, index: int) -> Path:
+        return self.items[index]
+
+    def read(self, index: int) -> Image.Image:
+        return _eight_bits(self.items[index], self.max_pixels)
+
+
+class _Items(Collection):
+    """Items of a data set."""
+
+    def file(self, index: int) -> Path | None:
+        return self.items.path if isinstance(self.items, _Array) else None
+
+    def read(self, index: int) -> Image.Image:
+        try:
+            item = self.items[index]
+            return _pillow(item[0] if isinstance(item, tuple | list) else item)
+        except (OSError, TypeError, ValueError) as error:
+            raise ImageError(f"image {index} of {len(self.items)}: {error}") from error
+
+
+class _Array(Sequence):
+    """Images of a `.npy` file: read when they are asked for, and by every process itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.images = path, np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def __reduce__(self) -> tuple:
+        return _Array, (self.path.absolute(),)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        image = self.images[index]
+        return image.astype(np.uint8) * 255 if image.dtype == bool else image
+
+
+def resized(size: tuple[int, int], side: int | None) -> tuple[int, int]:
+    """The size of an image whose shorter side is made to have a length, if one is given.
+
+    >>> resized((300, 200), 64)
+    (96, 64)
+    """
+    if side is None:
+        return size
+    return tuple(max(1, round(length * side / min(size))) for length in size)
+
+
+def _pillow(item: Any) -> Image.Image:
+    pixels, _ = to_tensor(item)
+    return _as_pillow(in_bytes(pixels))
+
+
+def _as_pillow(array: np.ndarray) -> Image.Image:
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def _eight_bits(path: Path, max_pixels: int) -> Image.Image:
+    """A photo, upright, without its alpha: Pillow enlarges it fast in 8 bits only."""
+    return _as_pillow(read_bits(path, max_pixels))
+
+
+def _npy(path: Path, max_pixels: int) -> _Array:
+    try:
+        array = _Array(path)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be read as an array ({error})") from error
+    shape = array.images.shape
+    if len(shape) not in (3, 4):
+        raise ImageError(
+            f"{path}: images must be (N, height, width) or (N, height, width, channels), got "
+            f"{shape}"
+        )
+    _check_size(path, shape[1:3], max_pixels)
+    return array
+
+
+def _is_idx(path: Path) -> bool:
+    return ".idx" in path.name or "-idx" in path.name
+
+
+def _check_size(path: Path, size: tuple[int, ...], max_pixels: int) -> None:
+    try:
+        check_size(*size, max_pixels)
+    except ImageError as error:
+        raise ImageError(f"{path}: an image of it {error}") from None
+
+
+def _idx(path: Path, max_pixels: int) -> np.ndarray:
+    """Images in the format of MNIST: magic number, sizes, bytes."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            zero, kind, axes = struct.unpack(">HBB", file.read(4))
+            if (zero, kind) != (0, 8) or axes not in (3, 4):
+                raise ValueError("it does not hold images of bytes")
+            shape = struct.unpack(f">{axes}I", file.read(4 * axes))
+            _check_size(path, shape[1:3], max_pixels)
+            return np.frombuffer(file.read(), np.uint8).reshape(shape)
+    except ImageError:
+        raise
+    except (OSError, EOFError, struct.error, ValueError, zlib.error) as error:
+        raise ImageError(f"{path}: cannot be read as an idx file ({error})") from error

@@ -1,0 +1,97 @@
+"""Operators that act on rows and on columns: A x = R_v x R_h^T, with their exact SVD.
+
+From R = U diag(s) V^T of the two small matrices, A = (U_v x U_h) diag(s_v s_h) (V_v x V_h)^T:
+every solve is a handful of small matrix products, for any boundary and any size.
+"""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from genprior.core.linalg import Singular, damped_inverse, per_image
+
+ONE_ORDER = 0.1
+
+
+def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U, s and V^T of matrices (..., m, n) in float64, s of length min(m, n).
+
+    Four times faster than torch's, by the eigenvectors of M M^T, for M with fewer rows than
+    columns whose singular values are all of one order: they lose nothing by being squared.
+    """
+    if matrix.shape[-2] < matrix.shape[-1]:
+        gram = matrix @ matrix.mT
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        pivots = factor.diagonal(dim1=-2, dim2=-1)
+        if not failed.any() and pivots.min() > ONE_ORDER * pivots.max():
+            values, vectors = torch.linalg.eigh(gram)
+            s, U = values.clamp(min=0).sqrt().flip(-1), vectors.flip(-1)
+            if s.min() > ONE_ORDER * s.max():
+                return U, s, (U / s[..., None, :]).mT @ matrix
+    return torch.linalg.svd(matrix, full_matrices=False)
+
+
+class Separable:
+    """A x = R_v x R_h^T for images of one size, type and device.
+
+    Arguments:
+        vertical: R_v in float64 on the CPU, shape (..., h, H).
+        horizontal: R_h, shape (..., w, W).
+        like: A tensor of the type and device to compute in.
+    """
+
+    def __init__(self, vertical: Tensor, horizontal: Tensor, like: Tensor) -> None:
+        self.exact = vertical, horizontal
+        self.dtype, self.device = like.dtype, like.device
+        self.R_v, self.R_h = self._cast(vertical), self._cast(horizontal)
+
+    def A(self, x: Tensor) -> Tensor:
+        """R_v x R_h^T."""
+        return self.R_v @ x @ self.R_h.mT
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        """R_v^T y R_h."""
+        return self.R_v.mT @ y @ self.R_h
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """A^+ y."""
+        U_v, U_h, s, V_v, V_h = self.svd
+        gain = s * damped_inverse(s**2, per_image(0.0, y))
+        return V_v @ (gain * (U_v.mT @ y @ U_h)) @ V_h.mT
+
+    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        """argmin_u ||A u - y||^2 + rho ||u - x||^2."""
+        U_v, U_h, s, V_v, V_h = self.svd
+        gain = s * damped_inverse(s**2, per_image(rho, x))
+        residual = U_v.mT @ y @ U_h - s * (V_v.mT @ x @ V_h)
+        return x + V_v @ (gain * residual) @ V_h.mT
+
+    def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
+        """(c A A^T + sigma2 I)^{-1} v."""
+        U_v, U_h, s, _, _ = self.svd
+        gain = damped_inverse(per_image(c, v) * s**2, per_image(sigma2, v))
+        return U_v @ (gain * (U_v.mT @ v @ U_h)) @ U_h.mT
+
+    def singular(self) -> Singular:
+        """The singular coordinates; s that is nothing but rounding errors counts as 0."""
+        U_v, U_h, s, V_v, V_h = self.svd
+        floor = torch.finfo(s.dtype).eps ** 0.75 * s.amax((-2, -1), keepdim=True)
+        return Singular(
+            values=s * (s > floor),
+            image=lambda x: V_v.mT @ x @ V_h,
+            back=lambda c: V_v @ c @ V_h.mT,
+            data=lambda y: U_v.mT @ y @ U_h,
+        )
+
+    @cached_property
+    def svd(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """U_v, U_h, the grid s of singular values, V_v, V_h."""
+        with torch.inference_mode(False):  # later calls may want gradients
+            (U_v, s_v, V_v), (U_h, s_h, V_h) = map(svd, self.exact)
+            s = s_v[..., :, None] * s_h[..., None, :]
+            return tuple(self._cast(part) for part in (U_v, U_h, s, V_v.mT, V_h.mT))
+
+    def _cast(self, matrix: Tensor) -> Tensor:
+        # first the type: a device may have no float64
+        return matrix.to(self.dtype).to(self.device)

@@ -1,0 +1,79 @@
+"""Pairs of an encoder and a decoder: images in [-1, 1] to two numbers per latent, and back."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from genprior.priors.nets.blocks import Residual
+
+
+class DenseCoder(nn.Module):
+    """Fully connected: a latent vector for images of one size.
+
+    Arguments:
+        shape: Channels, height and width of the images.
+        latent: Numbers of the latent.
+        widths: Features of the hidden layers of the encoder; the decoder has them reversed.
+    """
+
+    def __init__(self, shape: Sequence[int], latent: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        size = torch.Size(shape).numel()
+        self.encode = nn.Sequential(nn.Flatten(), *_layers([size, *widths, 2 * latent]))
+        decoder = _layers([latent, *reversed(widths), size])
+        self.decode = nn.Sequential(*decoder, nn.Unflatten(1, tuple(shape)))
+
+
+class ConvolutionalCoder(nn.Module):
+    """Convolutions: a map of latent vectors for images of any size, or one vector for one size.
+
+    Arguments:
+        channels: Image channels.
+        latent: Numbers per site of the map, or of the vector.
+        widths: Features per level; each level but the first halves the resolution.
+        blocks: Residual blocks per level.
+        size: Height and width of the images for a latent vector, multiples of `multiple`; None
+            for a map.
+
+    Attributes:
+        multiple: Pixels that a site of the map is wide.
+        reach: How many pixels away from a site it is changed by an image, or changes one.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        latent: int,
+        widths: Sequence[int],
+        blocks: int,
+        size: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.multiple = 2 ** (len(widths) - 1)
+        self.reach = 1 + self.multiple + 2 * blocks * (2 * self.multiple - 1)
+        down = [nn.Conv2d(channels, widths[0], 3, padding=1)]
+        up = [nn.SiLU(), nn.Conv2d(widths[0], channels, 3, padding=1)]
+        for level, width in enumerate(widths):
+            if level:
+                down.append(nn.Conv2d(widths[level - 1], width, 2, stride=2))
+                up.insert(0, nn.ConvTranspose2d(width, widths[level - 1], 2, stride=2))
+            down += [Residual(width) for _ in range(blocks)]
+            up = [*(Residual(width) for _ in range(blocks)), *up]
+        down.append(nn.SiLU())
+        if size is None:
+            down.append(nn.Conv2d(widths[-1], 2 * latent, 3, padding=1))
+            up.insert(0, nn.Conv2d(latent, widths[-1], 3, padding=1))
+        else:
+            site = torch.Size((widths[-1], *(n // self.multiple for n in size)))
+            down += [nn.Flatten(), nn.Linear(site.numel(), 2 * latent)]
+            up = [nn.Linear(latent, site.numel()), nn.Unflatten(1, tuple(site)), *up]
+        self.encode = nn.Sequential(*down)
+        self.decode = nn.Sequential(*up)
+
+
+def _layers(sizes: Sequence[int]) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(a, b), nn.SiLU()]
+    return layers[:-1]

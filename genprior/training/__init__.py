@@ -1,0 +1,1 @@
+"""Trains a prior: loop, state, optimisers, crops, log."""

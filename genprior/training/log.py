@@ -1,0 +1,115 @@
+"""The log of a training: one line of JSON for every few steps, and TensorBoard on request."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genprior.core.atomic_files import write_atomic
+from genprior.core.distributed import Ranks
+from genprior.core.errors import SettingError
+
+LOG = "log.jsonl"
+EVERY = 20
+
+
+class Journal:
+    """Gathers losses and writes their means; checks that they are finite.
+
+    Reading a number back from a GPU makes it wait, so that is done every few steps only.
+
+    Arguments:
+        out: Folder of the run.
+        ranks: Processes whose losses are averaged; the first one writes.
+        tensorboard: Whether to write for TensorBoard, too.
+
+    Raises:
+        SettingError: TensorBoard is wanted but not installed.
+    """
+
+    def __init__(self, out: Path, ranks: Ranks, tensorboard: bool = False) -> None:
+        self.path, self.ranks = out / LOG, ranks
+        self.pending: list[tuple[int, dict[str, Tensor]]] = []
+        self.window: list[dict[str, float]] = []
+        self.latest = float("nan")
+        self.writer = _tensorboard(out) if tensorboard and ranks.first else None
+
+    def begin(self) -> None:
+        """Forgets what a run wrote that was killed before its first checkpoint."""
+        if self.ranks.first:
+            self.path.unlink(missing_ok=True)
+
+    def resume(self, step: int, window: Sequence[Mapping[str, float]]) -> None:
+        """Forgets what was written after a step, and goes on with the losses not yet written."""
+        self.window = [dict(losses) for losses in window]
+        if self.ranks.first and self.path.exists():
+            lines = self.path.read_bytes().split(b"\n")[:-1]
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            data = b"".join(line + b"\n" for line in kept)
+            write_atomic(self.path, lambda file: file.write(data))
+
+    def add(self, step: int, losses: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Notes the losses of a step; every few steps writes them with some facts.
+
+        Raises:
+            FloatingPointError: A loss is not finite; the message names the step.
+        """
+        self.pending.append((step, dict(losses)))
+        on_cpu = next(iter(losses.values())).device.type == "cpu" and self.ranks.world == 1
+        if on_cpu or step % EVERY == 0:
+            self.read()
+        if step % EVERY == 0:
+            groups = self.window[0]
+            means = {g: sum(line[g] for line in self.window) / len(self.window) for g in groups}
+            self._write({"step": step, **facts, **means})
+            self.window = []
+
+    def read(self) -> None:
+        """Reads back what is on the device."""
+        if not self.pending:
+            return
+        groups = list(self.pending[0][1])
+        table = torch.stack([torch.stack([line[g].float() for g in groups])
+                             for _, line in self.pending])
+        self.ranks.average([table])
+        for (step, _), row in zip(self.pending, table.tolist(), strict=True):
+            values = dict(zip(groups, row, strict=True))
+            if not all(map(math.isfinite, row)):
+                raise FloatingPointError(f"the loss is {values} at step {step}: lower the lr")
+            self.window.append(values)
+            self.latest = sum(row)
+        self.pending = []
+
+    def note(self, step: int, facts: Mapping[str, float]) -> None:
+        """Writes a line of its own, such as a validation."""
+        self._write({"step": step, **facts})
+
+    def close(self) -> None:
+        """Ends the files."""
+        if self.writer is not None:
+            self.writer.close()
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        if not self.ranks.first:
+            return
+        with open(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.writer is not None:
+            for name, value in line.items():
+                if name != "step":
+                    self.writer.add_scalar(name, value, line["step"])
+
+
+def _tensorboard(out: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise SettingError(
+            'TensorBoard is not installed: pip install "genprior[tensorboard]", or leave '
+            "--tensorboard out"
+        ) from None
+    return SummaryWriter(str(out / "tensorboard"))

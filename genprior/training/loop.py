@@ -1,0 +1,300 @@
+"""The one training loop, for every prior that is `Trainable`; alone or under `torchrun`."""
+
+import itertools
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from genprior.core.distributed import Ranks
+from genprior.core.errors import SettingError
+from genprior.io.images import write_image
+from genprior.io.panels import grid
+from genprior.priors.checkpoint import MANIFEST, newest, steps_of
+from genprior.training.leakage import common_image
+from genprior.training.lock import alone_in
+from genprior.training.log import Journal
+from genprior.training.settings import Settings, with_dtype
+from genprior.training.state import Training
+
+__all__ = ["Settings", "fit"]
+CHECK_BATCHES = 4
+PREVIEW_SHARE = 0.01
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+
+
+def fit(
+    name: str,
+    prior: nn.Module,
+    data: Any,
+    out: Path,
+    settings: Settings,
+    about: dict[str, Any] | None = None,
+    resume: bool = False,
+    report: Callable[[int, float, float], object] | None = None,
+    ranks: Ranks | None = None,
+    validation: Any = None,
+    preview: Callable[[nn.Module], Tensor] | None = None,
+    tensorboard: bool = False,
+) -> Path:
+    """Trains a prior and writes checkpoints.
+
+    Exact: what a stopped training would have done, the resumed one does, bit for bit on a CPU
+    where its length is given in steps; and it does not matter, but for rounding, how many
+    processes share a batch and into how many parts (`Settings.accumulate`) they split it, unless
+    the prior takes statistics of a batch, as batch normalisation does.
+
+    Arguments:
+        name: Name of the prior in the registry.
+        prior: Its module; trained in place on the device it is on.
+        data: Source of batches: `batch(number, count, rows)`, see `genprior.training.crops.Crops`.
+        out: Folder of the run: checkpoints `step-*`, `log.jsonl`, pictures `samples/*.png`, and
+            with `validation` the best weights so far, `best`.
+        settings: How to train.
+        about: Provenance to put into the manifests. "flip" and "turn", which are those of `data`
+            if they are left out, say how the solvers may turn images of a denoiser.
+        resume: Continue from the newest checkpoint in `out`.
+        report: Called after every step with (step, fraction done, loss).
+        ranks: The processes that share every batch.
+        validation: Source of images that are not trained on; the loss of the running average on
+            some of them is measured at every checkpoint.
+        preview: Draws images (B, C, H, W) from the prior at a checkpoint, in evaluation mode;
+            done as often as it takes a hundredth of the time, and at the end.
+        tensorboard: Write the log for TensorBoard, too.
+
+    Returns:
+        The folder of the last checkpoint.
+
+    Raises:
+        CheckpointError: `resume` is set and `out` holds no checkpoint.
+        FloatingPointError: A loss or a weight is not finite; the message names the step.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; a run of one process has written a checkpoint.
+        SettingError: `validation` is given of a prior whose networks compete: no loss of a GAN
+            says how good it is. Or an image of it is found to be trained on. Or a run is resumed
+            with other settings, `out` holds one that is not or is at work, or weights are frozen.
+        ValueError: The batch cannot be shared out evenly.
+    """
+    ranks, out = ranks or Ranks(), Path(out)
+    if not resume and any((step / MANIFEST).exists() for step in steps_of(out)):
+        raise SettingError(f"{out} holds a training: resume it, or choose another folder")
+    groups = [list(group) for group in prior.groups().values()]
+    if not all(group and all(p.requires_grad for p in group) for group in groups):
+        raise SettingError("its weights are frozen: call prior.requires_grad_(True) first")
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    settings = with_dtype(settings, groups[0][0].device, out if resume else None)
+    about = {k: getattr(data, k) for k in ("flip", "turn") if hasattr(data, k)} | (about or {})
+    training = Training(name, prior.to(memory_format=layout), settings, ranks, about)
+    if validation is not None and len(training.updates) > 1:
+        raise SettingError(f"no loss of a {name} says how good it is: leave the validation out")
+    if both := common_image(data, validation):
+        raise SettingError(f"{both} is in the training and in the validation: leave it out of one")
+    devices = [training.device] if training.device.type == "cuda" else []
+    if not resume:
+        out.mkdir(parents=True, exist_ok=True)
+    with (
+        alone_in(out) if ranks.first else nullcontext(), torch.random.fork_rng(devices),
+        _flushing_denormals(), closing(Journal(out, ranks, tensorboard)) as journal,
+    ):
+        if resume:
+            manifest = training.restore(newest(out))
+            journal.resume(training.step, manifest.get("window", ()))
+        else:
+            journal.begin()
+        ranks.wait()
+        keeper = _Keeper(training, journal, out, validation, preview)
+        _loop(training, journal, keeper, data, report)
+        return keeper.save(last=True)
+
+
+def _loop(
+    training: Training, journal: Journal, keeper: "_Keeper", data: Any, report: Callable | None
+) -> None:
+    settings, ranks = training.settings, training.ranks
+    before, started = training.seconds, time.monotonic()
+    with closing(_batches(data, training)) as batches, _noting_interrupts(ranks) as interrupted:
+        training.begin(data)
+        while (done := _fraction(training)) < 1:
+            warm = min((training.step + 1) / settings.warmup, 1.0)
+            rate = min(warm, 0.5 + 0.5 * math.cos(math.pi * done))
+            losses: dict[str, Tensor] = {}
+            for groups in training.updates:
+                losses |= training.update(groups, next(batches), rate)
+            training.end_step()
+            training.seconds = before + time.monotonic() - started
+            speed = settings.batch * len(training.updates) / max(
+                (training.seconds - before) / (training.step - keeper.first_step), 1e-9
+            )
+            journal.add(training.step, losses, {
+                "seconds": round(training.seconds, 1), "lr": settings.lr * rate,
+                "images_per_second": round(speed, 1),
+            })
+            if report and ranks.first:
+                report(training.step, done, journal.latest)
+            stop = interrupted()
+            if keeper.is_time() or stop:
+                keeper.save()
+            training.seconds = before + time.monotonic() - started
+            if stop:
+                raise KeyboardInterrupt(
+                    f"interrupted at step {training.step}, which is saved: resume goes on from it"
+                )
+
+
+@contextmanager
+def _flushing_denormals() -> Iterator[None]:
+    """Numbers too small to be normal count as 0 meanwhile: a CPU is slow with them."""
+    before = (torch.tensor(1e-40) * 1).item() == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+@contextmanager
+def _noting_interrupts(ranks: Ranks) -> Iterator[Callable[[], bool]]:
+    """Has Ctrl-C and SIGTERM wait for the end of a step and a checkpoint; the second does not.
+
+    Yields:
+        Says whether one came.
+    """
+    came = threading.Event()
+    if ranks.world > 1 or threading.current_thread() is not threading.main_thread():
+        yield came.is_set
+        return
+
+    def note(number: int, frame: object) -> None:
+        came.set()
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.getsignal(number) for number in INTERRUPTS}
+    before = {number: handler for number, handler in before.items() if handler is not None}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield came.is_set
+    finally:
+        restore()
+
+
+def _fraction(training: Training) -> float:
+    """How much of the training is done; the same in all processes."""
+    settings = training.settings
+    if settings.steps is not None:
+        return training.step / settings.steps
+    return training.ranks.agree(training.seconds) / (60 * settings.minutes)
+
+
+class _Keeper:
+    """Writes checkpoints now and then, with a validation and pictures; in the first process."""
+
+    def __init__(
+        self, training: Training, journal: Journal, out: Path, validation: Any,
+        preview: Callable[[nn.Module], Tensor] | None,
+    ) -> None:
+        self.training, self.journal, self.out = training, journal, out
+        self.validation, self.preview = validation, preview
+        self.saved = time.monotonic()
+        self.first_step = training.step
+        self.saved_step = self.shown_step = training.step or None  # of a resumed run
+        self.preview_due = 0.0
+
+    def is_time(self) -> bool:
+        """Whether a checkpoint is due; all processes must take part in reading the losses."""
+        wait = 60 * self.training.settings.save_minutes
+        due = time.monotonic() - self.saved > wait
+        ranks = self.training.ranks
+        # To agree costs a message, so several processes do it every few steps only.
+        if ranks.world > 1:
+            return self.training.step % 10 == 0 and ranks.agree(due)
+        return due
+
+    def save(self, last: bool = False) -> Path:
+        training, journal = self.training, self.journal
+        journal.read()
+        folder = self.out / f"step-{training.step:08d}"
+        new = training.step != self.saved_step
+        if new:
+            training.demand_finite()
+        if training.ranks.first:
+            if new and self.validation is not None:
+                self._validate()
+            if new:
+                training.save(self.out, {"window": journal.window})
+            self._maybe_show(last)
+        training.ranks.wait()
+        self.saved, self.saved_step = time.monotonic(), training.step
+        return folder
+
+    def _maybe_show(self, last: bool) -> None:
+        now = time.monotonic()
+        new = self.shown_step != self.training.step
+        if self.preview is not None and new and (last or now > self.preview_due):
+            self._show()
+            self.shown_step = self.training.step
+            self.preview_due = time.monotonic() + (time.monotonic() - now) / PREVIEW_SHARE
+
+    def _validate(self) -> None:
+        training = self.training
+        loss = training.validate(self.validation, CHECK_BATCHES)
+        self.journal.note(training.step, {"validation": loss})
+        if training.best is None or loss < training.best:
+            training.best = loss
+            training.save_best(self.out)
+
+    def _show(self) -> None:
+        folder = self.out / "samples"
+        folder.mkdir(exist_ok=True)
+        try:
+            with self.training.averaged() as prior, torch.no_grad():
+                images = self.preview(prior).float().clamp(0, 1).cpu()
+        except FloatingPointError:
+            raise FloatingPointError(
+                f"the weights after step {self.training.step} draw NaN or infinite numbers: "
+                f"lower the lr"
+            ) from None
+        write_image(folder / f"step-{self.training.step:08d}.png", grid(images))
+
+
+class _Batches(Dataset):
+    """Batches by number, for worker processes."""
+
+    def __init__(self, data: Any, count: int, rows: slice) -> None:
+        self.data, self.count, self.rows = data, count, rows
+
+    def __getitem__(self, number: int) -> Tensor:
+        if self.rows == slice(0, self.count):
+            return self.data.batch(number, self.count)
+        return self.data.batch(number, self.count, self.rows)
+
+
+def _batches(data: Any, training: Training) -> Iterator[Tensor]:
+    """This process's rows of the batches from now on, read ahead."""
+    settings = training.settings
+    source = _Batches(data, settings.batch, training.rows)
+    numbers = itertools.count(training.drawn)
+    if settings.workers:
+        gpu = training.device.type == "cuda"
+        yield from DataLoader(
+            source, batch_size=None, sampler=numbers, num_workers=settings.workers,
+            pin_memory=gpu,
+        )
+    else:
+        with ThreadPoolExecutor(1) as reader:
+            batch = reader.submit(source.__getitem__, next(numbers))
+            while True:
+                ready, batch = batch, reader.submit(source.__getitem__, next(numbers))
+                yield ready.result()

@@ -1,0 +1,299 @@
+"""What changes during a training: weights, running average, optimisers; one update of them.
+
+Every random number of a training is a function of (seed, update, row of the batch), so no state
+of a generator has to be kept to go on exactly, and a batch may be split in any way.
+"""
+
+import os
+import platform
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genprior.core.devices import DTYPES
+from genprior.core.distributed import Ranks
+from genprior.core.errors import CheckpointError
+from genprior.core.random_streams import Noise, seed_global
+from genprior.priors.checkpoint import (
+    MANIFEST,
+    STATE,
+    read_manifest,
+    read_model,
+    read_tensors,
+    remove_checkpoint,
+    save_checkpoint,
+    steps_of,
+)
+from genprior.priors.nets.compile import compile_networks
+from genprior.training.optimizers import build_optimizers
+from genprior.training.settings import Settings, check_same
+
+KEEP = 2
+DROPOUT = 1
+FIRST_SCALE, SCALE_STEPS = 2.0**13, 2000
+
+
+class Training:
+    """A prior in training.
+
+    Arguments:
+        name: Name of the prior in the registry.
+        prior: Its module; trained in place on the device it is on.
+        settings: How to train.
+        ranks: The processes that share every batch.
+        about: Provenance to put into the manifests.
+
+    Raises:
+        ValueError: The batch cannot be shared out evenly.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        prior: nn.Module,
+        settings: Settings,
+        ranks: Ranks,
+        about: dict[str, Any],
+    ) -> None:
+        self.name, self.prior, self.settings, self.ranks = name, prior, settings, ranks
+        self.about = {**about, "settings": asdict(settings)}
+        if settings.batch % (ranks.world * settings.accumulate):
+            raise ValueError(
+                f"the batch must be a multiple of processes x accumulate = {ranks.world} x "
+                f"{settings.accumulate}, got {settings.batch}"
+            )
+        self.device = next(prior.parameters()).device
+        self.groups = {group: list(params) for group, params in prior.groups().items()}
+        adam = {group: dict(prior.adam(group)) for group in self.groups}
+        self.lrs = {group: settings.lr * own.pop("lr", 1.0) for group, own in adam.items()}
+        self.optimizers = {
+            group: build_optimizers(
+                group, params, settings.optimizer, self.lrs[group], **adam[group]
+            )
+            for group, params in self.groups.items()
+        }
+        self.updates = [tuple(groups) for groups in prior.updates()]
+        self.live = prior.state_dict()
+        self.average = {key: value.clone() for key, value in self.live.items()}
+        floating = [key for key, value in self.live.items() if value.is_floating_point()]
+        self._moving = [[table[key] for key in floating] for table in (self.average, self.live)]
+        self._counting = [key for key in self.live if key not in floating]
+        self.step = self.drawn = 0
+        self.seconds = 0.0
+        self.best: float | None = None
+        self.scale, self.good = FIRST_SCALE, 0
+        if settings.compile:
+            compile_networks(prior)
+
+    @property
+    def rows(self) -> slice:
+        """The rows of a batch that fall to this process."""
+        share = self.settings.batch // self.ranks.world
+        return slice(self.ranks.rank * share, (self.ranks.rank + 1) * share)
+
+    def begin(self, data: Any) -> None:
+        """Gives all processes the same weights, those that depend on a first batch included."""
+        if not self.step and self.ranks.first:
+            x = data.batch(0, self.settings.batch).to(self.device)
+            self.prior.prepare(x, Noise(self.settings.seed, [(0, k) for k in range(len(x))]))
+        self.ranks.copy(list(self.live.values()))
+        for key, value in self.average.items() if not self.step else ():
+            value.copy_(self.live[key])
+
+    def update(self, groups: Collection[str], x: Tensor, rate: float) -> dict[str, Tensor]:
+        """Changes the weights of some groups, after one batch.
+
+        Arguments:
+            groups: Which.
+            x: The rows of the batch that fall to this process.
+            rate: Learning rate as a part of the peak.
+
+        Returns:
+            Their losses, the mean over the rows; still on the device.
+        """
+        for group in groups:
+            for parameter in self.groups[group]:
+                parameter.grad = None
+        scale = self.scale if self.settings.dtype == "float16" else 1.0
+        parts, row = self.settings.accumulate, self.rows.start
+        totals: dict[str, Tensor] = {}
+        for shard in x.to(self.device, non_blocking=True).chunk(parts):
+            losses = self._losses(groups, shard, row)
+            row += len(shard)
+            for number, group in enumerate(groups, 1):
+                # The loss of one network of a GAN runs through the other one, too.
+                inputs = self.groups[group] if len(self.groups) > 1 else None
+                loss = losses[group] * (scale / parts)
+                loss.backward(inputs=inputs, retain_graph=number < len(groups))
+                value = losses[group].detach() / parts
+                totals[group] = totals[group] + value if group in totals else value
+        gradients = [p.grad for g in groups for p in self.groups[g] if p.grad is not None]
+        self.ranks.average(gradients)
+        if scale != 1:
+            torch._foreach_mul_(gradients, 1 / scale)
+        norms = {
+            group: nn.utils.clip_grad_norm_(self.groups[group], self.settings.clip)
+            for group in groups
+        }
+        if self._fits(norms):
+            for group in groups:
+                for optimizer in self.optimizers[group].values():
+                    optimizer.param_groups[0]["lr"] = self.lrs[group] * rate
+                    optimizer.step()
+        self.drawn += 1
+        return totals
+
+    def end_step(self) -> None:
+        """Moves the running average."""
+        self.step += 1
+        decay = min(self.settings.ema, self.step / (self.step + 10))
+        torch._foreach_lerp_(*self._moving, 1 - decay)
+        for key in self._counting:
+            self.average[key].copy_(self.live[key])
+
+    def _losses(self, groups: Collection[str], x: Tensor, row: int) -> dict[str, Tensor]:
+        """Losses of the images of a batch from one row on, whose random numbers are their own."""
+        seed = self.settings.seed
+        noise = Noise(seed, [(self.drawn, row + k) for k in range(len(x))])
+        dropout = Noise(seed, [(self.drawn, row, DROPOUT)]).generators[0].initial_seed()
+        seed_global(dropout, x.device)
+        with self._precision():
+            return self.prior.losses_of(groups, x, noise)
+
+    def _precision(self) -> torch.autocast:
+        low = DTYPES[self.settings.dtype]
+        return torch.autocast(self.device.type, low, enabled=low != torch.float32)
+
+    def _fits(self, norms: dict[str, Tensor]) -> bool:
+        """Whether no gradient overflowed in half precision; sets the scale of the next ones."""
+        if self.settings.dtype != "float16":
+            return True
+        fits = all(bool(norm.isfinite()) for norm in norms.values())
+        self.good = self.good + 1 if fits else 0
+        if not fits:
+            self.scale /= 2
+        elif self.good % SCALE_STEPS == 0:
+            self.scale *= 2
+        return fits
+
+    def validate(self, data: Any, batches: int) -> float:
+        """Loss of the running average on the first batches of some data, the same each time."""
+        total, count = 0.0, self.settings.batch
+        size = count // (self.ranks.world * self.settings.accumulate)  # which is known to fit
+        with self.averaged() as prior, torch.no_grad(), self._precision():
+            for number in range(batches):
+                x = data.batch(number, count)
+                for start in range(0, count, size):
+                    part = x[start : start + size].to(self.device)
+                    noise = Noise(0, [(number, start + row) for row in range(len(part))])
+                    losses = prior.losses(part, noise).values()
+                    total += sum(loss.item() for loss in losses) * len(part)
+        return total / (batches * count)
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The prior with its running average for weights, in evaluation mode."""
+        kept = {key: value.clone() for key, value in self.live.items()}
+        was = self.prior.training
+        with torch.no_grad():
+            for key, value in self.live.items():
+                value.copy_(self.average[key])
+        try:
+            yield self.prior.eval()
+        finally:
+            with torch.no_grad():
+                for key, value in self.live.items():
+                    value.copy_(kept[key])
+            self.prior.train(was)
+
+    def demand_finite(self) -> None:
+        """Raises FloatingPointError where weights are NaN or infinite, by a gradient for one."""
+        tensors = [value for table in self._moving for value in table]
+        if not all(value.isfinite().all() for value in tensors):
+            raise FloatingPointError(
+                f"the weights are NaN or infinite after step {self.step} and not saved: begin "
+                f"another run from an older checkpoint, --init, with a lower lr"
+            )
+
+    def save(self, out: Path, more: dict[str, Any]) -> None:
+        """Writes a checkpoint of this moment, and removes old ones."""
+        folder = out / f"step-{self.step:08d}"
+        state = {f"live.{key}": value for key, value in self.live.items()}
+        for name, optimizer in self._named_optimizers():
+            for index, moments in optimizer.state_dict()["state"].items():
+                for key, value in moments.items():
+                    state[f"optimizer.{name}.{index}.{key}"] = value
+        save_checkpoint(
+            folder, self.name, self.prior.config, self.average, state, self._facts(more)
+        )
+        folders = steps_of(out)
+        whole = [old for old in folders if (old / MANIFEST).exists()]
+        for old in folders:
+            if old not in whole[-KEEP:]:
+                remove_checkpoint(old)
+
+    def save_best(self, out: Path) -> None:
+        """Writes the running average, without what a resumed training needs."""
+        best = out / "best" / f"step-{self.step:08d}"
+        save_checkpoint(best, self.name, self.prior.config, self.average, about=self._facts({}))
+        for old in steps_of(best.parent):
+            if old != best:
+                remove_checkpoint(old)
+
+    def _facts(self, more: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **self.about,
+            "step": self.step,
+            "seconds": round(self.seconds, 1),
+            "best": self.best,
+            "loss_scale": [self.scale, self.good],
+            **more,
+            "processes": self.ranks.world,
+            "threads": torch.get_num_threads(),
+            "versions": {"torch": torch.__version__, "python": platform.python_version()},
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        }
+
+    def restore(self, folder: Path) -> dict[str, Any]:
+        """Goes back to the moment of a checkpoint, and returns its manifest.
+
+        Raises:
+            CheckpointError: It is corrupt, or of another network.
+            SettingError: It was trained with other settings, or on other images.
+        """
+        manifest = read_manifest(folder)
+        state = read_tensors(folder, manifest, STATE)
+        model = read_model(folder, manifest)
+        check_same(folder, manifest, self.name, self.prior.config, self.settings, self.about)
+        live = {k.removeprefix("live."): v for k, v in state.items() if k.startswith("live.")}
+        shapes = {k: v.shape for k, v in self.prior.state_dict().items()}
+        if {k: v.shape for k, v in live.items()} != shapes:
+            raise CheckpointError(f"{folder} does not fit its own configuration")
+        self.prior.load_state_dict(live)
+        for key, value in self.average.items():
+            value.copy_(model[key])
+        for name, optimizer in self._named_optimizers():
+            moments: dict[int, dict[str, Tensor]] = {}
+            params = optimizer.param_groups[0]["params"]
+            for key, value in state.items():
+                if key.startswith(f"optimizer.{name}."):
+                    index, entry = key.removeprefix(f"optimizer.{name}.").split(".")
+                    like = params[int(index)].detach()
+                    if value.shape == like.shape:  # as it lies in memory: fused updates need that
+                        value = torch.empty_like(like).copy_(value)
+                    moments.setdefault(int(index), {})[entry] = value
+            param_groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": moments, "param_groups": param_groups})
+        self.step, self.seconds = manifest["step"], manifest["seconds"]
+        self.drawn = self.step * len(self.updates)
+        self.best = manifest.get("best")
+        self.scale, self.good = manifest.get("loss_scale", [FIRST_SCALE, 0])
+        return manifest
+
+    def _named_optimizers(self) -> list[tuple[str, torch.optim.Optimizer]]:
+        return [item for group in self.optimizers.values() for item in group.items()]

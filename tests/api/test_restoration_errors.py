@@ -1,0 +1,112 @@
+"""What restore refuses, and what it says then."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from small import HOLE, OPERATORS, Shrink, batch
+from torch import Tensor
+
+from genprior import load_prior, make_operator, restore, sample
+from genprior.api.factory import make_solver
+from genprior.core.errors import SettingError
+from genprior.inverse.diffusion.diffpir import DiffPIR
+from genprior.inverse.plug_and_play.hqs import HQS
+from genprior.priors.ddpm import DDPM
+
+
+@pytest.fixture(scope="module")
+def prior(weights: Path) -> DDPM:
+    return load_prior(weights)
+
+
+def nan() -> Tensor:
+    y = batch()
+    y[1, 0, 2, 2] = float("nan")
+    return y
+
+
+BAD = {
+    "holds NaN or infinite values": {"y": nan()},
+    "floats must be in .0, 1., got values from": {"y": 255 * batch()},
+    r"must be \(B, C, H, W\) or \(C, H, W\) with 1 or 3 channels": {"y": batch()[:, :2]},
+    "an image is a torch tensor, a numpy array or a Pillow image, got list": {"y": [1, 2]},
+    "noise_std must be >= 0 and finite, in units of": {"noise_std": -0.1},
+    "noise_std must be >= 0 and finite": {"noise_std": float("inf")},
+    "noise_std must be one number or one for each of the 2 images, got 3": {
+        "noise_std": [0.1, 0.1, 0.1]
+    },
+    "samples must be at least 1, got 0": {"samples": 0},
+    "steps must be at least 1, got 0": {"solver": "hqs", "steps": 0},
+    "seed must be 0 or a positive integer, got -1": {"seed": -1, "solver": "diffpir"},
+    "index must hold one number for each of the 2 images, got 3": {"index": [1, 2, 3]},
+    "unknown solver 'dsp': choose one of .*dps": {"solver": "dsp"},
+    "solver 'hqs' has no setting 'turns', it has steps, coupling": {"solver": ("hqs", "turns")},
+    "steps goes with a solver's name": {"solver": DiffPIR(), "steps": 3},
+    "solver HQS gives one answer, not 2 posterior samples": {"solver": HQS(), "samples": 2},
+    "unknown prior 'dpm': choose one of": {"prior": "dpm"},
+    "device 'tpu' is not available here: choose auto or cpu": {"device": "tpu"},
+    "dtype must be one of float32, bfloat16, float16, got 'half'": {"dtype": "half"},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_arguments_are_checked_at_the_door(prior: DDPM, message: str) -> None:
+    given = {"y": batch(), "prior": prior, "noise_std": 0.1} | BAD[message]
+    with pytest.raises(ValueError, match=message):
+        if isinstance(given.get("solver"), tuple):
+            make_solver(given["solver"][0], **{given["solver"][1]: 1})
+        restore(operator=make_operator("denoise"), **given)
+
+
+def test_errors_of_settings_are_told_apart(prior: DDPM) -> None:
+    for solver in ("posterior-mean", None):  # hqs would make a poor denoiser of many steps
+        with pytest.raises(SettingError, match="no setting 'steps', it has turns: leave it out"):
+            restore(batch(), make_operator("denoise"), prior, solver, 0.1, steps=3)
+
+
+def test_what_is_no_prior_no_operator_no_sampler(prior: DDPM) -> None:
+    with pytest.raises(TypeError, match="HQS needs a prior that is a denoiser, and Linear is not"):
+        restore(batch(), make_operator("denoise"), torch.nn.Linear(2, 2), HQS())
+    with pytest.raises(TypeError, match="must have the methods A and A_adjoint, dict has no A"):
+        restore(batch(), {}, prior)
+    with pytest.raises(TypeError, match="Linear can neither denoise nor decode"):
+        sample(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="the mask must have the size of the image"):
+        restore(batch()[..., 1:], make_operator("inpaint", keep=~HOLE), prior)
+    with pytest.raises(ValueError, match="unknown operator 'inpant': choose one of"):
+        make_operator("inpant")
+
+
+@pytest.mark.parametrize("dtype, remedy", [("float32", "another solver"), ("float16", "float32")])
+def test_numbers_that_are_none_are_named_by_the_step_they_appeared_at(
+    dtype: str, remedy: str
+) -> None:
+    class Broken(Shrink):
+        calls = 0
+
+        def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+            self.calls += 1
+            return super().denoise(x, sigma) / (self.calls != 3)
+
+    deblur = make_operator("deblur", **OPERATORS["deblur"])
+    message = f"network gave NaN or infinite numbers in evaluation 3 of 48: use {remedy}"
+    with pytest.raises(FloatingPointError, match=message):
+        restore(batch(), deblur, Broken(), "hqs", 0.1, dtype=dtype)
+
+    class Spoiling(type(deblur)):
+        def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+            return x / 0
+
+    deblur = Spoiling(**OPERATORS["deblur"])
+    with pytest.raises(FloatingPointError, match="was given NaN .* in evaluation 1 of 48: use"):
+        restore(batch(), deblur, Shrink(), "hqs", 0.1)
+
+
+def test_a_result_that_is_no_number_is_an_error() -> None:
+    class Last(HQS):
+        def solve(self, *given: object) -> Tensor:
+            return super().solve(*given) / 0
+
+    with pytest.raises(FloatingPointError, match="solver Last gave NaN or infinite numbers: use"):
+        restore(batch(), make_operator("denoise"), Shrink(), Last(), 0.1)

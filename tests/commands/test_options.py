@@ -1,0 +1,64 @@
+"""What is typed, as Python values, and back."""
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from genprior.commands import options
+
+
+def convert(kind: click.ParamType, text: str) -> object:
+    return kind.convert(text, None, None)
+
+
+@pytest.mark.parametrize("text", ["alpha", "random=0.5", "box=48x64", __file__])
+def test_a_mask_is_read_and_written(text: str) -> None:
+    mask = convert(options.Mask(), text)
+    assert options.Mask.text(mask) == text
+    assert convert(options.Mask(), mask) == mask
+
+
+def test_values() -> None:
+    assert convert(options.Mask(), "random=0.5") == ("random", 0.5)
+    assert convert(options.Mask(), "box=48x64") == ("box", (48, 64))
+    assert convert(options.Size(), "7x9") == (7, 9)
+    assert convert(options.Motion(), "9,-45.5") == (9.0, -45.5)
+    assert convert(options.Saves(), "std,panel") == ("std", "panel")
+    assert convert(options.Saves(), "") == ()
+    assert convert(options.Device(), "cuda:1") == "cuda:1"
+
+
+@pytest.mark.parametrize(
+    "kind, text, message",
+    [
+        (options.Mask(), "random=1", "share must be between 0 and 1"),
+        (options.Mask(), "random=half", "share must be between 0 and 1"),
+        (options.Mask(), "random=nan", "share must be between 0 and 1"),
+        (options.Mask(), "random=", "'random=' is no file: give a mask file .white = fill in."),
+        (options.Mask(), "box=0x3", "'0x3' is not a size: write HEIGHTxWIDTH, such as 48x64"),
+        (options.Size(), "48", "'48' is not a size"),
+        (options.Motion(), "9", "'9': write LENGTH,ANGLE in pixels and degrees"),
+        (options.Saves(), "mean,sdt", "'sdt' cannot be saved: choose among mean, std, samples"),
+        (options.Device(), "cuda:x", "'cuda:x' is no device: choose auto, cpu, cuda, cuda:1"),
+    ],
+)
+def test_errors(kind: click.ParamType, text: str, message: str) -> None:
+    with pytest.raises(click.BadParameter, match=message):
+        convert(kind, text)
+
+
+def parsed(noise: float | str, *arguments: str) -> Result:
+    @click.command()
+    @options.restoring(noise)
+    def command(**given: object) -> None:
+        click.echo(given["noise"])
+
+    return CliRunner().invoke(command, arguments)
+
+
+def test_the_default_noise_is_the_commands() -> None:
+    assert parsed(0.01, "a.png").stdout == "0.01\n"
+    assert parsed(0.01, "a.png", "--noise", "0").stdout == "0.0\n"
+    assert "default: 0.01" in parsed(0.01, "--help").stdout
+    assert parsed("auto", "a.png").stdout == "auto\n"
+    assert parsed(0.01, "a.png", "--noise", "auto").stdout == "auto\n"

@@ -1,0 +1,228 @@
+"""Many files: what goes wrong with one is no obstacle to the next; streams; runs begun twice."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from shell import SIZE, genprior, levels, photo, save_photo, sidecar, snapshot, succeed
+
+from genprior.api.files import restore_files as jobs
+from genprior.cli import main
+from genprior.commands.console import Report
+from genprior.core.errors import ImageError
+
+MASK = ["--mask", "box=3x4"]
+
+
+@pytest.fixture
+def quick(weights: Path) -> list[object]:
+    return ["--prior", weights, "--solver", "hqs", "--steps", 1]
+
+
+def spoil(folder: Path) -> dict[str, str]:
+    """Five files that cannot be restored, and what is wrong with them."""
+    good = save_photo(folder / "whole.png").read_bytes()
+    (folder / "whole.png").unlink()
+    (folder / "p03.png").write_bytes(good[:200])
+    (folder / "p07.png").write_bytes(b"")
+    (folder / "p11.jpg").write_bytes(good)
+    (folder / "p20.png").write_text("not an image")
+    save_photo(folder / "p29.png", size=(2, 2))
+    return {"p03.png": "damaged or cut short", "p07.png": "the file is empty",
+            "p11.jpg": "holds PNG, not JPEG", "p20.png": "not an image in PNG",
+            "p29.png": "the box must be inside the image"}
+
+
+def test_30_files_of_which_5_are_bad(tmp_path: Path, quick: list) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    bad = spoil(folder)
+    for number in range(30):
+        if not any(f"p{number:02d}" in name for name in bad):
+            save_photo(folder / f"p{number:02d}.png", size=(9, 11 + number % 2), start=number)
+    before = snapshot(folder)
+    result = genprior("inpaint", folder, *MASK, *quick, "-o", tmp_path / "out", "--json")
+    assert result.exit_code == 6
+    records = {Path(record["input"]).name: record for record in json.loads(result.stdout)}
+    assert len(records) == 30
+    for name, record in records.items():
+        output = tmp_path / "out" / name.replace(".", ".genprior.")
+        assert output.exists() == (name not in bad)
+        assert output.with_suffix(".json").exists() == (name not in bad)
+        if name in bad:
+            assert record["exit_code"] == 3 and bad[name] in record["error"]
+            assert f"error: {folder / name}: " in result.stderr
+        else:
+            assert record == sidecar(output)
+    *lines, last = result.stderr.splitlines()
+    assert len(lines) == 5 and last == "genprior: 5 of 30 files failed"
+    assert len(os.listdir(tmp_path / "out")) == 50
+    assert snapshot(folder) == before
+
+
+def test_a_file_that_fails_in_a_batch_leaves_the_others(
+    tmp_path: Path, quick: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [save_photo(tmp_path / f"{n}.png", start=n) for n in range(3)]
+    restore = jobs.restore
+    dark = photo(start=1)[0, 0, 0] / 255
+
+    def moody(y, *given, **options):
+        if (y[:, 0, 0, 0] == np.float32(dark)).any():
+            raise MemoryError("no room for this one")
+        return restore(y, *given, **options)
+
+    monkeypatch.setattr(jobs, "restore", moody)
+    result = genprior("inpaint", *files, *MASK, *quick)
+    assert result.exit_code == 6
+    error, last = result.stderr.splitlines()
+    assert error == f"error: {files[1]}: no room for this one"
+    assert last == "genprior: 1 of 3 files failed"
+    assert [(tmp_path / f"{n}.genprior.png").exists() for n in range(3)] == [True, False, True]
+
+
+def test_what_is_wrong_with_the_command_stops_it(tmp_path: Path, quick: list) -> None:
+    files = [save_photo(tmp_path / f"{n}.png", start=n) for n in range(2)]
+    for options, code in (["--samples", 2], 2), (["--prior", tmp_path / "none"], 4):
+        result = genprior("inpaint", *files, *MASK, *quick, *options)
+        assert result.exit_code == code and result.stderr.count("\n") == 1
+
+
+def test_a_result_that_cannot_be_written_leaves_nothing(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genprior.api.files import outputs as results
+
+    file = save_photo(tmp_path / "a.png")
+    write = results.write_image
+
+    def full(path: Path, *given: object) -> None:
+        if "std" not in path.name:
+            raise ImageError(f"{path}: cannot be written (disk full)")
+        write(path, *given)
+
+    monkeypatch.setattr(results, "write_image", full)
+    options = ["--prior", weights, "--samples", 2, "--steps", 1, "--save", "std"]
+    result = genprior("inpaint", file, *MASK, *options)
+    assert result.exit_code == 3 and "disk full" in result.stderr
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_existing_results_are_left_out_if_whole(tmp_path: Path, quick: list) -> None:
+    names = ("whole", "cut", "bare", "changed", "new")
+    files = {name: save_photo(tmp_path / f"{name}.png", start=9 * k) for k, name in
+             enumerate(names)}
+    command = ["inpaint", tmp_path, *MASK, *quick]
+    succeed(*command)
+    outputs = {name: tmp_path / f"{name}.genprior.png" for name in names}
+    first = snapshot(tmp_path)
+    outputs["cut"].write_bytes(outputs["cut"].read_bytes()[:99])
+    outputs["bare"].with_suffix(".json").unlink()
+    save_photo(files["changed"], start=77)
+    outputs["new"].unlink()
+    assert genprior(*command).exit_code == 3  # without the option nothing is replaced
+    result = succeed(*command, "--skip-existing", "--json")
+    skipped = [record["input"] for record in json.loads(result.stdout) if "skipped" in record]
+    assert skipped == [str(files["whole"])]
+    for name in names:
+        kept = outputs[name].read_bytes() == first[str(outputs[name])]
+        assert kept == (name != "changed")
+    result = succeed(*command, "--skip-existing")
+    assert result.stdout.count("[exists]") == 5
+    mine = tmp_path / "mine.png"
+    mine.write_bytes(b"not made here")
+    named = genprior("inpaint", files["new"], *MASK, *quick, "-o", mine, "--skip-existing")
+    assert named.exit_code == 3 and "mine.png exists: add --overwrite" in named.stderr
+    succeed("inpaint", files["new"], *MASK, *quick, "-o", mine, "--overwrite")
+    again = succeed("inpaint", files["new"], *MASK, *quick, "-o", mine, "--skip-existing")
+    assert again.stdout.count("[exists]") == 1
+    other = genprior("denoise", files["new"], "--noise", 0.1, "-o", mine, "--skip-existing")
+    assert other.exit_code == 3 and "mine.png exists: add --overwrite" in other.stderr
+
+
+def test_a_folder_of_masks_and_folders_of_folders(tmp_path: Path, quick: list) -> None:
+    holes = {"a/x": (2, 5), "b/x": (7, 9), "y": (11, 20)}
+    for name, (row, column) in holes.items():
+        for folder in ("in", "masks"):
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+        save_photo(tmp_path / "in" / f"{name}.jpg")
+        mask = np.zeros(SIZE, np.uint8)
+        mask[row:row + 3, column:column + 4] = 255
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+    options = ["--mask", tmp_path / "masks", *quick, "--recursive", "--ext", "png"]
+    succeed("inpaint", tmp_path / "in", *options, "-o", tmp_path / "out")
+    for name, (row, column) in holes.items():
+        output = tmp_path / "out" / f"{name}.genprior.png"
+        changed = (levels(output) != levels(tmp_path / "in" / f"{name}.jpg")).any(2)
+        hole = np.zeros(SIZE, bool)
+        hole[row:row + 3, column:column + 4] = True
+        assert not changed[~hole].any() and changed[hole].mean() > 0.9
+    save_photo(tmp_path / "masks" / "y.bmp")
+    result = genprior("inpaint", tmp_path / "in" / "y.jpg", *options)
+    assert result.exit_code == 3 and "there are 2 masks for it" in result.stderr
+
+
+def test_restoring_a_folder_into_itself_touches_no_original(tmp_path: Path, quick: list) -> None:
+    for name in ("a.png", "a.jpg", "b.png"):
+        save_photo(tmp_path / name)
+    (tmp_path / "a.jpg").rename(tmp_path / "c.jpg")
+    before = snapshot(tmp_path)
+    for options in ([], ["--overwrite"], ["--skip-existing"]):
+        succeed("inpaint", tmp_path, "-o", tmp_path, *MASK, *quick, *options)
+        after = snapshot(tmp_path)
+        assert {name: after[name] for name in before} == before and len(after) == 9
+    result = genprior("inpaint", tmp_path / "a.png", "-o", tmp_path / "b.png", *MASK, *quick)
+    assert result.exit_code == 3 and "b.png exists: add --overwrite" in result.stderr
+    assert snapshot(tmp_path) == after
+
+
+def stream(data: bytes, *arguments: object) -> Result:
+    return CliRunner().invoke(main, list(map(str, arguments)), prog_name="genprior", input=data,
+                              catch_exceptions=False)
+
+
+def test_from_standard_input_to_standard_output(tmp_path: Path, quick: list) -> None:
+    file = save_photo(tmp_path / "a.png")
+    succeed("inpaint", file, *MASK, *quick)
+    expected = (tmp_path / "a.genprior.png").read_bytes()
+    before = snapshot(tmp_path)
+    result = stream(file.read_bytes(), "inpaint", "-", *MASK, *quick)
+    assert result.exit_code == 0 and result.stdout_bytes == expected
+    assert result.stderr.startswith("- -> ")
+    assert stream(b"", "inpaint", file, "-o", "-", *MASK, *quick).stdout_bytes == expected
+    result = stream(file.read_bytes(), "inpaint", "-", *MASK, *quick, "--ext", "tif", "-q")
+    with Image.open(io.BytesIO(result.stdout_bytes)) as image:
+        assert image.format == "TIFF" and result.stderr == ""
+        np.testing.assert_array_equal(np.asarray(image), levels(tmp_path / "a.genprior.png"))
+    assert snapshot(tmp_path) == before
+    stream(file.read_bytes(), "inpaint", "-", *MASK, *quick, "-o", tmp_path / "b.png")
+    assert (tmp_path / "b.png").read_bytes() == expected
+    assert sidecar(tmp_path / "b.png")["input"] == "-"
+    for data, message in (b"", "the file is empty"), (b"text", "not an image in PNG"):
+        result = stream(data, "inpaint", "-", *MASK, *quick)
+        assert result.exit_code == 3 and result.stdout == ""
+        assert result.stderr.startswith(f"genprior: -: {message}")
+
+
+def test_interrupting_leaves_whole_files_only(
+    tmp_path: Path, quick: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [save_photo(tmp_path / f"{n}.png", size=(8, 8 + n)) for n in range(3)]
+
+    def press_ctrl_c(report: Report, record: dict) -> None:
+        if record["input"] == str(files[1]):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Report, "restored", press_ctrl_c)
+    result = genprior("inpaint", *files, *MASK, *quick)
+    assert (result.exit_code, result.stderr) == (130, "genprior: interrupted\n")
+    made = sorted(p.name for p in tmp_path.glob("*.genprior.*"))
+    assert made == [f"{n}.genprior.{kind}" for n in (0, 1) for kind in ("json", "png")]
+    monkeypatch.undo()
+    result = succeed("inpaint", *files, *MASK, *quick, "--skip-existing")
+    assert result.stdout.count("[exists]") == 2 and result.stdout.count("[hqs") == 1

@@ -1,0 +1,121 @@
+"""Damaged, misnamed and outlandish files end in one line that says what to do."""
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pictures import deep_tiff, encoded, levels, pillow, png
+
+from genprior.io.images import ImageError, read_image
+
+FUZZED = {
+    ".png": encoded("PNG"),
+    ".jpg": encoded("JPEG"),
+    ".webp": encoded("WEBP"),
+    ".tif": encoded("TIFF", compression="tiff_lzw"),
+    ".tiff": deep_tiff(),
+    ".bmp": encoded("BMP"),
+}
+
+
+def damaged(tmp_path: Path, name: str, data: bytes) -> Path:
+    (tmp_path / name).write_bytes(data)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize("cut", [0.1, 0.5, 0.97])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif", "a.bmp", "a.npy", "d.png"])
+def test_truncated_files(tmp_path: Path, name: str, cut: float) -> None:
+    if name == "d.png":
+        data = png(levels(3, 16))
+    elif name == "a.npy":
+        file = io.BytesIO()
+        np.save(file, levels(3, 8))
+        data = file.getvalue()
+    else:
+        formats = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".bmp": "BMP"}
+        data = encoded(formats[name[1:]])
+    path = damaged(tmp_path, name, data[: int(len(data) * cut)])
+    with pytest.raises(ImageError, match=r"damaged or cut short \(.+\): get another copy"):
+        read_image(path)
+
+
+def test_reading_refuses(tmp_path: Path) -> None:
+    huge = bytearray(encoded("BMP"))
+    huge[18:26] = struct.pack("<ii", 60000, 60000)
+    pages, five, signed = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    tifffile.imwrite(pages, np.zeros((2, 4, 4), np.uint8), photometric="minisblack")
+    tifffile.imwrite(five, np.zeros((6, 7, 5), np.uint16), photometric="rgb")
+    tifffile.imwrite(signed, np.zeros((4, 4), np.int32))
+    zero = bytearray(encoded("BMP"))
+    zero[18:22] = bytes(4)
+    frames = [pillow(levels(3, 8)), pillow(levels(3, 8))]
+    cases = [
+        ("a.png", b"", "the file is empty"),
+        ("a.png", b"hello, this is text", r"not an image in PNG, .* or NPY format"),
+        ("a.png", encoded("GIF"), "not an image in PNG"),
+        ("a.png", encoded("JPEG"), r"a\.png: holds JPEG, not PNG: rename it to \.jpg"),
+        ("a.bmp", bytes(huge), "is 60000 x 60000 pixels, more than 178956970"),
+        ("a.bmp", bytes(zero), "is 0 x 40 pixels|damaged"),
+        ("a.tif", pages.getvalue(), "holds 2 pictures"),
+        ("a.tif", five.getvalue(), "has 5 channels"),
+        ("a.tif", signed.getvalue(), "holds 32-bit int32: save it with 8 or 16 bits"),
+        ("a.tif", deep_tiff()[:-20], "damaged or cut short"),
+        ("a.png", encoded("PNG", save_all=True, append_images=frames), "holds 3 pictures"),
+        ("a.tif", encoded("TIFF", np.zeros((4, 4, 1), np.int32)), "32-bit int32"),
+    ]
+    for name, data, message in cases:
+        with pytest.raises(ImageError, match=message):
+            read_image(damaged(tmp_path, name, data))
+    with pytest.raises(ImageError, match=r"none\.png: cannot be read \(no such file"):
+        read_image(tmp_path / "none.png")
+    with pytest.raises(ImageError, match="is a directory"):
+        read_image(tmp_path)
+    with pytest.raises(ImageError, match="more than 1599: shrink it or raise max_pixels"):
+        read_image(damaged(tmp_path, "a.png", encoded("PNG")), max_pixels=1599)
+
+
+def test_arrays_refused(tmp_path: Path) -> None:
+    cases = [
+        (np.zeros((3, 4, 7)), r"has shape \(3, 4, 7\)"),
+        (np.zeros((4, 4), np.int64), "holds int64"),
+        (np.zeros((0, 4)), "is 4 x 0 pixels"),
+        (np.array([[object()]]), "holds object"),
+        (np.full((4, 4), np.inf), "NaN or infinite"),
+        (np.full((4, 4), 255.0), "values from 255 to 255"),
+    ]
+    for array, message in cases:
+        np.save(tmp_path / "a.npy", array)
+        with pytest.raises(ImageError, match=f"a.npy: {'.*'}{message}"):
+            read_image(tmp_path / "a.npy")
+
+
+def test_a_flipped_bit_in_a_png_is_found(tmp_path: Path) -> None:
+    data = bytearray(encoded("PNG"))
+    data[len(data) // 2] ^= 1
+    with pytest.raises(ImageError, match="damaged"):
+        read_image(damaged(tmp_path, "a.png", bytes(data)))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(sorted(FUZZED)), st.data())
+def test_damage_is_an_image_error_or_none(
+    tmp_path: Path, suffix: str, draw: st.DataObject
+) -> None:
+    data = bytearray(FUZZED[suffix])
+    # Mostly the header, where a flip does most harm.
+    place = st.one_of(st.integers(0, 200), st.integers(0, len(data) - 1))
+    for position in draw.draw(st.lists(place, max_size=4)):
+        data[position % len(data)] = draw.draw(st.integers(0, 255))
+    path = damaged(tmp_path, f"a{suffix}", bytes(data[: draw.draw(st.integers(0, len(data)))]))
+    try:
+        picture = read_image(path, max_pixels=10**6)
+    except ImageError as error:
+        assert "\n" not in str(error) and str(path) in str(error)
+    else:
+        assert picture.pixels.isfinite().all()

@@ -1,0 +1,254 @@
+"""Image files come back as they went: bits, alpha, orientation, profile, EXIF. Masks."""
+
+import io
+import os
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures import as_array, as_picture, levels, pillow
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
+
+from genprior.io.images import ImageError, Picture, image_files, read_image, read_mask, write_image
+
+LOSSLESS = [".png", ".tif", ".webp", ".bmp", ".npy"]
+SHAPES = {"L": (1,), "LA": (2,), "RGB": (3,), "RGBA": (4,)}
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.mark.parametrize("suffix", LOSSLESS)
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_round_trips_are_exact(tmp_path: Path, suffix: str, kind: str, bits: int) -> None:
+    if (bits == 16 and suffix in (".webp", ".bmp")) or ("A" in kind and suffix == ".bmp"):
+        pytest.skip("the format does not hold it")
+    array = levels(*SHAPES[kind], bits)
+    path = tmp_path / f"a{suffix}"
+    write_image(path, as_picture(array))
+    first = read_image(path)
+    assert first.bits == bits
+    expected = array
+    if suffix == ".webp" and kind in ("L", "LA"):  # WebP has no grey
+        expected = np.concatenate([array[..., :1]] * 3 + [array[..., 1:]], 2)
+    np.testing.assert_array_equal(as_array(first), expected)
+    write_image(path, first)
+    np.testing.assert_array_equal(as_array(read_image(path)), expected)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
+def test_every_level_survives(tmp_path: Path, bits: int, suffix: str) -> None:
+    dtype = np.uint8 if bits == 8 else np.uint16
+    array = np.arange(2**bits, dtype=dtype).reshape(2 ** (bits // 2), -1, 1)
+    write_image(tmp_path / f"a{suffix}", as_picture(array))
+    np.testing.assert_array_equal(as_array(read_image(tmp_path / f"a{suffix}")), array)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".bmp"])
+def test_8_bits_are_read_and_written_as_by_pillow(tmp_path: Path, suffix: str, kind: str) -> None:
+    if suffix == ".bmp" and "A" in kind:
+        pytest.skip("BMP holds no alpha")
+    array = levels(*SHAPES[kind], 8)
+    path = tmp_path / f"a{suffix}"
+    pillow(array).save(path, **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
+    with Image.open(path) as image:
+        expected = np.asarray(image).reshape(7, 9, -1)
+    np.testing.assert_array_equal(as_array(read_image(path)), expected)
+    write_image(path, as_picture(array))
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(np.asarray(image).reshape(7, 9, -1), expected)
+
+
+def test_written_16_bit_png_is_read_by_pillow(tmp_path: Path) -> None:
+    array = levels(3, 16)
+    write_image(tmp_path / "a.png", as_picture(array))
+    with Image.open(tmp_path / "a.png") as image:
+        image.load()
+        np.testing.assert_array_equal(np.asarray(image), array >> 8)
+
+
+def test_jpeg(tmp_path: Path) -> None:
+    y, x = np.mgrid[:40, :40]
+    array = np.stack([x * 6, y * 6, 240 - x * 3 - y * 3], 2).astype(np.uint8)
+    write_image(tmp_path / "a.jpg", as_picture(array))
+    with Image.open(tmp_path / "a.jpg") as image:
+        np.testing.assert_array_equal(as_array(read_image(tmp_path / "a.jpg")), np.asarray(image))
+    assert np.abs(as_array(read_image(tmp_path / "a.jpg")) - array).mean() < 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["a.png", "a.tif", "deep.png", "deep.tif"])
+def test_orientation_is_applied_once(tmp_path: Path, orientation: int, kind: str) -> None:
+    path = tmp_path / kind
+    array = levels(3, 8)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "A camera"
+    if kind.startswith("deep"):
+        write_image(path, replace(as_picture(array.astype(np.uint16) * 257), exif=exif.tobytes()))
+        upright = ImageOps.exif_transpose(_with_exif(array, exif))
+        expected = np.asarray(upright).astype(np.uint16) * 257
+    else:
+        pillow(array).save(path, exif=exif)
+        with Image.open(path) as image:
+            image.load()
+            expected = np.asarray(ImageOps.exif_transpose(image))
+    picture = read_image(path)
+    np.testing.assert_array_equal(as_array(picture), expected)
+    write_image(path, picture)
+    again = read_image(path)
+    np.testing.assert_array_equal(as_array(again), expected)
+    for block in (picture.exif, again.exif):
+        tags = Image.Exif()
+        tags.load(block)
+        assert dict(tags) == {0x010F: "A camera"}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1)])
+def test_a_single_row_is_turned_too(tmp_path: Path, orientation: int, size: tuple) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in ("a.png", "a.tif"):
+        pillow(levels(3, 8, size)).save(tmp_path / name, exif=exif)
+        with Image.open(tmp_path / name) as image:
+            image.load()
+            expected = np.asarray(ImageOps.exif_transpose(image))
+        np.testing.assert_array_equal(as_array(read_image(tmp_path / name)), expected)
+
+
+def test_broken_exif_does_not_lose_the_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72
+    pillow(levels(3, 8)).save(tmp_path / "a.jpg", exif=exif)
+    data = (tmp_path / "a.jpg").read_bytes()
+    number, text = struct.pack(">HH", 0x011A, 5), struct.pack(">HH", 0x011A, 2)
+    assert data.count(number) == 1  # a resolution that is text instead of a ratio
+    (tmp_path / "b.jpg").write_bytes(data.replace(number, text))
+    whole, broken = (read_image(tmp_path / name) for name in ("a.jpg", "b.jpg"))
+    assert broken.exif is None and torch.equal(broken.pixels, whole.pixels)
+
+
+def _with_exif(array: np.ndarray, exif: Image.Exif) -> Image.Image:
+    file = io.BytesIO()
+    pillow(array).save(file, "PNG", exif=exif)
+    return Image.open(file)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_profile_and_exif_are_kept(tmp_path: Path, suffix: str, bits: int) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "A camera"
+    exif[0x0112] = 6
+    exif.get_ifd(0x8769)[0x829A] = TiffImagePlugin.IFDRational(1, 250)
+    exif.get_ifd(0x8825)[2] = (51.0, 30.0, 26.5)
+    pillow(levels(3, 8)).save(tmp_path / "a.jpg", exif=exif, icc_profile=PROFILE)
+    picture = replace(read_image(tmp_path / "a.jpg"), bits=bits)
+    write_image(tmp_path / f"b{suffix}", picture.pixels, like=picture)
+    for name in (f"b{suffix}", f"c{suffix}"):
+        with Image.open(tmp_path / name) as image:
+            assert image.info["icc_profile"] == PROFILE
+            tags = image.getexif()
+            assert tags[0x010F] == "A camera"
+            assert 0x0112 not in tags
+            assert tags.get_ifd(0x8769)[0x829A] == pytest.approx(1 / 250)
+            assert tags.get_ifd(0x8825)[2] == (51.0, 30.0, 26.5)
+        write_image(tmp_path / f"c{suffix}", read_image(tmp_path / f"b{suffix}"))
+
+
+def test_rounding_and_clipping(tmp_path: Path) -> None:
+    values = torch.tensor([-0.3, 0.49, 0.51, 254.49, 254.51, 300.0]).reshape(1, 1, 6) / 255
+    write_image(tmp_path / "a.png", values)
+    assert as_array(read_image(tmp_path / "a.png")).ravel().tolist() == [0, 0, 1, 254, 255, 255]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".tif"])
+def test_floats_are_written_as_they_are(tmp_path: Path, suffix: str) -> None:
+    noisy = torch.tensor([-0.25, 1 / 3, 1.5]).reshape(1, 1, 1, 3)
+    write_image(tmp_path / f"a{suffix}", Picture(noisy, bits=32))
+    assert torch.equal(read_image(tmp_path / f"a{suffix}").pixels, noisy)
+
+
+def test_numpy_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    write_image(path, torch.full((3, 4, 5), 1 / 3))
+    assert np.load(path).dtype == np.float32
+    for array in (levels(3, 16).astype(">u2"), levels(1, 8)[..., 0], levels(1, 8)[..., 0] > 9):
+        np.save(path, array)
+        full = 1 if array.dtype == bool else np.iinfo(array.dtype).max
+        values = read_image(path).pixels[0].permute(1, 2, 0).numpy()
+        np.testing.assert_allclose(values.reshape(array.shape), array / full, atol=1e-7)
+
+
+def test_like_gives_alpha_bits_and_metadata(tmp_path: Path) -> None:
+    like = as_picture(levels(4, 16), icc=PROFILE)
+    write_image(tmp_path / "a.png", like.pixels, like=like)
+    again = read_image(tmp_path / "a.png")
+    assert (again.bits, again.icc) == (16, PROFILE)
+    assert torch.equal(again.alpha, like.alpha)
+    write_image(tmp_path / "grey.png", like.pixels[:, :1], like=like)
+    assert read_image(tmp_path / "grey.png").icc is None
+    flat = replace(like, alpha=torch.full_like(like.alpha, 0.25))
+    larger = torch.zeros(1, 3, 14, 18)
+    write_image(tmp_path / "large.tif", larger, like=flat)
+    assert read_image(tmp_path / "large.tif").alpha.numpy() == pytest.approx(0.25, abs=1e-5)
+    opaque = replace(like, alpha=torch.ones(1, 1, 7, 9))
+    write_image(tmp_path / "opaque.jpg", like.pixels, like=opaque)
+    assert read_image(tmp_path / "opaque.jpg").alpha is None
+
+
+def test_writing_refuses_and_writes_nothing(tmp_path: Path) -> None:
+    grey = torch.zeros(1, 4, 4)
+    cases = [
+        ("a.gif", grey, r"a\.gif: unknown suffix: use one of \.png, .*\.npy"),
+        ("a.png", grey / 0, "16 of 16 values are NaN or infinite, nothing is written"),
+        ("a.npy", grey / 0, "values are NaN"),
+        ("a.png", torch.zeros(2, 1, 4, 4), r"got \[2, 1, 4, 4\]"),
+        ("a.jpg", as_picture(levels(4, 8)), r"a\.jpg: JPEG cannot hold transparency: write PNG"),
+        ("a.webp", torch.zeros(1, 1, 16384), r"a\.webp: cannot be written as WEBP .*write PNG"),
+        ("no/a.png", grey, r"a\.png: cannot be written \(no such file"),
+    ]
+    for name, image, message in cases:
+        with pytest.raises(ImageError, match=message):
+            write_image(tmp_path / name, image)
+    assert os.listdir(tmp_path) == []
+
+
+def test_masks(tmp_path: Path) -> None:
+    hole = levels(1, 8)[..., 0] > 200
+    path = tmp_path / "m.png"
+
+    def check() -> None:
+        assert torch.equal(read_mask(path)[0, 0], torch.from_numpy(hole))
+
+    Image.fromarray(hole).save(path)
+    check()
+    Image.fromarray(np.where(hole, 128, 127).astype(np.uint8)).save(path)
+    check()
+    Image.fromarray(np.where(hole, 60000, 30000).astype(np.uint16)).save(path)
+    check()
+    white = np.dstack([np.full((7, 9, 3), 255), np.where(hole, 0, 255)]).astype(np.uint8)
+    Image.fromarray(white).save(path)
+    check()
+    drawn = np.dstack([np.where(hole[..., None], [255] * 3, 0), hole * 255]).astype(np.uint8)
+    Image.fromarray(drawn).save(path)
+    check()
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.fromarray(np.rot90(hole, -1)).save(path, exif=exif)
+    check()
+    Image.fromarray(hole.astype(np.uint8)).save(path)
+    with pytest.raises(ImageError, match="brightest value is 1: a hole is white"):
+        read_mask(path)
+
+
+def test_image_files(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    for name in ("b.PNG", "a.jpg", ".hidden.png", "notes.txt", "inner/c.tif", "weights.npy"):
+        (tmp_path / name).touch()
+    assert [p.name for p in image_files(tmp_path)] == ["a.jpg", "b.PNG"]
+    assert [p.name for p in image_files(tmp_path, recursive=True)] == ["a.jpg", "b.PNG", "c.tif"]

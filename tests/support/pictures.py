@@ -1,0 +1,82 @@
+"""Pictures to test with, and files of them made without the package."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import tifffile
+import torch
+from PIL import Image
+
+from genprior.io.images import Picture
+
+rng = np.random.default_rng(0)
+
+
+def levels(channels: int, bits: int, size: tuple[int, int] = (7, 9)) -> np.ndarray:
+    dtype = np.uint8 if bits == 8 else np.uint16
+    return rng.integers(0, 2**bits, (*size, channels), dtype=dtype)
+
+
+def pillow(array: np.ndarray) -> Image.Image:
+    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+
+
+def encoded(
+    format: str, array: np.ndarray | None = None, mode: str | None = None, **about: object
+) -> bytes:
+    """The file that Pillow makes of levels (H, W, C), or of random ones."""
+    file = io.BytesIO()
+    image = pillow(levels(3, 8, (40, 40)) if array is None else array)
+    (image.convert(mode) if mode else image).save(file, format, **about)
+    return file.getvalue()
+
+
+def tiff(array: np.ndarray, **about: object) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, array, **about)
+    return file.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def as_array(picture: Picture) -> np.ndarray:
+    """Levels (H, W, C) of a picture, alpha last."""
+    channels = [picture.pixels] + ([] if picture.alpha is None else [picture.alpha])
+    values = torch.cat(channels, 1)[0].permute(1, 2, 0).double().numpy()
+    return values if picture.bits == 32 else np.round(values * (2**picture.bits - 1))
+
+
+def as_picture(array: np.ndarray, **about: object) -> Picture:
+    values = torch.from_numpy(array / np.iinfo(array.dtype).max).float().permute(2, 0, 1)[None]
+    colours = 1 if array.shape[2] < 3 else 3
+    alpha = values[:, colours:] if array.shape[2] > colours else None
+    return Picture(values[:, :colours], alpha, array.dtype.itemsize * 8, **about)
+
+
+def png(array: np.ndarray, extra: bytes = b"") -> bytes:
+    """A 16-bit PNG, written after the specification."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+
+    height, width, channels = array.shape
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + (chunk(b"tRNS", extra) if extra else b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+
+
+def deep_tiff() -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, levels(3, 16), photometric="rgb")
+    return file.getvalue()

@@ -1,0 +1,167 @@
+"""Every prior is trained, and evaluated, on every kind of data."""
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from shell import refused, succeed
+
+from genprior.api.restoration import load_prior
+from genprior.evaluation.reference_images import collection_name, open_truths
+from genprior.io.limits import MAX_PIXELS
+
+SMALL = {
+    "ddpm": ["widths=[4,8]", "blocks=[1,1]"],
+    "vae": ["latent=2", "widths=[4,8]"],
+    "gan": ["latent=2", "widths=[4,8]"],
+    "glow": ["levels=2", "depth=1", "width=4"],
+    "pca": ["components=3", "images=8"],
+    "texture": ["images=8"],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> dict[str, str]:
+    """The same pictures in four kinds of places."""
+    root = tmp_path_factory.mktemp("data")
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 20, 18), dtype=np.uint8)
+    idx = struct.pack(">HBB3I", 0, 8, 3, *pictures.shape) + pictures.tobytes()
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (root / "folder").mkdir()
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(root / "folder" / f"{number}.png")
+    np.save(root / "array.npy", pictures)
+    for part in ("train", "t10k"):
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(idx)
+        labels = struct.pack(">HBBI", 0, 8, 1, len(pictures)) + bytes(len(pictures))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(labels)
+    return {
+        "folder": str(root / "folder"), "npy": str(root / "array.npy"),
+        "idx": str(raw / "train-images-idx3-ubyte"), "torchvision": f"torchvision:MNIST:{root}",
+    }
+
+
+@pytest.mark.parametrize("prior", list(SMALL))
+def test_all_kinds_of_data_train_the_same_prior(prior: str, data: dict, tmp_path: Path) -> None:
+    words = [word for text in ["channels=1", *SMALL[prior]] for word in ("--set", text)]
+    length = [] if prior in ("pca", "texture") else ["--steps", 2, "--batch", 2, "--no-preview"]
+    states = []
+    for kind, name in data.items():
+        succeed("train", prior, name, "-o", tmp_path / kind, "--crop", 16, "-q", *length, *words)
+        states.append(load_prior(tmp_path / kind).state_dict())
+    for state in states[1:]:
+        assert state.keys() == states[0].keys()
+        assert all(value.equal(states[0][key]) for key, value in state.items())
+
+
+def test_all_kinds_of_data_are_evaluated_alike(data: dict, tmp_path: Path) -> None:
+    task = ["--task", "inpaint:random=0.5", "--prior", "none", "--baseline", "biharmonic"]
+    found = []
+    for kind, name in data.items():
+        out = tmp_path / kind
+        succeed("evaluate", name, "-o", out, "-q", "--crop", 16, "--every", 2, *task)
+        records = map(json.loads, (out / "results.jsonl").read_text().splitlines())
+        found.append([(r["index"], r["psnr"], r["ssim"]) for r in records])
+    assert [index for index, *_ in found[0]] == [0, 2, 4]
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_images_of_an_array_keep_their_floats(tmp_path: Path) -> None:
+    images = np.random.default_rng(1).random((2, 5, 4, 3), dtype=np.float32)
+    np.save(tmp_path / "images.npy", images)
+    truths = open_truths(tmp_path / "images.npy", MAX_PIXELS)
+    assert [truth.name for truth in truths] == ["images.npy[0]", "images.npy[1]"]
+    pixels = truths[1].read(MAX_PIXELS).pixels
+    assert np.array_equal(pixels[0].permute(1, 2, 0).numpy(), images[1])
+
+
+def test_a_folder_may_be_called_as_a_file_is(data: dict, tmp_path: Path) -> None:
+    for name in ("a-idx", "b.npy"):
+        (tmp_path / name).symlink_to(data["folder"])
+        assert len(open_truths(tmp_path / name, MAX_PIXELS)) == 5
+
+
+def test_a_data_set_is_called_by_its_name() -> None:
+    assert collection_name("torchvision:MNIST:/home/me/data") == "MNIST"
+    assert collection_name("/home/me/digits.npy") == "digits.npy"
+
+
+def test_the_texture_of_one_picture_is_not_resized(data: dict, tmp_path: Path) -> None:
+    words = ["train", "texture", Path(data["folder"]) / "0.png", "-o", tmp_path / "t"]
+    assert "drop --resize" in refused(*words, "--resize", 8)[1]
+
+
+def test_one_picture_is_a_collection(data: dict) -> None:
+    (truth,) = open_truths(Path(data["folder"]) / "3.png", MAX_PIXELS)
+    assert truth.name == "3.png" and truth.read(MAX_PIXELS).pixels.shape == (1, 1, 20, 18)
+
+
+@pytest.mark.parametrize("name, message", [
+    ("there-is-none", "is not a folder"), ("none.npy", "cannot be read as an array"),
+    ("torchvision:NoSuchThing", "has no data set 'NoSuchThing'"),
+    ("empty.npy", "there is no image in"), ("bytes.npy", "bytes.npy[0]: "),
+])
+def test_collections_that_are_not_there(name: str, message: str, tmp_path: Path) -> None:
+    options = ["-o", tmp_path / "out", "--task", "denoise:noise=0.1", "--prior", "none"]
+    np.save(tmp_path / "empty.npy", np.zeros((0, 8, 8), np.uint8))
+    np.save(tmp_path / "bytes.npy", np.full((2, 8, 8), 100.0))
+    where = name if ":" in name else tmp_path / name
+    assert message in refused("evaluate", where, *options, "--baseline", "tv")[1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_resized_training_is_one_on_resized_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    for name, size in {"wide": (24, 40), "tall": (33, 21), "small": (12, 12)}.items():
+        picture = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+        shorter = min(picture.size)
+        side = tuple(round(n * 16 / shorter) for n in picture.size)
+        for folder, image in {"full": picture, "done": picture.resize(side, 3)}.items():
+            (tmp_path / folder).mkdir(exist_ok=True)
+            image.save(tmp_path / folder / f"{name}.png")
+    options = ["--set", "widths=[4,8]", "--set", "blocks=[1,1]", "--steps", 2, "--batch", 3]
+    options += ["--crop", 16, "--no-preview", "-q"]
+    succeed("train", "ddpm", tmp_path / "full", "-o", tmp_path / "a", "--resize", 16, *options)
+    succeed("train", "ddpm", tmp_path / "done", "-o", tmp_path / "b", *options)
+    ours, expected = (load_prior(tmp_path / name).state_dict() for name in "ab")
+    assert all(value.equal(expected[key]) for key, value in ours.items())
+    manifest = next((tmp_path / "a").glob("step-*/manifest.json"))
+    assert json.loads(manifest.read_text())["resize"] == 16
+    for made, change, word in [
+        ("a", [], "resize was 16, now it is None"),
+        ("b", ["--resize", 16], "resize was None, now it is 16"),
+    ]:
+        data = tmp_path / ("full" if made == "a" else "done")
+        _, message = refused(
+            "train", "ddpm", data, "-o", tmp_path / made, *options, *change, "--resume"
+        )
+        assert word in message
+
+
+def test_a_resumed_training_is_judged_on_what_it_was_judged_on(tmp_path: Path) -> None:
+    for seed, name in enumerate(("photos", "judge", "other")):
+        (tmp_path / name).mkdir()
+        pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name / "a.png")
+    options = ["-o", tmp_path / "run", "--set", "widths=[4,8]", "--set", "blocks=[1,1]"]
+    options += ["--batch", 2, "--crop", 16, "--no-preview", "-q"]
+    command = ["train", "ddpm", tmp_path / "photos", *options]
+    succeed(*command, "--steps", 1, "--validate", tmp_path / "judge")
+    _, message = refused(
+        *command, "--steps", 2, "--resume", "--validate", tmp_path / "other"
+    )
+    assert "validation was ['judge'], now it is ['other']" in message
+    succeed(*command, "--steps", 2, "--resume", "--validate", tmp_path / "judge")
+
+
+def test_evaluation_on_resized_images(data: dict, tmp_path: Path) -> None:
+    options = ["--task", "denoise:noise=0.1", "--prior", "none", "--baseline", "measurement"]
+    out = tmp_path / "out"
+    succeed("evaluate", data["folder"], "-o", out, "-q", *options, "--resize", 36)
+    with Image.open(next((out / "pictures").glob("00000-*.png"))) as picture:
+        assert picture.size == (36, 40)
+    assert "resize = " in refused("evaluate", data["folder"], "-o", out, *options)[1]
