@@ -26,7 +26,7 @@ from torch import Tensor
 
 from genprior.core.linalg import solve
 from genprior.core.random_streams import Noise
-from genprior.inverse.gaussian import linear_mmse as regression
+from genprior.inverse.gaussian import linear_mmse
 from genprior.inverse.gaussian.posterior import GaussianPosterior
 from genprior.operators.inpainting import Inpainting
 from genprior.priors.texture import Texture
@@ -69,7 +69,7 @@ def iterative(size: int) -> dict:
         return solution
 
     y = operator.A(x)
-    with patch.object(regression, "solve", recorded):
+    with patch.object(linear_mmse, "solve", recorded):
         start = time.process_time()
         prior = Texture.from_exemplar(y, keep)
         GaussianPosterior()(y, operator, prior, 0.0, Noise(0, [0]))

@@ -17,7 +17,7 @@ import torch
 from genprior import load_prior
 from genprior.core.environment import machine
 from genprior.core.random_streams import Noise
-from genprior.evaluation.reference_images import collection_name, open_truths
+from genprior.evaluation.reference_images import collection_name, open_reference_images
 from genprior.priors.glow import Glow
 from genprior.priors.vae import VAE
 
@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("--prior", action="append")
     parser.add_argument("--samples", type=int, default=200, help="importance samples")
     given = parser.parse_args()
-    x = torch.cat([truth.read(PIXELS).pixels for truth in open_truths(given.data, PIXELS)])
+    x = torch.cat(
+        [truth.read(PIXELS).pixels for truth in open_reference_images(given.data, PIXELS)]
+    )
     lines = ["# Log-likelihood of held-out images", "", "| prior | images | what | mean | ± |",
              "| --- | --- | --- | --- | --- |"]
     for name in given.prior or ["vae:digits", "glow:digits"]:

@@ -142,7 +142,7 @@ def rows() -> list[tuple[str, int, Sampler]]:
 
 def mm() -> dict:
     # C has three eigenvalues: along two directions between the modes, and across
-    exact = {"calm": 0, "slack": 0, "inflation": 1, "sustain": 1}
+    exact = {"full_above": 0, "extra_noise": 0, "max_inflation": 1, "max_rescaling": 1}
     return {"iterations": 1, "root_products": 3, **exact}
 
 

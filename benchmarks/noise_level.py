@@ -42,7 +42,7 @@ def measured(x: Tensor, how: str, level: float, seed: int) -> tuple[Tensor, Tens
     """What a camera of 8 bits would see, where that is known, and the noise that is in it."""
     operator = OPERATORS[how]
     y = degrade(x, operator, level, seed=seed).clamp(0, 1).mul(255).round() / 255
-    keep = operator.observed(torch.ones_like(y)) > 0
+    keep = operator.mask_unmeasured(torch.ones_like(y)) > 0
     return y, keep[:, :1], (y - operator.A(x))[keep].std().item()
 
 

@@ -79,7 +79,7 @@ def tasks(prior: Texture, seed: int) -> dict[str, Solved]:
         if not torch.allclose(peer[name].A(unit.float()).flatten(1).mT, A.float(), atol=1e-6):
             raise ValueError(f"the two libraries disagree on the operator of {name}")
         y = operator.A(x)
-        y = y + operator.observed(NOISE * random.normal(y))
+        y = y + operator.mask_unmeasured(NOISE * random.normal(y))
         exact = Problem(S, A, NOISE)
         mean = m + exact.gain @ (y.flatten() - A @ m)
         cov = exact.posterior_cov

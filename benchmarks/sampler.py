@@ -70,7 +70,7 @@ def measure(prior: Texture, operator: Operator, shape: tuple, noise_std: float) 
     first = Noise(1, [0])
     z = first.normal(torch.zeros(prior.latent_shape(torch.Size((1, *shape)))).double())
     y = operator.A(prior.decode(z, torch.Size((1, *shape))))
-    y = y + noise_std * operator.observed(first.normal(y))
+    y = y + noise_std * operator.mask_unmeasured(first.normal(y))
     mean = GaussianPosterior("mean")(y, operator, prior, noise_std, first)
     noise = Noise(2, [(0, k) for k in range(EXACT)])
     exact = GaussianPosterior()(y.expand(EXACT, *y.shape[1:]), operator, prior, noise_std, noise)
@@ -81,7 +81,7 @@ def measure(prior: Texture, operator: Operator, shape: tuple, noise_std: float) 
 
     seen = operator.A_adjoint(torch.ones_like(y)).abs() > 0
     spread, right = x.var(dim=0), (exact - mean).square().mean(dim=0)
-    out = {"evaluations": solver.nfe + solver.products}
+    out = {"evaluations": solver.nfe + solver.jacobian_products}
     for name, where in (("std seen", seen[0]), ("std missing", ~seen[0])):
         where = where.expand_as(right)
         if where.any():

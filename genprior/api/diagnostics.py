@@ -44,7 +44,9 @@ def doubts(
             f"image {i}: without noise or holes there is nothing to restore: give noise_std"
             for i in (sigma == 0).nonzero().flatten().tolist()
         ]
-    enough = operator.measured(y).to(fit) >= FEW * operator.image_shape(y.shape)[1:].numel()
+    enough = (
+        operator.num_measurements(y).to(fit) >= FEW * operator.image_shape(y.shape)[1:].numel()
+    )
     odd = (sigma > 0) & ((fit > FITS[1]) | ((fit < FITS[0]) & (enough | drawn)))
     return *found, *(
         f"image {i}: the restoration is {fit[i]:.2f} noise levels away from the data, "
@@ -55,7 +57,7 @@ def doubts(
 
 def _below_range(y: Tensor, operator: Operator, sigma: Tensor) -> tuple[str, ...]:
     """Images with more values below 0 than noise explains."""
-    known = operator.observed(torch.ones_like(y)) != 0
+    known = operator.mask_unmeasured(torch.ones_like(y)) != 0
     margin = (2 * sigma + ROUNDING).reshape(-1, 1, 1, 1).to(y)
     below = (known & (y < -margin)).flatten(1).sum(dim=1)
     shares = (below / known.flatten(1).sum(dim=1)).tolist()

@@ -13,7 +13,7 @@ from genprior.core.errors import ImageError, SettingError
 from genprior.core.random_streams import DRAW, Noise
 from genprior.core.tensors import numbers
 from genprior.io.arrays import to_tensor
-from genprior.io.images import Picture, read_image
+from genprior.io.images import ImageFile, read_image
 from genprior.io.limits import MAX_PIXELS
 from genprior.priors.checkpoint import save_checkpoint
 from genprior.registry import FROM_EXEMPLAR, PRIORS, lookup
@@ -62,7 +62,7 @@ def estimate_prior(
 
 def read_exemplar(
     name: str, file: Path, max_pixels: int = MAX_PIXELS, **settings: Any
-) -> tuple[nn.Module, Picture]:
+) -> tuple[nn.Module, ImageFile]:
     """Estimates a prior from an image file, from its opaque part if it has an alpha channel.
 
     Arguments:

@@ -147,27 +147,27 @@ def _called(kind: Any) -> str:
     return names.get(kind, f"a {getattr(kind, '__name__', kind)}")
 
 
-def place_prior(prior: str | Path | object, place: torch.device) -> tuple[str, object]:
+def prior_on(prior: str | Path | object, device: torch.device) -> tuple[str, object]:
     """A prior on a device, for evaluation, and its name; one of the caller is left as it is."""
     if isinstance(prior, str | Path):
         folder = newest(find_prior(prior))
-        return str(prior), _loaded(folder, (folder / MANIFEST).stat().st_mtime_ns, place)
+        return str(prior), _loaded(folder, (folder / MANIFEST).stat().st_mtime_ns, device)
     name = type(prior).__name__
     if isinstance(prior, deepinv.models.Denoiser):
         prior = lookup(OF_OTHERS, "denoiser", "prior")(prior)
     module = isinstance(prior, nn.Module)
     held = [*prior.parameters(), *prior.buffers()] if module else []
-    if any(t.device != place or t.is_inference() for t in held):
-        prior = copy.deepcopy(prior).to(place).eval()
+    if any(t.device != device or t.is_inference() for t in held):
+        prior = copy.deepcopy(prior).to(device).eval()
     if module and any(part.training for part in prior.modules()):
         prior = _evaluating(prior)
     return name, prior
 
 
 @lru_cache(maxsize=1)  # a call for each photo of many would load it as often
-def _loaded(folder: Path, written: int, place: torch.device) -> nn.Module:
+def _loaded(folder: Path, written: int, device: torch.device) -> nn.Module:
     with torch.inference_mode(False):  # later calls may want gradients
-        return load_checkpoint(folder)[0].to(place)
+        return load_checkpoint(folder)[0].to(device)
 
 
 def _evaluating(prior: nn.Module) -> nn.Module:
@@ -210,11 +210,11 @@ def as_operator(
     return same
 
 
-def place_operator(operator: Operator, place: torch.device) -> Operator:
+def operator_on(operator: Operator, device: torch.device) -> Operator:
     """An operator on a device. It is copied, not moved."""
     held = operator.buffers() if isinstance(operator, nn.Module) else ()
-    if any(b.device != place or b.is_inference() for b in held):
-        operator = copy.deepcopy(operator).to(place)
+    if any(b.device != device or b.is_inference() for b in held):
+        operator = copy.deepcopy(operator).to(device)
     return operator
 
 
@@ -325,7 +325,7 @@ def load_checkpoint(folder: Path, anew: bool = False) -> tuple[nn.Module, dict[s
 BORDER = 3
 
 
-def near_the_hole(name: str, solver: Solver, task: str, prior: str | None) -> Solver:
+def restrict_to_border(name: str, solver: Solver, task: str, prior: str | None) -> Solver:
     """The solver by which a task is done for a prior that may be estimated from one picture.
 
     Told all pixels of the picture, such a law explains them by repeating that picture, hole

@@ -23,7 +23,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from genprior.api.factory import place_prior
+from genprior.api.factory import prior_on
 from genprior.core.devices import pick_device, without_autocast
 from genprior.core.errors import SettingError
 from genprior.core.pull_push import pull_push
@@ -75,23 +75,23 @@ def estimate_noise(
         FloatingPointError: The network gave NaN or infinite numbers.
     """
     y, _ = to_tensor(image)
-    place = pick_device(device, y)
-    _, prior = place_prior(prior, place)
+    device = pick_device(device, y)
+    _, prior = prior_on(prior, device)
     if not isinstance(prior, Denoiser):
         raise SettingError(
             f"the noise is estimated by a denoiser, and {type(prior).__name__} is none: give the "
             f"level, or take the prior ddpm"
         )
-    y = y.detach().to(place, torch.float32).clone()
+    y = y.detach().to(device, torch.float32).clone()
     known = torch.ones_like(y[:, :1]) if keep is None else _known(keep, y)
-    if not prior.knows_holes and (known == 0).any():
+    if not prior.is_inpainter and (known == 0).any():
         raise SettingError(
             f"{type(prior).__name__} knows of no holes, and in these it would take what is there "
             f"for noise: give the level, or take the prior ddpm"
         )
     levels = []
     for one, seen in zip(y.split(1), known.split(1), strict=True):
-        parts = (one, seen) if prior.reach is None else _parts(one, seen)
+        parts = (one, seen) if prior.receptive_radius is None else _parts(one, seen)
         levels.append(_most_likely(*parts, prior))
     return torch.tensor(levels)
 
@@ -105,10 +105,10 @@ def assumed_noise(noise_std: str, y: Tensor, operator: Operator, prior: object) 
     if noise_std != "auto":
         raise SettingError(f"noise_std must be a number, one for each image or 'auto', got "
                            f"{noise_std!r}")
-    known = operator.observed(torch.ones_like(y))
+    known = operator.mask_unmeasured(torch.ones_like(y))
     holes = (known == 0).any()
-    images = operator.measures_images or operator.keeps_pixels
-    if not images or (holes and not operator.whole_pixels):
+    images = operator.measures_images or operator.is_pixel_mask
+    if not images or (holes and not operator.is_mask):
         raise SettingError(
             "the noise level is estimated from pictures whose pixels are known in all channels "
             "or in none, and this is no such picture: give a number"
@@ -151,7 +151,7 @@ def _most_likely(y: Tensor, known: Tensor, prior: Denoiser) -> float:
             if whole:
                 x_hat = prior.denoise(x, sigma)
             else:
-                x_hat = prior.denoise_holes(pull_push(x, known), sigma, unknown)
+                x_hat = prior.denoise_masked(pull_push(x, known), sigma, unknown)
             slope = torch.autograd.grad(x_hat, x, signs)[0]
         expected = sigma**2 * (count - (slope * signs).sum())
         residual = (known * (y - x_hat.detach())).square().sum()

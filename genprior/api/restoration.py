@@ -16,8 +16,8 @@ from genprior.api.factory import (
     load_prior,
     make_operator,
     make_solver,
-    place_operator,
-    place_prior,
+    operator_on,
+    prior_on,
 )
 from genprior.api.inputs import take_image, take_measurement
 from genprior.api.noise_level import assumed_noise
@@ -26,8 +26,8 @@ from genprior.core.devices import pick_device, without_autocast
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import MEASUREMENT, Noise
 from genprior.inverse.base import Restoration, Solver, misfit
-from genprior.inverse.execution.executor import Frugal, Tile, chunk_size, chunks
-from genprior.inverse.execution.running_statistics import Tally, beyond
+from genprior.inverse.execution.executor import Executor, Tile, chunk_size, chunks
+from genprior.inverse.execution.running_statistics import RunningStatistics, beyond
 from genprior.io.arrays import floats_like, noise_levels, samples_like
 from genprior.operators.base import Operator
 
@@ -64,11 +64,11 @@ def degrade(
     operator = as_operator(operator)
     x, back = take_image(image, operator)
     sigma = noise_levels(noise_std, x, operator.measures_images)
-    operator = place_operator(operator, x.device)
+    operator = operator_on(operator, x.device)
     y = operator.A(x)
     noise = Noise(seed, [(number, *MEASUREMENT) for number in _numbers(index, len(y))])
     sigma = sigma.reshape(-1, *[1] * (y.ndim - 1))
-    y = y + sigma * operator.observed(noise.normal(y))
+    y = y + sigma * operator.mask_unmeasured(noise.normal(y))
     made = operator.unpack(y)
     return back(y) if operator.measures_images or (made is y and y.shape == x.shape) else made
 
@@ -153,36 +153,39 @@ def restore(
         )
     physics, operator = operator, as_operator(operator)
     measurement, back, single = take_measurement(y, operator)
-    place = pick_device(device, measurement)
-    operator = place_operator(operator, place)
-    prior_name, prior = place_prior(prior, place)
+    device = pick_device(device, measurement)
+    operator = operator_on(operator, device)
+    prior_name, prior = prior_on(prior, device)
     if isinstance(noise_std, str):
-        noise_std = assumed_noise(noise_std, measurement.to(place), operator, prior)
+        noise_std = assumed_noise(noise_std, measurement.to(device), operator, prior)
     sigma = noise_levels(noise_std, measurement, operator.measures_images)
     name, method = choose_solver(solver, steps, operator, prior, samples)
 
-    work = measurement.detach().to(place, torch.float32)
-    operator.verify(work.shape)
-    operator, unit = operator.normalised(work.shape)
+    work = measurement.detach().to(device, torch.float32)
+    operator.check_shape(work.shape)
+    operator, unit = operator.rescaled(work.shape)
     # copies, since what was made in inference mode cannot be differentiated through
     work, scaled = work / per_image(unit, work), sigma.to(work) / unit
     numbers = _numbers(index, len(work))
     chains = [(i, k) for k in range(samples) for i in range(len(work))]
-    parts = chunks(chains, chunk_size(operator.image_shape(work.shape), place, method))
-    paired = antithetic and method.mirrors
-    frugal = Frugal(method, prior, seed, numbers, tile, dtype, progress, len(parts), paired)
+    parts = chunks(chains, chunk_size(operator.image_shape(work.shape), device, method))
+    paired = antithetic and method.supports_antithetic
+    executor = Executor(method, prior, seed, numbers, tile, dtype, progress, len(parts), paired)
     started = time.perf_counter()
-    tally, fits = Tally(len(work), many and (keep_samples or bool(quantiles)), paired), []
+    tally, fits = (
+        RunningStatistics(len(work), many and (keep_samples or bool(quantiles)), paired),
+        [],
+    )
     for part in parts:
         images = [i for i, _ in part]
         local, data, level = operator.select(images), work[images], scaled[images]
-        x = frugal.solve(data, local, level, part)
+        x = executor.solve(data, local, level, part)
         x = torch.where((level == 0).reshape(-1, 1, 1, 1), local.keep_known(x, data), x)
         if not x.isfinite().all():
             raise FloatingPointError(
                 f"solver {name} gave NaN or infinite numbers: use float32 or another solver"
             )
-        for i, answer in zip(images, operator.visible(x).to(measurement.device), strict=True):
+        for i, answer in zip(images, operator.crop_margin(x).to(measurement.device), strict=True):
             tally.add(i, answer)
         fits.append(misfit(x, data, local, level).cpu())
     seconds = time.perf_counter() - started
@@ -198,8 +201,8 @@ def restore(
         misfit=fit,
         solver=name,
         prior=prior_name,
-        nfe=frugal.evaluations or round(frugal.watch.images / len(chains)),
-        products=method.products_for(operator, prior),
+        nfe=executor.evaluations or round(executor.monitor.images / len(chains)),
+        products=method.jacobian_products_for(operator, prior),
         antithetic=paired and samples > 2,
         seconds=seconds,
         noise_std=noise_std,
@@ -207,9 +210,9 @@ def restore(
         warnings=unused_noise(physics, sigma)
         + doubts(work, operator, sigma, fit, method.stochastic)
         + beyond(quantiles, samples),
-        tile=frugal.tile,
-        windows=tuple(tuple(frugal.windows.get(i, ())) for i in range(len(work))),
-        reduced=tuple(frugal.reduced),
+        tile=executor.tile,
+        windows=tuple(tuple(executor.windows.get(i, ())) for i in range(len(work))),
+        reduced=tuple(executor.reduced),
     )
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genprior.api.factory import place_prior
+from genprior.api.factory import prior_on
 from genprior.core.devices import pick_device
 from genprior.core.random_streams import DRAW, Noise
 from genprior.inverse.diffusion.unconditional import sample_denoiser
 from genprior.inverse.execution.executor import chunk_size, chunks
-from genprior.inverse.execution.monitor import Watched
+from genprior.inverse.execution.monitor import MonitoredDenoiser
 from genprior.priors.base import Decoder, Denoiser
 
 ANY_SIZE = (256, 256)
@@ -59,16 +59,18 @@ def sample(
         raise ValueError(f"temperature must be >= 0 and finite, got {temperature}")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be between 0 (DDIM) and 1 (DDPM), got {eta}")
-    place = pick_device(device, torch.empty(0))
-    _, prior = place_prior(prior, place)
+    device = pick_device(device, torch.empty(0))
+    _, prior = prior_on(prior, device)
     if not isinstance(prior, Decoder | Denoiser):
         raise TypeError(f"{type(prior).__name__} can neither denoise nor decode, so not sample")
     channels = channels or getattr(prior, "channels", 3)
     size = size or getattr(prior, "size", None) or ANY_SIZE
-    like = torch.zeros(count, channels, *size, device=place)
-    parts = chunks(list(range(count)), chunk_size(like.shape, place))
+    like = torch.zeros(count, channels, *size, device=device)
+    parts = chunks(list(range(count)), chunk_size(like.shape, device))
     decodes = isinstance(prior, Decoder)
-    watched = None if decodes else Watched(prior, "float32", progress, steps * len(parts))
+    watched = (
+        None if decodes else MonitoredDenoiser(prior, "float32", progress, steps * len(parts))
+    )
     draws = []
     for part in parts:
         noise = Noise(seed, [(i, *DRAW) for i in part])

@@ -17,7 +17,7 @@ import torch
 
 from genprior.api.factory import as_operator
 from genprior.core.errors import ImageError, SettingError
-from genprior.io.images import Picture, image_files, read_image, read_mask
+from genprior.io.images import ImageFile, image_files, read_image, read_mask
 from genprior.io.limits import KERNEL_PIXELS, MAX_PIXELS
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
@@ -30,7 +30,7 @@ from genprior.operators.superres import SuperResolution
 # What a physics of deepinv fails with that cannot be made, or not for these images.
 FAILURES = (AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError,
             ValueError)
-Build = Callable[[list[Picture], bool], Operator]
+Build = Callable[[list[ImageFile], bool], Operator]
 
 
 def inpainting(
@@ -53,7 +53,7 @@ def inpainting(
     kind, value = mask
     text = f"box={value[0]}x{value[1]}" if kind == "box" else value or kind
 
-    def keep(picture: Picture, seed: int | Sequence[torch.Generator]) -> torch.Tensor:
+    def keep(picture: ImageFile, seed: int | Sequence[torch.Generator]) -> torch.Tensor:
         pixels = picture.pixels
         if kind == "file":
             file = _mask_of(value, picture.name) if value.is_dir() else value
@@ -84,7 +84,7 @@ def inpainting(
                 )
         return known
 
-    def build(pictures: list[Picture], clean: bool) -> Operator:
+    def build(pictures: list[ImageFile], clean: bool) -> Operator:
         seeds = [seed] * len(pictures) if isinstance(seed, int) else [[g] for g in seed]
         return Inpainting(torch.cat([keep(*pair) for pair in zip(pictures, seeds, strict=True)]))
 
@@ -133,7 +133,7 @@ def blurring(
     except ValueError as error:
         raise ImageError(f"{kernel}: {error}" if kernel else str(error)) from error
 
-    def build(pictures: list[Picture], clean: bool) -> Operator:
+    def build(pictures: list[ImageFile], clean: bool) -> Operator:
         for picture in pictures:
             if any(k > n for k, n in zip(weights.shape, picture.pixels.shape[-2:], strict=True)):
                 raise ImageError(
@@ -154,7 +154,7 @@ def enlarging(
 ) -> Build:
     """Super-resolution by a whole factor."""
 
-    def build(pictures: list[Picture], clean: bool) -> Operator:
+    def build(pictures: list[ImageFile], clean: bool) -> Operator:
         height, width = pictures[0].pixels.shape[-2:]
         size = (height, width) if clean else (height * factor, width * factor)
         return SuperResolution(factor, kernel, std, boundary, image_size=size)
@@ -189,7 +189,7 @@ def foreign(name: str, settings: Mapping[str, Any], seed: int = 0) -> Build:
                 f"deepinv's {name} has no argument {setting!r}, it has {', '.join(sorted(taken))}"
             )
 
-    def build(pictures: list[Picture], clean: bool) -> Operator:
+    def build(pictures: list[ImageFile], clean: bool) -> Operator:
         shape = tuple(pictures[0].pixels.shape[1:])
         return as_operator(_physics(name, json.dumps(dict(settings)), shape, seed), shape)
 

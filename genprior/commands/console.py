@@ -9,7 +9,7 @@ from genprior.commands.progress import Progress
 from genprior.core.errors import SomeFailed, exit_code
 
 if TYPE_CHECKING:
-    from genprior.api.files.paths import Place
+    from genprior.api.files.paths import OutputPaths
     from genprior.core.distributed import Ranks
 
 
@@ -43,28 +43,28 @@ class Report:
         for warning in record["warnings"]:
             self.progress.write(f"warning: {record['output']}: {warning}", err=True)
 
-    def failed(self, place: "Place", error: Exception) -> None:
+    def failed(self, target: "OutputPaths", error: Exception) -> None:
         """A file could not be restored."""
         self.failures += 1
         text = " ".join(str(error).split()) or type(error).__name__
-        source = str(place.source)
+        source = str(target.source)
         text = text if source in text else f"{source}: {text}"
         self.records.append({"input": source, "error": text, "exit_code": exit_code(error)})
         self.progress.clear()
         click.echo(f"error: {text}", err=True)
 
-    def skipped(self, places: "list[Place]") -> None:
+    def skipped(self, targets: "list[OutputPaths]") -> None:
         """Files that were restored before."""
-        for place in places:
+        for target in targets:
             self.records.append(
-                {"input": str(place.source), "output": str(place.output), "skipped": True}
+                {"input": str(target.source), "output": str(target.output), "skipped": True}
             )
-            self.progress.write(f"{place.source} -> {place.output} [exists]")
+            self.progress.write(f"{target.source} -> {target.output} [exists]")
 
-    def gather(self, ranks: "Ranks", places: "list[Place]") -> None:
+    def gather(self, ranks: "Ranks", targets: "list[OutputPaths]") -> None:
         """Brings the records of all processes together, in the order of the files."""
         if ranks.world > 1:
-            order = {str(place.source): k for k, place in enumerate(places)}
+            order = {str(target.source): k for k, target in enumerate(targets)}
             records = [record for share in ranks.gather(self.records) for record in share]
             self.records = sorted(records, key=lambda record: order[record["input"]])
             self.failures = sum("error" in record for record in records)

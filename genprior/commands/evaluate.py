@@ -96,7 +96,7 @@ def evaluate(
     """
     from genprior.core.distributed import joined
     from genprior.evaluation.plan import Plan, not_suited
-    from genprior.evaluation.reference_images import collection_name, open_truths
+    from genprior.evaluation.reference_images import collection_name, open_reference_images
     from genprior.evaluation.runner import run
     from genprior.evaluation.tuning import tuned
     from genprior.priors.nets.compile import compile_networks
@@ -109,17 +109,21 @@ def evaluate(
         for model in {method.model for method in methods} - {None}:
             compile_networks(model)
     with joined() as ranks, _Bar(quiet or not ranks.first) as bar:
-        truths, spaced = ranks.one_fetches(lambda: (
-            list(enumerate(open_truths(data, max_pixels)))[::every],
-            _spaced(open_truths(tune, max_pixels, held_out=False), tune_count) if tune else None,
-        ))
+        references, spaced = ranks.local_rank_first(
+            lambda: (
+                list(enumerate(open_reference_images(data, max_pixels)))[::every],
+                _spaced(open_reference_images(tune, max_pixels, held_out=False), tune_count)
+                if tune
+                else None,
+            )
+        )
         seen = {truth.digest() for truth in spaced or ()}
-        both = sum(truth.digest() in seen for _, truth in truths) if seen else 0
+        both = sum(truth.digest() in seen for _, truth in references) if seen else 0
         if both:
             raise click.UsageError(f"--tune {tune}: {both} of its images are measured, too")
         where = f"{len(spaced)} images of {collection_name(tune)}" if tune else None
         note = {"tuned on": where, "exemplar": exemplar and exemplar.name}
-        plan = Plan(truths, chosen, methods, settings=note, **settings)
+        plan = Plan(references, chosen, methods, settings=note, **settings)
         unsuited = not_suited(plan)
         for method in plan.methods:
             if all((task.text, method.name) in unsuited for task in chosen):
@@ -222,15 +226,15 @@ def _can(model: Any, solver: str) -> bool:
     return issubclass(Gaussian, needs) if model is None else isinstance(model, needs)
 
 
-def _spaced(truths: list, count: int) -> list:
-    count = min(count, len(truths))
-    return [truths[k * len(truths) // count] for k in range(count)]
+def _spaced(references: list, count: int) -> list:
+    count = min(count, len(references))
+    return [references[k * len(references) // count] for k in range(count)]
 
 
 def _claim(data: Path, out: Path, overwrite: bool) -> None:
     """Makes sure that the folder of the results holds no others' files; may empty it."""
     from genprior.evaluation.pictures import picture_files
-    from genprior.evaluation.results_store import SETTINGS, Ledger, holds
+    from genprior.evaluation.results_store import SETTINGS, ResultsStore, holds
     from genprior.evaluation.runner import KEYS
     from genprior.evaluation.tuning import TUNING
 
@@ -246,7 +250,7 @@ def _claim(data: Path, out: Path, overwrite: bool) -> None:
     if overwrite:
         tuning.unlink(missing_ok=True)
     if overwrite and ours:
-        Ledger(out, KEYS).clear()
+        ResultsStore(out, KEYS).clear()
         for path in (*reports, *picture_files(out)):
             path.unlink()
 

@@ -6,7 +6,7 @@ import click
 
 
 class Progress:
-    """Shown where stderr is a terminal, unless it is to be quiet."""
+    """MemoryPolicy where stderr is a terminal, unless it is to be quiet."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet, self.bar = quiet, None

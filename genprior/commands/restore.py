@@ -110,17 +110,17 @@ def _restore(
         if to_stdout and save:
             raise click.UsageError("standard output is for one picture: --save needs another -o")
         redo = task if skip_existing else None
-        places = plan(found, output, save, samples, overwrite, suffix, redo, typed_files())
-        report = Report(len(places), as_json, quiet, to_stdout)
-        done = [place for place in places if skip_existing and place.is_made(task)]
-        left = [place for place in places if place not in done]
+        targets = plan(found, output, save, samples, overwrite, suffix, redo, typed_files())
+        report = Report(len(targets), as_json, quiet, to_stdout)
+        done = [target for target in targets if skip_existing and target.is_made(task)]
+        left = [target for target in targets if target not in done]
         ranks.wait()  # until all know what is there already
         if ranks.first:
             report.skipped(done)
         with report:
-            failed = report.failed if len(places) > 1 or as_json else None
+            failed = report.failed if len(targets) > 1 or as_json else None
             for record in run(job, ranks.share(left), report.progress.update, failed):
                 report.restored(record)
-        report.gather(ranks, places)
+        report.gather(ranks, targets)
     if ranks.first:
         report.finish()

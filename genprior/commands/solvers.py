@@ -20,5 +20,5 @@ def solvers() -> None:
     for name in SOLVERS:
         cls = lookup(SOLVERS, name, "solver")
         steps = getattr(cls(), "steps", "-")
-        cost = f"{steps:>5}{cls().nfe:>7}{cls().products:>10}"
+        cost = f"{steps:>5}{cls().nfe:>7}{cls().jacobian_products:>10}"
         click.echo(f"{name:16}{cost}  {names[cls.needs]:12}{cls.summary}")

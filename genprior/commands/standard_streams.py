@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from genprior.api.files.paths import Found
+    from genprior.api.files.paths import InputFile
 
 STREAM = Path("-")
 
@@ -18,7 +18,7 @@ STREAM = Path("-")
 @contextmanager
 def streams(
     files: Sequence[Path], output: Path | None, recursive: bool, as_json: bool
-) -> "Iterator[tuple[list[Found], Path | None, bool]]":
+) -> "Iterator[tuple[list[InputFile], Path | None, bool]]":
     """The files to restore, where to, and whether that is standard output.
 
     A picture for standard output is written to a folder of its own, and printed when all is
@@ -36,10 +36,10 @@ def streams(
         raise click.UsageError("standard input is closed: give a file instead of -")
     if to_stdout and sys.stdout is None:
         raise click.UsageError("standard output is closed: give -o a file")
-    from genprior.api.files.paths import Found, list_files
+    from genprior.api.files.paths import InputFile, list_files
 
     if STREAM in files:
-        found = [Found(STREAM, data=sys.stdin.buffer.read())]
+        found = [InputFile(STREAM, data=sys.stdin.buffer.read())]
     else:
         found = list_files(files, recursive)
     if not to_stdout:

@@ -135,19 +135,19 @@ def _train(
 
     def draw(network: Any) -> torch.Tensor:
         steps = PREVIEW_STEPS if isinstance(network, Denoiser) else 1
-        return sample(network, PREVIEW, side, steps=steps, device=str(place))
+        return sample(network, PREVIEW, side, steps=steps, device=str(device))
 
     drawn = chosen.batch * len(model.updates())
     with joined() as ranks, _Bar(prior, drawn, quiet or not ranks.first) as bar:
         common = {"channels": channels, "seed": chosen.seed, "warn": _warn, **crops}
-        images, validation = ranks.one_fetches(lambda: (
+        images, validation = ranks.local_rank_first(lambda: (
             Crops(data, **common), Crops(held_out, held_out=True, **common) if held_out else None
         ))
         about = {"data": [Path(name).name for name in data], "images": len(images.images)}
         about |= _named(crops) | ({"init": init} if init else {})
         about |= {"validation": [Path(name).name for name in held_out]} if held_out else {}
-        place = pick_device(ranks.device(device), torch.empty(0))
-        model.to(place)
+        device = pick_device(ranks.device(device), torch.empty(0))
+        model.to(device)
         draws = preview and isinstance(model, Denoiser | Decoder)
         folder = fit(
             prior, model, images, out, chosen, about, resume, bar.update, ranks, validation,

@@ -14,7 +14,7 @@ MADE_HERE = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{{DIGITS}}}")
 HOUR = 3600
 
 
-class Together:
+class AtomicFiles:
     """Files that are written all and whole, or not at all, in a `with` block.
 
     Each is written under a temporary name in its folder, and fsynced; at the end of the block all
@@ -24,7 +24,7 @@ class Together:
     def __init__(self) -> None:
         self._temporary: dict[Path, Path] = {}
 
-    def __enter__(self) -> "Together":
+    def __enter__(self) -> "AtomicFiles":
         return self
 
     def write(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -59,7 +59,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         path: Where the file goes; an older file there is replaced.
         write: Called with the open temporary file.
     """
-    with Together() as files:
+    with AtomicFiles() as files:
         files.write(path, write)
 
 

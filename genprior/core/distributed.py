@@ -51,7 +51,7 @@ class Ranks:
         if self.world > 1:
             dist.barrier()
 
-    def one_fetches(self, get: Callable[[], Any]) -> Any:
+    def local_rank_first(self, get: Callable[[], Any]) -> Any:
         """What a function gives that may have to fetch it: one process of each machine first."""
         first = get() if self.local == 0 else None
         self.wait()
@@ -83,7 +83,7 @@ class Ranks:
         dist.gather_object(value, values)
         return values or []
 
-    def agree(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """The value that the first process has."""
         if self.world == 1:
             return value

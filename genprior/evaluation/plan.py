@@ -15,11 +15,11 @@ from genprior.api.tasks import blurring, denoising, enlarging, foreign, inpainti
 from genprior.core.checksums import file_digest
 from genprior.core.errors import ImageError, SettingError
 from genprior.core.random_streams import Noise
-from genprior.evaluation.reference_images import Truth
+from genprior.evaluation.reference_images import ReferenceImage
 from genprior.inverse.base import Solver
 from genprior.inverse.baselines.base import Baseline
 from genprior.io.datasets import resized
-from genprior.io.images import Picture
+from genprior.io.images import ImageFile
 from genprior.io.limits import MAX_PIXELS
 from genprior.operators.base import Operator
 from genprior.priors.checkpoint import fingerprint
@@ -48,7 +48,7 @@ class Task:
     max_pixels: int = MAX_PIXELS
     resize: int | None = None
 
-    def read(self, truth: Truth) -> Picture:
+    def read(self, truth: ReferenceImage) -> ImageFile:
         """An image, resized and cropped.
 
         Raises:
@@ -67,7 +67,7 @@ class Task:
         inside = [file for path in paths for file in sorted(path.rglob("*"))]
         return [file_digest(file) for file in (*paths, *inside) if file.is_file()]
 
-    def operator(self, pictures: list[Picture], numbers: Sequence[int], seed: int) -> Operator:
+    def operator(self, pictures: list[ImageFile], numbers: Sequence[int], seed: int) -> Operator:
         """How pictures of one size are measured."""
         if self.kind == "inpaint":
             masks = Noise(seed + 1, list(numbers)).generators
@@ -131,7 +131,7 @@ class Method:
             return task.kind == "inpaint"
         _, solver = choose_solver(self.solver, None, operator, self.model, 1)
         try:
-            solver.demand_suited(operator, self.model, operator.A(image))
+            solver.check_compatible(operator, self.model, operator.A(image))
         except (SettingError, TypeError):
             return False
         return True
@@ -142,7 +142,7 @@ class Plan:
     """What to measure.
 
     Arguments:
-        truths: Images, with the number of each in the collection.
+        references: Images, with the number of each in the collection.
         tasks: What is done to them.
         methods: How they are restored.
         seeds: Seeds of noise and random masks.
@@ -158,7 +158,7 @@ class Plan:
         settings: What else the results depend on, JSON types.
     """
 
-    truths: Sequence[tuple[int, Truth]]
+    references: Sequence[tuple[int, ReferenceImage]]
     tasks: Sequence[Task]
     methods: Sequence[Method]
     seeds: Sequence[int] = (0,)
@@ -182,7 +182,7 @@ class Plan:
             m.name: {task.text: _describe(m.solver_of(task)) for task in self.tasks}
             for m in self.methods
         }
-        names = {str(number): [truth.name, truth.digest()] for number, truth in self.truths}
+        names = {str(number): [truth.name, truth.digest()] for number, truth in self.references}
         fixed |= {"resize": resize} if resize else {}
         fixed |= {"compile": True} if self.compile else {}
         return {**fixed, **(self.settings or {}), "weights": weights, "tasks": noise,
@@ -195,7 +195,7 @@ def not_suited(plan: Plan) -> list[tuple[str, str]]:
     Raises:
         SettingError: There is no method that is made for any of the tasks.
     """
-    number, truth = plan.truths[0]
+    number, truth = plan.references[0]
     pairs = []
     for task in plan.tasks:
         picture = task.read(truth)
@@ -208,7 +208,7 @@ def not_suited(plan: Plan) -> list[tuple[str, str]]:
     return pairs
 
 
-def _resized(picture: Picture, side: int) -> Picture:
+def _resized(picture: ImageFile, side: int) -> ImageFile:
     def change(x: Tensor) -> Tensor:
         width, height = resized((x.shape[-1], x.shape[-2]), side)
         return interpolate(x, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
@@ -217,7 +217,7 @@ def _resized(picture: Picture, side: int) -> Picture:
     return replace(picture, pixels=change(picture.pixels), alpha=alpha)
 
 
-def _cropped(picture: Picture, crop: int, name: str) -> Picture:
+def _cropped(picture: ImageFile, crop: int, name: str) -> ImageFile:
     height, width = picture.pixels.shape[-2:]
     if min(height, width) < crop:
         raise ImageError(

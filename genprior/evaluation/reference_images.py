@@ -13,12 +13,12 @@ from genprior.core.checksums import file_digest
 from genprior.core.errors import ImageError
 from genprior.io.arrays import to_tensor
 from genprior.io.datasets import TORCHVISION, is_folder, is_picture, open_items
-from genprior.io.images import Picture, image_files, read_image
+from genprior.io.images import ImageFile, image_files, read_image
 from genprior.io.raster import check_size
 
 
 @dataclass(frozen=True)
-class Truth:
+class ReferenceImage:
     """One image, read when it is asked for.
 
     Attributes:
@@ -28,11 +28,13 @@ class Truth:
     """
 
     name: str
-    read: Callable[[int], Picture]
+    read: Callable[[int], ImageFile]
     digest: Callable[[], str]
 
 
-def open_truths(data: str | Path, max_pixels: int, held_out: bool = True) -> list[Truth]:
+def open_reference_images(
+    data: str | Path, max_pixels: int, held_out: bool = True
+) -> list[ReferenceImage]:
     """All images of a source.
 
     Arguments:
@@ -47,7 +49,7 @@ def open_truths(data: str | Path, max_pixels: int, held_out: bool = True) -> lis
     if is_folder(data) or is_picture(data):
         files = image_files(Path(data)) if is_folder(data) else [Path(data)]
         return [
-            Truth(path.name, partial(read_image, path), partial(file_digest, path))
+            ReferenceImage(path.name, partial(read_image, path), partial(file_digest, path))
             for path in files
         ]
     items = open_items(data, max_pixels, held_out)
@@ -55,7 +57,9 @@ def open_truths(data: str | Path, max_pixels: int, held_out: bool = True) -> lis
         raise ImageError(f"there is no image in {data}")
     name = collection_name(data)
     return [
-        Truth(f"{name}[{k}]", partial(_picture, items, name, k), partial(_digest, items, name, k))
+        ReferenceImage(
+            f"{name}[{k}]", partial(_picture, items, name, k), partial(_digest, items, name, k)
+        )
         for k in range(len(items))
     ]
 
@@ -71,13 +75,13 @@ def _digest(items: Any, name: str, index: int) -> str:
     return hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest()
 
 
-def _picture(items: Any, name: str, index: int, max_pixels: int) -> Picture:
+def _picture(items: Any, name: str, index: int, max_pixels: int) -> ImageFile:
     pixels = _pixels(items, name, index)
     try:
         check_size(*pixels.shape[-2:], max_pixels)
     except ImageError as error:
         raise ImageError(f"{name}[{index}]: {error}") from error
-    return Picture(pixels)
+    return ImageFile(pixels)
 
 
 def _pixels(items: Any, name: str, index: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 SELF = Path("/proc/self")
 
 
-class Meter:
+class ResourceMeter:
     """Measures the work inside a `with`.
 
     Attributes:
@@ -22,7 +22,7 @@ class Meter:
         self.seconds = 0.0
         self.memory: int | None = None
 
-    def __enter__(self) -> "Meter":
+    def __enter__(self) -> "ResourceMeter":
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)

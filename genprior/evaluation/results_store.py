@@ -21,7 +21,7 @@ SETTINGS, RESULTS = "settings.json", "results.jsonl"
 Record = dict[str, Any]
 
 
-class Ledger:
+class ResultsStore:
     """The results in a folder.
 
     Arguments:

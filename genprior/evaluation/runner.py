@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.api.estimated_priors import estimate_prior
-from genprior.api.factory import choose_solver, near_the_hole
+from genprior.api.factory import choose_solver, restrict_to_border
 from genprior.api.restoration import degrade, restore
 from genprior.core.devices import pick_device
 from genprior.core.distributed import Ranks
@@ -22,13 +22,13 @@ from genprior.core.environment import machine
 from genprior.core.errors import ImageError, PeerError, SettingError
 from genprior.evaluation.pictures import MEASURED, TRUTH, picture_file
 from genprior.evaluation.plan import Method, Plan, Task, not_suited
-from genprior.evaluation.reference_images import Truth
-from genprior.evaluation.resources import Meter
-from genprior.evaluation.results_store import Ledger, Record
+from genprior.evaluation.reference_images import ReferenceImage
+from genprior.evaluation.resources import ResourceMeter
+from genprior.evaluation.results_store import Record, ResultsStore
 from genprior.evaluation.scores import Perceptual, score
 from genprior.inverse.base import Solver
 from genprior.inverse.baselines.base import Baseline
-from genprior.io.images import Picture, write_image
+from genprior.io.images import ImageFile, write_image
 from genprior.operators.base import Operator
 
 KEYS = ("index", "task", "seed", "method")
@@ -41,7 +41,7 @@ class _Unit:
     task: Task
     method: Method
     seed: int
-    truths: tuple[tuple[int, Truth], ...]
+    references: tuple[tuple[int, ReferenceImage], ...]
 
 
 def run(
@@ -71,26 +71,26 @@ def run(
     methods = [_placed(method, device) for method in plan.methods]
     plan = replace(plan, methods=methods, device=str(device))
     perceptual = Perceptual(device) if plan.lpips else None
-    ledger = Ledger(out, KEYS)
+    store = ResultsStore(out, KEYS)
     if ranks.first:
-        ledger.open(plan.facts())
+        store.open(plan.facts())
     ranks.wait()
-    done = ledger.read()
+    done = store.read()
     units = list(_units(plan, set(done)))
     ranks.wait()
     wanted = [key for unit in _units(plan, set()) for key in _keys(unit)]
     count = sum(key in done for key in wanted)
     for unit in shared(units, ranks):
         records = _measure(plan, unit, out, device, perceptual)
-        ledger.append(records, ranks.rank)
+        store.append(records, ranks.rank)
         count += len(records) * (ranks.world if ranks.world > 1 else 1)
         if progress:
             progress(min(count, len(wanted)), len(wanted), f"{unit.task.text}: {unit.method.name}")
     ranks.wait()
     if ranks.first:
-        ledger.merge()
+        store.merge()
     ranks.wait()
-    records = ledger.read()
+    records = store.read()
     return [records[key] for key in wanted]
 
 
@@ -104,15 +104,15 @@ def shared(units: list[_Unit], ranks: Ranks) -> list[_Unit]:
 def _units(plan: Plan, done: set[tuple]) -> Iterator[_Unit]:
     """What is left to do, image by image, so that a stopped measurement is even."""
     unsuited = set(not_suited(plan))
-    for start in range(0, len(plan.truths), plan.batch):
-        truths = plan.truths[start : start + plan.batch]
+    for start in range(0, len(plan.references), plan.batch):
+        references = plan.references[start : start + plan.batch]
         for task in plan.tasks:
             for seed in plan.seeds:
                 for method in plan.methods:
                     if (task.text, method.name) in unsuited:
                         continue
                     left = tuple(
-                        (number, truth) for number, truth in truths
+                        (number, truth) for number, truth in references
                         if (number, task.text, seed, method.name) not in done
                     )
                     if left:
@@ -120,7 +120,7 @@ def _units(plan: Plan, done: set[tuple]) -> Iterator[_Unit]:
 
 
 def _keys(unit: _Unit) -> list[tuple]:
-    return [(number, unit.task.text, unit.seed, unit.method.name) for number, _ in unit.truths]
+    return [(number, unit.task.text, unit.seed, unit.method.name) for number, _ in unit.references]
 
 
 def _measure(
@@ -129,9 +129,9 @@ def _measure(
     """The results of one piece of work; images of one size together."""
     records = []
     for group in _same_size(unit):
-        numbers, truths, pictures = map(list, zip(*group, strict=True))
+        numbers, references, pictures = map(list, zip(*group, strict=True))
         try:
-            records += _restore(plan, unit, pictures, numbers, truths, out, device, perceptual)
+            records += _restore(plan, unit, pictures, numbers, references, out, device, perceptual)
         except (SettingError, ImageError):
             raise
         except (FloatingPointError, PeerError) as error:  # one method does not end all
@@ -140,31 +140,37 @@ def _measure(
                 for number, truth, _ in group
             ]
         except ValueError as error:
-            names = ", ".join(truth.name for truth in truths)
+            names = ", ".join(truth.name for truth in references)
             raise ImageError(f"{names}: {unit.method.name}: {error}") from error
     return records
 
 
 def _restore(
-    plan: Plan, unit: _Unit, pictures: list[Picture], numbers: Sequence[int],
-    truths: Sequence[Truth], out: Path, device: torch.device, perceptual: Perceptual | None,
+    plan: Plan,
+    unit: _Unit,
+    pictures: list[ImageFile],
+    numbers: Sequence[int],
+    references: Sequence[ReferenceImage],
+    out: Path,
+    device: torch.device,
+    perceptual: Perceptual | None,
 ) -> list[Record]:
     task, method = unit.task, unit.method
     truth = torch.cat([picture.pixels for picture in pictures])
     operator = task.operator(pictures, numbers, unit.seed)
     y = degrade(truth, operator, task.noise, unit.seed, list(numbers))
     model, name, solver, samples = _resolve(plan, unit, operator, y)
-    with Meter(device) as meter:
+    with ResourceMeter(device) as meter:
         result = restore(
             y, operator, model, solver, task.noise, samples, seed=unit.seed, index=list(numbers),
             device=str(device), dtype=plan.dtype,
         )
-    truth = operator.visible(truth)
+    truth = operator.crop_margin(truth)
     scores = score(result, truth, perceptual)
-    first = plan.truths[: plan.show] if unit.seed == plan.seeds[0] else ()
+    first = plan.references[: plan.show] if unit.seed == plan.seeds[0] else ()
     shown = {number for number, _ in first}
     records = []
-    for i, (number, source) in enumerate(zip(numbers, truths, strict=True)):
+    for i, (number, source) in enumerate(zip(numbers, references, strict=True)):
         if number in shown:
             pieces = {TRUTH: truth, MEASURED: y, method.name: result.image}
             for piece, images in pieces.items():
@@ -180,7 +186,7 @@ def _restore(
     return records
 
 
-def _about(plan: Plan, unit: _Unit, number: int, source: Truth) -> Record:
+def _about(plan: Plan, unit: _Unit, number: int, source: ReferenceImage) -> Record:
     """What a result is of, and where it was found."""
     return {
         "index": number, "image": source.name, "task": unit.task.text, "seed": unit.seed,
@@ -202,7 +208,7 @@ def _resolve(
     method, model = unit.method, unit.method.model
     solver = method.solver_of(unit.task)
     if method.prior is not None and model is None:
-        keep = operator.observed(torch.ones_like(y))[:, :1]
+        keep = operator.mask_unmeasured(torch.ones_like(y))[:, :1]
         model = estimate_prior(method.prior, y, keep)
     if isinstance(solver, Baseline):
         return model, method.name, solver, plan.samples if solver.stochastic else 1
@@ -213,18 +219,18 @@ def _resolve(
     typed = isinstance(method.solver, Solver)  # with steps of its own, if it has any
     if plan.steps is not None and not typed and "steps" in {f.name for f in fields(solver)}:
         solver = replace(solver, steps=plan.steps)
-    return model, name, near_the_hole(name, solver, unit.task.kind, method.prior), samples
+    return model, name, restrict_to_border(name, solver, unit.task.kind, method.prior), samples
 
 
 def _placed(method: Method, device: torch.device) -> Method:
     return method if method.model is None else replace(method, model=method.model.to(device))
 
 
-def _same_size(unit: _Unit) -> list[list[tuple[int, Truth, Picture]]]:
+def _same_size(unit: _Unit) -> list[list[tuple[int, ReferenceImage, ImageFile]]]:
     """Images of one size with what is read of them; one each if each has its own prior."""
     alone = unit.method.prior is not None and unit.method.model is None
-    groups: dict[Any, list[tuple[int, Truth, Picture]]] = {}
-    for number, truth in unit.truths:
+    groups: dict[Any, list[tuple[int, ReferenceImage, ImageFile]]] = {}
+    for number, truth in unit.references:
         picture = unit.task.read(truth)
         key = number if alone else picture.pixels.shape
         groups.setdefault(key, []).append((number, truth, picture))

@@ -14,13 +14,16 @@ from genprior.core.atomic_files import write_atomic
 from genprior.core.errors import PeerError, SettingError
 from genprior.core.metrics import psnr
 from genprior.evaluation.plan import Method, Plan, Task
-from genprior.evaluation.reference_images import Truth
+from genprior.evaluation.reference_images import ReferenceImage
 
 TUNING = "tuning.json"
 
 
 def tuned(
-    plan: Plan, truths: list[Truth], out: Path, progress: Callable[[str], object] | None = None
+    plan: Plan,
+    references: list[ReferenceImage],
+    out: Path,
+    progress: Callable[[str], object] | None = None,
 ) -> Plan:
     """A plan whose baselines are tuned, task by task.
 
@@ -28,7 +31,7 @@ def tuned(
 
     Arguments:
         plan: What is to be measured.
-        truths: The images to tune on; they should not be those of the plan.
+        references: The images to tune on; they should not be those of the plan.
         out: Folder of the results.
         progress: Called with what is tuned at the moment.
 
@@ -36,7 +39,7 @@ def tuned(
         SettingError: What is in the folder was tuned on other images.
     """
     path = out / TUNING
-    images = [[truth.name, truth.digest()] for truth in truths]
+    images = [[truth.name, truth.digest()] for truth in references]
     kept = json.loads(path.read_text()) if path.exists() else {"images": images, "found": {}}
     if kept["images"] != images:
         raise SettingError(
@@ -54,7 +57,7 @@ def tuned(
             if name not in found:
                 if progress:
                     progress(name)
-                best = _best(plan, method, task, truths)
+                best = _best(plan, method, task, references)
                 if best is None:
                     continue
                 found[name] = best
@@ -66,12 +69,14 @@ def tuned(
     return replace(plan, methods=methods)
 
 
-def _best(plan: Plan, method: Method, task: Task, truths: list[Truth]) -> dict[str, Any] | None:
+def _best(
+    plan: Plan, method: Method, task: Task, references: list[ReferenceImage]
+) -> dict[str, Any] | None:
     """The best settings of a baseline; None if it is not made for the task."""
     choices = method.choices(task)
     grid = [dict(zip(choices, v, strict=True)) for v in itertools.product(*choices.values())]
     totals = torch.zeros(len(grid))
-    for number, truth in enumerate(truths):
+    for number, truth in enumerate(references):
         picture = task.read(truth)
         operator = task.operator([picture], [number], plan.seeds[0])
         if not method.suits(task, operator, picture.pixels):
@@ -87,5 +92,5 @@ def _best(plan: Plan, method: Method, task: Task, truths: list[Truth]) -> dict[s
             except (FloatingPointError, PeerError):
                 totals[k] = -torch.inf
                 continue
-            totals[k] += psnr(x.clamp(0, 1), operator.visible(picture.pixels)).item()
+            totals[k] += psnr(x.clamp(0, 1), operator.crop_margin(picture.pixels)).item()
     return grid[int(totals.argmax())]

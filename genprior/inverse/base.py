@@ -19,12 +19,12 @@ from genprior.priors.base import ABILITIES
 
 # Settings that several solvers have, by what values they may take.
 COUNTS = ("steps", "iterations", "root_products", "particles", "ode_steps", "langevin_steps")
-SHARES = ("eta", "eta_b", "renewal")
+SHARES = ("eta", "eta_b", "stochasticity")
 POSITIVE = (
     "coupling", "rate", "rate_end", "prior_var", "tau", "weight", "tolerance", "sigma_max",
     "sigma_min", "exact_max", "exact_min", "informed_max", "ode_min", "rho_max", "rho_min",
 )
-NOT_NEGATIVE = ("strength", "relaxation", "calm", "slack")
+NOT_NEGATIVE = ("strength", "relaxation", "full_above", "extra_noise")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Solver(ABC):
     stochastic: ClassVar[bool]
     summary: ClassVar[str]
     # Its noise is all from the streams that it is given: chains of opposite noise may be paired.
-    mirrors: ClassVar[bool] = True
+    supports_antithetic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -62,23 +62,23 @@ class Solver(ABC):
         return self.nfe
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         """Products with the network's Jacobian per image; each costs a backward pass."""
         return 0
 
-    def products_for(self, operator: Operator, prior: object) -> int:
+    def jacobian_products_for(self, operator: Operator, prior: object) -> int:
         """Products for this measurement and this prior, where those may be fewer."""
-        return self.products
+        return self.jacobian_products
 
     @property
-    def chains(self) -> int:
+    def batch_multiplier(self) -> int:
         """Images that the network is shown at once for each measurement.
 
         It is 0 where the network is shown parts of them, a bounded number at a time.
         """
         return 1
 
-    def demand_suited(self, operator: Operator, prior: object, y: Tensor) -> None:
+    def check_compatible(self, operator: Operator, prior: object, y: Tensor) -> None:
         """Refuses a prior or a measurement that the method is not made for.
 
         Raises:
@@ -94,7 +94,7 @@ class Solver(ABC):
             )
 
     @property
-    def local(self) -> bool:
+    def supports_windows(self) -> bool:
         """Whether a part of an image, with what is around it, may be restored alone."""
         return True
 
@@ -134,8 +134,8 @@ class Solver(ABC):
         """
         if not len(y):
             raise ValueError("there is no measurement: the batch is empty")
-        self.demand_suited(operator, prior, y)
-        y = operator.observed(y)
+        self.check_compatible(operator, prior, y)
+        y = operator.mask_unmeasured(y)
         if not y.isfinite().all():
             raise ValueError("the measurement holds NaN or infinite numbers: repair it first")
         sigma = per_image(noise_std, y.reshape(len(y), 1, 1, -1)).flatten()
@@ -203,6 +203,6 @@ class Restoration:
 
 def misfit(x: Tensor, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
     """RMS(A x - y) / noise_std per image, shape (B,); RMS itself where there is no noise."""
-    residual = operator.observed(operator.A(x) - y).flatten(1)
-    rms = (residual.square().sum(dim=1) / operator.measured(y)).sqrt()
+    residual = operator.mask_unmeasured(operator.A(x) - y).flatten(1)
+    rms = (residual.square().sum(dim=1) / operator.num_measurements(y)).sqrt()
     return rms / torch.where(noise_std > 0, noise_std, torch.ones_like(noise_std))

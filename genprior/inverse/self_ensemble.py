@@ -19,7 +19,7 @@ LEAST = 1e-4
 
 def sees_holes(prior: Denoiser, operator: Operator) -> bool:
     """Whether a measurement is an image with holes of which the prior knows."""
-    return prior.knows_holes and operator.whole_pixels and not operator.is_identity
+    return prior.is_inpainter and operator.is_mask and not operator.is_identity
 
 
 def mean_of_views(
@@ -35,7 +35,7 @@ def mean_of_views(
         turns: Number of flips and quarter turns that are averaged, if the prior has so many
             symmetries.
     """
-    known = operator.observed(torch.ones_like(y))[:, :1]
+    known = operator.mask_unmeasured(torch.ones_like(y))[:, :1]
     unknown = 1 - known
     # of the whole image, since a tile of it may be nothing but a hole
     guess = y if operator.is_identity else pull_push(y, known)
@@ -46,7 +46,7 @@ def mean_of_views(
         if operator.is_identity:
             x_hat = prior.denoise(x, noise_std.clamp(min=LEAST))
         else:
-            x_hat = prior.denoise_holes(x, noise_std, turn(unknown, k))
+            x_hat = prior.denoise_masked(x, noise_std, turn(unknown, k))
         total += turn_back(x_hat, k)
     exact = (known > 0) & (per_image(noise_std, y) == 0)
     return torch.where(exact, y, total / len(views))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from genprior.core.atomic_files import Together, write_atomic
+from genprior.core.atomic_files import AtomicFiles, write_atomic
 from genprior.core.errors import ImageError
 from genprior.io.arrays import check_floats
 from genprior.io.decode import decode, sniff, upright_size
@@ -20,7 +20,7 @@ from genprior.io.encode import BITS, WITH_ALPHA, encode
 from genprior.io.limits import MAX_PIXELS
 from genprior.io.raster import FORMATS, Raster
 
-__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "ImageError", "Picture"]
+__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "ImageError", "ImageFile"]
 __all__ += ["image_files", "read_image", "read_mask", "read_size", "write_image"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -32,7 +32,7 @@ MADE = ".genprior"  # in the names of results
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class ImageFile:
     """One image with all that its file said of it.
 
     Attributes:
@@ -87,7 +87,7 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Picture:
+def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> ImageFile:
     """Reads an image file, upright.
 
     PNG, JPEG, WebP, BMP, TIFF (8 or 16 bits, float) and NPY ((H, W) or (H, W, C)); grey, RGB,
@@ -128,7 +128,7 @@ def read_size(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
     return upright_size(read_bytes(path), str(path), max_pixels)
 
 
-def parse_image(data: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
+def parse_image(data: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> ImageFile:
     """As `read_image`, of the content of a file, with the name that it has or had."""
     return replace(_picture(_raster(data, path, max_pixels), path), name=Path(path.name))
 
@@ -179,7 +179,7 @@ def suffix_for(data: bytes, path: Path) -> str:
         raise ImageError(f"{path}: {error}") from None
 
 
-def _picture(raster: Raster, path: Path) -> Picture:
+def _picture(raster: Raster, path: Path) -> ImageFile:
     # a copy, since numpy counts mirrored pixels of a single row or column as contiguous
     array = torch.from_numpy(raster.array.copy()).permute(2, 0, 1)[None]
     bits = 8 * raster.array.dtype.itemsize
@@ -193,7 +193,7 @@ def _picture(raster: Raster, path: Path) -> Picture:
     colours = array.shape[1] - 1 + array.shape[1] % 2
     pixels = array[:, :colours].contiguous()
     alpha = array[:, colours:].contiguous() if array.shape[1] > colours else None
-    return Picture(pixels, alpha, bits, raster.icc, raster.exif, raster.format, raster.mode)
+    return ImageFile(pixels, alpha, bits, raster.icc, raster.exif, raster.format, raster.mode)
 
 
 def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -220,8 +220,8 @@ def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> Tensor:
 
 
 def write_image(
-    path: Path | str, image: Picture | Tensor, like: Picture | None = None,
-    files: Together | None = None,
+    path: Path | str, image: ImageFile | Tensor, like: ImageFile | None = None,
+    files: AtomicFiles | None = None,
 ) -> None:
     """Writes an image file, whole or not at all; the format follows the suffix.
 
@@ -269,9 +269,9 @@ def _single(pixels: Tensor, path: Path) -> Tensor:
     return pixels.detach().float().cpu()
 
 
-def _like(pixels: Tensor, like: Picture | None, format: str) -> Picture:
+def _like(pixels: Tensor, like: ImageFile | None, format: str) -> ImageFile:
     if like is None:
-        return Picture(pixels, bits=32 if format == "NPY" else 8)
+        return ImageFile(pixels, bits=32 if format == "NPY" else 8)
     alpha = like.alpha
     if alpha is not None and alpha.shape[2:] != pixels.shape[2:]:
         alpha = interpolate(alpha, pixels.shape[2:], mode="bilinear", antialias=True)
@@ -279,7 +279,7 @@ def _like(pixels: Tensor, like: Picture | None, format: str) -> Picture:
     return replace(like, pixels=pixels, alpha=alpha, icc=like.icc if same_colours else None)
 
 
-def _check_finite(image: Picture, path: Path) -> None:
+def _check_finite(image: ImageFile, path: Path) -> None:
     bad = int((~image.pixels.isfinite()).sum())
     if bad:
         raise ImageError(
@@ -288,7 +288,7 @@ def _check_finite(image: Picture, path: Path) -> None:
         )
 
 
-def _levels(image: Picture, format: str) -> Tensor:
+def _levels(image: ImageFile, format: str) -> Tensor:
     """The picture as the format stores it: clipped, rounded, alpha last if it says anything."""
     channels, alpha = image.pixels, image.alpha
     if alpha is not None and (format in WITH_ALPHA or image.is_transparent):

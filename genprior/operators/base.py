@@ -23,15 +23,15 @@ class Operator(ABC):
     """A linear operator with the solves that reconstruction needs.
 
     `is_identity` is true where A x = x, so that y is nothing but a noisy image.
-    `keeps_pixels` is true where A keeps some pixels of x as they are, and sets others to 0.
-    `whole_pixels` is true where it does so in all channels of a pixel or in none.
+    `is_pixel_mask` is true where A keeps some pixels of x as they are, and sets others to 0.
+    `is_mask` is true where it does so in all channels of a pixel or in none.
     `measures_images` is false where y may be anything else than images in [0, 1].
     `takes_float64` is false where images may have to be of the type of the measurement.
     """
 
     is_identity = False
-    keeps_pixels = False
-    whole_pixels = False
+    is_pixel_mask = False
+    is_mask = False
     measures_images = True
     takes_float64 = True
 
@@ -87,7 +87,7 @@ class Operator(ABC):
         """
         return self
 
-    def part(self, rows: slice, columns: slice) -> "Operator | None":
+    def crop(self, rows: slice, columns: slice) -> "Operator | None":
         """The operator between a part of the images and the same part of the measurements.
 
         None where a measured pixel depends on more than one pixel of the image.
@@ -117,7 +117,7 @@ class Operator(ABC):
         """Undoes `pack`."""
         return y
 
-    def normalised(self, measurement_shape: torch.Size) -> tuple["Operator", float | Tensor]:
+    def rescaled(self, measurement_shape: torch.Size) -> tuple["Operator", float | Tensor]:
         """The operator of measurements in other units, where its own say nothing.
 
         Returns:
@@ -126,7 +126,7 @@ class Operator(ABC):
         """
         return self, 1.0
 
-    def verify(self, measurement_shape: torch.Size) -> None:
+    def check_shape(self, measurement_shape: torch.Size) -> None:
         """Makes sure that measurements of that shape can be worked with.
 
         Raises:
@@ -134,19 +134,19 @@ class Operator(ABC):
         """
         self.image_shape(measurement_shape)
 
-    def observed(self, v: Tensor) -> Tensor:
+    def mask_unmeasured(self, v: Tensor) -> Tensor:
         """Measurements v with the entries that nothing was measured at set to 0."""
         return v
 
-    def measured(self, y: Tensor) -> Tensor:
+    def num_measurements(self, y: Tensor) -> Tensor:
         """How many numbers of y carry information, per image, shape (B,)."""
-        return self.observed(torch.ones_like(y)).flatten(1).sum(dim=1)
+        return self.mask_unmeasured(torch.ones_like(y)).flatten(1).sum(dim=1)
 
     def keep_known(self, x: Tensor, y: Tensor) -> Tensor:
         """Puts pixels that y holds without any change, where there are such, into images x."""
         return x
 
-    def visible(self, x: Tensor) -> Tensor:
+    def crop_margin(self, x: Tensor) -> Tensor:
         """The part of images x that a user sees; an operator may need a margin around it."""
         return x
 

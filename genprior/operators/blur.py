@@ -101,7 +101,7 @@ class Blur(Operator, deepinv.physics.Blur):
         self._check_image(shape)
         return shape
 
-    def visible(self, x: Tensor) -> Tensor:
+    def crop_margin(self, x: Tensor) -> Tensor:
         if self.padding != "valid":
             return x
         (top, bottom), (left, right) = self._margins()

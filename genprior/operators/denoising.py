@@ -12,8 +12,8 @@ class Denoising(Operator, deepinv.physics.Denoising):
     """The identity."""
 
     is_identity = True
-    keeps_pixels = True
-    whole_pixels = True
+    is_pixel_mask = True
+    is_mask = True
 
     def __init__(self) -> None:
         # deepinv's default adds noise of std 0.1 on every forward call

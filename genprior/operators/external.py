@@ -70,7 +70,7 @@ class External(Operator, deepinv.physics.LinearPhysics):
         self._norm: Tensor | None = None
 
     def select(self, images: Sequence[int]) -> Operator:
-        """See `Operator.select`; `verify` finds out whether the physics tells images apart."""
+        """See `Operator.select`; `check_shape` tells whether the physics tells images apart."""
         if self._several is None or list(images) == list(range(self._several)):
             return self
         return _Selected(self, images, self._several)
@@ -81,7 +81,7 @@ class External(Operator, deepinv.physics.LinearPhysics):
         except REFUSALS:
             return False
 
-    def verify(self, measurement_shape: torch.Size) -> None:
+    def check_shape(self, measurement_shape: torch.Size) -> None:
         """Tries the physics out on random images.
 
         Raises:
@@ -123,7 +123,7 @@ class External(Operator, deepinv.physics.LinearPhysics):
         self._several = None if treats_all_alike(self.A, u, Au, LINEAR) else len(u)
         return u, Au, self.A(u + v) - Au - self.A(v), self.A_adjoint(Au)
 
-    def normalised(self, measurement_shape: torch.Size) -> tuple[Operator, Tensor]:
+    def rescaled(self, measurement_shape: torch.Size) -> tuple[Operator, Tensor]:
         """See `Operator.normalised`: ||A|| is about 1 then, where it differs by factors."""
         size = [self._several or 1, *measurement_shape[1:]]
         u = self._random(self.image_shape(torch.Size(size))[1:], 0).expand(size[0], -1, -1, -1)
@@ -165,7 +165,7 @@ class External(Operator, deepinv.physics.LinearPhysics):
             self._shapes[measurement_shape] = self.A_adjoint(y).shape
         return self._shapes[measurement_shape]
 
-    def observed(self, v: Tensor) -> Tensor:
+    def mask_unmeasured(self, v: Tensor) -> Tensor:
         key = v.shape, v.dtype, v.device
         if key not in self._empty:
             with torch.inference_mode(False):  # later calls may want gradients

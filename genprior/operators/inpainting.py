@@ -24,7 +24,7 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
             nothing missing or nothing known.
     """
 
-    keeps_pixels = True
+    is_pixel_mask = True
 
     def __init__(self, keep: Tensor) -> None:
         keep = numbers(keep, "keep")
@@ -48,20 +48,20 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
                 raise ValueError(f"{what} in the mask of image {number}: {remedy}")
         mask = keep.to(torch.float32)
         super().__init__(img_size=tuple(keep.shape[1:]), mask=mask, device=keep.device)
-        self.whole_pixels = bool((keep == keep[:, :1]).all())
+        self.is_mask = bool((keep == keep[:, :1]).all())
 
     def update_parameters(self, mask: Tensor | None = None, **settings: Tensor) -> None:
         """Replaces the mask, under deepinv's name; 1 is known."""
         if mask is not None:
             like = Inpainting(mask)
-            mask, self.whole_pixels = like.mask, like.whole_pixels
+            mask, self.is_mask = like.mask, like.is_mask
         super().update_parameters(mask=mask, **settings)
 
     def A(self, x: Tensor) -> Tensor:
-        return self.observed(x)
+        return self.mask_unmeasured(x)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        return self.observed(y)
+        return self.mask_unmeasured(y)
 
     def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
         keep = self.mask.shape
@@ -83,7 +83,7 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
         return torch.Size(measurement_shape)
 
     def pinv(self, y: Tensor) -> Tensor:
-        return self.observed(y)
+        return self.mask_unmeasured(y)
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         rho = per_image(rho, x)
@@ -97,10 +97,10 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
     def select(self, images: Sequence[int]) -> "Inpainting":
         return self if len(self.mask) == 1 else Inpainting(self.mask[list(images)])
 
-    def part(self, rows: slice, columns: slice) -> "Inpainting":
+    def crop(self, rows: slice, columns: slice) -> "Inpainting":
         return Inpainting(self.mask[..., rows, columns])
 
-    def observed(self, v: Tensor) -> Tensor:
+    def mask_unmeasured(self, v: Tensor) -> Tensor:
         # not a product: whatever is in the hole, NaN included, must not get out of it
         return torch.where(self._keep(v), v, 0)
 

@@ -24,14 +24,14 @@ class Denoiser(ABC):
         reach: Pixels of x that are farther away than this, in rows or columns, do not change
             an estimate; None if all do.
         stride: Shifting x by a multiple of this shifts the estimate with it.
-        knows_holes: It has `denoise_holes`.
+        is_inpainter: It has `denoise_masked`.
         symmetries: Which of the eight flips and quarter turns of an image leave it as probable:
             k % 4 quarter turns, and then, where k >= 4, a flip from left to right.
     """
 
-    reach: int | None = None
+    receptive_radius: int | None = None
     stride: int = 1
-    knows_holes: bool = False
+    is_inpainter: bool = False
     symmetries: Sequence[int] = (0,)
 
     @abstractmethod
@@ -46,7 +46,7 @@ class Denoiser(ABC):
             Denoised images, shape (B, C, H, W), not clipped.
         """
 
-    def denoise_holes(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
+    def denoise_masked(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
         """E[x0 | the known pixels of x0 + sigma n].
 
         Arguments:
@@ -77,8 +77,8 @@ class Decoder(ABC):
     """
 
     size: tuple[int, int] | None = None
-    maps: Sequence[tuple[int, int]] = ()
-    reach: int | None = None
+    latent_maps: Sequence[tuple[int, int]] = ()
+    receptive_radius: int | None = None
     stride: int = 1
 
     @abstractmethod
@@ -145,11 +145,11 @@ class Density(ABC):
         """Log-density in nats of images (B, C, H, W) in [0, 1]; shape (B,)."""
 
 
-class Recomputing(ABC):
+class ActivationCheckpointing(ABC):
     """Can forget its activations and compute them again for gradients, exactly."""
 
     @abstractmethod
-    def recomputing(self) -> "Recomputing":
+    def with_checkpointing(self) -> "ActivationCheckpointing":
         """The same prior, sharing its weights, that takes less memory and more time."""
 
 

@@ -115,8 +115,11 @@ class GAN(nn.Module, Layered, Trainable):
             )
         self.generator = make(channels, latent, widths, size)
         if size is None:
-            self.stride, self.maps = self.generator.multiple, ((latent, self.generator.multiple),)
-            self.reach = self.generator.reach
+            self.stride, self.latent_maps = (
+                self.generator.multiple,
+                ((latent, self.generator.multiple),),
+            )
+            self.receptive_radius = self.generator.receptive_radius
         self.critic = Critic(channels, widths, size, normalise=loss == "nonsaturating")
         self.register_buffer("w_mean", torch.zeros(latent))
         self.register_buffer("w_std", torch.ones(latent))

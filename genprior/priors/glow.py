@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.core.random_streams import Noise
-from genprior.priors.base import Density, Encoder, Recomputing, Trainable
+from genprior.priors.base import ActivationCheckpointing, Density, Encoder, Trainable
 from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.flows import (
     ActNorm,
@@ -54,7 +54,7 @@ CHECKERBOARDS = 4
 LOG_STD_BOUND = 5.0
 
 
-class Glow(nn.Module, Encoder, Density, Recomputing, Trainable):
+class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
     """Normalising flow on images of any size.
 
     Arguments:
@@ -95,7 +95,9 @@ class Glow(nn.Module, Encoder, Density, Recomputing, Trainable):
             raise ValueError(f"architecture must be 'glow' or 'realnvp', got {architecture!r}")
         self.channels, self.logit = channels, logit
         self.multiple = self.stride = 2**levels
-        self.reach = _reach(levels, depth, CHECKERBOARDS if architecture == "realnvp" else 0)
+        self.receptive_radius = _reach(
+            levels, depth, CHECKERBOARDS if architecture == "realnvp" else 0
+        )
         self._config = {
             "channels": channels,
             "levels": levels,
@@ -110,7 +112,7 @@ class Glow(nn.Module, Encoder, Density, Recomputing, Trainable):
             last = level == levels - 1
             self.levels.append(_Level(channels, depth, width, architecture, last, recompute))
             channels *= 2
-        self.maps = [(level.split_off, 2 ** (k + 1)) for k, level in enumerate(self.levels)]
+        self.latent_maps = [(level.split_off, 2 ** (k + 1)) for k, level in enumerate(self.levels)]
         self.register_buffer("initialised", torch.zeros(()))
         self.checked = False
 
@@ -121,7 +123,7 @@ class Glow(nn.Module, Encoder, Density, Recomputing, Trainable):
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         return {"flow": self.parameters()}
 
-    def recomputing(self) -> "Glow":
+    def with_checkpointing(self) -> "Glow":
         with torch.device("meta"):
             other = Glow(**{**self._config, "recompute": True})
         other.load_state_dict(self.state_dict(), assign=True)

@@ -83,7 +83,7 @@ class HVAE(nn.Module, Variational, Trainable):
         }
         self.channels, self.latent, self.beta = channels, latent, beta
         self.multiple = self.stride = 2 ** (len(widths) - 1)
-        self.reach = _reach(groups, blocks)
+        self.receptive_radius = _reach(groups, blocks)
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
 
         def stack(width: int) -> nn.Sequential:
@@ -99,7 +99,7 @@ class HVAE(nn.Module, Variational, Trainable):
             for width, count in zip(widths, groups, strict=True)
         )
         sites = [2**level for level, count in enumerate(groups) for _ in range(count)]
-        self.maps = [(latent, f) for f in reversed(sites)]
+        self.latent_maps = [(latent, f) for f in reversed(sites)]
         self.last = stack(widths[0])
         self.tail = nn.Conv2d(widths[0], channels, 3, padding=1)
         self.log_std = nn.Parameter(torch.tensor(math.log(0.1)))

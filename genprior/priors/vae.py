@@ -102,8 +102,10 @@ class VAE(nn.Module, Variational, Trainable):
         self.size = None if size is None else tuple(size)
         self.coder = _coder(architecture, channels, latent, widths, blocks, self.size)
         if size is None:
-            self.stride, self.maps = self.coder.multiple, ((latent, self.coder.multiple),)
-            self.reach = 2 * self.coder.reach + self.stride - 1  # from image to latent and back
+            self.stride, self.latent_maps = self.coder.multiple, ((latent, self.coder.multiple),)
+            self.receptive_radius = (
+                2 * self.coder.receptive_radius + self.stride - 1
+            )  # from image to latent and back
         first = math.log(0.1 if std == "learned" else std)
         self.log_std = nn.Parameter(torch.tensor(first), requires_grad=std == "learned")
 

@@ -12,7 +12,7 @@ LOCK, TRIES = ".lock", 100
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def exclusive_run(folder: Path) -> Iterator[None]:
     """Keeps other trainings out of a folder meanwhile, where its file system has locks.
 
     The system takes the lock away when the process ends, however that ends.

@@ -17,7 +17,7 @@ LOG = "log.jsonl"
 EVERY = 20
 
 
-class Journal:
+class TrainingLog:
     """Gathers losses and writes their means; checks that they are finite.
 
     Reading a number back from a GPU makes it wait, so that is done every few steps only.

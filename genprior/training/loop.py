@@ -21,8 +21,8 @@ from genprior.io.images import write_image
 from genprior.io.panels import grid
 from genprior.priors.checkpoint import MANIFEST, newest, steps_of
 from genprior.training.leakage import common_image
-from genprior.training.lock import alone_in
-from genprior.training.log import Journal
+from genprior.training.lock import exclusive_run
+from genprior.training.log import TrainingLog
 from genprior.training.settings import Settings, with_dtype
 from genprior.training.state import Training
 
@@ -101,22 +101,26 @@ def fit(
     if not resume:
         out.mkdir(parents=True, exist_ok=True)
     with (
-        alone_in(out) if ranks.first else nullcontext(), torch.random.fork_rng(devices),
-        _flushing_denormals(), closing(Journal(out, ranks, tensorboard)) as journal,
+        exclusive_run(out) if ranks.first else nullcontext(), torch.random.fork_rng(devices),
+        _flushing_denormals(), closing(TrainingLog(out, ranks, tensorboard)) as log,
     ):
         if resume:
             manifest = training.restore(newest(out))
-            journal.resume(training.step, manifest.get("window", ()))
+            log.resume(training.step, manifest.get("window", ()))
         else:
-            journal.begin()
+            log.begin()
         ranks.wait()
-        keeper = _Keeper(training, journal, out, validation, preview)
-        _loop(training, journal, keeper, data, report)
-        return keeper.save(last=True)
+        writer = _CheckpointWriter(training, log, out, validation, preview)
+        _loop(training, log, writer, data, report)
+        return writer.save(last=True)
 
 
 def _loop(
-    training: Training, journal: Journal, keeper: "_Keeper", data: Any, report: Callable | None
+    training: Training,
+    log: TrainingLog,
+    writer: "_CheckpointWriter",
+    data: Any,
+    report: Callable | None,
 ) -> None:
     settings, ranks = training.settings, training.ranks
     before, started = training.seconds, time.monotonic()
@@ -131,17 +135,17 @@ def _loop(
             training.end_step()
             training.seconds = before + time.monotonic() - started
             speed = settings.batch * len(training.updates) / max(
-                (training.seconds - before) / (training.step - keeper.first_step), 1e-9
+                (training.seconds - before) / (training.step - writer.first_step), 1e-9
             )
-            journal.add(training.step, losses, {
+            log.add(training.step, losses, {
                 "seconds": round(training.seconds, 1), "lr": settings.lr * rate,
                 "images_per_second": round(speed, 1),
             })
             if report and ranks.first:
-                report(training.step, done, journal.latest)
+                report(training.step, done, log.latest)
             stop = interrupted()
-            if keeper.is_time() or stop:
-                keeper.save()
+            if writer.is_time() or stop:
+                writer.save()
             training.seconds = before + time.monotonic() - started
             if stop:
                 raise KeyboardInterrupt(
@@ -195,17 +199,17 @@ def _fraction(training: Training) -> float:
     settings = training.settings
     if settings.steps is not None:
         return training.step / settings.steps
-    return training.ranks.agree(training.seconds) / (60 * settings.minutes)
+    return training.ranks.broadcast_object(training.seconds) / (60 * settings.minutes)
 
 
-class _Keeper:
+class _CheckpointWriter:
     """Writes checkpoints now and then, with a validation and pictures; in the first process."""
 
     def __init__(
-        self, training: Training, journal: Journal, out: Path, validation: Any,
+        self, training: Training, log: TrainingLog, out: Path, validation: Any,
         preview: Callable[[nn.Module], Tensor] | None,
     ) -> None:
-        self.training, self.journal, self.out = training, journal, out
+        self.training, self.log, self.out = training, log, out
         self.validation, self.preview = validation, preview
         self.saved = time.monotonic()
         self.first_step = training.step
@@ -219,12 +223,12 @@ class _Keeper:
         ranks = self.training.ranks
         # To agree costs a message, so several processes do it every few steps only.
         if ranks.world > 1:
-            return self.training.step % 10 == 0 and ranks.agree(due)
+            return self.training.step % 10 == 0 and ranks.broadcast_object(due)
         return due
 
     def save(self, last: bool = False) -> Path:
-        training, journal = self.training, self.journal
-        journal.read()
+        training, log = self.training, self.log
+        log.read()
         folder = self.out / f"step-{training.step:08d}"
         new = training.step != self.saved_step
         if new:
@@ -233,7 +237,7 @@ class _Keeper:
             if new and self.validation is not None:
                 self._validate()
             if new:
-                training.save(self.out, {"window": journal.window})
+                training.save(self.out, {"window": log.window})
             self._maybe_show(last)
         training.ranks.wait()
         self.saved, self.saved_step = time.monotonic(), training.step
@@ -250,7 +254,7 @@ class _Keeper:
     def _validate(self) -> None:
         training = self.training
         loss = training.validate(self.validation, CHECK_BATCHES)
-        self.journal.note(training.step, {"validation": loss})
+        self.log.note(training.step, {"validation": loss})
         if training.best is None or loss < training.best:
             training.best = loss
             training.save_best(self.out)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from genprior import degrade, make_operator, restore
 from genprior.inverse.base import Solver
-from genprior.inverse.execution import executor as frugal
+from genprior.inverse.execution import executor
 from genprior.operators.base import Operator
 from genprior.priors.base import ABILITIES
 from genprior.priors.ddpm import DDPM
@@ -51,7 +51,7 @@ def generator() -> torch.Generator:
 @pytest.fixture(autouse=True)
 def whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU restores images one by one, a GPU all at once."""
-    monkeypatch.setitem(frugal.CHUNKS, "cpu", 2**20)
+    monkeypatch.setitem(executor.CHUNKS, "cpu", 2**20)
 
 
 @cache

@@ -12,7 +12,7 @@ from small import Shrink, batch
 from torch import Tensor, nn
 
 from genprior import degrade, estimate_prior, load_prior, make_operator, make_solver, restore
-from genprior.api.factory import place_prior
+from genprior.api.factory import prior_on
 from genprior.operators.inpainting import Inpainting
 from genprior.priors.base import Decoder, Denoiser, Density
 from genprior.training.crops import Crops
@@ -61,7 +61,7 @@ def test_a_mask_that_is_replaced_counts_as_one_given_at_first():
     keep = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(0)) > 0.5
     replaced, fresh = Inpainting(keep[:, :1]), Inpainting(keep)
     replaced.update_parameters(mask=keep)
-    assert not replaced.whole_pixels
+    assert not replaced.is_mask
     y = fresh.A(batch())
     images = [restore(y, op, Shrink(), "hqs", steps=3).image for op in (replaced, fresh)]
     assert torch.equal(*images)
@@ -168,7 +168,7 @@ def test_a_prior_by_name_is_loaded_once_and_anew_when_it_is_trained_further(weig
 
     def first() -> nn.Module:
         with torch.inference_mode():  # what it loads serves later calls, too
-            return place_prior(folder, torch.device("cpu"))[1]
+            return prior_on(folder, torch.device("cpu"))[1]
 
     kept = first()
     assert first() is kept

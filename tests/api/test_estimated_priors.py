@@ -11,7 +11,7 @@ from genprior import degrade, estimate_prior, restore, sample
 from genprior.api.estimated_priors import draw_texture, read_exemplar
 from genprior.api.factory import make_solver
 from genprior.core.errors import ImageError, SettingError
-from genprior.io.images import Picture, write_image
+from genprior.io.images import ImageFile, write_image
 from genprior.operators.inpainting import Inpainting
 
 GRASS = torch.from_numpy(data.grass()[:48, :64] / 255.0)[None, None]
@@ -30,12 +30,12 @@ def test_the_transparent_part_of_an_exemplar_does_not_count(tmp_path: Path) -> N
     alpha = torch.ones(1, 1, 48, 64)
     alpha[..., :20] = 0
     pixels = torch.where(alpha > 0, GRASS, 1.0).float()
-    write_image(tmp_path / "a.png", Picture(pixels, alpha))
+    write_image(tmp_path / "a.png", ImageFile(pixels, alpha))
     prior, picture = read_exemplar("texture", tmp_path / "a.png")
     assert picture.alpha is None
     expected = estimate_prior("texture", GRASS, alpha)
     torch.testing.assert_close(prior.texton.double(), expected.texton, atol=1e-6, rtol=0)
-    write_image(tmp_path / "b.png", Picture(pixels, torch.ones_like(alpha)))
+    write_image(tmp_path / "b.png", ImageFile(pixels, torch.ones_like(alpha)))
     opaque, _ = read_exemplar("texture", tmp_path / "b.png")
     torch.testing.assert_close(opaque.texton, estimate_prior("texture", pixels).texton)
 
@@ -105,7 +105,7 @@ def test_errors(tmp_path: Path) -> None:
         estimate_prior("texture", GRASS.expand(2, -1, -1, -1))
     with pytest.raises(ValueError, match="keep must be of the size of the exemplar .48, 64., got"):
         estimate_prior("texture", GRASS, torch.ones(1, 1, 64, 48))
-    write_image(tmp_path / "clear.png", Picture(GRASS.float(), torch.zeros(1, 1, 48, 64)))
+    write_image(tmp_path / "clear.png", ImageFile(GRASS.float(), torch.zeros(1, 1, 48, 64)))
     with pytest.raises(ImageError, match="clear.png: the exemplar has no known pixel"):
         read_exemplar("texture", tmp_path / "clear.png")
     with pytest.raises(ValueError, match="method must be 'adsn' or 'rpn', got 'dsn'"):

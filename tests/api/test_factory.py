@@ -26,12 +26,12 @@ WRONG = {
     ("mmps", "spacing", "even"): "spacing must be 'log' or 'vp' or 'karras' or 'ddpm', got 'even'",
     ("mmps", "eta", 1.5): "eta must be between 0 and 1, got 1.5",
     ("ddrm", "eta_b", 2): "eta_b must be between 0 and 1, got 2",
-    ("diffpir", "renewal", 1.5): "renewal must be between 0 and 1, got 1.5",
+    ("diffpir", "stochasticity", 1.5): "renewal must be between 0 and 1, got 1.5",
     ("diffpir", "coupling", 0): "coupling must be > 0 and finite, got 0",
     ("pigdm", "prior_var", -0.1): "prior_var must be > 0 and finite, got -0.1",
     ("moment-matched", "root_products", 0): "root_products must be at least 1, got 0",
     ("moment-matched", "iterations", -3): "iterations must be at least 1, got -3",
-    ("moment-matched", "renewal", "all"): "renewal must be a number or left out, got 'all'",
+    ("moment-matched", "stochasticity", "all"): "renewal must be a number or left out, got 'all'",
     ("smc", "particles", 0): "particles must be at least 1, got 0",
     ("daps", "kernel", "square"): "kernel must be 'published' or 'isotropic' or 'exact'",
     ("jfps", "covariance", 3): "covariance must be a Gaussian or 'photos' or 'isotropic', got 3",
@@ -48,7 +48,7 @@ def test_a_setting_that_cannot_be_is_named(name: str, setting: str, value: objec
 
 
 # Factors and a radius that may be without limit.
-ENDLESS = ("inflation", "sustain", "radius")
+ENDLESS = ("max_inflation", "max_rescaling", "radius")
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -70,7 +70,7 @@ def test_the_defaults_can_be_typed(name: str) -> None:
 def test_numbers_may_be_whole_and_settings_none() -> None:
     assert make_solver("dps", strength=2).strength == 2
     assert make_solver("dps", steps=np.int64(9), strength=np.float32(0.5)).nfe == 9
-    assert make_solver("moment-matched", renewal=None).renewal is None
+    assert make_solver("moment-matched", stochasticity=None).stochasticity is None
     with pytest.raises(SettingError, match="baseline 'tv': weight must be a number, got 'a'"):
         make_baseline("tv", weight="a")
 

@@ -10,20 +10,20 @@ from PIL import Image
 
 from genprior.api.tasks import blurring, denoising, enlarging, foreign, inpainting
 from genprior.core.errors import SettingError
-from genprior.io.images import ImageError, Picture
+from genprior.io.images import ImageError, ImageFile
 from genprior.operators.kernels import gaussian_kernel, motion_kernel
 from genprior.operators.masks import box_hole, random_keep
 
 SIZE = (6, 9)
 
 
-def picture(seed: int = 0, channels: int = 3) -> Picture:
+def picture(seed: int = 0, channels: int = 3) -> ImageFile:
     rng = np.random.default_rng(seed)
     return as_picture(rng.integers(0, 256, (*SIZE, channels), dtype=np.uint8))
 
 
 def hole(operator: torch.nn.Module) -> torch.Tensor:
-    return operator.observed(torch.ones(1, 1, *SIZE)) == 0
+    return operator.mask_unmeasured(torch.ones(1, 1, *SIZE)) == 0
 
 
 def test_masks_are_the_ones_asked_for(tmp_path: Path) -> None:

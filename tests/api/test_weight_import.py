@@ -11,7 +11,7 @@ from shell import refused, save_photo, succeed
 from genprior import load_prior
 from genprior.api.factory import load_checkpoint
 from genprior.api.weight_import import import_weights
-from genprior.core import cache as stamps
+from genprior.core import cache
 from genprior.core.errors import CheckpointError
 from genprior.priors.checkpoint import save_checkpoint
 from genprior.priors.ddpm import DDPM
@@ -124,7 +124,7 @@ def test_from_the_shell(tmp_path: Path) -> None:
 
 
 def test_no_file_is_unpickled_but_here() -> None:
-    package = Path(stamps.__file__).parent
+    package = Path(cache.__file__).parent
     for path in package.rglob("*.py"):
         text = path.read_text()
         if path.name != "foreign.py":
@@ -142,7 +142,7 @@ def test_large_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for _ in range(2):
         load_checkpoint(tmp_path / "w")
     assert len(hashed) == 2 and not (tmp_path / "cache").exists()  # small files always are
-    monkeypatch.setattr(stamps, "LARGE", 1)
+    monkeypatch.setattr(cache, "LARGE", 1)
     for _ in range(2):
         load_checkpoint(tmp_path / "w")
     assert len(hashed) == 3

@@ -88,7 +88,7 @@ def test_solvers_are_listed_with_what_they_cost_and_need() -> None:
     for name, (steps, nfe, products, ability, summary) in listed.items():
         solver = make_solver(name)
         assert steps == str(getattr(solver, "steps", "-"))
-        assert (int(nfe), int(products)) == (solver.nfe, solver.products)
+        assert (int(nfe), int(products)) == (solver.nfe, solver.jacobian_products)
         assert summary == solver.summary
         assert ABILITIES[ability] is solver.needs
 

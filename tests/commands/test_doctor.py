@@ -8,7 +8,6 @@ import pytest
 from shell import genprior, succeed
 
 from genprior.commands import doctor
-from genprior.core import cache as stamps
 
 
 @pytest.fixture
@@ -66,10 +65,10 @@ def test_who_has_no_home_has_a_temporary_one(
     assert cache[:3] == ["ok", "cache", f"{tmp_path / 'genprior'},"]
     large = tmp_path / "large"
     large.write_bytes(b"0")
-    monkeypatch.setattr(stamps, "LARGE", 1)
-    assert not stamps.is_verified(large, "abc")
-    stamps.remember(large, "abc")
-    assert stamps.is_verified(large, "abc")
+    monkeypatch.setattr(cache, "LARGE", 1)
+    assert not cache.is_verified(large, "abc")
+    cache.remember(large, "abc")
+    assert cache.is_verified(large, "abc")
 
 
 def test_the_doctor_says_that_there_is_no_temporary_folder(

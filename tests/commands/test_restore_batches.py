@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from shell import SIZE, genprior, levels, photo, save_photo, sidecar, snapshot, succeed
 
-from genprior.api.files import restore_files as jobs
+from genprior.api.files import restore_files
 from genprior.cli import main
 from genprior.commands.console import Report
 from genprior.core.errors import ImageError
@@ -69,7 +69,7 @@ def test_a_file_that_fails_in_a_batch_leaves_the_others(
     tmp_path: Path, quick: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = [save_photo(tmp_path / f"{n}.png", start=n) for n in range(3)]
-    restore = jobs.restore
+    restore = restore_files.restore
     dark = photo(start=1)[0, 0, 0] / 255
 
     def moody(y, *given, **options):
@@ -77,7 +77,7 @@ def test_a_file_that_fails_in_a_batch_leaves_the_others(
             raise MemoryError("no room for this one")
         return restore(y, *given, **options)
 
-    monkeypatch.setattr(jobs, "restore", moody)
+    monkeypatch.setattr(restore_files, "restore", moody)
     result = genprior("inpaint", *files, *MASK, *quick)
     assert result.exit_code == 6
     error, last = result.stderr.splitlines()
@@ -96,17 +96,17 @@ def test_what_is_wrong_with_the_command_stops_it(tmp_path: Path, quick: list) ->
 def test_a_result_that_cannot_be_written_leaves_nothing(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from genprior.api.files import outputs as results
+    from genprior.api.files import outputs
 
     file = save_photo(tmp_path / "a.png")
-    write = results.write_image
+    write = outputs.write_image
 
     def full(path: Path, *given: object) -> None:
         if "std" not in path.name:
             raise ImageError(f"{path}: cannot be written (disk full)")
         write(path, *given)
 
-    monkeypatch.setattr(results, "write_image", full)
+    monkeypatch.setattr(outputs, "write_image", full)
     options = ["--prior", weights, "--samples", 2, "--steps", 1, "--save", "std"]
     result = genprior("inpaint", file, *MASK, *options)
     assert result.exit_code == 3 and "disk full" in result.stderr

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 
 from genprior.core.errors import SettingError
-from genprior.evaluation.results_store import Ledger
+from genprior.evaluation.results_store import ResultsStore
 
 
-def ledger(folder: Path) -> Ledger:
-    return Ledger(folder, ("image", "method"))
+def ledger(folder: Path) -> ResultsStore:
+    return ResultsStore(folder, ("image", "method"))
 
 
 def test_what_a_killed_process_left_of_a_line_is_dropped(tmp_path):

@@ -170,15 +170,15 @@ def test_a_solver_is_left_out_of_the_tasks_that_it_cannot_do(photos, tmp_path):
 
 
 def test_a_method_that_diverges_does_not_end_the_others(photos, tmp_path, monkeypatch):
-    from genprior.evaluation import runner as evaluate
-    whole_restore = evaluate.restore
+    from genprior.evaluation import runner
+    whole_restore = runner.restore
 
     def restore(y, operator, model, solver, *rest, index, **more):
         if type(solver).__name__ == "TotalVariation" and index == [1]:
             raise FloatingPointError("it diverged")
         return whole_restore(y, operator, model, solver, *rest, index=index, **more)
 
-    monkeypatch.setattr(evaluate, "restore", restore)
+    monkeypatch.setattr(runner, "restore", restore)
     words = ["evaluate", photos, "-o", tmp_path, "--prior", "none", "--baseline",
              "tv:iterations=2,biharmonic", "--task", MASK, "--crop", 20]
     told = succeed(*words).stderr

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genprior.core.random_streams import MEASUREMENT, Noise
 from genprior.evaluation.plan import Method, Plan, Task
-from genprior.evaluation.reference_images import open_truths
+from genprior.evaluation.reference_images import open_reference_images
 from genprior.evaluation.runner import run
 from genprior.inverse.baselines.base import Baseline
 from genprior.operators.base import Operator
@@ -47,7 +47,7 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Se
     """Evaluates a task on two photos at two seeds: (seed, number, x, y, draws) of each."""
     for name, start in (("a", 0), ("b", 40)):
         save_photo(tmp_path / f"{name}.png", start=start, size=(16, 12))
-    truths = list(zip(NUMBERS, open_truths(tmp_path, MANY), strict=True))
+    truths = list(zip(NUMBERS, open_reference_images(tmp_path, MANY), strict=True))
     monkeypatch.setattr(Spy, "seen", [])
 
     def measured(kind: str, settings: dict[str, Any], noise: float = SIGMA) -> Seen:

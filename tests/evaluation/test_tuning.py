@@ -8,7 +8,7 @@ from shell import refused, save_photo, succeed
 
 from genprior.core.distributed import Ranks
 from genprior.evaluation.plan import Method, Plan, Task
-from genprior.evaluation.reference_images import open_truths
+from genprior.evaluation.reference_images import open_reference_images
 from genprior.evaluation.runner import _units
 from genprior.inverse.baselines.total_variation import TotalVariation
 
@@ -44,14 +44,14 @@ def test_images_are_not_tuned_on_that_are_measured(photos: Path, tmp_path: Path)
 
 
 def test_two_processes_share_every_method(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from genprior.evaluation import runner as evaluate
+    from genprior.evaluation import runner
 
-    truths = list(enumerate(open_truths(photos, 10**6) * 8))
+    truths = list(enumerate(open_reference_images(photos, 10**6) * 8))
     methods = [Method(name, TotalVariation()) for name in ("slow", "quick")]
     plan = Plan(truths, [Task(TASK, "denoise", {}, 0.1)], methods)
-    monkeypatch.setattr(evaluate, "not_suited", lambda plan: [])
+    monkeypatch.setattr(runner, "not_suited", lambda plan: [])
     assert [unit.method.name for unit in _units(plan, set())] == 8 * ["slow", "quick"]
-    shares = [evaluate.shared(list(_units(plan, set())), Ranks(rank, 2)) for rank in (0, 1)]
+    shares = [runner.shared(list(_units(plan, set())), Ranks(rank, 2)) for rank in (0, 1)]
     assert sorted(unit.truths[0][0] for share in shares for unit in share) == sorted(
         2 * list(range(8)))
     for share in shares:

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from genprior.api.factory import make_solver
 from genprior.core.random_streams import Noise
-from genprior.inverse.diffusion.sampler import ChainSolver
+from genprior.inverse.diffusion.sampler import DiffusionSolver
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
@@ -117,7 +117,7 @@ def test_filling_holes_that_the_prior_knows_of_does_not_stop_the_host(name: str)
 
 @pytest.mark.parametrize("name", ["mmps", "moment-matched", "smc", "tmpd", "dps", "jfps"])
 def test_nor_with_a_foreign_physics(name: str) -> None:
-    assert issubclass(LEVELS[name], ChainSolver)
+    assert issubclass(LEVELS[name], DiffusionSolver)
     op = External(SuperResolution(2), (1, 4, 6))
     y = op.A(Linear(dtype=torch.float32).draw(2, (1, 4, 6)))
     assert stops(name, 5, op, y) == stops(name, 2, op, y)

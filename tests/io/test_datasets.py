@@ -13,8 +13,8 @@ import torchvision
 from PIL import Image
 
 from genprior.core.errors import ImageError, SettingError
-from genprior.evaluation.reference_images import open_truths
-from genprior.io import datasets as sources
+from genprior.evaluation.reference_images import open_reference_images
+from genprior.io import datasets
 from genprior.io.datasets import open_items, open_source
 from genprior.training.crops import Crops
 
@@ -62,8 +62,8 @@ def test_data_sets_of_torch_and_of_torchvision(tmp_path: Path) -> None:
         (data / f"{part}-labels-idx1-ubyte").write_bytes(labels)
     name = f"torchvision:MNIST:{tmp_path}"
     assert same(arrays(name, 1), GREY)
-    assert len(open_source(name, 1, held_out=True)) == len(open_truths(name, 10**6)) == 2
-    assert len(open_truths(name, 10**6, held_out=False)) == 5
+    assert len(open_source(name, 1, held_out=True)) == len(open_reference_images(name, 10**6)) == 2
+    assert len(open_reference_images(name, 10**6, held_out=False)) == 5
     assert len(open_source(f"torchvision:MNIST,train=false:{tmp_path}", 1)) == 2
 
 
@@ -157,7 +157,7 @@ def test_a_folder_too_large_for_memory_gives_the_same_crops(tmp_path: Path, monk
         exif[0x0112] = 6 if k == 1 else 1  # turned by a quarter
         Image.fromarray(array).save(tmp_path / f"{k}.png", exif=exif)
     held = Crops([tmp_path], 8).batch(3, 10)
-    monkeypatch.setattr(sources, "HELD_PIXELS", 0)
+    monkeypatch.setattr(datasets, "HELD_PIXELS", 0)
     assert torch.equal(Crops([tmp_path], 8).batch(3, 10), held)
 
 

@@ -12,7 +12,14 @@ import torch
 from pictures import as_array, as_picture, levels, pillow
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
-from genprior.io.images import ImageError, Picture, image_files, read_image, read_mask, write_image
+from genprior.io.images import (
+    ImageError,
+    ImageFile,
+    image_files,
+    read_image,
+    read_mask,
+    write_image,
+)
 
 LOSSLESS = [".png", ".tif", ".webp", ".bmp", ".npy"]
 SHAPES = {"L": (1,), "LA": (2,), "RGB": (3,), "RGBA": (4,)}
@@ -169,7 +176,7 @@ def test_rounding_and_clipping(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".npy", ".tif"])
 def test_floats_are_written_as_they_are(tmp_path: Path, suffix: str) -> None:
     noisy = torch.tensor([-0.25, 1 / 3, 1.5]).reshape(1, 1, 1, 3)
-    write_image(tmp_path / f"a{suffix}", Picture(noisy, bits=32))
+    write_image(tmp_path / f"a{suffix}", ImageFile(noisy, bits=32))
     assert torch.equal(read_image(tmp_path / f"a{suffix}").pixels, noisy)
 
 

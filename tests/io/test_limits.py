@@ -10,7 +10,7 @@ from PIL import Image
 from shell import refused, save_photo, snapshot, succeed
 
 from genprior.core.errors import ImageError
-from genprior.io import datasets as sources
+from genprior.io import datasets
 from genprior.io.datasets import open_source
 from genprior.io.images import read_size
 
@@ -104,6 +104,6 @@ def test_sizes_are_read_from_headers(here: Path, monkeypatch: pytest.MonkeyPatch
     assert read_size(here / "a.npy") == (9, 4)
     with pytest.raises(ImageError, match="a.png: is 20000 x 20000 pixels, more than 178956970"):
         read_size(here / "huge" / "a.png")
-    monkeypatch.setattr(sources, "HELD_PIXELS", 0)
+    monkeypatch.setattr(datasets, "HELD_PIXELS", 0)
     with pytest.raises(ImageError, match="more than 767: shrink it"):
         open_source(here / "a.png", 3, 767).size(0)

@@ -85,8 +85,8 @@ def test_valid_is_smaller_and_visible_is_what_it_shows() -> None:
     x = rand(2, 3, 10, 11)
     assert op.A(x).shape == (2, 3, 7, 9)
     assert op.image_shape(torch.Size((2, 3, 7, 9))) == x.shape
-    torch.testing.assert_close(op.A(x), op.visible(x))
-    assert torch.equal(Blur(delta, "reflect").visible(x), x)
+    torch.testing.assert_close(op.A(x), op.crop_margin(x))
+    assert torch.equal(Blur(delta, "reflect").crop_margin(x), x)
 
 
 @pytest.mark.parametrize("boundary", ["valid", "reflect"])

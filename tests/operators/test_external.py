@@ -69,7 +69,7 @@ def test_laws_of_a_physics_that_knows_its_singular_vectors(name: str) -> None:
         physics = physics.double()
     size = {"MRI": (2, 6, 8), "MRIs": (2, 6, 8), "camera": (1, 8, 8)}.get(name, (3, 6, 8))
     op, x = External(physics, iterations=0), rand(3, *size)
-    op.verify(op.A(x).shape)
+    op.check_shape(op.A(x).shape)
     digits = 1e-6 if name == "grey" else 1e-9  # of its vectors deepinv has single precision
     check_operator(op, x, digits)
     some = op.select([2, 0, 2, 1])
@@ -161,13 +161,15 @@ def test_something_else() -> None:
 def test_what_is_never_measured_is_not_observed() -> None:
     mask = (rand(1, 1, 6, 7) > 0.4).double()
     op = External(deepinv.physics.Inpainting(img_size=(3, 6, 7), mask=mask))
-    assert torch.equal(op.observed(torch.ones(2, 3, 6, 7)), mask.expand(2, 3, -1, -1).float())
-    assert op.measured(torch.ones(2, 3, 6, 7)).tolist() == [3 * mask.sum().item()] * 2
-    hidden = op.observed(torch.full((1, 3, 6, 7), torch.nan))
+    assert torch.equal(
+        op.mask_unmeasured(torch.ones(2, 3, 6, 7)), mask.expand(2, 3, -1, -1).float()
+    )
+    assert op.num_measurements(torch.ones(2, 3, 6, 7)).tolist() == [3 * mask.sum().item()] * 2
+    hidden = op.mask_unmeasured(torch.full((1, 3, 6, 7), torch.nan))
     assert hidden.nan_to_num(9).unique().tolist() == [0, 9]
     blur = External(deepinv.physics.Blur(filter=kernel(), padding="valid"))
     y = rand(2, 1, 5, 6)
-    assert torch.equal(blur.observed(y), y)
+    assert torch.equal(blur.mask_unmeasured(y), y)
 
 
 class Odd(deepinv.physics.LinearPhysics):
@@ -193,7 +195,7 @@ def test_a_physics_that_is_not_what_it_says_is_found_out(
     A: object, A_adjoint: object, kind: type, message: str
 ) -> None:
     with pytest.raises(kind, match=message):
-        External(Odd(A, A_adjoint)).verify(torch.Size((2, 1, 4, 5)))
+        External(Odd(A, A_adjoint)).check_shape(torch.Size((2, 1, 4, 5)))
 
 
 def test_an_adjoint_that_forgot_to_flip_a_kernel_is_found_out() -> None:
@@ -201,7 +203,7 @@ def test_an_adjoint_that_forgot_to_flip_a_kernel_is_found_out() -> None:
         return sum(x.roll(k, dims=-1) for k in range(9)) / 9
 
     with pytest.raises(TypeError, match="A_adjoint is not the adjoint of A"):
-        External(Odd(trail, trail)).verify(torch.Size((2, 3, 16, 16)))
+        External(Odd(trail, trail)).check_shape(torch.Size((2, 3, 16, 16)))
 
 
 def test_batches_with_three_axes_are_told_from_images() -> None:
@@ -214,7 +216,7 @@ def test_images_are_told_apart_where_a_physics_holds_something_for_each() -> Non
     kernels = torch.rand(3, 1, 3, 3, generator=torch.Generator().manual_seed(1)).double()
     op = External(deepinv.physics.Blur(filter=kernels, padding="valid"), tolerance=1e-14)
     x = rand(4, 1, 7, 8)
-    op.verify(torch.Size((3, 1, 5, 6)))
+    op.check_shape(torch.Size((3, 1, 5, 6)))
     assert op.select([0, 1, 2]) is op
     images = [2, 0, 2, 1]
     some = op.select(images)
@@ -226,7 +228,7 @@ def test_images_are_told_apart_where_a_physics_holds_something_for_each() -> Non
     one = op.select([2])
     assert torch.allclose(one.A(x)[2], some.A(x)[2], rtol=1e-12)
     same = External(deepinv.physics.Blur(filter=kernel(), padding="valid"))
-    same.verify(torch.Size((3, 1, 5, 6)))
+    same.check_shape(torch.Size((3, 1, 5, 6)))
     assert same.select(images) is same
 
 
@@ -235,8 +237,8 @@ def test_what_preconditions_is_near_the_solve_for_every_image() -> None:
     kernels[1] *= 1000
     op = External(deepinv.physics.Blur(filter=kernels, padding="valid"), tolerance=1e-14)
     shape = torch.Size((3, 1, 5, 6))
-    op.verify(shape)
-    scaled, unit = op.normalised(shape)
+    op.check_shape(shape)
+    scaled, unit = op.rescaled(shape)
     assert unit[1] / unit[0] > 200 and (unit.log2() == unit.log2().round()).all()
     x, v = rand(3, 1, 7, 8), rand(3, 1, 5, 6) - 0.5
     scale = unit.reshape(-1, 1, 1, 1)

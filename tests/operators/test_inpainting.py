@@ -52,7 +52,7 @@ def test_measured_counts_known_numbers() -> None:
     keep = torch.ones(2, 1, 4, 5)
     keep[0, 0, 0, 0] = 0
     keep[1, 0, :2] = 0
-    assert Inpainting(keep).measured(torch.zeros(2, 3, 4, 5)).tolist() == [57, 30]
+    assert Inpainting(keep).num_measurements(torch.zeros(2, 3, 4, 5)).tolist() == [57, 30]
 
 
 def test_select_repeats_and_reorders() -> None:

@@ -111,7 +111,7 @@ def holes(size):
 def test_what_is_known_exactly_stays(size, channels):
     model, unknown = crooked(), holes(size)
     x, sigma = torch.rand(2, channels, *size, dtype=torch.float64), torch.tensor([0.0, 0.3])
-    x_hat = model.denoise_holes(x, sigma.double(), unknown)
+    x_hat = model.denoise_masked(x, sigma.double(), unknown)
     assert x_hat.shape == x.shape and x_hat.isfinite().all()
     exact = (unknown[0] == 0).expand_as(x[0])
     torch.testing.assert_close(x_hat[0][exact], x[0][exact], rtol=0, atol=1e-15)
@@ -132,7 +132,7 @@ def test_the_loss_with_holes_is_the_weighted_error_where_something_is_to_be_foun
     unknown, exact = training_holes(x, noise)
     sigma = sigma.masked_fill(exact, 0)
     y = (pull_push(2 * (x + sigma * n) - 1, 1 - unknown) + 1) / 2
-    x_hat = model.denoise_holes(y, sigma.flatten(), unknown)
+    x_hat = model.denoise_masked(y, sigma.flatten(), unknown)
     guess = GUESS_STD * density(1 - unknown).clamp(min=0.02) ** -0.25
     levels = torch.where(unknown > 0, (sigma**2 + guess**2).sqrt(), sigma).expand_as(x)
     errors = 2 * (x_hat - x) / model.preconditioning(2 * levels)[1]
@@ -198,7 +198,7 @@ def test_it_learns_to_fill_holes_of_a_known_law():
     mean = torch.where(known, y, 0).sum(dim=(2, 3), keepdim=True) / count
     exact = 0.5 + 0.04 / (0.04 + sigma**2 / count) * (mean - 0.5)
     with torch.no_grad():
-        x_hat = model.denoise_holes(pull_push(y, known.float()), sigma, 1 - known.float())
+        x_hat = model.denoise_masked(pull_push(y, known.float()), sigma, 1 - known.float())
     error = (x_hat - exact).square().mean().sqrt()
     assert error < 0.35 * (0.5 - exact).expand_as(y).square().mean().sqrt()
 
@@ -211,6 +211,6 @@ def test_errors():
     with pytest.raises(ValueError, match="one number for each of the 2 images"):
         prior().denoise(torch.rand(2, 3, 8, 8), torch.ones(3))
     with pytest.raises(ValueError, match="one number for each of the 2 images"):
-        prior(holes=True).denoise_holes(
+        prior(holes=True).denoise_masked(
             torch.rand(2, 3, 8, 8), torch.ones(3), torch.ones(2, 1, 8, 8)
         )

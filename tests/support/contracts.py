@@ -59,8 +59,10 @@ def _check_linear(op: Operator, x: Tensor, u: Tensor, v: Tensor) -> None:
     forward, backward = (op.A(u) * v).sum(), (u * op.A_adjoint(v)).sum()
     scale = op.A(u).norm() * v.norm()
     assert (forward - backward).abs() <= 1e-10 * scale, "A_adjoint is not the adjoint of A"
-    assert torch.equal(op.measured(v), op.observed(torch.ones_like(v)).flatten(1).sum(dim=1))
-    assert op.visible(x).shape[-2:] == op.visible(u).shape[-2:]
+    assert torch.equal(
+        op.num_measurements(v), op.mask_unmeasured(torch.ones_like(v)).flatten(1).sum(dim=1)
+    )
+    assert op.crop_margin(x).shape[-2:] == op.crop_margin(u).shape[-2:]
     for k in (1.5, 0.25):
         _close(op.prox_l2(u, v, k), op.prox(u, v, 1 / k), 1e-12, "prox_l2 is not prox")
     _close(op.A_dagger(v), op.pinv(v), 1e-12, "A_dagger is not pinv")
@@ -159,7 +161,7 @@ def measure(op: Operator, x: Tensor, noise_std: Tensor) -> Tensor:
     """y = A x + sigma n."""
     y = op.A(x)
     noise = normals(1, *y.shape, seed=7)[0].to(y)
-    return y + noise_std.to(y).reshape(-1, 1, 1, 1) * op.observed(noise)
+    return y + noise_std.to(y).reshape(-1, 1, 1, 1) * op.mask_unmeasured(noise)
 
 
 def _check_solver(
@@ -188,12 +190,12 @@ def _check_solver(
         assert torch.equal(tensor, value), f"{law}: a tensor of the caller was changed"
         assert tensor.requires_grad == grad and tensor.grad is None, f"{law}: autograd was left on"
     assert sum(shape[0] for shape in prior.calls) == len(together) * solver.nfe, f"{law}: nfe"
-    products = len(together) * solver.products_for(op, prior)
+    products = len(together) * solver.jacobian_products_for(op, prior)
     assert prior.products == products, f"{law}: products"
-    assert solver.products_for(op, prior) <= solver.products
+    assert solver.jacobian_products_for(op, prior) <= solver.jacobian_products
     assert {shape[1] for shape in prior.calls} == {together.shape[1]}, f"{law}: channels"
 
-    hidden = torch.where(op.observed(torch.ones_like(y)) == 0, 0.7, y)
+    hidden = torch.where(op.mask_unmeasured(torch.ones_like(y)) == 0, 0.7, y)
     answer = solver(hidden, op, prior, sigma, Noise(0, KEYS))
     assert torch.equal(answer, together), f"{law}: what is in a hole matters"
     assert torch.equal(

@@ -18,7 +18,7 @@ from torch.fft import fft2, ifft2
 
 from genprior.core.linalg import Singular, per_image
 from genprior.core.schedules import step_coefficients
-from genprior.evaluation.gaussian_theory import affine_samplers as affine
+from genprior.evaluation.gaussian_theory import affine_samplers
 from genprior.evaluation.gaussian_theory.exact_laws import (
     Law,
     Problem,
@@ -158,7 +158,7 @@ def distance12(solver: Solver, index: int) -> float:
     op = operators[index]
     y = op.A(torch.zeros(1, 1, 12, 12, dtype=torch.float64))
     got, _ = law_of(solver, op, prior, 0.025, y)
-    known = op.observed(torch.ones_like(y)).flatten() > 0
+    known = op.mask_unmeasured(torch.ones_like(y)).flatten() > 0
     return 2 * law_distance(Law(got.G[None, :, known], got.V[None]), problems[index]).w2
 
 
@@ -173,7 +173,7 @@ def distance6(solver: Solver, index: int) -> float:
     problem = Problem(prior.cov(unit).flatten(1)[None], A[A.abs().sum(dim=1) > 0][None], 0.025)
     y = op.A(torch.zeros(1, 1, 6, 6, dtype=torch.float64))
     got, _ = law_of(solver, op, prior, 0.025, y)
-    known = op.observed(torch.ones_like(y)).flatten() > 0
+    known = op.mask_unmeasured(torch.ones_like(y)).flatten() > 0
     return law_distance(Law(got.G[None, :, known], got.V[None]), problem).w2
 
 
@@ -191,7 +191,7 @@ def dps_law(solver: DPS, problem: Problem) -> Law:
     law = white(problem, VAR + solver.sigmas[0] ** 2)
     zeta = solver.strength * (A.shape[:-1].numel() / AUTHORS_MEASUREMENTS) ** 0.5
     for sigma, sigma_next in zip(solver.sigmas, [*solver.sigmas[1:], 0.0], strict=True):
-        D = affine.denoiser(problem, sigma)
+        D = affine_samplers.denoiser(problem, sigma)
         AD = A @ D
         rest = eye(A.shape[-2], A) - AD @ law.G
         power = trace(rest @ problem.cov_y @ rest.mH + AD @ law.V @ AD.mH)

@@ -91,9 +91,9 @@ class Dense(nn.Module, Denoiser, Decoder, Density):
 class Seeing(Dense):
     """The Gaussian law again, of which single pixels may be unknown."""
 
-    knows_holes = True
+    is_inpainter = True
 
-    def denoise_holes(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
+    def denoise_masked(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
         self.calls.append(x.shape)
         answers = []
         levels = per_image(sigma, x).flatten()

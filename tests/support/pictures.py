@@ -9,7 +9,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from genprior.io.images import Picture
+from genprior.io.images import ImageFile
 
 rng = np.random.default_rng(0)
 
@@ -45,18 +45,18 @@ def npy(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def as_array(picture: Picture) -> np.ndarray:
+def as_array(picture: ImageFile) -> np.ndarray:
     """Levels (H, W, C) of a picture, alpha last."""
     channels = [picture.pixels] + ([] if picture.alpha is None else [picture.alpha])
     values = torch.cat(channels, 1)[0].permute(1, 2, 0).double().numpy()
     return values if picture.bits == 32 else np.round(values * (2**picture.bits - 1))
 
 
-def as_picture(array: np.ndarray, **about: object) -> Picture:
+def as_picture(array: np.ndarray, **about: object) -> ImageFile:
     values = torch.from_numpy(array / np.iinfo(array.dtype).max).float().permute(2, 0, 1)[None]
     colours = 1 if array.shape[2] < 3 else 3
     alpha = values[:, colours:] if array.shape[2] > colours else None
-    return Picture(values[:, :colours], alpha, array.dtype.itemsize * 8, **about)
+    return ImageFile(values[:, :colours], alpha, array.dtype.itemsize * 8, **about)
 
 
 def png(array: np.ndarray, extra: bytes = b"") -> bytes:

@@ -9,7 +9,12 @@ class Recording(Denoiser):
     """Remembers the sizes it saw."""
 
     def __init__(self, prior: Denoiser) -> None:
-        self.prior, self.reach, self.stride, self.seen = prior, prior.reach, prior.stride, []
+        self.prior, self.receptive_radius, self.stride, self.seen = (
+            prior,
+            prior.receptive_radius,
+            prior.stride,
+            [],
+        )
         self.symmetries = prior.symmetries
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from shell import refused, save_photo, succeed
 
 from genprior.core.errors import SettingError
 from genprior.priors.ddpm import DDPM
-from genprior.training import leakage as overlap
+from genprior.training import leakage
 from genprior.training.crops import Crops
 from genprior.training.leakage import common_file, common_image
 from genprior.training.loop import Settings, fit
@@ -87,6 +87,6 @@ def test_files_of_one_size_are_told_apart_and_few_are_read(tmp_path: Path, monke
     (copy,) = sheets(tmp_path / "third", PIXELS[:1])
     assert common_file([*second, copy], first) == copy
     read: list[Path] = []
-    monkeypatch.setattr(overlap, "_head", read.append)
+    monkeypatch.setattr(leakage, "_head", read.append)
     (tmp_path / "small.png").write_bytes(b"of another size")
     assert common_file([tmp_path / "small.png"], first) is None and not read

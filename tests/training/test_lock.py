@@ -11,16 +11,16 @@ import pytest
 from repository import ROOT
 
 from genprior.core.errors import SettingError
-from genprior.training import lock as locks
-from genprior.training.lock import alone_in
+from genprior.training import lock
+from genprior.training.lock import exclusive_run
 
 HOLD = """
 import sys
 from pathlib import Path
 
-from genprior.training.lock import alone_in
+from genprior.training.lock import exclusive_run
 
-with alone_in(Path(sys.argv[1])):
+with exclusive_run(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -33,11 +33,11 @@ def test_a_folder_is_locked_until_its_process_ends_however_that_ends(tmp_path: P
     with holder:
         assert holder.stdout.readline().strip() == b"locked"
         with pytest.raises(SettingError, match="has a training at work: wait for its end"):
-            with alone_in(tmp_path):
+            with exclusive_run(tmp_path):
                 pass
         holder.send_signal(signal.SIGTERM)
-    with alone_in(tmp_path), pytest.raises(SettingError, match="at work"):
-        with alone_in(tmp_path):
+    with exclusive_run(tmp_path), pytest.raises(SettingError, match="at work"):
+        with exclusive_run(tmp_path):
             pass
     assert not list(tmp_path.iterdir())
 
@@ -45,17 +45,17 @@ def test_a_folder_is_locked_until_its_process_ends_however_that_ends(tmp_path: P
 def test_a_lock_that_was_removed_meanwhile_is_taken_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, files = locks._lock, []
+    original, files = lock._lock, []
 
     def late(file: BinaryIO) -> None:
         files.append(file)
         if len(files) == 1:
-            (tmp_path / locks.LOCK).unlink()
-        lock(file)
+            (tmp_path / lock.LOCK).unlink()
+        original(file)
 
-    monkeypatch.setattr(locks, "_lock", late)
-    with alone_in(tmp_path):
-        with pytest.raises(SettingError, match="at work"), alone_in(tmp_path):
+    monkeypatch.setattr(lock, "_lock", late)
+    with exclusive_run(tmp_path):
+        with pytest.raises(SettingError, match="at work"), exclusive_run(tmp_path):
             pass
     assert len(files) == 3 and not list(tmp_path.iterdir())
 
@@ -70,8 +70,8 @@ def test_a_file_system_without_locks_is_no_obstacle(
         asked.append(file)
         raise OSError(number, "No locks available")
 
-    monkeypatch.setattr(locks, "_lock", refuse)
-    with alone_in(tmp_path):
+    monkeypatch.setattr(lock, "_lock", refuse)
+    with exclusive_run(tmp_path):
         assert len(asked) == 1
-    with alone_in(tmp_path / "none"):
+    with exclusive_run(tmp_path / "none"):
         assert not (tmp_path / "none").exists()

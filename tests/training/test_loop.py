@@ -132,11 +132,11 @@ def test_groups_take_turns_each_with_its_own_batch_and_optimiser(crops, tmp_path
 
 
 def test_groups_of_one_update_see_each_other_unchanged(crops, tmp_path):
-    class Together(Duel):
+    class AtomicFiles(Duel):
         def updates(self):
             return [["low", "high"]]
 
-    duel = Together()
+    duel = AtomicFiles()
     settings = Settings(steps=1, batch=2, warmup=1, lr=0.01, clip=10.0, dtype="float32")
     fit("ddpm", duel, crops, tmp_path / "run", settings)
     assert duel.low.item() == pytest.approx(0.99, abs=1e-6)

@@ -11,7 +11,7 @@ import torch
 from genprior.core.errors import CheckpointError, SettingError
 from genprior.priors.checkpoint import read_manifest
 from genprior.priors.ddpm import DDPM
-from genprior.training import settings as recipe
+from genprior.training import settings
 from genprior.training.crops import Crops
 from genprior.training.loop import Settings, fit
 
@@ -31,10 +31,10 @@ def test_a_cpu_trains_in_what_it_has_instructions_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: bool, expected: str
 ) -> None:
     other = {"float32": "bfloat16", "bfloat16": "float32"}[expected]
-    monkeypatch.setattr(recipe, "_cpu_has_bfloat16", lambda: native)
+    monkeypatch.setattr(settings, "_cpu_has_bfloat16", lambda: native)
     assert run(tmp_path / "usual", 1) == expected
     assert run(tmp_path / "given", 1, dtype=other) == other
-    gpu = recipe.with_dtype(Settings(steps=1), torch.device("cuda"), None)
+    gpu = settings.with_dtype(Settings(steps=1), torch.device("cuda"), None)
     assert gpu.dtype == "bfloat16"
 
 
@@ -42,7 +42,7 @@ def test_a_resumed_training_keeps_its_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path, 2, dtype="bfloat16")
-    monkeypatch.setattr(recipe, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(settings, "_cpu_has_bfloat16", lambda: False)
     assert run(tmp_path, 4, resume=True) == "bfloat16"
     with pytest.raises(SettingError, match="dtype was bfloat16, now it is float32"):
         run(tmp_path, 5, resume=True, dtype="float32")
@@ -56,4 +56,4 @@ def test_a_resumed_training_keeps_its_precision(
 def test_what_the_cpu_has_is_what_the_system_says() -> None:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = next(line for line in lines if line.startswith("flags")).split()
-    assert recipe._cpu_has_bfloat16() == ("avx512_bf16" in flags)
+    assert settings._cpu_has_bfloat16() == ("avx512_bf16" in flags)

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from genprior.state import state
+from genprior.state.crops import Crops
+from genprior.state.loop import Settings, fit
 
 from genprior.api.factory import load_checkpoint
 from genprior.core.errors import CheckpointError, SettingError
 from genprior.priors.checkpoint import newest
 from genprior.priors.ddpm import DDPM
 from genprior.priors.gan import GAN
-from genprior.training import state as training
-from genprior.training.crops import Crops
-from genprior.training.loop import Settings, fit
 
 PLAIN = {"batch": 4, "warmup": 2, "dtype": "float32"}
 
@@ -140,13 +140,13 @@ def test_an_interrupt_leaves_a_checkpoint_to_go_on_from(crops, tmp_path, not_end
 
 
 def test_a_validation_takes_no_more_memory_than_a_step(crops, others, tmp_path):
-    class Watched(DDPM):
+    class MonitoredDenoiser(DDPM):
         def losses(self, x, noise):
-            assert len(x) <= 2 and (self.training or not torch.is_grad_enabled())
+            assert len(x) <= 2 and (self.state or not torch.is_grad_enabled())
             return super().losses(x, noise)
 
     torch.manual_seed(0)
-    watched = Watched(widths=(8, 16), blocks=(1, 1))
+    watched = MonitoredDenoiser(widths=(8, 16), blocks=(1, 1))
     run(crops, tmp_path / "parts", watched, validation=others, accumulate=2)
     run(crops, tmp_path / "whole", validation=others)
     notes = [json.loads((tmp_path / name / "log.jsonl").read_text())["validation"]
@@ -180,8 +180,8 @@ def test_the_best_weights_outlive_a_kill(crops, others, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return training_save(folder, *rest, **more)
 
-    training_save = training.save_checkpoint
-    monkeypatch.setattr(training, "save_checkpoint", killed)
+    training_save = state.save_checkpoint
+    monkeypatch.setattr(state, "save_checkpoint", killed)
     with pytest.raises(KeyboardInterrupt):
         run(crops, tmp_path, validation=others, resume=True, steps=40, save_minutes=0, lr=5e-4)
     assert load_checkpoint(tmp_path / "best")[1]["step"] == before

@@ -10,7 +10,7 @@ from PIL import Image
 from shell import refused, succeed
 
 from genprior.api.restoration import load_prior
-from genprior.evaluation.reference_images import collection_name, open_truths
+from genprior.evaluation.reference_images import collection_name, open_reference_images
 from genprior.io.limits import MAX_PIXELS
 
 SMALL = {
@@ -73,7 +73,7 @@ def test_all_kinds_of_data_are_evaluated_alike(data: dict, tmp_path: Path) -> No
 def test_images_of_an_array_keep_their_floats(tmp_path: Path) -> None:
     images = np.random.default_rng(1).random((2, 5, 4, 3), dtype=np.float32)
     np.save(tmp_path / "images.npy", images)
-    truths = open_truths(tmp_path / "images.npy", MAX_PIXELS)
+    truths = open_reference_images(tmp_path / "images.npy", MAX_PIXELS)
     assert [truth.name for truth in truths] == ["images.npy[0]", "images.npy[1]"]
     pixels = truths[1].read(MAX_PIXELS).pixels
     assert np.array_equal(pixels[0].permute(1, 2, 0).numpy(), images[1])
@@ -82,7 +82,7 @@ def test_images_of_an_array_keep_their_floats(tmp_path: Path) -> None:
 def test_a_folder_may_be_called_as_a_file_is(data: dict, tmp_path: Path) -> None:
     for name in ("a-idx", "b.npy"):
         (tmp_path / name).symlink_to(data["folder"])
-        assert len(open_truths(tmp_path / name, MAX_PIXELS)) == 5
+        assert len(open_reference_images(tmp_path / name, MAX_PIXELS)) == 5
 
 
 def test_a_data_set_is_called_by_its_name() -> None:
@@ -96,7 +96,7 @@ def test_the_texture_of_one_picture_is_not_resized(data: dict, tmp_path: Path) -
 
 
 def test_one_picture_is_a_collection(data: dict) -> None:
-    (truth,) = open_truths(Path(data["folder"]) / "3.png", MAX_PIXELS)
+    (truth,) = open_reference_images(Path(data["folder"]) / "3.png", MAX_PIXELS)
     assert truth.name == "3.png" and truth.read(MAX_PIXELS).pixels.shape == (1, 1, 20, 18)
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genprior.inverse.execution.executor import Tile
-from genprior.io.images import Picture
+from genprior.io.images import ImageFile
 from genprior.io.limits import MAX_PIXELS
 from genprior.operators.base import Operator
 
-MakeOperator = Callable[[list[Picture], bool], Operator]
+MakeOperator = Callable[[list[ImageFile], bool], Operator]
 
 
 @dataclass(frozen=True)

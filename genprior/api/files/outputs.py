@@ -6,19 +6,19 @@ from typing import Any
 
 from torch import Tensor
 
-from genprior.api.files.paths import Place
+from genprior.api.files.paths import OutputPaths
 from genprior.api.files.save_options import quantiles
 from genprior.api.files.sidecar import quality
-from genprior.core.atomic_files import Together
+from genprior.core.atomic_files import AtomicFiles
 from genprior.core.checksums import sha256
 from genprior.inverse.base import Restoration
-from genprior.io.images import Picture, write_image
+from genprior.io.images import ImageFile, write_image
 from genprior.io.panels import panel, std_map
 
 
 def write_results(
-    place: Place,
-    picture: Picture,
+    target: OutputPaths,
+    picture: ImageFile,
     result: Restoration,
     i: int,
     y: Tensor,
@@ -29,7 +29,7 @@ def write_results(
     """Writes the pictures of image i of a batch, and its record; all, or the older ones stay.
 
     Arguments:
-        place: Where to.
+        target: Where to.
         picture: The input, which gives the results its bits, transparency and metadata.
         result: The restored batch.
         i: Number of the image in the batch.
@@ -44,21 +44,21 @@ def write_results(
     Raises:
         ImageError: A picture cannot be written.
     """
-    place.output.parent.mkdir(parents=True, exist_ok=True)
-    with Together() as files:
-        record = record | _write_pictures(files, place, picture, result, i, y, truth, opaque)
+    target.output.parent.mkdir(parents=True, exist_ok=True)
+    with AtomicFiles() as files:
+        record = record | _write_pictures(files, target, picture, result, i, y, truth, opaque)
         if truth is not None:
-            record |= quality(files.read(place.output), place.output, truth, y[i : i + 1])
-        record["files"] = {path.name: sha256(files.read(path)) for path in place.pictures}
+            record |= quality(files.read(target.output), target.output, truth, y[i : i + 1])
+        record["files"] = {path.name: sha256(files.read(path)) for path in target.pictures}
         text = json.dumps(record, indent=1, allow_nan=False) + "\n"
-        files.write(place.sidecar, lambda file: file.write(text.encode()))
+        files.write(target.sidecar, lambda file: file.write(text.encode()))
     return record
 
 
 def _write_pictures(
-    files: Together,
-    place: Place,
-    picture: Picture,
+    files: AtomicFiles,
+    target: OutputPaths,
+    picture: ImageFile,
     result: Restoration,
     i: int,
     y: Tensor,
@@ -69,7 +69,7 @@ def _write_pictures(
     one = slice(i, i + 1)
     without_alpha = replace(picture, alpha=None)
     shown = [y[one], result.image[one]]
-    levels = quantiles(place.extras)
+    levels = quantiles(target.extras)
     extras = {}
     about: dict[str, Any] = {}
     if result.std is not None:
@@ -79,12 +79,12 @@ def _write_pictures(
         samples = () if result.samples is None else result.samples[i]
         extras |= {f"sample-{k:02d}": x[None] for k, x in enumerate(samples)}
         extras |= {q: result.quantiles[level][one] for q, level in levels.items()}
-    if "panel" in place.extras:
+    if "panel" in target.extras:
         extras["panel"] = panel(shown if truth is None else [*shown, truth])
-    for extra in place.extras:
+    for extra in target.extras:
         like = None if extra in ("std", "panel") else without_alpha
-        write_image(place.side(extra), extras[extra], like, files)
-    write_image(place.output, result.image[one], without_alpha if opaque else picture, files)
-    if place.extras:
-        about["saved"] = [str(place.side(extra)) for extra in place.extras]
+        write_image(target.side(extra), extras[extra], like, files)
+    write_image(target.output, result.image[one], without_alpha if opaque else picture, files)
+    if target.extras:
+        about["saved"] = [str(target.side(extra)) for extra in target.extras]
     return about

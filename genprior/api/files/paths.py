@@ -18,7 +18,7 @@ from genprior.io.images import (
     MADE,
     MAX_PIXELS,
     WRITABLE,
-    Picture,
+    ImageFile,
     image_files,
     parse_image,
     read_bytes,
@@ -26,7 +26,7 @@ from genprior.io.images import (
 )
 
 
-class Found(NamedTuple):
+class InputFile(NamedTuple):
     """A file, the folder it was found in below the one that was given, and what it holds.
 
     `data` is None where the file is still to be read.
@@ -48,7 +48,7 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Place:
+class OutputPaths:
     """An input and what is written for it.
 
     Arguments:
@@ -111,13 +111,13 @@ class Place:
         except (OSError, ValueError, KeyError, TypeError):  # what a killed run left
             return True
 
-    def read(self, max_pixels: int = MAX_PIXELS) -> Picture:
+    def read(self, max_pixels: int = MAX_PIXELS) -> ImageFile:
         """The picture to restore; see `read_image`."""
         picture = parse_image(self.content(), self.source, max_pixels)
         return replace(picture, name=self.below / self.source.name)
 
 
-def list_files(files: Sequence[Path], recursive: bool = False) -> list[Found]:
+def list_files(files: Sequence[Path], recursive: bool = False) -> list[InputFile]:
     """Image files among paths, folders and patterns opened; results of earlier runs left out.
 
     Arguments:
@@ -131,21 +131,21 @@ def list_files(files: Sequence[Path], recursive: bool = False) -> list[Found]:
     for path in files:
         if path.is_dir():
             found += [
-                Found(p, p.parent.relative_to(path)) for p in image_files(path, recursive)
+                InputFile(p, p.parent.relative_to(path)) for p in image_files(path, recursive)
             ]
         elif path.exists():  # a pipe can be read but once
-            found.append(Found(path, data=None if path.is_file() else read_bytes(path)))
+            found.append(InputFile(path, data=None if path.is_file() else read_bytes(path)))
         else:
             matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
             matches = [p for p in matches if p.is_file() and MADE not in p.suffixes]
             if not matches:
                 raise ImageError(f"{path}: no such file or folder: check the name")
-            found += map(Found, matches)
+            found += map(InputFile, matches)
     return found
 
 
 def plan(
-    files: Sequence[Found | Path],
+    files: Sequence[InputFile | Path],
     output: Path | None = None,
     save: Sequence[str] = (),
     samples: int = 1,
@@ -153,7 +153,7 @@ def plan(
     suffix: str | None = None,
     redo: str | None = None,
     reads: Sequence[Path] = (),
-) -> list[Place]:
+) -> list[OutputPaths]:
     """Where the results of every file go.
 
     Arguments:
@@ -171,7 +171,7 @@ def plan(
         ImageError: Two results would go to one place, onto an input or a file that exists, or
             a format or a folder cannot be written.
     """
-    inputs = [file if isinstance(file, Found) else Found(file) for file in files]
+    inputs = [file if isinstance(file, InputFile) else InputFile(file) for file in files]
     names = [name for name in save if name != "samples"]
     if "samples" in save:
         names += [f"sample-{k:02d}" for k in range(samples)]
@@ -179,29 +179,29 @@ def plan(
     if one and len(files) > 1 and output.suffix.lower() in WRITABLE:
         raise ImageError(f"{output} is one file for {len(files)} inputs: give a folder to -o")
 
-    def place(file: Found) -> Place:
+    def target(file: InputFile) -> OutputPaths:
         folder = output / file.below if output else file.file.parent
         made = folder / f"{file.stem}{MADE}{suffix or file.suffix}"
-        return Place(file.file, output if one else made, tuple(names), file.below, file.data)
+        return OutputPaths(file.file, output if one else made, tuple(names), file.below, file.data)
 
-    places = list(map(place, inputs))
-    _check_apart(places, reads)
-    for each in places:
+    targets = list(map(target, inputs))
+    _check_apart(targets, reads)
+    for each in targets:
         free = overwrite or (redo is not None and each.may_be_redone(redo, whole=one))
         check_free([each.output], free)
         check_free([each.sidecar, *map(each.side, each.extras)], free, formats=None)
-    return places
+    return targets
 
 
-def _check_apart(places: Sequence[Place], reads: Sequence[Path]) -> None:
+def _check_apart(targets: Sequence[OutputPaths], reads: Sequence[Path]) -> None:
     """Makes sure that no two results go to one place, and none onto what is read."""
-    taken: dict[str, tuple[Path, Place]] = {}
-    written = [path for place in places for path in place.written]
-    _check_no_input(written, [*(place.source for place in places), *reads])
-    for place in places:
-        for path in place.written:
+    taken: dict[str, tuple[Path, OutputPaths]] = {}
+    written = [path for target in targets for path in target.written]
+    _check_no_input(written, [*(target.source for target in targets), *reads])
+    for target in targets:
+        for path in target.written:
             if _folded(path) not in taken:
-                taken[_folded(path)] = path, place
+                taken[_folded(path)] = path, target
                 continue
             before, other = taken[_folded(path)]
             if path != before and _are_two(before, path):
@@ -210,7 +210,7 @@ def _check_apart(places: Sequence[Place], reads: Sequence[Path]) -> None:
                 f"be written to {before} and {path}, which are one file there"
             )
             raise ImageError(
-                f"{other.source} and {place.source} would {where}: restore them apart, into "
+                f"{other.source} and {target.source} would {where}: restore them apart, into "
                 f"two folders"
             )
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from genprior.api.estimated_priors import estimate_prior, read_exemplar
-from genprior.api.factory import choose_solver, load_checkpoint, near_the_hole
+from genprior.api.factory import choose_solver, load_checkpoint, restrict_to_border
 from genprior.api.files.job import Job, MakeOperator
 from genprior.api.files.outputs import write_results
-from genprior.api.files.paths import Place
+from genprior.api.files.paths import OutputPaths
 from genprior.api.files.save_options import quantiles
 from genprior.api.files.sidecar import describe, doubts, facts
 from genprior.api.restoration import degrade, restore
@@ -27,7 +27,7 @@ from genprior.core.devices import pick_device
 from genprior.core.errors import FOR_ALL, OF_ONE_FILE, ImageError, SettingError
 from genprior.inverse.base import Restoration, Solver
 from genprior.io.encode import check_side, check_transparency
-from genprior.io.images import FORMAT_OF, Picture, read_image, write_image
+from genprior.io.images import FORMAT_OF, ImageFile, read_image, write_image
 from genprior.io.limits import MAX_PIXELS
 from genprior.operators.base import Operator
 from genprior.priors.checkpoint import fingerprint
@@ -48,10 +48,10 @@ class _Prior:
 class _Batch:
     """Pictures of one size."""
 
-    places: list[Place] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
+    targets: list[OutputPaths] = field(default_factory=list)
+    pictures: list[ImageFile] = field(default_factory=list)
 
-    def takes(self, picture: Picture, most: int) -> bool:
+    def takes(self, picture: ImageFile, most: int) -> bool:
         """Whether one more picture fits."""
         shape = picture.pixels.shape
         room = min(most, BATCH_PIXELS // shape[-2:].numel())
@@ -62,15 +62,15 @@ class _Batch:
 
 def run(
     job: Job,
-    places: list[Place],
+    targets: list[OutputPaths],
     progress: Callable[[int, int], object] | None = None,
-    failed: Callable[[Place, Exception], object] | None = None,
+    failed: Callable[[OutputPaths, Exception], object] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Restores files and yields the record of each, as it goes into the sidecar.
 
     Arguments:
         job: What to do.
-        places: The files.
+        targets: The files.
         progress: See `restore`.
         failed: Called with a file and what is wrong with it; the others are restored all the
             same. None: the first error is raised.
@@ -82,15 +82,15 @@ def run(
             does not go with the exemplar or the lack of one.
     """
 
-    def stop(place: Place, error: Exception) -> None:
+    def stop(target: OutputPaths, error: Exception) -> None:
         raise error
 
     failed = failed or stop
     device = pick_device(job.device, torch.empty(0))
     prior = _prior_of_all(job, device)
-    for folder in {place.output.parent for place in places}:
+    for folder in {target.output.parent for target in targets}:
         sweep(folder)
-    for batch in _batches(job, places, BATCH if prior else 1, failed):
+    for batch in _batches(job, targets, BATCH if prior else 1, failed):
         yield from _run_batch(job, batch, prior, device, progress, failed)
 
 
@@ -111,8 +111,8 @@ def measure(
     with _named(file):
         built = operator([picture], True)
         y = degrade(picture.pixels, built, noise, seed)
-    alpha = None if picture.alpha is None else built.visible(picture.alpha)
-    known = built.observed(torch.ones_like(y))[:, :1]
+    alpha = None if picture.alpha is None else built.crop_margin(picture.alpha)
+    known = built.mask_unmeasured(torch.ones_like(y))[:, :1]
     if (known == 0).any():
         alpha = known if alpha is None else known * alpha
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -135,29 +135,31 @@ def _prior_of_all(job: Job, device: torch.device) -> _Prior | None:
     return None
 
 
-def _prior_of_one(job: Job, place: Place, y: Tensor, operator: Operator) -> _Prior:
+def _prior_of_one(job: Job, target: OutputPaths, y: Tensor, operator: Operator) -> _Prior:
     """The prior of one file: that of its known part."""
-    keep = operator.observed(torch.ones_like(y))[:, :1]
-    return _Prior(estimate_prior(job.prior, y, keep), sha256(place.content()))
+    keep = operator.mask_unmeasured(torch.ones_like(y))[:, :1]
+    return _Prior(estimate_prior(job.prior, y, keep), sha256(target.content()))
 
 
-def _batches(job: Job, places: list[Place], most: int, failed: Callable) -> Iterator[_Batch]:
+def _batches(
+    job: Job, targets: list[OutputPaths], most: int, failed: Callable
+) -> Iterator[_Batch]:
     batch = _Batch()
-    for place in places:
+    for target in targets:
         try:
-            with _named(place.source):
-                picture = place.read(job.max_pixels)
+            with _named(target.source):
+                picture = target.read(job.max_pixels)
                 if picture.is_transparent and not job.opaque:  # told before all the work
-                    check_transparency(FORMAT_OF[place.output.suffix.lower()])
+                    check_transparency(FORMAT_OF[target.output.suffix.lower()])
         except OF_ONE_FILE as error:
-            failed(place, error)
+            failed(target, error)
             continue
         if not batch.takes(picture, most):
             yield batch
             batch = _Batch()
-        batch.places.append(place)
+        batch.targets.append(target)
         batch.pictures.append(picture)
-    if batch.places:
+    if batch.targets:
         yield batch
 
 
@@ -170,24 +172,26 @@ def _run_batch(
     failed: Callable,
 ) -> Iterator[dict[str, Any]]:
     try:
-        with _named(batch.places[0].source):
+        with _named(batch.targets[0].source):
             restored = _restore_batch(job, batch, prior, device, progress)
     except FOR_ALL:
         raise
     except OF_ONE_FILE as error:
-        if len(batch.places) == 1:
-            failed(batch.places[0], error)
+        if len(batch.targets) == 1:
+            failed(batch.targets[0], error)
             return
         restored = None  # and it is not known by which of them
     if restored is None:
-        for place, picture in zip(batch.places, batch.pictures, strict=True):
-            yield from _run_batch(job, _Batch([place], [picture]), prior, device, progress, failed)
+        for target, picture in zip(batch.targets, batch.pictures, strict=True):
+            yield from _run_batch(
+                job, _Batch([target], [picture]), prior, device, progress, failed
+            )
         return
-    for i, place in enumerate(batch.places):
+    for i, target in enumerate(batch.targets):
         try:
-            record = restored.write(job, place, batch.pictures[i], i)
+            record = restored.write(job, target, batch.pictures[i], i)
         except OF_ONE_FILE as error:
-            failed(place, error)
+            failed(target, error)
         else:
             yield record
 
@@ -205,17 +209,17 @@ class _Restored:
     solver: Solver
     missing: list[float]
 
-    def write(self, job: Job, place: Place, picture: Picture, i: int) -> dict[str, Any]:
+    def write(self, job: Job, target: OutputPaths, picture: ImageFile, i: int) -> dict[str, Any]:
         """Writes image i and its record."""
         truth = None
         if job.degrade:
-            truth = self.operator.visible(picture.pixels)
-            alpha = None if picture.alpha is None else self.operator.visible(picture.alpha)
+            truth = self.operator.crop_margin(picture.pixels)
+            alpha = None if picture.alpha is None else self.operator.crop_margin(picture.alpha)
             picture = replace(picture, alpha=alpha)
-        record = facts(job, place, self.prior.sha256, self.device, self.name, self.solver)
+        record = facts(job, target, self.prior.sha256, self.device, self.name, self.solver)
         record |= describe(self.result, i, len(self.y))
-        record["warnings"] += doubts(job, place.output, picture, self.missing[i])
-        return write_results(place, picture, self.result, i, self.y, truth, record, job.opaque)
+        record["warnings"] += doubts(job, target.output, picture, self.missing[i])
+        return write_results(target, picture, self.result, i, self.y, truth, record, job.opaque)
 
 
 def _restore_batch(
@@ -227,23 +231,23 @@ def _restore_batch(
         y = degrade(pixels, operator, job.noise, job.seed, [0] * len(pixels))
     else:
         side = max(operator.image_shape(pixels.shape)[2:])
-        for place in batch.places:
-            check_side(FORMAT_OF[place.output.suffix.lower()], side)
-        y = operator.observed(pixels)
-    prior = prior or _prior_of_one(job, batch.places[0], y, operator)
+        for target in batch.targets:
+            check_side(FORMAT_OF[target.output.suffix.lower()], side)
+        y = operator.mask_unmeasured(pixels)
+    prior = prior or _prior_of_one(job, batch.targets[0], y, operator)
     name, solver = _choose_solver(job, operator, prior.model)
     result = restore(
         y, operator, prior.model, solver, job.noise, job.samples, seed=job.seed,
         index=[0] * len(y), device=str(device), dtype=job.dtype, tile=job.tile, progress=progress,
         keep_samples="samples" in job.save, quantiles=tuple(quantiles(job.save).values()),
     )
-    missing = [1 - known.mean().item() for known in operator.observed(torch.ones_like(y))]
+    missing = [1 - known.mean().item() for known in operator.mask_unmeasured(torch.ones_like(y))]
     return _Restored(result, y, operator, prior, device, name, solver, missing)
 
 
 def _choose_solver(job: Job, operator: Operator, model: nn.Module) -> tuple[str, Solver]:
     name, solver = choose_solver(job.solver, job.steps, operator, model, job.samples)
-    return name, near_the_hole(name, solver, job.task, job.prior)
+    return name, restrict_to_border(name, solver, job.task, job.prior)
 
 
 @contextmanager

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from genprior import __version__
-from genprior.api.files.paths import Place
+from genprior.api.files.paths import OutputPaths
 from genprior.core.metrics import WINDOW, finite, psnr, ssim
 from genprior.inverse.base import Restoration, Solver
 from genprior.io.encode import BITS
-from genprior.io.images import FORMAT_OF, Picture, parse_image
+from genprior.io.images import FORMAT_OF, ImageFile, parse_image
 
 if TYPE_CHECKING:
     from genprior.api.files.job import Job
@@ -28,14 +28,19 @@ METRICS = (
 
 
 def facts(
-    job: "Job", place: Place, prior_sha256: str, device: torch.device, name: str, solver: Solver
+    job: "Job",
+    target: OutputPaths,
+    prior_sha256: str,
+    device: torch.device,
+    name: str,
+    solver: Solver,
 ) -> dict[str, Any]:
     """What was asked of one file, in full: enough to do it again."""
     return {
         "task": job.task,
-        "input": str(place.source),
-        "input_sha256": hashlib.sha256(place.content()).hexdigest(),
-        "output": str(place.output),
+        "input": str(target.source),
+        "input_sha256": hashlib.sha256(target.content()).hexdigest(),
+        "output": str(target.output),
         "operator": {k: str(v) if isinstance(v, Path) else v for k, v in job.settings.items()},
         "noise": job.noise,
         "degrade": job.degrade,
@@ -76,7 +81,7 @@ def describe(result: Restoration, i: int, count: int) -> dict[str, Any]:
     }
 
 
-def doubts(job: "Job", output: Path, picture: Picture, missing: float) -> list[str]:
+def doubts(job: "Job", output: Path, picture: ImageFile, missing: float) -> list[str]:
     """What may be wrong with a mask, and what the format of the output takes away.
 
     Arguments:

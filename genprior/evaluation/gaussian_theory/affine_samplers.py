@@ -122,7 +122,7 @@ def draw_near(problem: Problem, rho: float) -> Step:
     return Step(cov / rho**2, cov @ A.mH / problem.sigma**2, cov)
 
 
-def diffpir(coupling: float, renewal: float) -> Rule:
+def diffpir(coupling: float, stochasticity: float) -> Rule:
     """The proximal point of the denoised image; a share of the noise is drawn anew."""
 
     def rule(problem: Problem, sigma: float, sigma_next: float) -> Step:
@@ -131,11 +131,11 @@ def diffpir(coupling: float, renewal: float) -> Rule:
             return Step(D, torch.zeros_like(problem.gain), 0 * D)
         rho = coupling * problem.sigma**2 / sigma**2
         inverse = torch.linalg.inv(A.mH @ A + rho * one)
-        kept = (1 - renewal) ** 0.5 * sigma_next / sigma
+        kept = (1 - stochasticity) ** 0.5 * sigma_next / sigma
         return Step(
             (1 - kept) * rho * inverse @ D + kept * one,
             (1 - kept) * inverse @ A.mH,
-            renewal * sigma_next**2 * one.expand_as(D),
+            stochasticity * sigma_next**2 * one.expand_as(D),
         )
 
     return rule

@@ -38,8 +38,8 @@ class Baseline(Solver):
     ) -> Tensor:
         return self.estimate(y, operator, noise_std)
 
-    def demand_suited(self, operator: Operator, prior: object, y: Tensor) -> None:
-        super().demand_suited(operator, prior, y)
+    def check_compatible(self, operator: Operator, prior: object, y: Tensor) -> None:
+        super().check_compatible(operator, prior, y)
         if not self.suits(operator):
             raise SettingError(
                 f"{getattr(self, 'name', type(self).__name__)} is not made for a measurement by "

@@ -27,7 +27,7 @@ class Biharmonic(Baseline):
         return isinstance(operator, deepinv.physics.Inpainting)
 
     def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
-        missing = operator.observed(torch.ones_like(y)) == 0
+        missing = operator.mask_unmeasured(torch.ones_like(y)) == 0
         return torch.stack([_filled(*pair) for pair in zip(y, missing, strict=True)])
 
 

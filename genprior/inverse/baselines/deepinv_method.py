@@ -50,7 +50,7 @@ class Peer(Baseline):
     """
 
     summary: ClassVar[str] = "a reconstructor or sampler of deepinv"
-    mirrors: ClassVar[bool] = False
+    supports_antithetic: ClassVar[bool] = False
 
     name: str
     settings: tuple[tuple[str, Any], ...] = ()
@@ -100,7 +100,7 @@ class Peer(Baseline):
             physics = _as_theirs(part, x.shape)
             physics.noise_model = deepinv.physics.GaussianNoise(sigma)
             data = y[rows]
-            if operator.keeps_pixels:  # DDRM wants a mask of all channels
+            if operator.is_pixel_mask:  # DDRM wants a mask of all channels
                 count = physics.mask.shape[:1] or (1,)
                 physics.mask = physics.mask.expand(*count, *y.shape[1:])
                 if several and _find(self.name) is deepinv.sampling.DDRM:  # and takes just one
@@ -129,7 +129,7 @@ class Peer(Baseline):
         One image alone if the method does not sample (it may look at the whole batch, to stop
         say) or if each has an operator of its own that is not a mask.
         """
-        same = operator.keeps_pixels or operator.select([0]) is operator
+        same = operator.is_pixel_mask or operator.select([0]) is operator
         together = self.stochastic and same
         keys = list(zip([0] * len(images) if together else images, levels, strict=True))
         return [[k for k, other in enumerate(keys) if other == key] for key in dict.fromkeys(keys)]

@@ -80,7 +80,7 @@ def _continuation(operator: Operator, y: Tensor) -> tuple[list[tuple[int, int]],
     pads, inside = [], []
     for axis in (2, 3):
         position = torch.arange(shape[axis]).reshape([-1 if k == axis else 1 for k in range(4)])
-        before = int(operator.visible(position.expand(shape)).min())
+        before = int(operator.crop_margin(position.expand(shape)).min())
         after = shape[axis] - y.shape[axis] - before
         reach = operator.filter.shape[axis]
         pads.append((before + reach, after + reach))

@@ -35,7 +35,7 @@ from genprior.core.random_streams import Noise
 from genprior.core.schedules import sigma_steps
 from genprior.inverse.base import Solver
 from genprior.inverse.diffusion.moments import draw_given_data, draw_prior, moments
-from genprior.inverse.diffusion.sampler import images_of, run_chain
+from genprior.inverse.diffusion.sampler import images_of, run_levels
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
@@ -100,7 +100,7 @@ class DAPS(Solver):
         return self.steps * (1 if self.kernel == "exact" else self.ode_steps)
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         exact = self.kernel == "exact"
         return self.steps * (self.iterations + self.root_products) if exact else 0
 
@@ -119,7 +119,7 @@ class DAPS(Solver):
 
         def isotropic(x: Tensor, sigma: float) -> Tensor:
             perturbed = self._flow(prior, x, sigma) + sigma * generator.normal(x)
-            n = per_image(noise_std, y) * operator.observed(generator.normal(y))
+            n = per_image(noise_std, y) * operator.mask_unmeasured(generator.normal(y))
             return operator.prox(perturbed, y + n, variance / sigma**2)
 
         def langevin(x: Tensor, sigma: float) -> Tensor:
@@ -137,7 +137,7 @@ class DAPS(Solver):
             x0 = kernel(x, sigma)
             return x0 if noise is None else x0 + sigma_next * noise
 
-        return run_chain(images_of(y, operator), self.sigmas, generator, step)
+        return run_levels(images_of(y, operator), self.sigmas, generator, step)
 
     def _flow(self, prior: Denoiser, x: Tensor, sigma: float) -> Tensor:
         """Euler steps of dx = (x - D) / s ds: down to 0, where the last one returns D itself.

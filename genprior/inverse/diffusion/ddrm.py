@@ -28,20 +28,20 @@ from torch import Tensor
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import Spacing
-from genprior.inverse.diffusion.sampler import PRIOR_MEAN, ChainSolver, images_of, run_chain
+from genprior.inverse.diffusion.sampler import PRIOR_MEAN, DiffusionSolver, images_of, run_levels
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
 
 @dataclass(frozen=True)
-class DDRM(ChainSolver):
+class DDRM(DiffusionSolver):
     """Denoising diffusion restoration.
 
     Arguments:
         steps: Network evaluations.
         eta: How much of the noise is drawn anew, in [0, 1].
         eta_b: How far the data replace the denoised image, in [0, 1].
-        spacing, sigma_max, sigma_min: See `ChainSolver`.
+        spacing, sigma_max, sigma_min: See `DiffusionSolver`.
 
     Raises:
         SettingError: When called: the operator has no singular vectors to work with.
@@ -56,8 +56,8 @@ class DDRM(ChainSolver):
     eta_b: float = 1.0
     spacing: Spacing = field(default="ddpm", kw_only=True)
 
-    def demand_suited(self, operator: Operator, prior: object, y: Tensor) -> None:
-        super().demand_suited(operator, prior, y)
+    def check_compatible(self, operator: Operator, prior: object, y: Tensor) -> None:
+        super().check_compatible(operator, prior, y)
         operator.singular(operator.image_shape(y.shape), y)
 
     def solve(
@@ -93,4 +93,4 @@ class DDRM(ChainSolver):
         left = (first**2 - noise_level**2).clamp(min=0).sqrt()
         data = inverse * u + left * svd.image(n)
         start = start + svd.back(torch.where(known, data - svd.image(start), 0))
-        return run_chain(like, self.sigmas, generator, step, start)
+        return run_levels(like, self.sigmas, generator, step, start)

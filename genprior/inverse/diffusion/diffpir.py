@@ -21,20 +21,20 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from genprior.core.random_streams import Noise
-from genprior.inverse.diffusion.sampler import ChainSolver, images_of, run_chain
+from genprior.inverse.diffusion.sampler import DiffusionSolver, images_of, run_levels
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
 
 @dataclass(frozen=True)
-class DiffPIR(ChainSolver):
+class DiffPIR(DiffusionSolver):
     """Plug-and-play diffusion.
 
     Arguments:
         steps: Network evaluations.
         coupling: lambda of the paper, > 0; the larger, the less the data pull.
         renewal: zeta of the paper in [0, 1]: share of the noise variance drawn anew.
-        spacing, sigma_max, sigma_min: See `ChainSolver`.
+        spacing, sigma_max, sigma_min: See `DiffusionSolver`.
     """
 
     needs = Denoiser
@@ -42,13 +42,13 @@ class DiffPIR(ChainSolver):
     summary = "samples that look natural, cheap; std is only rough"
 
     coupling: float = 1.0
-    renewal: float = 0.3
+    stochasticity: float = 0.3
 
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         variance = noise_std**2
-        kept, renewed = (1 - self.renewal) ** 0.5, self.renewal**0.5
+        kept, renewed = (1 - self.stochasticity) ** 0.5, self.stochasticity**0.5
 
         def step(x: Tensor, sigma: float, sigma_next: float, noise: Tensor | None) -> Tensor:
             x_hat = prior.denoise(x, sigma)
@@ -60,4 +60,4 @@ class DiffPIR(ChainSolver):
             e = (x - x_hat) / sigma
             return x_hat + sigma_next * (kept * e + renewed * noise)
 
-        return run_chain(images_of(y, operator), self.sigmas, generator, step)
+        return run_levels(images_of(y, operator), self.sigmas, generator, step)

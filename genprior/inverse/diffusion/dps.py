@@ -23,10 +23,10 @@ from genprior.core.random_streams import Noise
 from genprior.core.schedules import Spacing, reverse_step
 from genprior.inverse.diffusion.sampler import (
     PRIOR_VAR,
-    ChainSolver,
+    DiffusionSolver,
     denoise_with_vjp,
     images_of,
-    run_chain,
+    run_levels,
 )
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -35,13 +35,13 @@ AUTHORS_MEASUREMENTS = 3 * 256 * 256
 
 
 @dataclass(frozen=True)
-class DPS(ChainSolver):
+class DPS(DiffusionSolver):
     """Diffusion posterior sampling.
 
     Arguments:
         steps: Network evaluations, each with a backward pass; the paper takes 1000.
         strength: Step size zeta of the paper, >= 0.
-        spacing, sigma_max, sigma_min: See `ChainSolver`.
+        spacing, sigma_max, sigma_min: See `DiffusionSolver`.
     """
 
     needs = Denoiser
@@ -53,13 +53,13 @@ class DPS(ChainSolver):
     spacing: Spacing = field(default="ddpm", kw_only=True)
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         return self.nfe
 
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        measured = operator.measured(y).reshape(-1, 1, 1, 1)
+        measured = operator.num_measurements(y).reshape(-1, 1, 1, 1)
         zeta = self.strength * (measured / AUTHORS_MEASUREMENTS).sqrt()
 
         def step(x: Tensor, sigma: float, sigma_next: float, noise: Tensor | None) -> Tensor:
@@ -70,7 +70,7 @@ class DPS(ChainSolver):
             x_next = reverse_step(x, x_hat, noise, sigma, sigma_next, eta=1.0)
             return x_next + zeta * self.unscale(sigma, sigma_next) * ascent
 
-        return run_chain(images_of(y, operator), self.sigmas, generator, step)
+        return run_levels(images_of(y, operator), self.sigmas, generator, step)
 
     def unscale(self, sigma: float, sigma_next: float) -> float:
         """The paper's step is on sqrt(a_t) x in [-1, 1]; this brings it to x in [0, 1]."""

@@ -26,13 +26,13 @@ from genprior.core.random_streams import Noise
 from genprior.inverse.diffusion.krylov import Linear
 from genprior.inverse.diffusion.moments import Moments, correction
 from genprior.inverse.diffusion.photo_covariance import PHOTO_VAR, photo_filter
-from genprior.inverse.diffusion.sampler import ChainSolver, descend
+from genprior.inverse.diffusion.sampler import DiffusionSolver, run_ddim
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser, Gaussian
 
 
 @dataclass(frozen=True)
-class JFPS(ChainSolver):
+class JFPS(DiffusionSolver):
     """Guidance by the covariance of a Gaussian law of images.
 
     Arguments:
@@ -41,7 +41,7 @@ class JFPS(ChainSolver):
         covariance: A Gaussian prior with S, "photos" or "isotropic".
         prior_var: Variance of a pixel of "isotropic", in squared image units.
         iterations: Of the conjugate gradient.
-        spacing, sigma_max, sigma_min: See `ChainSolver`.
+        spacing, sigma_max, sigma_min: See `DiffusionSolver`.
 
     Raises:
         ValueError: Another covariance.
@@ -66,7 +66,7 @@ class JFPS(ChainSolver):
             )
 
     @property
-    def local(self) -> bool:
+    def supports_windows(self) -> bool:
         return not isinstance(self.covariance, Gaussian)  # which may be of one size only
 
     def solve(
@@ -79,7 +79,7 @@ class JFPS(ChainSolver):
                 r, operator, at, noise_std**2, self.iterations, symmetric=True
             )
 
-        return descend(y, operator, self.sigmas, generator, estimate, self.eta)
+        return run_ddim(y, operator, self.sigmas, generator, estimate, self.eta)
 
     def _cov(self, sigma: float) -> Linear:
         """The map v -> C v at level sigma."""

@@ -37,7 +37,9 @@ def products(rows: int, iterations: int) -> int:
     return rows if rows <= DENSE_ROWS else 2 * iterations
 
 
-def foretold(at: Moments, x: Tensor, x_next: Tensor, sigma_next: float, steps: int) -> Moments:
+def predicted_moments(
+    at: Moments, x: Tensor, x_next: Tensor, sigma_next: float, steps: int
+) -> Moments:
     """Moments of x0 given x at level `at.sigma` and x_next at `sigma_next`, were it Gaussian.
 
     Arguments:
@@ -86,7 +88,7 @@ def _dense(
     """r^T G^{-1} r and log det G, with G = A C A^T + sigma^2 I as a matrix."""
     rows = r[0].numel()
     unit = torch.eye(rows, dtype=r.dtype, device=r.device).reshape(rows, 1, *r.shape[1:])
-    columns = [operator.observed(e.expand_as(r)) for e in unit]
+    columns = [operator.mask_unmeasured(e.expand_as(r)) for e in unit]
     images = [operator.A(at.cov(operator.A_adjoint(e))).flatten(1) for e in columns]
     G = torch.stack(images, dim=2)
     seen = torch.stack(columns, dim=1).flatten(2).diagonal(dim1=1, dim2=2)
@@ -106,10 +108,10 @@ def _krylov(
     noise = variance.reshape(-1, *[1] * (r.ndim - 1))
 
     def gram(v: Tensor) -> Tensor:
-        return operator.observed(operator.A(at.cov(operator.A_adjoint(v)))) + noise * v
+        return operator.mask_unmeasured(operator.A(at.cov(operator.A_adjoint(v)))) + noise * v
 
     w = cg_image(lambda v: (gram(v), v), r, r, iterations, least=noise)
-    probe = operator.observed(_probe(r.shape[1:], r.dtype, r.device).expand_as(r))
+    probe = operator.mask_unmeasured(_probe(r.shape[1:], r.dtype, r.device).expand_as(r))
     norm, _, T = krylov(gram, probe, iterations)
     least = variance.clamp(min=TINY)[:, None]
     log_det = spectral_function(T, lambda values: values.clamp(min=least).log())[:, 0, 0]

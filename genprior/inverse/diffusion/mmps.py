@@ -20,20 +20,20 @@ from torch import Tensor
 
 from genprior.core.random_streams import Noise
 from genprior.inverse.diffusion.moments import correction, moments
-from genprior.inverse.diffusion.sampler import ChainSolver, descend
+from genprior.inverse.diffusion.sampler import DiffusionSolver, run_ddim
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
 
 @dataclass(frozen=True)
-class MMPS(ChainSolver):
+class MMPS(DiffusionSolver):
     """Moment matching posterior sampling.
 
     Arguments:
         steps: Network evaluations, each with `iterations` backward passes.
         eta: 1 is DDPM, 0 is DDIM.
         iterations: Of the solve.
-        spacing, sigma_max, sigma_min: See `ChainSolver`.
+        spacing, sigma_max, sigma_min: See `DiffusionSolver`.
     """
 
     needs = Denoiser
@@ -44,7 +44,7 @@ class MMPS(ChainSolver):
     iterations: int = 3
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         return self.nfe * self.iterations
 
     def solve(
@@ -55,4 +55,4 @@ class MMPS(ChainSolver):
             r = y - operator.A(at.mean)
             return at.mean + correction(r, operator, at, noise_std**2, self.iterations)
 
-        return descend(y, operator, self.sigmas, generator, estimate, self.eta)
+        return run_ddim(y, operator, self.sigmas, generator, estimate, self.eta)

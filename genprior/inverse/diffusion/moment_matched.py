@@ -57,7 +57,7 @@ from genprior.inverse.diffusion.moments import (
     moments,
     sustained,
 )
-from genprior.inverse.diffusion.sampler import ChainSolver, images_of, run_chain
+from genprior.inverse.diffusion.sampler import DiffusionSolver, images_of, run_levels
 from genprior.inverse.self_ensemble import LEAST, mean_of_views, sees_holes
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -73,7 +73,7 @@ NOISE_LEFT = 0.05
 
 
 @dataclass(frozen=True)
-class MomentMatched(ChainSolver):
+class MomentMatched(DiffusionSolver):
     """Moment-matched sampling.
 
     Arguments:
@@ -83,7 +83,7 @@ class MomentMatched(ChainSolver):
         iterations: Of the solve.
         root_products: Of Lanczos for C^(1/2); a Gaussian prior needs none.
         calm: Level, in image units, up to which one of each does: C is near sigma_t^2 I.
-        slack: The data count as if they had noise of at least `slack` sigma_t. It keeps the
+        slack: The data count as if they had noise of at least `extra_noise` sigma_t. It keeps the
             solve well conditioned, and the level below is noisier than that; 0 is exact.
         inflation: Largest factor by which C is scaled to the residuals, >= 1; 1 is exact. It is
             not scaled where pixels are missing.
@@ -92,7 +92,7 @@ class MomentMatched(ChainSolver):
         renewal: Share zeta of the noise that is drawn anew, in [0, 1]; None is that of the
             ancestral sampler.
         informed_max: Level, in image units, above which E[x0 | y] of such holes is used.
-        spacing, sigma_max, sigma_min: See `ChainSolver`.
+        spacing, sigma_max, sigma_min: See `DiffusionSolver`.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -105,28 +105,28 @@ class MomentMatched(ChainSolver):
     steps: int = 20
     iterations: int = 3
     root_products: int = 2
-    calm: float = 0.04
-    slack: float = 0.01
-    inflation: float = 4.0
-    sustain: float = 1.75
-    renewal: float | None = 1.0
+    full_above: float = 0.04
+    extra_noise: float = 0.01
+    max_inflation: float = 4.0
+    max_rescaling: float = 1.75
+    stochasticity: float | None = 1.0
     informed_max: float = 0.4
     spacing: Spacing = field(default="vp", kw_only=True)
     sigma_max: float = field(default=10.0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.inflation >= 1 and self.sustain >= 1):
+        if not (self.max_inflation >= 1 and self.max_rescaling >= 1):
             raise ValueError(
                 f"inflation and sustain must be at least 1, got {self.inflation} and "
                 f"{self.sustain}"
             )
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         return sum(sum(self._work(sigma)) for sigma in self.sigmas)
 
-    def products_for(self, operator: Operator, prior: Denoiser) -> int:
+    def jacobian_products_for(self, operator: Operator, prior: Denoiser) -> int:
         if operator.is_identity:
             return self.steps * self.root_products
         sigmas = self._fewer_sigmas(prior) if self._informed(operator, prior) else self.sigmas
@@ -154,22 +154,22 @@ class MomentMatched(ChainSolver):
                 odd = 0 if x0 is None else at.mean - prior.denoise(2 * mean - x, sigma)
                 at, data = Moments(mean + odd / 2, at.cov, sigma), operator.A(mean)
             xi = draw_prior(prior, at, products, generator)
-            if self.inflation > 1 and sigma < INFLATED_BELOW:
-                at, xi = inflated(data, operator, at, xi, noise_std**2, self.inflation)
-            if self.sustain > 1 and x0 is not None and SUSTAINED[0] < sigma < SUSTAINED[1]:
-                most = 1 + (self.sustain - 1) * (sigma > NOISY * noise_std).to(y)
+            if self.max_inflation > 1 and sigma < INFLATED_BELOW:
+                at, xi = inflated(data, operator, at, xi, noise_std**2, self.max_inflation)
+            if self.max_rescaling > 1 and x0 is not None and SUSTAINED[0] < sigma < SUSTAINED[1]:
+                most = 1 + (self.max_rescaling - 1) * (sigma > NOISY * noise_std).to(y)
                 at, xi = sustained(x0, operator, at, xi, most)
             n = generator.normal(y)
-            variance = noise_std**2 + (self.slack * sigma) ** 2
+            variance = noise_std**2 + (self.extra_noise * sigma) ** 2
             x0 = draw_given_data(data, operator, at, xi, n, variance, iterations)
-            if self.renewal is None:
+            if self.stochasticity is None:
                 return reverse_step(x, x0, noise, sigma, sigma_next, eta=1.0)
             if noise is None:
                 return x0
-            kept = (1 - self.renewal) ** 0.5 / sigma * (x - x0)
-            return x0 + sigma_next * (kept + self.renewal**0.5 * noise)
+            kept = (1 - self.stochasticity) ** 0.5 / sigma * (x - x0)
+            return x0 + sigma_next * (kept + self.stochasticity**0.5 * noise)
 
-        return run_chain(images_of(y, operator), sigmas, generator, step, start)
+        return run_levels(images_of(y, operator), sigmas, generator, step, start)
 
     def _denoised(
         self, y: Tensor, prior: Denoiser, noise_std: Tensor, generator: Noise
@@ -183,7 +183,9 @@ class MomentMatched(ChainSolver):
             added = None if noise is None else level * noise
             return reverse_step(x, x0, added, share, share_next, eta=1.0)
 
-        return run_chain(y, sigma_steps(self.steps, 1.0, NOISE_LEFT, "karras"), generator, step, y)
+        return run_levels(
+            y, sigma_steps(self.steps, 1.0, NOISE_LEFT, "karras"), generator, step, y
+        )
 
     def _informed(self, operator: Operator, prior: Denoiser) -> bool:
         return sees_holes(prior, operator) and self.steps > VIEWS
@@ -199,4 +201,4 @@ class MomentMatched(ChainSolver):
 
     def _work(self, sigma: float) -> tuple[int, int]:
         """Iterations of the solve and products of the root at a level."""
-        return (self.iterations, self.root_products) if sigma > self.calm else (1, 1)
+        return (self.iterations, self.root_products) if sigma > self.full_above else (1, 1)

@@ -90,9 +90,9 @@ def correction(
 
     def near_photos(v: Tensor) -> Tensor:
         full = photo_filter(v, lambda S: 1 / (1 / (1 / S + 1 / at.sigma**2) + noise))
-        return operator.observed(full)
+        return operator.mask_unmeasured(full)
 
-    near = near_photos if operator.keeps_pixels else near_isotropic
+    near = near_photos if operator.is_pixel_mask else near_isotropic
     if symmetric:
         return cg_image(gram, r, r, iterations, near, least=noise)
     return gcr_image(gram, r, iterations, near)
@@ -123,7 +123,7 @@ def draw_given_data(
     """A draw of x0 given x and y; xi is a draw of N(0, C), noise is white on measurements."""
     std = variance.sqrt().reshape(-1, *[1] * (y.ndim - 1))
     x0 = at.mean + xi
-    r = y - operator.A(x0) - std * operator.observed(noise)
+    r = y - operator.A(x0) - std * operator.mask_unmeasured(noise)
     return x0 + correction(r, operator, at, variance, iterations)
 
 
@@ -142,9 +142,9 @@ def inflated(
         most: Largest factor, >= 1; the smallest is most^(-1/2).
     """
     r, spread = y - operator.A(at.mean), operator.A(xi)
-    count = operator.measured(y)
+    count = operator.num_measurements(y)
     seen, expected = _energy(r), _energy(spread) + count.to(y) * variance
-    if operator.keeps_pixels:
+    if operator.is_pixel_mask:
         seen = torch.where(count == at.mean[0].numel(), seen, expected)
     return _scaled(at, xi, seen, expected, most)
 
@@ -166,8 +166,8 @@ def sustained(
         most: Likewise, a number or shape (B,).
     """
     seen, expected = x0 - at.mean, xi
-    if operator.keeps_pixels:
-        known = operator.observed(torch.ones_like(xi))
+    if operator.is_pixel_mask:
+        known = operator.mask_unmeasured(torch.ones_like(xi))
         missing = torch.where(known.flatten(1).all(dim=1).reshape(-1, 1, 1, 1), 1, 1 - known)
         seen, expected = missing * seen, missing * expected
     return _scaled(at, xi, _energy(seen), _energy(expected), most)

@@ -26,18 +26,18 @@ from genprior.core.random_streams import Noise
 from genprior.core.schedules import reverse_step
 from genprior.inverse.diffusion.sampler import (
     PRIOR_VAR,
-    ChainSolver,
+    DiffusionSolver,
     denoise_with_vjp,
-    descend,
     images_of,
-    run_chain,
+    run_ddim,
+    run_levels,
 )
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
 
 @dataclass(frozen=True)
-class PiGDM(ChainSolver):
+class PiGDM(DiffusionSolver):
     """Pseudo-inverse guided diffusion.
 
     Arguments:
@@ -46,7 +46,7 @@ class PiGDM(ChainSolver):
         variant: "consistent" or "published", see the head of this file.
         prior_var: Variance v of the images in squared image units, whatever a step takes off;
             None is the authors'.
-        spacing, sigma_max, sigma_min: See `ChainSolver`.
+        spacing, sigma_max, sigma_min: See `DiffusionSolver`.
     """
 
     needs = Denoiser
@@ -65,7 +65,7 @@ class PiGDM(ChainSolver):
             )
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         return self.nfe
 
     def solve(
@@ -93,5 +93,5 @@ class PiGDM(ChainSolver):
             return reverse_step(x, x_hat, noise, sigma, sigma_next, self.eta) + r2 * g
 
         if self.variant == "published":
-            return run_chain(images_of(y, operator), self.sigmas, generator, published)
-        return descend(y, operator, self.sigmas, generator, consistent, self.eta)
+            return run_levels(images_of(y, operator), self.sigmas, generator, published)
+        return run_ddim(y, operator, self.sigmas, generator, consistent, self.eta)

@@ -92,7 +92,7 @@ class PnPDM(Solver):
         with torch.no_grad():
             x = torch.full_like(images_of(y, operator), PRIOR_MEAN).contiguous()
             for rho in self.couplings:
-                n = per_image(noise_std, y) * operator.observed(generator.normal(y))
+                n = per_image(noise_std, y) * operator.mask_unmeasured(generator.normal(y))
                 perturbed = x + rho * generator.normal(x)
                 x = operator.prox(perturbed, y + n, noise_std**2 / rho**2)
                 levels = sigma_steps(self.inner, rho, self.sigma_min)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import Spacing
-from genprior.inverse.diffusion.sampler import PRIOR_MEAN, PRIOR_VAR, ChainSolver, images_of
+from genprior.inverse.diffusion.sampler import PRIOR_MEAN, PRIOR_VAR, DiffusionSolver, images_of
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
@@ -36,14 +36,14 @@ BETAS, EPSILON = (0.9, 0.99), 1e-8
 
 
 @dataclass(frozen=True)
-class REDDiff(ChainSolver):
+class REDDiff(DiffusionSolver):
     """Regularisation by denoising diffusion.
 
     Arguments:
         steps: Network evaluations.
         weight: lambda of the paper, > 0.
         rate: Step size of Adam, in image units.
-        spacing, sigma_max, sigma_min: See `ChainSolver`.
+        spacing, sigma_max, sigma_min: See `DiffusionSolver`.
     """
 
     needs = Denoiser

@@ -1,8 +1,8 @@
 """What all diffusion solvers share: the levels, the loop, one step, Jacobian products.
 
-A solver is an estimate of x0 given the state x at level sigma, and the measurement; `descend`
+A solver is an estimate of x0 given the state x at level sigma, and the measurement; `run_ddim`
 goes from estimate to estimate by DDIM or DDPM steps. Some papers make a step of their own:
-those call `run_chain` with it.
+those call `run_levels` with it.
 """
 
 from abc import ABC
@@ -24,7 +24,7 @@ Estimate = Callable[[Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
-class ChainSolver(Solver, ABC):
+class DiffusionSolver(Solver, ABC):
     """A solver that goes down through noise levels, with one network evaluation at each.
 
     Arguments:
@@ -54,7 +54,7 @@ class ChainSolver(Solver, ABC):
         return len(self.sigmas)
 
 
-def descend(
+def run_ddim(
     y: Tensor,
     operator: Operator,
     sigmas: Sequence[float],
@@ -78,7 +78,7 @@ def descend(
     def step(x: Tensor, sigma: float, sigma_next: float, noise: Tensor | None) -> Tensor:
         return reverse_step(x, estimate(x, sigma), noise, sigma, sigma_next, eta)
 
-    return run_chain(images_of(y, operator), sigmas, generator, step)
+    return run_levels(images_of(y, operator), sigmas, generator, step)
 
 
 def images_of(y: Tensor, operator: Operator) -> Tensor:
@@ -86,7 +86,7 @@ def images_of(y: Tensor, operator: Operator) -> Tensor:
     return y.new_zeros(()).expand(operator.image_shape(y.shape))
 
 
-def run_chain(
+def run_levels(
     like: Tensor,
     sigmas: Sequence[float],
     generator: Noise,

@@ -33,9 +33,9 @@ from torch import Tensor
 
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import Spacing, reverse_step
-from genprior.inverse.diffusion.likelihood import foretold, log_likelihood, products
+from genprior.inverse.diffusion.likelihood import log_likelihood, predicted_moments, products
 from genprior.inverse.diffusion.moments import Moments, draw_given_data, draw_prior, moments
-from genprior.inverse.diffusion.sampler import PRIOR_MEAN, PRIOR_VAR, ChainSolver, images_of
+from genprior.inverse.diffusion.sampler import PRIOR_MEAN, PRIOR_VAR, DiffusionSolver, images_of
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
@@ -61,7 +61,7 @@ class _Crowd(Noise):
 
 
 @dataclass(frozen=True)
-class SMC(ChainSolver):
+class SMC(DiffusionSolver):
     """Twisted diffusion sampler.
 
     Arguments:
@@ -69,7 +69,7 @@ class SMC(ChainSolver):
         particles: For each answer.
         iterations: Of a solve; for the twist only where more than 16 numbers are measured.
         root_products: Of Lanczos, for C^(1/2) and for the covariance that is foretold.
-        spacing, sigma_max, sigma_min: See `ChainSolver`.
+        spacing, sigma_max, sigma_min: See `DiffusionSolver`.
     """
 
     needs = Denoiser
@@ -86,11 +86,11 @@ class SMC(ChainSolver):
         return (2 * len(self.sigmas) - 1) * self.particles + 1
 
     @property
-    def chains(self) -> int:
+    def batch_multiplier(self) -> int:
         return self.particles
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         likelihood = products(10**9, self.iterations)  # of few numbers it has one for each
         draw = self.iterations + self.root_products
         step = draw + likelihood + self.root_products * (1 + likelihood)
@@ -129,7 +129,7 @@ class SMC(ChainSolver):
                 at = moments(prior, x, sigma)
                 x0 = self._draw(at, prior, crowd)
                 x_next = reverse_step(x, x0, crowd.normal(x), sigma, sigma_next, eta=1.0)
-                after = foretold(at, x, x_next, sigma_next, self.root_products)
+                after = predicted_moments(at, x, x_next, sigma_next, self.root_products)
                 log_w = log_w - self._likelihood(after, crowd)
                 x = x_next
                 log_w = log_w + self._likelihood(moments(prior, x, sigma_next), crowd)

@@ -21,19 +21,19 @@ from torch import Tensor
 
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
-from genprior.inverse.diffusion.sampler import ChainSolver, denoise_with_vjp, descend
+from genprior.inverse.diffusion.sampler import DiffusionSolver, denoise_with_vjp, run_ddim
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
 
 @dataclass(frozen=True)
-class TMPD(ChainSolver):
+class TMPD(DiffusionSolver):
     """Tweedie moment projected diffusion.
 
     Arguments:
         steps: Network evaluations, each with 2 backward passes.
         eta: 1 is DDPM, 0 is DDIM.
-        spacing, sigma_max, sigma_min: See `ChainSolver`.
+        spacing, sigma_max, sigma_min: See `DiffusionSolver`.
     """
 
     needs = Denoiser
@@ -43,13 +43,13 @@ class TMPD(ChainSolver):
     eta: float = 1.0
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         return 2 * self.nfe
 
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        ones = operator.observed(torch.ones_like(y))
+        ones = operator.mask_unmeasured(torch.ones_like(y))
         variance = per_image(noise_std, y) ** 2
 
         def estimate(x: Tensor, sigma: float) -> Tensor:
@@ -60,4 +60,4 @@ class TMPD(ChainSolver):
             weights = torch.where(total > 0, r / torch.where(total > 0, total, 1), 0)
             return x_hat + sigma**2 * vjp(operator.A_adjoint(weights))
 
-        return descend(y, operator, self.sigmas, generator, estimate, self.eta)
+        return run_ddim(y, operator, self.sigmas, generator, estimate, self.eta)

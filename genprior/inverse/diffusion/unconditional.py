@@ -4,7 +4,7 @@ from torch import Tensor
 
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import Spacing, reverse_step, sigma_steps
-from genprior.inverse.diffusion.sampler import run_chain
+from genprior.inverse.diffusion.sampler import run_levels
 from genprior.priors.base import Denoiser
 
 
@@ -41,4 +41,4 @@ def sample_denoiser(
     def step(x: Tensor, sigma: float, sigma_next: float, noise: Tensor | None) -> Tensor:
         return reverse_step(x, prior.denoise(x, sigma), noise, sigma, sigma_next, eta)
 
-    return run_chain(like, sigma_steps(steps, sigma_max, sigma_min, spacing), generator, step)
+    return run_levels(like, sigma_steps(steps, sigma_max, sigma_min, spacing), generator, step)

@@ -14,8 +14,8 @@ from torch import Tensor
 from genprior.core.random_streams import WINDOW, Noise, partner
 from genprior.inverse.base import Solver
 from genprior.inverse.execution.hole_windows import Window, cut, windows
-from genprior.inverse.execution.memory import KEPT, Shown, Tile
-from genprior.inverse.execution.monitor import Watch, watch, watched_search
+from genprior.inverse.execution.memory import KEPT, MemoryPolicy, Tile
+from genprior.inverse.execution.monitor import Monitor, monitored, monitored_denoiser
 from genprior.operators.base import Operator
 from genprior.priors.base import Decoder, Density, Gaussian
 
@@ -30,7 +30,7 @@ CHUNKS = {"cpu": 1, "mps": 2**21, "cuda": 2**24}
 Chain = tuple[int, int]
 
 
-class Frugal:
+class Executor:
     """A solver that is spared what does not matter, and gets by with the memory there is.
 
     Arguments:
@@ -70,7 +70,7 @@ class Frugal:
     ) -> None:
         self.method, self.prior, self.asked = method, prior, tile
         self.antithetic = antithetic
-        self.shown = Shown(prior, method, tile)
+        self.policy = MemoryPolicy(prior, method, tile)
         self.seed, self.numbers = seed, numbers
         self.tile: int | None = None
         self.windows: dict[int, list[Window]] = {}
@@ -78,7 +78,9 @@ class Frugal:
         self.most: int | None = None
         self.evaluations = method.evaluations(prior)
         settings = dtype, progress, self.evaluations * parts
-        self.watch = watch(prior, *settings) if self.shown.denoises else Watch(*settings)
+        self.monitor = (
+            monitored_denoiser(prior, *settings) if self.policy.denoises else Monitor(*settings)
+        )
 
     def solve(
         self, y: Tensor, operator: Operator, sigma: Tensor, chains: list[Chain]
@@ -102,7 +104,7 @@ class Frugal:
         if len(y) > 1 and (found or (self.most and len(y) > self.most)):
             parts = chunks(list(range(len(y))), 1 if found else self.most)
             return self._in_parts(y, operator, sigma, chains, parts)
-        counts = self.watch.counts
+        counts = self.monitor.counts
         try:
             if found:
                 return self._in_windows(y, operator, sigma, chains[0], found)
@@ -115,22 +117,25 @@ class Frugal:
             reason = "an allocation failed"
         # Outside of the handler, since the traceback holds on to all that was computed.
         self._reduce(len(y), operator.image_shape(y.shape), reason)
-        self.watch.rewind(*counts)
+        self.monitor.rewind(*counts)
         return self.solve(y, operator, sigma, chains)
 
     def _lacked_memory(self, error: RuntimeError, shape: torch.Size, like: Tensor) -> bool:
         """Whether an allocation failed for which torch has no type of its own."""
         if like.device.type == "cpu":  # numpy has one
-            return not self.shown.fits(shape, like)
+            return not self.policy.fits(shape, like)
         return any(words in str(error).lower() for words in LIBRARIES_OUT_OF_MEMORY)
 
     def _windows(self, y: Tensor, operator: Operator, sigma: Tensor) -> list[Window]:
         """Windows of the first image of a batch that has any."""
         pixels = operator.image_shape(y.shape)[-2:].numel()
         large = pixels >= WINDOWS.get(y.device.type, 0)
-        if not (self.shown.cuts and self.method.local and large) or self.asked == "off":
+        if (
+            not (self.policy.cuts and self.method.supports_windows and large)
+            or self.asked == "off"
+        ):
             return []
-        known = operator.observed(torch.ones_like(y))
+        known = operator.mask_unmeasured(torch.ones_like(y))
         each = (
             windows(self.prior, operator.select([i]), known[i : i + 1], sigma[i])
             for i in range(len(y))
@@ -156,7 +161,7 @@ class Frugal:
         x = operator.A_adjoint(y)
         for number, window in enumerate(found, WINDOW):
             part = (..., *cut(window))
-            local = operator.part(*cut(window))
+            local = operator.crop(*cut(window))
             x[part] = self._whole(y[part], local, sigma, [(*chain, number)])
         self.windows[chain[0]] = found
         return x
@@ -165,19 +170,19 @@ class Frugal:
         self, y: Tensor, operator: Operator, sigma: Tensor, chains: list[tuple[int, ...]]
     ) -> Tensor:
         noise = self._noise(chains)
-        prior, side = self.shown.fit(operator.image_shape(y.shape), y)
+        prior, side = self.policy.fit(operator.image_shape(y.shape), y)
         self.tile = side or self.tile
-        if self.shown.denoises:
-            self.watch.prior, self.watch.batch = prior, len(y)
-            shown = self.watch
+        if self.policy.denoises:
+            self.monitor.prior, self.monitor.batch = prior, len(y)
+            monitored_prior = self.monitor
         elif isinstance(prior, Decoder | Density) and self.method.needs is not Gaussian:
-            shown = watched_search(prior, self.watch, len(y))
+            monitored_prior = monitored(prior, self.monitor, len(y))
         else:  # nothing is evaluated
             return self.method(y, operator, prior, sigma, noise)
-        x = self.method(y, operator, shown, sigma, noise)
-        if self.shown.denoises or not x.isfinite().all():
-            self.watch.check()
-        self.watch.rewind(*self.watch.counts)
+        x = self.method(y, operator, monitored_prior, sigma, noise)
+        if self.policy.denoises or not x.isfinite().all():
+            self.monitor.check()
+        self.monitor.rewind(*self.monitor.counts)
         return x
 
     def _noise(self, chains: list[tuple[int, ...]]) -> Noise:
@@ -189,7 +194,7 @@ class Frugal:
         return Noise(self.seed, keys, [earlier is not None for earlier in partners])
 
     def _expect(self, times: int) -> None:
-        self.watch.total += self.evaluations * (times - 1)
+        self.monitor.total += self.evaluations * (times - 1)
 
     def _reduce(self, count: int, shape: torch.Size, reason: str) -> None:
         """Makes the next attempt smaller."""
@@ -201,7 +206,7 @@ class Frugal:
             self.reduced.append(f"memory ran out: {self.most} images at a time")
             return
         try:
-            how = self.shown.reduce(shape)
+            how = self.policy.reduce(shape)
         except MemoryError as error:
             raise MemoryError(
                 f"there is not enough memory for an image of {shape[-1]} x {shape[-2]} pixels "
@@ -214,10 +219,10 @@ def chunk_size(
     shape: Sequence[int], device: torch.device, method: Solver | None = None
 ) -> int:
     """How many images of a shape are restored at once, by a method that may take much for one."""
-    price = shape[-1] * shape[-2]
+    pixels = shape[-1] * shape[-2]
     if method is not None:
-        price *= max(1, method.chains) * (KEPT if method.products else 1)
-    return max(1, int(CHUNKS.get(device.type, 1) // price))
+        pixels *= max(1, method.batch_multiplier) * (KEPT if method.jacobian_products else 1)
+    return max(1, int(CHUNKS.get(device.type, 1) // pixels))
 
 
 def chunks(items: list, size: int) -> list[list]:
@@ -231,8 +236,8 @@ def _alike(operator: Operator, count: int) -> list[list[int]]:
     Where some images have whole pixels only and others have not, an image must not depend on
     which of them it is with.
     """
-    if operator.whole_pixels or not operator.keeps_pixels:
+    if operator.is_mask or not operator.is_pixel_mask:
         return [list(range(count))]
-    whole = [operator.select([i]).whole_pixels for i in range(count)]
+    whole = [operator.select([i]).is_mask for i in range(count)]
     groups = [[i for i in range(count) if whole[i] is kind] for kind in (True, False)]
     return [group for group in groups if group]

@@ -37,12 +37,12 @@ def windows(
         margin of the prior's reach. Empty if they would cover more than half of the image, or
         no image was measured.
     """
-    if prior.reach is None or known.ndim != 4 or bool((sigma > 0).any()):
+    if prior.receptive_radius is None or known.ndim != 4 or bool((sigma > 0).any()):
         return []
     hole = (known == 0).any(dim=1)[0]
-    found = around(hole, prior.reach, prior.stride)
+    found = around(hole, prior.receptive_radius, prior.stride)
     covered = sum((bottom - top) * (right - left) for top, bottom, left, right in found)
-    if not found or covered > WORTH * hole.numel() or operator.part(*cut(found[0])) is None:
+    if not found or covered > WORTH * hole.numel() or operator.crop(*cut(found[0])) is None:
         return []
     return found
 

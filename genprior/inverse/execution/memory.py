@@ -12,9 +12,9 @@ from torch import Tensor
 
 from genprior.core.errors import SettingError
 from genprior.inverse.base import Solver
-from genprior.inverse.execution.tiled_decoder import TILED, kept
+from genprior.inverse.execution.tiled_decoder import TILED, activation_bytes
 from genprior.inverse.execution.tiled_denoiser import SMALLEST, Tiled
-from genprior.priors.base import Denoiser, Recomputing
+from genprior.priors.base import ActivationCheckpointing, Denoiser
 
 # Side of the tiles, for images of more pixels than that.
 TILES = {"cpu": (1024, 2**21), "mps": (1024, 2**21), "cuda": (2048, 2**24)}
@@ -29,13 +29,13 @@ NARROWEST = 256
 Tile = int | Literal["auto", "off"]
 
 
-class Shown:
+class MemoryPolicy:
     """A prior, for images of any shape.
 
     Arguments:
         prior: The prior.
         method: The solver that it is for.
-        tile: See `Frugal`.
+        tile: See `Executor`.
 
     Attributes:
         cuts: Tiles are possible.
@@ -50,12 +50,12 @@ class Shown:
         self.denoises = able and method.needs is Denoiser
         searched = able and method.needs in TILED
         reaches = getattr(prior, "reach", None) is not None
-        self.cuts = self.denoises or (searched and reaches and method.chains > 0)
-        gradients = method.chains > 0 and searched
-        self.recomputes = gradients and isinstance(prior, Recomputing)
-        self.forgets: Recomputing | None = None
+        self.cuts = self.denoises or (searched and reaches and method.batch_multiplier > 0)
+        gradients = method.batch_multiplier > 0 and searched
+        self.can_checkpoint = gradients and isinstance(prior, ActivationCheckpointing)
+        self.checkpointed: ActivationCheckpointing | None = None
         self.largest: int | None = None
-        self.kept: float | None = None
+        self.activation_bytes: float | None = None
         if isinstance(tile, int) and not self.cuts:
             raise SettingError(
                 f"tiles are for priors of images of any size that say how far they reach; "
@@ -76,18 +76,22 @@ class Shown:
             shape: Shape of the images, (B, C, H, W).
             like: A tensor on their device.
         """
-        if not (self.cuts or self.recomputes):
+        if not (self.cuts or self.can_checkpoint):
             return self.prior, None
         side, most = TILES.get(like.device.type, TILES["cpu"])
-        if self.asked == "auto" and self.recomputes and self._load(shape, like) > most:
-            self._forget()
-        prior, load = self.forgets or self.prior, self._load(shape, like)
+        if (
+            self.asked == "auto"
+            and self.can_checkpoint
+            and self._pixels_at_once(shape, like) > most
+        ):
+            self._checkpoint_activations()
+        prior, pixels = self.checkpointed or self.prior, self._pixels_at_once(shape, like)
         if self.asked != "auto":
             side = self.asked if isinstance(self.asked, int) else None
-        elif load <= most or not self.cuts or prior.reach is None:
+        elif pixels <= most or not self.cuts or prior.receptive_radius is None:
             side = None
         else:
-            narrow = int(side / self._price(shape, like) ** 0.5)
+            narrow = int(side / self._bytes_per_pixel(shape, like) ** 0.5)
             side = min(side, max(narrow, NARROWEST, self.least))
         side = min(filter(None, (side, self.largest)), default=None)
         if side is None:
@@ -103,8 +107,8 @@ class Shown:
         Raises:
             MemoryError: Nothing is left to be done.
         """
-        if self.recomputes and not self.forgets and self.asked != "off":
-            self._forget()
+        if self.can_checkpoint and not self.checkpointed and self.asked != "off":
+            self._checkpoint_activations()
             return "activations are computed again"
         longest = max(shape[-2:])
         side = -(-min(self.largest or longest, longest) // 2)
@@ -118,25 +122,25 @@ class Shown:
     def fits(self, shape: torch.Size, like: Tensor) -> bool:
         """Whether there is the memory that images of a shape take."""
         try:
-            np.empty(int(PER_PIXEL * max(self._load(shape, like), shape[0])), np.uint8)
+            np.empty(int(PER_PIXEL * max(self._pixels_at_once(shape, like), shape[0])), np.uint8)
         except MemoryError:
             return False
         return True
 
-    def _forget(self) -> None:
-        self.forgets = self.forgets or self.prior.recomputing()
+    def _checkpoint_activations(self) -> None:
+        self.checkpointed = self.checkpointed or self.prior.with_checkpointing()
 
-    def _load(self, shape: torch.Size, like: Tensor) -> float:
+    def _pixels_at_once(self, shape: torch.Size, like: Tensor) -> float:
         """Pixels that are shown at once; of a denoiser those for an image."""
-        images = 1 if self.denoises else shape[0] * self.method.chains
-        return images * shape[-2:].numel() * self._price(shape, like)
+        images = 1 if self.denoises else shape[0] * self.method.batch_multiplier
+        return images * shape[-2:].numel() * self._bytes_per_pixel(shape, like)
 
-    def _price(self, shape: torch.Size, like: Tensor) -> float:
+    def _bytes_per_pixel(self, shape: torch.Size, like: Tensor) -> float:
         """Bytes of a pixel, in units of PER_PIXEL; of a denoiser for all chains of an image."""
         if self.denoises:
-            return self.method.chains * (KEPT if self.method.products else 1.0)
-        if self.forgets or not (self.cuts or self.recomputes):
+            return self.method.batch_multiplier * (KEPT if self.method.jacobian_products else 1.0)
+        if self.checkpointed or not (self.cuts or self.can_checkpoint):
             return 1.0
-        if self.kept is None:
-            self.kept = kept(self.prior, shape[1], like) / PER_PIXEL
-        return max(self.kept, 1.0)
+        if self.activation_bytes is None:
+            self.activation_bytes = activation_bytes(self.prior, shape[1], like) / PER_PIXEL
+        return max(self.activation_bytes, 1.0)

@@ -17,7 +17,7 @@ Prior = TypeVar("Prior")
 SEARCHED = ("decode", "rest", "encode", "reconstruct", "log_prob")
 
 
-class Watch:
+class Monitor:
     """Runs a network in a given precision, counts its evaluations and looks for NaN.
 
     Arguments:
@@ -82,20 +82,20 @@ class Watch:
                 )
 
 
-class Watched(Watch, Denoiser):
-    """A denoiser that is watched; arguments as of `Watch`, after the denoiser."""
+class MonitoredDenoiser(Monitor, Denoiser):
+    """A denoiser that is watched; arguments as of `Monitor`, after the denoiser."""
 
     def __init__(self, prior: Denoiser, *settings: object) -> None:
         super().__init__(*settings)
         self.prior, self.batch = prior, 2**31
-        self.reach, self.stride = prior.reach, prior.stride
-        self.knows_holes, self.symmetries = prior.knows_holes, prior.symmetries
+        self.receptive_radius, self.stride = prior.receptive_radius, prior.stride
+        self.is_inpainter, self.symmetries = prior.is_inpainter, prior.symmetries
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         return self._watched(self.prior.denoise, x, sigma)
 
-    def denoise_holes(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
-        return self._watched(self.prior.denoise_holes, x, sigma, unknown)
+    def denoise_masked(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
+        return self._watched(self.prior.denoise_masked, x, sigma, unknown)
 
     def _watched(self, network: Callable[..., Tensor], *arguments: object) -> Tensor:
         x, *_ = arguments
@@ -112,7 +112,7 @@ class Watched(Watch, Denoiser):
         return x_hat
 
 
-class WatchedGaussian(Watched, Gaussian):
+class MonitoredGaussian(MonitoredDenoiser, Gaussian):
     """A Gaussian law whose denoiser is watched: samplers draw from the law in closed form.
 
     The law stays that of whole images where the denoiser is shown tiles.
@@ -145,19 +145,21 @@ class WatchedGaussian(Watched, Gaussian):
         return self.law.log_prob(x)
 
 
-def watch(prior: Denoiser, *settings: object) -> Watched:
-    """A denoiser watched, and Gaussian if the prior is; arguments as of `Watched`."""
-    return (WatchedGaussian if isinstance(prior, Gaussian) else Watched)(prior, *settings)
+def monitored_denoiser(prior: Denoiser, *settings: object) -> MonitoredDenoiser:
+    """A denoiser watched, and Gaussian if the prior is; arguments as of `MonitoredDenoiser`."""
+    return (MonitoredGaussian if isinstance(prior, Gaussian) else MonitoredDenoiser)(
+        prior, *settings
+    )
 
 
-def watched_search(prior: Prior, watch: Watch, images: int) -> Prior:
+def monitored(prior: Prior, monitor: Monitor, images: int) -> Prior:
     """A decoder or density whose evaluations are watched, sharing its weights.
 
     A search may try what gives NaN, and turn back: that is only noted.
 
     Arguments:
         prior: The prior.
-        watch: Where they are counted.
+        monitor: Where they are counted.
         images: How many images one evaluation is of; a network that is shown more of them, say
             from several starts, is evaluated as often.
     """
@@ -170,10 +172,10 @@ def watched_search(prior: Prior, watch: Watch, images: int) -> Prior:
                 return original(x, *rest)
             self.busy = True
             try:
-                value = watch.evaluate(original, x, *rest, count=max(1, len(x) // images))
+                value = monitor.evaluate(original, x, *rest, count=max(1, len(x) // images))
             finally:
                 self.busy = False
-            watch.show()
+            monitor.show()
             return value
 
         return method

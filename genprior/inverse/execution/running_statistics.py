@@ -25,7 +25,7 @@ from torch import Tensor
 from genprior.core.random_streams import partner, partners
 
 
-class Tally:
+class RunningStatistics:
     """Running mean and variance of every image.
 
     Arguments:

@@ -26,7 +26,7 @@ class TiledDecoder(nn.Module, Decoder):
     """A decoder in overlapping tiles, which are blended as those of a denoiser.
 
     Arguments:
-        prior: The decoder; it has `maps` and a `reach`.
+        prior: The decoder; it has `maps` and a `receptive_radius`.
         side: Largest height and width of a tile in pixels; several images are in a tile at once
             if they are smaller.
     """
@@ -34,7 +34,11 @@ class TiledDecoder(nn.Module, Decoder):
     def __init__(self, prior: Decoder, side: int) -> None:
         super().__init__()
         self.prior, self.side = prior, side
-        self.maps, self.reach, self.stride = prior.maps, prior.reach, prior.stride
+        self.latent_maps, self.receptive_radius, self.stride = (
+            prior.latent_maps,
+            prior.receptive_radius,
+            prior.stride,
+        )
 
     def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
         return self.prior.latent_shape(image_shape)
@@ -49,7 +53,11 @@ class TiledLayered(nn.Module, Layered):
     def __init__(self, prior: Layered, side: int) -> None:
         super().__init__()
         self.prior, self.side = prior, side
-        self.maps, self.reach, self.stride = prior.maps, prior.reach, prior.stride
+        self.latent_maps, self.receptive_radius, self.stride = (
+            prior.latent_maps,
+            prior.receptive_radius,
+            prior.stride,
+        )
 
     def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
         return self.prior.latent_shape(image_shape)
@@ -74,7 +82,11 @@ class TiledVariational(nn.Module, Variational):
     def __init__(self, prior: Variational, side: int) -> None:
         super().__init__()
         self.prior, self.side = prior, side
-        self.maps, self.reach, self.stride = prior.maps, prior.reach, prior.stride
+        self.latent_maps, self.receptive_radius, self.stride = (
+            prior.latent_maps,
+            prior.receptive_radius,
+            prior.stride,
+        )
 
     @property
     def decoder_std(self) -> Tensor:
@@ -109,14 +121,14 @@ class TiledDensity(nn.Module, Density):
     whole image.
 
     Arguments:
-        prior: The density; it has a `reach`.
+        prior: The density; it has a `receptive_radius`.
         side: Largest height and width of a tile in pixels.
     """
 
     def __init__(self, prior: Density, side: int) -> None:
         super().__init__()
         self.prior, self.side = prior, side
-        self.reach, self.stride = prior.reach, prior.stride
+        self.receptive_radius, self.stride = prior.receptive_radius, prior.stride
 
     def log_prob(self, x: Tensor) -> Tensor:
         slopes = torch.is_grad_enabled() and x.requires_grad
@@ -143,7 +155,7 @@ TILED = {
 }
 
 
-def kept(prior: Decoder | Density, channels: int, like: Tensor) -> float:
+def activation_bytes(prior: Decoder | Density, channels: int, like: Tensor) -> float:
     """Bytes that a prior keeps for its gradient, per pixel of an image.
 
     Arguments:
@@ -179,7 +191,7 @@ def _decode(prior: Decoder, side: int, z: Tensor, image_shape: torch.Size) -> Te
     def decode(z: Tensor, shape: torch.Size) -> Tensor:
         return prior.decode(z.reshape(prior.latent_shape(shape)), shape)
 
-    return _in_tiles(decode, z, prior.maps, prior, side, image_shape)
+    return _in_tiles(decode, z, prior.latent_maps, prior, side, image_shape)
 
 
 def _in_tiles(
@@ -220,12 +232,12 @@ def _few(z: Tensor, image_shape: torch.Size, side: int) -> tuple[Tensor, ...]:
 def _encode(prior: Variational, side: int, x: Tensor) -> Tensor:
     stride, overlap = prior.stride, shared(side)
     z = x.new_zeros(prior.latent_shape(x.shape))
-    whole = _split(z, prior.maps, stride, x.shape)
+    whole = _split(z, prior.latent_maps, stride, x.shape)
     axes = [_cores(spans(n, side, overlap, stride), overlap, stride) for n in x.shape[-2:]]
     for (rows, inner_rows), (columns, inner_columns) in product(*axes):
         tile = x[..., rows, columns]
-        part = _split(prior.encode(tile), prior.maps, stride, tile.shape)
-        for to, source, (_, f) in zip(whole, part, prior.maps, strict=True):
+        part = _split(prior.encode(tile), prior.latent_maps, stride, tile.shape)
+        for to, source, (_, f) in zip(whole, part, prior.latent_maps, strict=True):
             inside = _sites((inner_rows, inner_columns), f, stride)
             start = (rows.start // f, columns.start // f)
             there = (slice(s.start - a, s.stop - a) for s, a in zip(inside, start, strict=True))

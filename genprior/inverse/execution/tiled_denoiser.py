@@ -41,14 +41,14 @@ class Tiled(Denoiser):
         if side < SMALLEST:
             raise ValueError(f"tiles must have at least {SMALLEST} pixels a side, got {side}")
         self.prior, self.side = prior, side
-        self.reach, self.stride = prior.reach, prior.stride
-        self.knows_holes, self.symmetries = prior.knows_holes, prior.symmetries
+        self.receptive_radius, self.stride = prior.receptive_radius, prior.stride
+        self.is_inpainter, self.symmetries = prior.is_inpainter, prior.symmetries
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         return self._in_tiles(lambda x: self.prior.denoise(x, sigma), x)
 
-    def denoise_holes(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
-        return self._in_tiles(lambda x, u: self.prior.denoise_holes(x, sigma, u), x, unknown)
+    def denoise_masked(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
+        return self._in_tiles(lambda x, u: self.prior.denoise_masked(x, sigma, u), x, unknown)
 
     def _in_tiles(self, run: Callable[..., Tensor], x: Tensor, *maps: Tensor) -> Tensor:
         if max(x.shape[-2:]) <= self.side:

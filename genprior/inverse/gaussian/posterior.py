@@ -129,7 +129,7 @@ class GaussianPosterior(Solver):
         It is worked out in the type of x, the result has that of y.
         """
         noise_std = noise_std.to(x)
-        known = operator.observed(torch.ones_like(y, dtype=x.dtype))
+        known = operator.mask_unmeasured(torch.ones_like(y, dtype=x.dtype))
         if self.border:
             if (noise_std > 0).any():
                 raise ValueError("with a border, kriging and innovation are for noise_std 0 only")
@@ -145,7 +145,7 @@ class GaussianPosterior(Solver):
         self, y: Tensor, operator: Operator, prior: Gaussian, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         """Pixels y without their noise, given all of them; p(hole | y) needs only these."""
-        known = operator.observed(torch.ones_like(y))
+        known = operator.mask_unmeasured(torch.ones_like(y))
         if known.shape != operator.image_shape(y.shape) or known.all():
             raise ValueError("border needs a mask: leave it at 0 to take all that is known")
         if not (noise_std > 0).any():

@@ -72,11 +72,11 @@ class CSGM(Solver):
         return self.restarts * (self.steps + 1)
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         return self.restarts * self.steps
 
     @property
-    def chains(self) -> int:
+    def batch_multiplier(self) -> int:
         return self.restarts
 
     def solve(

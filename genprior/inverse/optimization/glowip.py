@@ -72,7 +72,7 @@ class GlowIP(Solver):
         return self.steps + 1
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         return self.steps
 
     def solve(

@@ -89,11 +89,11 @@ class IAGAN(Solver):
         return self.restarts * (self.steps + 1) + self.refinements + 1
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         return self.restarts * self.steps + self.refinements
 
     @property
-    def chains(self) -> int:
+    def batch_multiplier(self) -> int:
         return self.restarts
 
     def solve(
@@ -121,7 +121,7 @@ class IAGAN(Solver):
         weights = list(prior.parameters())
         rates = self.latent_rate, self.weight_rate
         optimiser = torch.optim.Adam([{"params": [z]}, {"params": weights}], betas=BETAS)
-        allowed = operator.measured(y) * noise_std**2
+        allowed = operator.num_measurements(y) * noise_std**2
         answer, done = None, torch.zeros((), dtype=torch.bool, device=y.device)
         for k in range(self.refinements + 1):
             with torch.enable_grad():
@@ -143,8 +143,8 @@ def _back_projected(
     x: Tensor, y: Tensor, operator: Operator, noise_std: Tensor, generator: Noise
 ) -> Tensor:
     """Images moved towards the data, as far as they fit them worse than the noise allows."""
-    numbers = operator.measured(y)
-    white = operator.observed(operator.A(generator.normal(x)))
+    numbers = operator.num_measurements(y)
+    white = operator.mask_unmeasured(operator.A(generator.normal(x)))
     gain = white.flatten(1).square().sum(dim=1) / numbers  # of white errors, by A
     excess = squared_misfit(x, y, operator) / numbers - noise_std**2
     gamma2 = (excess / gain).clamp(min=SMALLEST_ERROR**2)

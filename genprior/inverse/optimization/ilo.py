@@ -90,11 +90,11 @@ class ILO(Solver):
         return self.restarts * (self.steps + 1) + self.stages * self.stage_steps + 1
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         return self.restarts * self.steps + self.stages * self.stage_steps
 
     @property
-    def chains(self) -> int:
+    def batch_multiplier(self) -> int:
         return self.restarts
 
     def solve(

@@ -75,7 +75,7 @@ class JPMAP(Solver):
         return self.steps * (self.descent + 4) + self.final + 2
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         return self.steps * self.descent + self.final
 
     def solve(

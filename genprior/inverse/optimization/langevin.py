@@ -59,7 +59,7 @@ class Langevin(Solver):
         return self.steps + 1
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         return self.steps
 
     def solve(
@@ -108,7 +108,7 @@ class ImageLangevin(Solver):
         return self.steps
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         return self.steps
 
     def solve(

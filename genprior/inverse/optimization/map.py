@@ -81,7 +81,7 @@ class MAP(Solver):
         return self.steps
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         return self.steps
 
     def solve(

@@ -83,11 +83,11 @@ class PatchNR(Solver):
         return self.steps
 
     @property
-    def products(self) -> int:
+    def jacobian_products(self) -> int:
         return self.steps
 
     @property
-    def chains(self) -> int:
+    def batch_multiplier(self) -> int:
         return 0
 
     def solve(

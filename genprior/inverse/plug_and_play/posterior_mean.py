@@ -53,9 +53,9 @@ class PosteriorMean(Solver):
     def evaluations(self, prior: object) -> int:
         return len(getattr(prior, "symmetries", range(8))[: self.turns])
 
-    def demand_suited(self, operator: Operator, prior: object, y: Tensor) -> None:
-        super().demand_suited(operator, prior, y)
-        if not operator.whole_pixels:
+    def check_compatible(self, operator: Operator, prior: object, y: Tensor) -> None:
+        super().check_compatible(operator, prior, y)
+        if not operator.is_mask:
             raise SettingError(
                 "solver 'posterior-mean' only denoises and fills holes: choose another for this "
                 "measurement"

@@ -51,7 +51,7 @@ class ConvolutionalCoder(nn.Module):
     ) -> None:
         super().__init__()
         self.multiple = 2 ** (len(widths) - 1)
-        self.reach = 1 + self.multiple + 2 * blocks * (2 * self.multiple - 1)
+        self.receptive_radius = 1 + self.multiple + 2 * blocks * (2 * self.multiple - 1)
         down = [nn.Conv2d(channels, widths[0], 3, padding=1)]
         up = [nn.SiLU(), nn.Conv2d(widths[0], channels, 3, padding=1)]
         for level, width in enumerate(widths):

@@ -50,7 +50,9 @@ class DCGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.multiple = 2 ** len(widths)
-        self.reach = 2 * self.multiple  # of a 3x3 convolution at every level and two at the last
+        self.receptive_radius = (
+            2 * self.multiple
+        )  # of a 3x3 convolution at every level and two at the last
         width = widths[-1]
         if size is None:
             first: list[nn.Module] = [nn.Conv2d(latent, width, 3, padding=1)]

@@ -42,7 +42,7 @@ class UNet(nn.Module):
         depths = [blocks] * len(widths) if isinstance(blocks, int) else list(blocks)
         self.embedding = embedding
         self.multiple = 2 ** (len(widths) - 1)
-        self.reach = receptive_field(depths)
+        self.receptive_radius = receptive_field(depths)
         self.embed = nn.Sequential(
             nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )

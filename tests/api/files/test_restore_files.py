@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 from shell import save_photo
 
-from genprior.api.files import paths as places
-from genprior.api.files import restore_files as jobs
+from genprior.api.files import paths, restore_files
 from genprior.api.files.job import Job
-from genprior.api.files.paths import Found, Place, check_free, list_files, plan
+from genprior.api.files.paths import InputFile, OutputPaths, check_free, list_files, plan
 from genprior.api.files.restore_files import run
 from genprior.api.tasks import denoising
 from genprior.core.errors import ImageError
@@ -20,15 +19,16 @@ def test_pictures_of_one_size_are_solved_together(
 ) -> None:
     heights = (9, 9, 9, 8, 9)
     files = [save_photo(tmp_path / f"{k}.png", size=(h, 8)) for k, h in enumerate(heights)]
-    sizes, restore = [], jobs.restore
-    monkeypatch.setattr(jobs, "restore", lambda y, *a, **k: sizes.append(len(y)) or restore(
-        y, *a, **k))
-    monkeypatch.setattr(jobs, "BATCH", 2)
+    sizes, restore = [], restore_files.restore
+    monkeypatch.setattr(
+        restore_files, "restore", lambda y, *a, **k: sizes.append(len(y)) or restore(y, *a, **k)
+    )
+    monkeypatch.setattr(restore_files, "BATCH", 2)
     job = Job("denoise", denoising(), {}, 0.1, prior=str(weights))
     records = list(run(job, plan(files, tmp_path / "out")))
     assert sizes == [2, 1, 1, 1]
     assert [record["input"] for record in records] == list(map(str, files))
-    monkeypatch.setattr(jobs, "BATCH_PIXELS", 71)  # less than one picture
+    monkeypatch.setattr(restore_files, "BATCH_PIXELS", 71)  # less than one picture
     sizes.clear()
     list(run(job, plan(files[:2], tmp_path / "small")))
     assert sizes == [1, 1]
@@ -37,8 +37,8 @@ def test_pictures_of_one_size_are_solved_together(
 def test_the_prior_is_loaded_once(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loads, load = [], jobs.load_checkpoint
-    monkeypatch.setattr(jobs, "load_checkpoint", lambda f: loads.append(f) or load(f))
+    loads, load = [], restore_files.load_checkpoint
+    monkeypatch.setattr(restore_files, "load_checkpoint", lambda f: loads.append(f) or load(f))
     files = [save_photo(tmp_path / f"{k}.png", size=(8, 8 + k)) for k in range(3)]
     list(run(Job("denoise", denoising(), {}, 0.1, prior=str(weights)), plan(files)))
     assert loads == [weights]
@@ -53,7 +53,7 @@ def test_names_of_results(tmp_path: Path) -> None:
     (place,) = plan([file], tmp_path / "out")
     assert place.output == tmp_path / "out" / "a.b.genprior.jpg"
     (place,) = plan([file], tmp_path / "x.tiff")
-    assert place == Place(file, tmp_path / "x.tiff")
+    assert place == OutputPaths(file, tmp_path / "x.tiff")
     folder = tmp_path / "v1.2"
     folder.mkdir()
     assert plan([file], folder)[0].output == folder / "a.b.genprior.jpg"
@@ -64,13 +64,16 @@ def test_files_come_from_folders_without_the_results_of_other_runs(tmp_path: Pat
     names = ["b.png", "a.JPG", "a.genprior.png", "a.genprior.std.png", ".hidden.png", "x.txt"]
     for name in (*names, "deep/er/c.png", "deep/er/c.genprior.png"):
         (tmp_path / name).write_bytes(b"")
-    made, deep = tmp_path / "a.genprior.png", Found(tmp_path / "deep/er/c.png", Path("deep/er"))
-    flat = [Found(tmp_path / "a.JPG"), Found(tmp_path / "b.png")]
+    made, deep = (
+        tmp_path / "a.genprior.png",
+        InputFile(tmp_path / "deep/er/c.png", Path("deep/er")),
+    )
+    flat = [InputFile(tmp_path / "a.JPG"), InputFile(tmp_path / "b.png")]
     assert list_files([tmp_path]) == flat
     assert list_files([tmp_path], recursive=True) == [*flat, deep]
-    assert list_files([made, tmp_path / "b.png"]) == [Found(made), flat[1]]
-    assert list_files([tmp_path / "*.*"]) == [*flat, Found(tmp_path / "x.txt")]
-    assert list_files([tmp_path / "**/c*"]) == [Found(deep.file)]
+    assert list_files([made, tmp_path / "b.png"]) == [InputFile(made), flat[1]]
+    assert list_files([tmp_path / "*.*"]) == [*flat, InputFile(tmp_path / "x.txt")]
+    assert list_files([tmp_path / "**/c*"]) == [InputFile(deep.file)]
     with pytest.raises(ImageError, match="no such file or folder"):
         list_files([tmp_path / "*.gif"])
 
@@ -82,13 +85,13 @@ def test_results_that_are_one_file_there_are_refused(
 ) -> None:
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / names[0]).touch()
-    files = [Found(tmp_path / folder / name, Path(folder))
+    files = [InputFile(tmp_path / folder / name, Path(folder))
              for folder, name in zip(folders, names, strict=True)]
     monkeypatch.chdir(tmp_path)
     if not (tmp_path / "p" / names[1]).exists():
         assert len(plan(files, Path("out"))) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p"]
-    exists, folded = Path.exists, places._folded
+    exists, folded = Path.exists, paths._folded
     monkeypatch.setattr(Path, "exists", lambda path: exists(path) or folded(path) in {
         folded(there) for there in tmp_path.rglob("*")})
     with pytest.raises(ImageError, match="would be written to .*, which are one file there"):
@@ -96,7 +99,7 @@ def test_results_that_are_one_file_there_are_refused(
 
 
 def test_folders_are_made_anew_and_formats_can_be_changed(tmp_path: Path) -> None:
-    files = [Found(Path("in/a/x.png"), Path("a")), Found(Path("in/b/x.jpg"), Path("b"))]
+    files = [InputFile(Path("in/a/x.png"), Path("a")), InputFile(Path("in/b/x.jpg"), Path("b"))]
     first, second = plan(files, tmp_path)
     assert first.output == tmp_path / "a" / "x.genprior.png"
     assert second.output == tmp_path / "b" / "x.genprior.jpg"
@@ -121,6 +124,6 @@ def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_found_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places.os, "access", lambda path, mode: mode != os.W_OK)
+    monkeypatch.setattr(paths.os, "access", lambda path, mode: mode != os.W_OK)
     with pytest.raises(ImageError, match="is no folder that can be written: change -o"):
         plan([tmp_path / "a.png"], tmp_path / "new" / "out")

@@ -11,7 +11,7 @@ from golden import VAR, dps_law, grf12, spectrum
 from rows import GRF12, GRF64
 
 from genprior.core.schedules import sigma_steps
-from genprior.evaluation.gaussian_theory import affine_samplers as affine
+from genprior.evaluation.gaussian_theory import affine_samplers
 from genprior.evaluation.gaussian_theory.exact_laws import (
     Law,
     Problem,
@@ -28,19 +28,19 @@ from genprior.inverse.diffusion.pigdm import PiGDM
 from genprior.inverse.gaussian.posterior import GaussianPosterior
 
 RULES = {
-    "MMPS DDPM": affine.mmps(1.0),
-    "MMPS DDIM": affine.mmps(0.0),
-    "PiGDM": affine.pigdm(1.0, VAR),
-    "PiGDM code": affine.pigdm(1.0, VAR, published=True),
-    "PiGDM code DDIM": affine.pigdm(0.0, VAR, published=True),
-    "DiffPIR .1": affine.diffpir(1.0, 0.1),
-    "DiffPIR .3": affine.diffpir(1.0, 0.3),
-    "DiffPIR 1": affine.diffpir(1.0, 1.0),
-    "DiffPIR .3 lambda 8": affine.diffpir(8.0, 0.3),
-    "JFPS isotropic": affine.jfps(1.0, VAR / 4),
-    "TMPD": affine.tmpd(1.0),
-    "DDRM .85": affine.ddrm(0.85),
-    "DDRM 1": affine.ddrm(1.0),
+    "MMPS DDPM": affine_samplers.mmps(1.0),
+    "MMPS DDIM": affine_samplers.mmps(0.0),
+    "PiGDM": affine_samplers.pigdm(1.0, VAR),
+    "PiGDM code": affine_samplers.pigdm(1.0, VAR, published=True),
+    "PiGDM code DDIM": affine_samplers.pigdm(0.0, VAR, published=True),
+    "DiffPIR .1": affine_samplers.diffpir(1.0, 0.1),
+    "DiffPIR .3": affine_samplers.diffpir(1.0, 0.3),
+    "DiffPIR 1": affine_samplers.diffpir(1.0, 1.0),
+    "DiffPIR .3 lambda 8": affine_samplers.diffpir(8.0, 0.3),
+    "JFPS isotropic": affine_samplers.jfps(1.0, VAR / 4),
+    "TMPD": affine_samplers.tmpd(1.0),
+    "DDRM .85": affine_samplers.ddrm(0.85),
+    "DDRM 1": affine_samplers.ddrm(1.0),
 }
 
 
@@ -56,9 +56,9 @@ def law(method, problem, steps):
     sigmas = sigma_steps(steps, 1.0, 1.0, "ddpm")
     start = white(problem, VAR + sigmas[0] ** 2)
     if method.startswith("DDRM"):
-        problem = affine.singular_coordinates(problem)
-        start = affine.ddrm_start(problem, sigmas[0])
-    run = propagate(start, affine.steps(RULES[method], problem, sigmas))
+        problem = affine_samplers.singular_coordinates(problem)
+        start = affine_samplers.ddrm_start(problem, sigmas[0])
+    run = propagate(start, affine_samplers.steps(RULES[method], problem, sigmas))
     return distance(run, problem)
 
 
@@ -91,7 +91,7 @@ def test_moment_matching_is_exact_in_any_number_of_steps(steps, index):
     problem = grf12()[2][index]
     sigmas = sigma_steps(steps, 60.0, 0.01) if steps > 1 else [1e4]
     start = white(problem, VAR + sigmas[0] ** 2)
-    run = propagate(start, affine.steps(affine.moment_matched, problem, sigmas))
+    run = propagate(start, affine_samplers.steps(affine_samplers.moment_matched, problem, sigmas))
     assert distance(run, problem).w2 < 2e-5
 
 
@@ -110,7 +110,7 @@ def test_distances_of_trivial_samplers():
 @pytest.mark.parametrize(
     ("solver", "method"),
     [
-        (DiffPIR(20, coupling=1.0, renewal=1.0, spacing="ddpm"), "DiffPIR 1"),
+        (DiffPIR(20, coupling=1.0, stochasticity=1.0, spacing="ddpm"), "DiffPIR 1"),
         (PiGDM(20, prior_var=VAR, spacing="ddpm"), "PiGDM"),
         (PiGDM(20, variant="published", prior_var=VAR, spacing="ddpm"), "PiGDM code"),
     ],
@@ -121,7 +121,7 @@ def test_the_code_of_a_solver_has_its_law(solver, method, index):
     op = operators[index]
     y = op.A(torch.zeros(1, 1, 12, 12, dtype=torch.float64))
     got, _ = law_of(solver, op, prior, 0.025, y)
-    known = op.observed(torch.ones_like(y)).flatten() > 0
+    known = op.mask_unmeasured(torch.ones_like(y)).flatten() > 0
     w2 = distance(Law(got.G[None, :, known], got.V[None]), problems[index]).w2
     expected = law(method, problems[index], 20)
     assert w2 == pytest.approx(expected.w2, rel=1e-6)
@@ -133,7 +133,7 @@ def test_the_code_of_the_exact_posterior_has_distance_zero():
     for op, problem in zip(operators, problems, strict=True):
         y = op.A(torch.zeros(1, 1, 12, 12, dtype=torch.float64))
         got, _ = law_of(GaussianPosterior(tolerance=1e-12), op, prior, 0.025, y)
-        known = op.observed(torch.ones_like(y)).flatten() > 0
+        known = op.mask_unmeasured(torch.ones_like(y)).flatten() > 0
         assert distance(Law(got.G[None, :, known], got.V[None]), problem).w2 < 1e-7
 
 

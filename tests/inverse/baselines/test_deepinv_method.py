@@ -6,7 +6,7 @@ from genprior.api.restoration import restore
 from genprior.core.errors import PeerError, SettingError
 from genprior.core.random_streams import Noise
 from genprior.inverse.baselines.deepinv_method import Peer, _as_theirs
-from genprior.inverse.execution import executor as frugal
+from genprior.inverse.execution import executor
 from genprior.operators.blur import Blur
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import random_keep
@@ -72,7 +72,7 @@ def test_an_image_does_not_depend_on_the_others_on_a_cpu(prior):
     ],
 )
 def test_images_are_sampled_together(prior, monkeypatch, name, settings, operator, evaluations):
-    monkeypatch.setitem(frugal.CHUNKS, "cpu", 10**6)
+    monkeypatch.setitem(executor.CHUNKS, "cpu", 10**6)
     calls = []
     solver, y = Peer(name, tuple(settings.items())), operator.A(Y)
     found = restore(
@@ -96,7 +96,7 @@ def test_the_operator_stays_as_it_was(prior):
 
 
 def test_images_of_two_noise_levels_are_sampled_apart(prior, monkeypatch):
-    monkeypatch.setitem(frugal.CHUNKS, "cpu", 10**6)
+    monkeypatch.setitem(executor.CHUNKS, "cpu", 10**6)
     calls = []
     restore(
         Y, OPERATOR, prior, Peer("diffpir", (("max_iter", 5),)), noise_std=(0.1, 0.2),

@@ -37,7 +37,7 @@ def test_other_boundaries_do_not_shift_the_picture(boundary, kernel):
     x, operator = picture(), Blur(kernel, boundary)
     y = degrade(x, operator, 0.005)
     result = restore(y, operator, None, Wiener(0.01), noise_std=0.005).image
-    truth = operator.visible(x)
+    truth = operator.crop_margin(x)
     inside = (..., slice(12, -12), slice(12, -12))
     gain = psnr(result[inside], truth[inside]) - psnr(y[inside], truth[inside])
     assert gain.item() > 2
@@ -61,7 +61,7 @@ def test_richardson_lucy_sharpens_to_the_border(kernel: torch.Tensor, boundary: 
     y = degrade(x, operator, 0.01)
     result = restore(y, operator, None, RichardsonLucy(), noise_std=0.01).image
     assert result.max() < 2
-    truth = operator.visible(x)
+    truth = operator.crop_margin(x)
     assert psnr(result, truth) > psnr(y, truth) + 1
 
 

@@ -30,7 +30,7 @@ def published(
     draws: list[Tensor],
 ) -> Tensor:
     """Algorithm 1 of the paper for one image, its subproblem by dense algebra."""
-    zeta = solver.renewal
+    zeta = solver.stochasticity
     u, *rest = draws
     levels = alpha_bars(solver.steps)
     A, v = dense(op, u), measurement(y, op, u).flatten()
@@ -64,7 +64,7 @@ def published(
 def test_agrees_with_the_paper_in_its_own_notation(op: Operator, noise_std: float) -> None:
     x, *draws = normals(5, 1, 3, 4, 6)
     y = measure(op, 0.5 + 0.2 * x, torch.tensor(noise_std))
-    solver = DiffPIR(steps=4, coupling=1.7, renewal=0.3, spacing="ddpm")
+    solver = DiffPIR(steps=4, coupling=1.7, stochasticity=0.3, spacing="ddpm")
     ours = solver(y, op, Crooked(), noise_std, Replay(draws))
     theirs = published(solver, y, op, Crooked(), noise_std, draws)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
@@ -81,14 +81,14 @@ def test_known_pixels_are_met_exactly_at_every_step() -> None:
     op = Inpainting(keep)
     y = op.A(prior.draw(2, (3, 6, 5)))
     # with zeta = 1 and noise that is 0, a state is x_hat itself
-    DiffPIR(steps=6, renewal=1.0)(y, op, prior, 0.0, Silence())
+    DiffPIR(steps=6, stochasticity=1.0)(y, op, prior, 0.0, Silence())
     assert len(states) == 6
     for state in states[1:]:
         assert torch.equal(op.A(state), y)
 
 
 @pytest.mark.parametrize(
-    ("renewal", "steps", "noise_std", "w2", "mean", "ratio"),
+    ("stochasticity", "steps", "noise_std", "w2", "mean", "ratio"),
     [
         (1.0, 20, 0.05, 0.0662, 0.0274, 0.253),
         (0.1, 20, 0.2, 0.1186, 0.1076, 0.503),
@@ -96,9 +96,9 @@ def test_known_pixels_are_met_exactly_at_every_step() -> None:
     ],
 )
 def test_distance_to_the_posterior_is_the_one_computed_apart(
-    renewal: float, steps: int, noise_std: float, w2: float, mean: float, ratio: float
+    stochasticity: float, steps: int, noise_std: float, w2: float, mean: float, ratio: float
 ) -> None:
-    found = distance(DiffPIR(steps, renewal=renewal, spacing="ddpm"), noise_std)
+    found = distance(DiffPIR(steps, stochasticity=stochasticity, spacing="ddpm"), noise_std)
     assert found == pytest.approx((w2, mean, ratio), rel=0.01)
 
 

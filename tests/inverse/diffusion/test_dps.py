@@ -54,7 +54,7 @@ def test_agrees_with_the_paper_in_its_own_notation(op: Operator) -> None:
     x, *draws = normals(1 + steps, 2, 3, 4, 6)
     y = measure(op, 0.5 + 0.2 * x, torch.tensor([0.0, 0.1]))
     ours = DPS(steps, strength)(y, op, Crooked(), 0.1, Replay(draws))
-    zeta = strength * (op.measured(y)[0].item() / (256 * 256 * 3)) ** 0.5
+    zeta = strength * (op.num_measurements(y)[0].item() / (256 * 256 * 3)) ** 0.5
     for i in range(2):
         alone = [z[i : i + 1] for z in draws]
         theirs = published(y[i : i + 1], op, Crooked(), zeta, steps, alone)

@@ -75,7 +75,7 @@ def test_nothing_but_the_denoiser_is_evaluated() -> None:
     y = op.A(prior.draw(1, (1, 4, 5)))
     prior.calls.clear()
     JFPS(5)(y, op, prior, 0.0, Noise(0, [0]))
-    assert len(prior.calls) == 5 and JFPS(5).products == 0
+    assert len(prior.calls) == 5 and JFPS(5).jacobian_products == 0
 
 
 @pytest.mark.parametrize("sigma", [0.1, 2.0])

@@ -38,11 +38,17 @@ def test_laws() -> None:
 @pytest.mark.parametrize(
     "steps", [1, 2, 10, pytest.param(100, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize(("index", "renewal"), [(0, None), (1, 1.0), (1, 0.3)])
+@pytest.mark.parametrize(("index", "stochasticity"), [(0, None), (1, 1.0), (1, 0.3)])
 def test_exact_for_gaussian_priors_in_any_number_of_steps(
-    steps: int, index: int, renewal: float | None
+    steps: int, index: int, stochasticity: float | None
 ) -> None:
-    exact = {"calm": 0, "slack": 0, "inflation": 1, "sustain": 1, "renewal": renewal}
+    exact = {
+        "full_above": 0,
+        "extra_noise": 0,
+        "max_inflation": 1,
+        "max_rescaling": 1,
+        "stochasticity": stochasticity,
+    }
     solver = MomentMatched(steps, 12, **exact, sigma_max=1e4, sigma_min=0.01)
     assert distance6(solver, index) < 1e-5
 
@@ -82,13 +88,13 @@ def test_the_default_sampler_is_calibrated(op: Operator, noise_std: float) -> No
     first = Noise(3, [0])
     x = law.decode(first.normal(torch.zeros(1, *shape).double()), torch.Size((1, *shape)))
     y = measure(op, x, torch.tensor(noise_std))
-    seen, matrix = op.observed(torch.ones_like(y)).flatten() > 0, dense(op, x)
+    seen, matrix = op.mask_unmeasured(torch.ones_like(y)).flatten() > 0, dense(op, x)
     A, data = matrix[seen], y.flatten()[seen]
     cov = law.cov(torch.eye(144).double().reshape(-1, *shape)).flatten(1)
     exact = Problem(cov, A, noise_std)
     mean, P = 0.5 + exact.gain @ (data - A.sum(dim=1) / 2), exact.posterior_cov
     solver = make_solver(default_solver(op, prior, 2))
-    assert solver.nfe + solver.products <= 100
+    assert solver.nfe + solver.jacobian_products <= 100
     noise = Noise(0, [(0, k) for k in range(chains)])
     samples = solver(y.expand(chains, *y.shape[1:]), op, prior, noise_std, noise).flatten(1)
     reached = A.abs().sum(dim=0) > 0
@@ -135,7 +141,7 @@ def test_a_covariance_is_left_alone_where_the_noise_hides_what_comes_to_light() 
     levels = torch.tensor([0.5, 0.01]).double()
     y = measure(op, prior.draw(2, (1, 12, 11)), levels)
     scaled, left = (
-        MomentMatched(8, sustain=most)(y, op, prior, levels, Noise(0, [0, 1]))
+        MomentMatched(8, max_rescaling=most)(y, op, prior, levels, Noise(0, [0, 1]))
         for most in (1.75, 1.0)
     )
     assert torch.equal(scaled[0], left[0])
@@ -152,7 +158,7 @@ def test_holes_take_no_more_evaluations_than_steps(steps: int) -> None:
     solver(y, op, prior, 0.0, Noise(0, [0]))
     assert len(prior.calls) <= steps
     assert len(prior.calls) == steps or steps not in (1, 20)
-    assert prior.products == solver.products_for(op, prior) <= solver.products
+    assert prior.products == solver.jacobian_products_for(op, prior) <= solver.jacobian_products
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10])
@@ -194,7 +200,7 @@ def test_what_is_only_noisy_has_the_right_weights_of_modes() -> None:
     assert right.std().item() == pytest.approx(0.05 * sigma / variance**0.5, rel=0.03)
 
 
-@pytest.mark.parametrize("wrong", [{"inflation": 0.5}, {"sustain": 0.9}])
+@pytest.mark.parametrize("wrong", [{"max_inflation": 0.5}, {"max_rescaling": 0.9}])
 def test_errors(wrong: dict) -> None:
     with pytest.raises(ValueError, match="inflation and sustain must be at least 1"):
         MomentMatched(**wrong)
@@ -206,13 +212,19 @@ def test_holes_that_the_prior_knows_of_are_sampled_with_their_posterior(
     prior, shape, count, sigma = Seeing(), (1, 4, 4), 200, 0.05
     op = Inpainting(random_keep((1, *shape), 0.5))
     y = measure(op, prior.draw(1, shape), torch.tensor(sigma))
-    seen = op.observed(torch.ones_like(y)).flatten() > 0
+    seen = op.mask_unmeasured(torch.ones_like(y)).flatten() > 0
     law = Problem(prior.cov(shape), torch.eye(16).double()[seen], sigma)
     mean = 0.5 + law.gain @ (y.flatten()[seen] - 0.5)
     views = mean.reshape(1, *shape).expand(count, *shape)  # once: those of all chains agree
     module = "genprior.inverse.diffusion.moment_matched"
     monkeypatch.setattr(f"{module}.mean_of_views", lambda *_: views)
-    exact = {"calm": 0, "slack": 0, "inflation": 1, "sustain": 1, "informed_max": 0.05}
+    exact = {
+        "full_above": 0,
+        "extra_noise": 0,
+        "max_inflation": 1,
+        "max_rescaling": 1,
+        "informed_max": 0.05,
+    }
     solver = MomentMatched(6, 10, root_products=8, **exact, sigma_min=0.02)
     noise = Noise(0, [(0, k) for k in range(count)])
     x = solver(y.expand(count, *shape), op, prior, sigma, noise).flatten(1)

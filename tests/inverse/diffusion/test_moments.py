@@ -47,7 +47,7 @@ def test_the_correction_is_the_regression_by_dense_algebra(op: Operator, noise_s
     x = normals(1, 1, *SHAPE)[0]
     unit = torch.eye(x.numel(), dtype=x.dtype).reshape(-1, *SHAPE)
     A, C = op.A(unit).flatten(1).T, dense_cov(prior, sigma)
-    r = op.observed(normals(1, *op.A(x).shape, seed=1)[0])
+    r = op.mask_unmeasured(normals(1, *op.A(x).shape, seed=1)[0])
     at = moments(prior, x, sigma)
     gram = A @ C @ A.T + noise_std**2 * torch.eye(len(A))
     expected = C @ A.T @ torch.linalg.pinv(gram, hermitian=True) @ r.flatten()

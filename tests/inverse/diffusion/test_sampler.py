@@ -4,7 +4,7 @@ from oracles import Crooked, Replay, Silence, normals
 
 from genprior import load_prior
 from genprior.core.random_streams import Noise
-from genprior.inverse.diffusion.sampler import denoise_with_vjp, run_chain
+from genprior.inverse.diffusion.sampler import denoise_with_vjp, run_levels
 from genprior.inverse.execution.monitor import watch
 
 
@@ -17,7 +17,7 @@ def test_the_first_state_is_the_one_of_ddpm() -> None:
         return x
 
     like = torch.zeros(chains, 1, 2, 3, dtype=torch.float64)
-    run_chain(like, [sigma], Noise(0, range(chains)), step)
+    run_levels(like, [sigma], Noise(0, range(chains)), step)
     x, count = first[0], chains * 6
     spread = (0.25 + sigma**2) ** 0.5
     assert x.mean().item() == pytest.approx(0.5, abs=5 * spread / count**0.5)
@@ -35,7 +35,7 @@ def test_steps_are_handed_their_levels_and_noise_in_order() -> None:
         assert not torch.is_grad_enabled()
         return 2 * x
 
-    x = run_chain(torch.zeros_like(draws[0]), [3.0, 2.0, 0.5], Replay(draws), step)
+    x = run_levels(torch.zeros_like(draws[0]), [3.0, 2.0, 0.5], Replay(draws), step)
     assert [levels[:2] for levels in seen] == [(3.0, 2.0), (2.0, 0.5), (0.5, 0.0)]
     assert torch.equal(seen[0][2], draws[1])
     assert torch.equal(seen[1][2], draws[2])
@@ -45,7 +45,7 @@ def test_steps_are_handed_their_levels_and_noise_in_order() -> None:
 
 def test_no_noise_is_drawn_that_nobody_uses() -> None:
     silence = Silence()
-    run_chain(torch.zeros(1, 1, 2, 2), [3.0, 2.0, 1.0], silence, lambda x, *_: x)
+    run_levels(torch.zeros(1, 1, 2, 2), [3.0, 2.0, 1.0], silence, lambda x, *_: x)
     assert silence.drawn == 3
 
 

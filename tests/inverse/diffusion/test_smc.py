@@ -9,7 +9,7 @@ from torch import Tensor
 from genprior.core.random_streams import Noise
 from genprior.evaluation.gaussian_theory.calibration import z_scores
 from genprior.evaluation.gaussian_theory.exact_laws import Problem
-from genprior.inverse.diffusion.likelihood import foretold, log_likelihood
+from genprior.inverse.diffusion.likelihood import log_likelihood, predicted_moments
 from genprior.inverse.diffusion.moments import Moments, moments
 from genprior.inverse.diffusion.smc import SMC, choose, resample
 from genprior.operators.inpainting import Inpainting
@@ -61,7 +61,7 @@ def test_a_covariance_with_negative_eigenvalues_gives_a_likelihood(size: tuple[i
 def test_a_gaussian_foretells_its_next_moments() -> None:
     prior, shape = Dense(length=0.7), (1, 3, 4)
     x, x_next, v = (0.5 + 0.4 * n for n in normals(3, 2, *shape))
-    after = foretold(moments(prior, x, 0.4), x, x_next, 0.25, 12)
+    after = predicted_moments(moments(prior, x, 0.4), x, x_next, 0.25, 12)
     there = moments(prior, x_next, 0.25)
     torch.testing.assert_close(after.mean, there.mean, rtol=0, atol=1e-9)
     torch.testing.assert_close(after.cov(v), there.cov(v), rtol=0, atol=1e-9)

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from genprior import load_prior, make_operator, restore
 from genprior.inverse.diffusion.moment_matched import MomentMatched
 from genprior.inverse.diffusion.smc import SMC
-from genprior.inverse.execution import executor as frugal
-from genprior.inverse.execution import memory as shown
+from genprior.inverse.execution import executor, memory
 from genprior.inverse.execution.tiled_decoder import kept
 from genprior.inverse.plug_and_play.hqs import HQS
 from genprior.priors.base import Denoiser
@@ -24,7 +23,7 @@ class Narrow(Denoiser):
 
     def __init__(self, prior: DDPM, pixels: int, error: type[Exception], fails_at: int = 1):
         self.prior, self.pixels, self.error = prior, pixels, error
-        self.reach, self.stride = prior.reach, prior.stride
+        self.receptive_radius, self.stride = prior.receptive_radius, prior.stride
         self.calls, self.fails_at = 0, fails_at
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
@@ -48,7 +47,7 @@ def pictures(*shape: int) -> Tensor:
 def test_the_batch_is_halved_then_cut_into_tiles(
     prior: DDPM, error: type[Exception], fails_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(frugal.CHUNKS, "cpu", 3 * 128 * 256)
+    monkeypatch.setitem(executor.CHUNKS, "cpu", 3 * 128 * 256)
     y, operator = pictures(4, 3, 128, 256), make_operator("denoise")
     options = {"solver": "diffpir", "steps": 3, "noise_std": 0.1}
     expected = restore(y, operator, prior, **options)
@@ -82,12 +81,12 @@ def test_windows_are_tried_again(prior: DDPM) -> None:
 def test_what_takes_much_memory_is_done_in_smaller_parts() -> None:
     place, shape = torch.device("cuda"), (1, 3, 256, 256)
     plain, backward, particles = (
-        frugal.chunk_size(shape, place, method)
+        executor.chunk_size(shape, place, method)
         for method in (HQS(), MomentMatched(), SMC(particles=16))
     )
-    assert plain == frugal.chunk_size(shape, place) == 256
+    assert plain == executor.chunk_size(shape, place) == 256
     assert backward == 85 and particles == 5
-    assert frugal.chunk_size(shape, torch.device("cpu"), HQS()) == 1
+    assert executor.chunk_size(shape, torch.device("cpu"), HQS()) == 1
 
 
 def test_there_is_an_end_to_it(prior: DDPM) -> None:
@@ -102,7 +101,7 @@ def test_there_is_an_end_to_it(prior: DDPM) -> None:
 
 def test_little_memory_on_a_cpu(prior: DDPM, monkeypatch: pytest.MonkeyPatch) -> None:
     """There torch says no more than RuntimeError, and numpy is asked whether that was it."""
-    monkeypatch.setattr(shown, "PER_PIXEL", 10**15)  # which no machine has
+    monkeypatch.setattr(memory, "PER_PIXEL", 10**15)  # which no machine has
     y, operator = pictures(1, 3, 130, 70), make_operator("denoise")
     narrow = Narrow(prior, 70 * 70, RuntimeError)
     assert restore(y, operator, narrow, "hqs", 0.1, steps=1).tile == 65
@@ -116,7 +115,7 @@ def test_errors_are_told_apart_by_type(prior: DDPM) -> None:
 
 
 def test_libraries_of_a_gpu_say_that_memory_ran_out(prior: DDPM) -> None:
-    spared = frugal.Frugal(HQS(), prior, 0, [0], "auto", "float32", None, 1)
+    spared = executor.Executor(HQS(), prior, 0, [0], "auto", "float32", None, 1)
     there = torch.empty(1, device="meta")
     for text, lacked in (
         ("cuFFT error: CUFFT_ALLOC_FAILED", True), ("CUDA error: out of memory", True),
@@ -127,7 +126,7 @@ def test_libraries_of_a_gpu_say_that_memory_ran_out(prior: DDPM) -> None:
 
 
 def test_large_images_are_cut_up_unasked(prior: DDPM, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(shown.TILES, "cpu", (64, 64 * 80))
+    monkeypatch.setitem(memory.TILES, "cpu", (64, 64 * 80))
     method = HQS(steps=1)
     for size, tile in (((64, 80), None), ((65, 80), 64)):
         y = pictures(1, 3, *size)

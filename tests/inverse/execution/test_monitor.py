@@ -33,7 +33,9 @@ def test_a_gaussian_prior_is_drawn_from_in_closed_form_by_restore() -> None:
     op = Inpainting(random_keep((1, *shape), 0.5))
     y = measure(op, Dense().draw(1, shape), torch.tensor(noise_std))
     # one product would be far too few to draw by Lanczos
-    solver = MomentMatched(3, 15, root_products=1, calm=0, slack=0, inflation=1, sustain=1)
+    solver = MomentMatched(
+        3, 15, root_products=1, full_above=0, extra_noise=0, max_inflation=1, max_rescaling=1
+    )
     result = restore(y.float(), op, prior, solver, noise_std, samples=samples)
     A = dense(op, y)
     exact = Problem(S, A[A.abs().sum(dim=1) > 0], noise_std)
@@ -50,7 +52,7 @@ def test_a_gaussian_prior_may_be_shown_tiles(tile: int | str) -> None:
     prior = Texture.from_exemplar(image[None], margin=None).float()
     keep = torch.ones(1, 1, 72, 16)
     keep[..., 40:50, 4:10] = 0
-    solver = MomentMatched(2, 3, calm=0, slack=0, inflation=1, sustain=1)
+    solver = MomentMatched(2, 3, full_above=0, extra_noise=0, max_inflation=1, max_rescaling=1)
     y = keep[0] * image
     result = restore(y, Inpainting(keep), prior, solver, 0.05, samples=2, tile=tile)
     assert result.tile == (None if tile == "off" else tile)

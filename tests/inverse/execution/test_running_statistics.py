@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from genprior.core.random_streams import partners
-from genprior.inverse.execution.running_statistics import Tally, beyond
+from genprior.inverse.execution.running_statistics import RunningStatistics, beyond
 
 
 def test_independent_samples_have_the_textbook_moments() -> None:
     x = torch.randn(5, 1, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    tally = Tally(1, keep=True)
+    tally = RunningStatistics(1, keep=True)
     for sample in x:
         tally.add(0, sample)
     torch.testing.assert_close(tally.mean[0], x.mean(dim=0))
@@ -24,7 +24,7 @@ def test_the_variance_of_correlated_pairs_has_no_bias(count: int, correlation: f
     x = torch.randn(count, many, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for a, b in partners(count):
         x[b] = correlation * x[a] + (1 - correlation**2) ** 0.5 * x[b]
-    tally = Tally(1, keep=False, paired=True)
+    tally = RunningStatistics(1, keep=False, paired=True)
     for sample in 3 + 2 * x:
         tally.add(0, sample)
     variance = tally.std[0].square()
@@ -34,7 +34,7 @@ def test_the_variance_of_correlated_pairs_has_no_bias(count: int, correlation: f
 
 def test_of_whole_pairs_it_is_the_variance_within_and_between_them() -> None:
     x = torch.randn(8, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    tally = Tally(1, keep=False, paired=True)
+    tally = RunningStatistics(1, keep=False, paired=True)
     for sample in x:
         tally.add(0, sample)
     a, b = (x[list(side)] for side in zip(*partners(8), strict=True))
@@ -48,7 +48,7 @@ def test_quantiles_have_another_sample_below_them_as_often_as_they_say(
 ) -> None:
     many = 200_000
     x = torch.rand(count + 1, many, generator=torch.Generator().manual_seed(0))
-    tally = Tally(1, keep=True)
+    tally = RunningStatistics(1, keep=True)
     for sample in x[:-1]:
         tally.add(0, sample)
     below = (x[-1] < tally.quantiles([level])[level][0]).double().mean().item()
@@ -57,7 +57,7 @@ def test_quantiles_have_another_sample_below_them_as_often_as_they_say(
 
 def test_quantiles_beyond_the_samples_are_their_extremes_and_said_so() -> None:
     x = torch.arange(8.0)
-    tally = Tally(1, keep=True)
+    tally = RunningStatistics(1, keep=True)
     for sample in x:
         tally.add(0, sample.reshape(1, 1, 1))
     found = tally.quantiles([0.0, 0.05, 0.5, 0.95, 1.0])

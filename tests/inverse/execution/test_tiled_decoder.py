@@ -9,8 +9,8 @@ from untrained import random, trained
 
 from genprior import degrade, make_operator, restore
 from genprior.core.errors import SettingError
-from genprior.inverse.execution import memory as shown
-from genprior.inverse.execution.tiled_decoder import TILED, kept
+from genprior.inverse.execution import memory
+from genprior.inverse.execution.tiled_decoder import TILED, activation_bytes
 from genprior.inverse.optimization.csgm import CSGM
 from genprior.inverse.optimization.glowip import GlowIP
 from genprior.inverse.optimization.iagan import IAGAN
@@ -61,7 +61,7 @@ REACHES = {
 def test_the_reach_of_a_decoder_is_what_it_is(name: str) -> None:
     torch.manual_seed(0)
     prior = trained(REACHES[name]())
-    size = 2 * prior.reach // prior.stride * prior.stride + 4 * prior.stride
+    size = 2 * prior.receptive_radius // prior.stride * prior.stride + 4 * prior.stride
     shape, farthest = torch.Size((1, 3, prior.stride, size)), 0
     if isinstance(prior, Variational):
         x = 0.5 + 0.1 * random(*shape)
@@ -70,7 +70,7 @@ def test_the_reach_of_a_decoder_is_what_it_is(name: str) -> None:
             farthest = max(farthest, column - found[0], found[-1] - column)
     else:
         z, begin = random(*prior.latent_shape(shape)).flatten(1), 0
-        for channels, f in prior.maps:
+        for channels, f in prior.latent_maps:
             rows, columns = prior.stride // f, size // f
             end = begin + channels * rows * columns
 
@@ -83,12 +83,12 @@ def test_the_reach_of_a_decoder_is_what_it_is(name: str) -> None:
             farthest = max(farthest, site * f - found[0], found[-1] - (site + 1) * f + 1)
             begin = end
     slack = 2 if name == "glow" else 0  # whose law of what splits off is no farther than mixing
-    assert prior.reach - slack <= farthest <= prior.reach
+    assert prior.receptive_radius - slack <= farthest <= prior.receptive_radius
 
 
 @pytest.mark.parametrize("size", [SIZE, (40, 113)])
 def test_tiles_of_a_decoder_are_the_whole(prior: nn.Module, size: tuple[int, int]) -> None:
-    assert prior.reach <= 14
+    assert prior.receptive_radius <= 14
     for shape in (torch.Size((2, 3, *size)), torch.Size((2, 1, *size))):
         z, v = random(*prior.latent_shape(shape)).requires_grad_(), random(*shape, seed=1)
         ability = Layered if isinstance(prior, Layered) else Decoder
@@ -118,7 +118,11 @@ class Recording(nn.Module, Layered):
     def __init__(self, prior: GAN) -> None:
         super().__init__()
         self.prior, self.seen = prior, []
-        self.maps, self.reach, self.stride = prior.maps, prior.reach, prior.stride
+        self.latent_maps, self.receptive_radius, self.stride = (
+            prior.latent_maps,
+            prior.receptive_radius,
+            prior.stride,
+        )
 
     def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
         return self.prior.latent_shape(image_shape)
@@ -156,19 +160,19 @@ def test_solvers_find_the_same_in_tiles(name: str, solver: object) -> None:
 def test_many_starts_are_shown_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     seen = Recording(trained(SMALL["gan"]()).float()).eval()
-    monkeypatch.setattr(shown, "PER_PIXEL", kept(seen, 3, torch.zeros(())))
-    monkeypatch.setattr(shown, "NARROWEST", 64)
+    monkeypatch.setattr(memory, "PER_PIXEL", activation_bytes(seen, 3, torch.zeros(())))
+    monkeypatch.setattr(memory, "NARROWEST", 64)
     y, operator = 0.5 + 0.1 * random(1, 3, 64, 80).float(), make_operator("denoise")
     for solver, cap in ((CSGM(steps=1, restarts=8), 2**21), (ILO(1, 0.1, 8, stages=1), 3 * 5120)):
-        monkeypatch.setitem(shown.TILES, "cpu", (128, cap))
+        monkeypatch.setitem(memory.TILES, "cpu", (128, cap))
         seen.seen.clear()
         result = restore(y, operator, seen, solver, 0.1)
         assert result.tile is None
         at_once = max(seen.seen[1:])  # the first told what a pixel takes
         assert at_once == (8 if cap == 2**21 else 3) * 5120
     # dear pixels make narrow tiles: 4 times dearer, half as wide
-    monkeypatch.setattr(shown, "PER_PIXEL", shown.PER_PIXEL / 4)
-    monkeypatch.setitem(shown.TILES, "cpu", (144, 64 * 64))
+    monkeypatch.setattr(memory, "PER_PIXEL", memory.PER_PIXEL / 4)
+    monkeypatch.setitem(memory.TILES, "cpu", (144, 64 * 64))
     assert restore(y, operator, seen, CSGM(steps=1, restarts=1), 0.1).tile == 72
 
 
@@ -185,17 +189,25 @@ class Exponential(Decoder):
 
 
 def test_what_a_pixel_takes_is_measured() -> None:
-    assert kept(Exponential(), 3, torch.zeros(())) == 12
-    assert kept(Exponential(), 1, random()) == 8
+    assert activation_bytes(Exponential(), 3, torch.zeros(())) == 12
+    assert activation_bytes(Exponential(), 1, random()) == 8
     deep, shallow = (Glow(levels=1, depth=depth, width=8) for depth in (8, 4))
-    assert 1.8 < kept(deep, 3, torch.zeros(())) / kept(shallow, 3, torch.zeros(())) < 2.2
-    assert kept(deep.recomputing(), 3, torch.zeros(())) < kept(deep, 3, torch.zeros(())) / 10
+    assert (
+        1.8
+        < activation_bytes(deep, 3, torch.zeros(()))
+        / activation_bytes(shallow, 3, torch.zeros(()))
+        < 2.2
+    )
+    assert (
+        activation_bytes(deep.with_checkpointing(), 3, torch.zeros(()))
+        < activation_bytes(deep, 3, torch.zeros(())) / 10
+    )
 
 
 def test_recomputing_is_the_same_prior() -> None:
     torch.manual_seed(0)
     prior = trained(SMALL["glow"]())
-    thrifty, x = prior.recomputing(), 0.5 + 0.1 * random(2, 3, 10, 14)
+    thrifty, x = prior.with_checkpointing(), 0.5 + 0.1 * random(2, 3, 10, 14)
     assert not any(p.requires_grad for p in thrifty.parameters()) and not thrifty.training
     for mine, other in zip(prior.parameters(), thrifty.parameters(), strict=True):
         assert mine.data_ptr() == other.data_ptr()
@@ -209,10 +221,10 @@ def test_recomputing_is_the_same_prior() -> None:
 def test_large_images_make_a_flow_forget(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     prior = trained(SMALL["glow"]()).float()
-    monkeypatch.setattr(shown, "PER_PIXEL", kept(prior, 3, torch.zeros(())) / 2)
-    monkeypatch.setitem(shown.TILES, "cpu", (64, 64 * 64))
+    monkeypatch.setattr(memory, "PER_PIXEL", activation_bytes(prior, 3, torch.zeros(())) / 2)
+    monkeypatch.setitem(memory.TILES, "cpu", (64, 64 * 64))
     forgot = []
-    monkeypatch.setattr(Glow, "recomputing", lambda self: forgot.append(self) or self)
+    monkeypatch.setattr(Glow, "with_checkpointing", lambda self: forgot.append(self) or self)
     for side, solver in ((44, MAP(2)), (46, MAP(2)), (46, GlowIP(2))):
         y = 0.5 + 0.1 * random(1, 3, side, side).float()
         result = restore(y, make_operator("denoise"), prior, solver, 0.1)

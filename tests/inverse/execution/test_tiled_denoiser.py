@@ -10,7 +10,7 @@ from torch import Tensor
 from genprior import degrade, load_prior, make_operator, make_solver, restore
 from genprior.core.errors import SettingError
 from genprior.core.pull_push import pull_push
-from genprior.inverse.execution.memory import Shown
+from genprior.inverse.execution.memory import MemoryPolicy
 from genprior.inverse.execution.tiled_denoiser import Tiled, blend, spans
 from genprior.priors.ddpm import DDPM
 from genprior.priors.nets.unet import UNet
@@ -50,7 +50,7 @@ def test_the_reach_of_a_network_is_what_it_is(depths: tuple[int, ...]) -> None:
     network = UNet(1, [4] * len(depths), depths, embedding=8).double()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    size = network.multiple * (2 * network.reach // network.multiple + 4)
+    size = network.multiple * (2 * network.receptive_radius // network.multiple + 4)
     farthest = 0
     for shift in range(network.multiple):
         x = noise(1, 1, 1, size).expand(1, 1, size, size).clone()
@@ -60,7 +60,7 @@ def test_the_reach_of_a_network_is_what_it_is(depths: tuple[int, ...]) -> None:
         x[..., :, middle] += 1
         changed = (network(x, c_noise) != before).any(dim=2).flatten().nonzero()
         farthest = max(farthest, int((changed - middle).abs().max()))
-    assert farthest == network.reach
+    assert farthest == network.receptive_radius
 
 
 @pytest.mark.parametrize("size", [(150, 201), (64, 300), (129, 128)])
@@ -68,7 +68,7 @@ def test_tiles_are_the_whole_where_the_reach_allows(prior: DDPM, size: tuple[int
     x, sigma = noise(2, 3, *size), torch.tensor([0.1, 2.0], dtype=torch.float64)
     seen = Recording(prior)
     tiled = Tiled(seen, 128)  # overlap 64, of which 16 are not used: the reach is 11
-    assert prior.reach == 11
+    assert prior.receptive_radius == 11
     assert torch.allclose(tiled.denoise(x, sigma), prior.denoise(x, sigma), atol=1e-12)
     assert len(seen.seen) > 1 and max(map(max, seen.seen)) <= 128
 
@@ -83,9 +83,9 @@ def test_tiles_of_images_with_holes_are_the_whole() -> None:
     unknown[0, :, :200, :190] = 1  # more than a tile
     unknown[1, :, 3:5, 7:9] = 1  # in one tile alone
     tiled = Tiled(prior, 128)
-    assert tiled.knows_holes
-    whole = prior.denoise_holes(x, sigma, unknown)
-    torch.testing.assert_close(tiled.denoise_holes(x, sigma, unknown), whole, rtol=0, atol=1e-12)
+    assert tiled.is_inpainter
+    whole = prior.denoise_masked(x, sigma, unknown)
+    torch.testing.assert_close(tiled.denoise_masked(x, sigma, unknown), whole, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("solver", ["hqs", "posterior-mean"])
@@ -138,7 +138,7 @@ def test_the_operator_acts_on_the_whole_image(weights, task, settings, solver) -
 def test_what_is_kept_for_gradients_and_particles_makes_tiles_small(
     weights, solver: str, whole: int, large: int, side: int
 ) -> None:
-    shown = Shown(load_prior(weights), make_solver(solver), "auto")
+    shown = MemoryPolicy(load_prior(weights), make_solver(solver), "auto")
     like = torch.zeros(())
     assert shown.fit(torch.Size((1, 3, whole, whole)), like)[1] is None
     limit = shown.fit(torch.Size((1, 3, 2048, 2048)), like)[1]
@@ -187,5 +187,5 @@ def test_nor_do_they_where_they_fill_a_hole(sigma: float) -> None:
     x = photo + sigma * torch.randn(photo.shape, generator=generator)
     x, prior = pull_push(x, 1 - unknown), load_prior("ddpm")
     with torch.no_grad():
-        whole, tiles = (p.denoise_holes(x, sigma, unknown) for p in (prior, Tiled(prior, 384)))
+        whole, tiles = (p.denoise_masked(x, sigma, unknown) for p in (prior, Tiled(prior, 384)))
     assert (whole - tiles).abs().max() < 1 / 255

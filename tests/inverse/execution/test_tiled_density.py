@@ -34,7 +34,7 @@ def test_the_gradient_of_a_density_in_tiles_is_that_of_the_whole_image() -> None
         u = x.clone().requires_grad_()
         values.append(law.log_prob(u))
         slopes.append(torch.autograd.grad(values[-1].sum(), u)[0])
-    assert prior.reach < 12  # an eighth of a tile is not used at its rim
+    assert prior.receptive_radius < 12  # an eighth of a tile is not used at its rim
     torch.testing.assert_close(slopes[1], slopes[0], rtol=0, atol=1e-9)
     torch.testing.assert_close(values[1], values[0], rtol=0.01, atol=0)
     torch.testing.assert_close(tiled.log_prob(x), values[1].detach())

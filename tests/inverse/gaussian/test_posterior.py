@@ -8,7 +8,7 @@ from posteriors import EXACT, exact, generator, operators, priors, rand
 from genprior.core.linalg import solve
 from genprior.core.random_streams import Noise
 from genprior.evaluation.gaussian_theory.exact_laws import law_of
-from genprior.inverse.gaussian import linear_mmse as regression
+from genprior.inverse.gaussian import linear_mmse
 from genprior.inverse.gaussian.posterior import GaussianPosterior
 from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
@@ -32,7 +32,7 @@ def check_against_dense(prior, op, sigma, shape, rtol=1e-8):
     K, offset, cov, S = exact(prior, op, sigma, shape)
     z = torch.randn(prior.latent_shape(shape), generator=generator(6), dtype=torch.float64)
     y = op.A(prior.decode(z, shape))
-    y = y + sigma * op.observed(rand(*y.shape, seed=7) - 0.5)
+    y = y + sigma * op.mask_unmeasured(rand(*y.shape, seed=7) - 0.5)
     expected = offset + K @ y.flatten()
     mean = GaussianPosterior("mean", **EXACT)(y, op, prior, sigma, None)
     assert (mean.flatten() - expected).norm() <= rtol * expected.norm()
@@ -73,14 +73,14 @@ def test_mean_and_covariance_are_exact(prior, channels, sigma, operator):
 def test_mean_and_samples_are_exact_at_24_pixels_in_colour(prior, sigma, operator, monkeypatch):
     # a sample is an affine map of white noise: where that map is right, so is its covariance
     if operator != "motion":
-        monkeypatch.setattr(regression, "NUMBERS", 0)
+        monkeypatch.setattr(linear_mmse, "NUMBERS", 0)
     op, law = operators(24, 3)[operator], priors(24, 3)[prior]
     one, count = torch.Size((1, 3, 24, 24)), 8
     K, offset, _, _ = exact(law, op, sigma, one)
     z = torch.randn(law.latent_shape((count, *one[1:])), generator=generator(6)).double()
     x = law.decode(z, torch.Size((count, *one[1:])))
     y = op.A(x[:1])
-    n = op.observed(torch.randn((count, *y.shape[1:]), generator=generator(7)).double())
+    n = op.mask_unmeasured(torch.randn((count, *y.shape[1:]), generator=generator(7)).double())
     y = y + sigma * n[:1]
     expected = x.flatten(1) + (y - op.A(x) - sigma * n).flatten(1) @ K.T
     solver = GaussianPosterior(tolerance=1e-11, iterations=3000)
@@ -168,8 +168,8 @@ def test_single_precision_pictures_are_solved_to_the_tolerance(operator, channel
         residuals.append(((b - matrix(x)).norm() / b.norm()).item())
         return x
 
-    monkeypatch.setattr(regression, "solve", recorded)
-    monkeypatch.setattr(regression, "NUMBERS", 0)
+    monkeypatch.setattr(linear_mmse, "solve", recorded)
+    monkeypatch.setattr(linear_mmse, "NUMBERS", 0)
     u = torch.cumsum(rand(1, channels, 40, 40) - 0.5, dim=2).float() / 10 + 0.5
     op = operators(40)[operator]
     prior, sigma = Texture.from_exemplar(u, floor=0.003), 0.01 if operator == "reflect" else 0.0
@@ -232,16 +232,16 @@ def test_few_numbers_are_solved_directly_as_they_are_iteratively(operator, chann
     sigma = torch.tensor([0.03, 0.0, 0.2], dtype=torch.float64)
     found = []
     for numbers, pixels in ((0, 0), (1000, 2**22), (1000, 640)):
-        monkeypatch.setattr(regression, "NUMBERS", numbers)
-        monkeypatch.setattr(regression, "COLUMN_PIXELS", pixels)
+        monkeypatch.setattr(linear_mmse, "NUMBERS", numbers)
+        monkeypatch.setattr(linear_mmse, "COLUMN_PIXELS", pixels)
         found.append(GaussianPosterior("mean", **EXACT)(y, op, prior, sigma, None))
-        monkeypatch.setattr(regression, "solve", None)
+        monkeypatch.setattr(linear_mmse, "solve", None)
     assert all(torch.allclose(found[0], direct, rtol=0, atol=1e-9) for direct in found[1:])
 
 
 def test_a_direct_solve_holds_few_images_at_once(monkeypatch):
     op, prior = operators(8, 3)["bicubic"], priors(8, 3)["margin"]
-    monkeypatch.setattr(regression, "COLUMN_PIXELS", 640)
+    monkeypatch.setattr(linear_mmse, "COLUMN_PIXELS", 640)
     counts, cov = [], Texture.cov
 
     def counted(self, v):
@@ -259,7 +259,7 @@ def test_a_direct_solve_holds_few_images_at_once(monkeypatch):
 )
 @pytest.mark.parametrize("sigma", [0.0, 0.05])
 def test_few_pixels_are_solved_directly(prior, channels, sigma, monkeypatch):
-    monkeypatch.delattr(regression, "solve")
+    monkeypatch.delattr(linear_mmse, "solve")
     op = Inpainting(rand(1, channels, 8, 8, seed=1) > 0.8)
     check_against_dense(priors(8, channels)[prior], op, sigma, torch.Size((1, channels, 8, 8)))
 
@@ -269,7 +269,7 @@ def test_a_direct_solve_takes_each_image_with_its_mask_and_noise(monkeypatch):
     prior, y = Texture.from_exemplar(rand(1, 2, 12, 12)), op.A(rand(5, 2, 12, 12, seed=2))
     sigma = torch.tensor([0.1, 0.1, 0.1, 0.0, 0.2], dtype=torch.float64)
     directly = GaussianPosterior("mean")(y, op, prior, sigma, None)
-    monkeypatch.setattr(regression, "PIXELS", 0)
+    monkeypatch.setattr(linear_mmse, "PIXELS", 0)
     iterated = GaussianPosterior("mean", **EXACT)(y, op, prior, sigma, None)
     assert torch.allclose(directly, iterated, rtol=0, atol=1e-10)
 

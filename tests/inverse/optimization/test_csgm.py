@@ -127,7 +127,7 @@ def test_the_seed_decides_between_local_minima() -> None:
 def test_hidden_measurements_do_not_count() -> None:
     prior, op = Folded(), Inpainting(random_keep((1, 1, 3, 4), 0.5))
     y = op.A(torch.rand(2, 1, 3, 4, generator=torch.Generator().manual_seed(1)).double())
-    junk = y + 7 * (1 - op.observed(torch.ones_like(y)))
+    junk = y + 7 * (1 - op.mask_unmeasured(torch.ones_like(y)))
     x = [CSGM(5)(data, op, prior, 0.1, Noise(0, [0, 1])) for data in (y, junk)]
     assert torch.equal(x[0], x[1])
 

@@ -54,7 +54,7 @@ def test_the_noise_level_stops_the_descent() -> None:
     (op, y), prior, sigma = problem(), generator(), 0.25
     solver = IAGAN(5, restarts=1, refinements=120, weight_rate=1e-2)
     x = solver(y, op, prior, sigma, Noise(0, [0, 1, 2]))
-    fit = (op.A(x) - y).flatten(1).square().sum(dim=1) / op.measured(y)
+    fit = (op.A(x) - y).flatten(1).square().sum(dim=1) / op.num_measurements(y)
     assert ((fit <= sigma**2) & (fit > 0.8 * sigma**2)).all()
 
 
@@ -82,7 +82,7 @@ def test_a_linear_generator_learns_its_mean() -> None:
     solver = IAGAN(200, restarts=1, penalty=10.0, refinements=400, latent_rate=1e-9,
                    weight_rate=5e-3)
     x = solver(y, op, prior, 1e-6, Noise(0, [0]))
-    rest = op.observed(x - y)
+    rest = op.mask_unmeasured(x - y)
     assert abs(rest.sum().item()) < 1e-3 * rest.abs().sum().item() + 1e-6
 
 

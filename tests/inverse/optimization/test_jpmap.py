@@ -117,7 +117,7 @@ def test_a_variational_autoencoder_is_restored_with_by_default() -> None:
     y = op.A(torch.rand(2, 1, 4, 3, generator=torch.Generator().manual_seed(0)))
     result = restore(y, op, prior.float(), noise_std=0.1)
     assert result.solver == "jpmap" and STD == 0.2
-    A = torch.diag(op.observed(torch.ones_like(y))[0].flatten()).double()
+    A = torch.diag(op.mask_unmeasured(torch.ones_like(y))[0].flatten()).double()
     gram = A @ S @ A + 0.01 * torch.eye(12, dtype=S.dtype)
     exact = b + S @ A @ torch.linalg.solve(gram, y[0].flatten().double() - A @ b)
     torch.testing.assert_close(result.image[0].flatten().double(), exact, rtol=0, atol=1e-3)

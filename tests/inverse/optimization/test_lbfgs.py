@@ -64,7 +64,7 @@ def test_a_trial_that_is_not_finite_is_shortened() -> None:
 
 
 def test_nothing_is_read_back_to_the_host() -> None:
-    class Watch(TorchDispatchMode):
+    class Monitor(TorchDispatchMode):
         reads = 0
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -72,7 +72,7 @@ def test_nothing_is_read_back_to_the_host() -> None:
             return func(*args, **kwargs or {})
 
     objective, start = Quadratic(10.0), normals(1, 3, 6, seed=2)[0]
-    with Watch() as watch:
+    with Monitor() as watch:
         lbfgs(objective, start, steps=5)
         assert watch.reads == 0
         start.sum().item()

@@ -107,9 +107,9 @@ def test_a_third_of_the_evaluations_find_where_to_start(steps: int, views: int) 
             seen.append(False)
             return super().denoise(x, sigma)
 
-        def denoise_holes(self, *arguments: object) -> Tensor:
+        def denoise_masked(self, *arguments: object) -> Tensor:
             seen.append(True)
-            return super().denoise_holes(*arguments)
+            return super().denoise_masked(*arguments)
 
     prior, op = Watching(), Inpainting(random_keep((2, 1, 4, 3), 0.5))
     y = op.A(prior.draw(2, (1, 4, 3)))

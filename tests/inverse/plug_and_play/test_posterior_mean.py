@@ -92,7 +92,7 @@ def test_it_is_the_posterior_mean_of_an_image_with_holes(turns: int, noise_std: 
         r = (y[i] - A.diagonal().reshape(shape) / 2).flatten()
         expected = 0.5 + S @ A.mT @ torch.linalg.pinv(seen, hermitian=True) @ (r * A.diagonal())
         torch.testing.assert_close(x[i], expected.reshape(shape), rtol=0, atol=1e-9)
-    known = op.observed(torch.ones_like(y)) > 0
+    known = op.mask_unmeasured(torch.ones_like(y)) > 0
     assert torch.equal(x[known], y[known]) == (noise_std == 0)
 
 
