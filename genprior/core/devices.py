@@ -1,6 +1,7 @@
 """Devices and number formats."""
 
 import functools
+import platform
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -51,3 +52,13 @@ def pick_device(device: str | torch.device, near: Tensor) -> torch.device:
             f"device {device!r} is not available here: choose auto or {', '.join(here)}"
         )
     return torch.device(full)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16; a CPU without them emulates it, slowly."""
+    if device.type != "cpu":
+        return True
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        known = torch.backends.mkldnn.is_available()
+        return known and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()

@@ -5,6 +5,9 @@ the nearest orthogonal matrix of its momentum, and everything else by AdamW:
 
     M <- M - 0.2 sqrt(max(rows, columns)) lr  U V^T,   U S V^T = momentum of the gradient
 
+The orthogonal matrix is found by Newton-Schulz iterations, in bfloat16 where the device has
+instructions for it, else in float32: a CPU that emulates bfloat16 needs 30 times longer for them.
+
 "sgd" has no momentum; "rmsprop" is what the authors of WGAN with clipping train it by.
 
 References:
@@ -14,13 +17,17 @@ References:
 """
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from genprior.core.devices import has_bfloat16
+
 Kind = Literal["adamw", "muon", "sgd", "rmsprop"]
 SMALLEST_SIDE = 16
+# Coefficients of Jordan et al., whose slope at 0 is large: five iterations are enough.
+NEWTON_SCHULZ, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 
 
 def build_optimizers(
@@ -55,24 +62,55 @@ def build_optimizers(
     return optimizers
 
 
-class ConvMuon(torch.optim.Muon):
+class ConvMuon(torch.optim.Optimizer):
     """Muon on weights of convolutions, shape (outputs, inputs, height, width).
 
     Arguments:
         weights: The weights. Their memory must stay where it is: no move to another device or
             memory format once the optimiser exists.
         lr: Learning rate, in steps of AdamW.
+        momentum: Decay of the running mean of the gradient, with Nesterov's look ahead.
     """
 
-    def __init__(self, weights: list[nn.Parameter], lr: float) -> None:
+    def __init__(self, weights: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         self.weights = weights
         self.matrices = [_matrix(weight.detach()) for weight in weights]
-        super().__init__(self.matrices, lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+        super().__init__(self.matrices, {"lr": lr, "momentum": momentum})
 
-    def step(self, *arguments: Any) -> Any:
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        settings = self.param_groups[0]
+        momentum = settings["momentum"]
         for weight, matrix in zip(self.weights, self.matrices, strict=True):
-            matrix.grad = None if weight.grad is None else _rows(weight.grad, weight)
-        return super().step(*arguments)
+            if weight.grad is None:
+                continue
+            gradient = _rows(weight.grad, weight)
+            state = self.state[matrix]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(gradient)
+            mean = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+            rate = settings["lr"] * 0.2 * max(matrix.shape) ** 0.5
+            matrix.add_(orthogonalised(gradient.lerp(mean, momentum)), alpha=-rate)
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """U V^T of a matrix U S V^T, but for singular values between 0.5 and 1.5.
+
+    Arguments:
+        matrix: Shape (rows, columns).
+
+    Returns:
+        The same shape, in bfloat16 where that is fast, else float32.
+    """
+    x = matrix.to(torch.bfloat16 if has_bfloat16(matrix.device) else torch.float32)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / x.norm().clamp(min=1e-7)
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(ITERATIONS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
 
 
 def _is_inner_convolution(p: Tensor) -> bool:

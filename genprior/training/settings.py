@@ -1,7 +1,6 @@
 """How to train."""
 
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from genprior.core.devices import DTYPES
+from genprior.core.devices import DTYPES, has_bfloat16
 from genprior.core.errors import CheckpointError, SettingError
 from genprior.priors.checkpoint import newest, read_manifest
 from genprior.training.optimizers import Kind
@@ -87,16 +86,8 @@ def with_dtype(settings: Settings, device: torch.device, resumed: Path | None) -
     if settings.dtype is not None:
         return settings
     before = read_manifest(newest(resumed)).get("settings", {}) if resumed else {}
-    fast = device.type != "cpu" or _cpu_has_bfloat16()
-    return replace(settings, dtype=before.get("dtype") or ("bfloat16" if fast else "float32"))
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether this CPU has instructions for it; where it has none, they are emulated."""
-    if platform.machine().lower() in ("aarch64", "arm64"):
-        known = torch.backends.mkldnn.is_available()
-        return known and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    fast = "bfloat16" if has_bfloat16(device) else "float32"
+    return replace(settings, dtype=before.get("dtype") or fast)
 
 
 def check_same(

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from genprior.training.optimizers import build_optimizers
+from genprior.training import optimizers
+from genprior.training.optimizers import build_optimizers, orthogonalised
 
 
 def network(memory_format) -> nn.Module:
@@ -14,9 +15,9 @@ def network(memory_format) -> nn.Module:
 def step(layers: nn.Module, kind: str) -> list[torch.Tensor]:
     """Changes of all parameters by one step of learning rate 0.01."""
     before = [p.detach().clone() for p in layers.parameters()]
-    optimizers = build_optimizers("g", layers.parameters(), kind, 0.01)
+    built = build_optimizers("g", layers.parameters(), kind, 0.01)
     layers(torch.ones(1, 3, 9, 9)).square().sum().backward()
-    for optimizer in optimizers.values():
+    for optimizer in built.values():
         optimizer.step()
     return [p.detach() - old for p, old in zip(layers.parameters(), before, strict=True)]
 
@@ -43,6 +44,19 @@ def test_muon_moves_an_inner_convolution_by_a_nearly_orthogonal_matrix(memory_fo
     values = along.diag()[large]
     assert values.min() > 0.45 and values.max() < 1.55
     assert (along - along.diag().diag())[large][:, large].abs().max() < 0.2
+
+
+@pytest.mark.parametrize("shape", [(24, 144), (144, 24)])
+def test_matrices_are_orthogonalised_in_what_the_device_is_fast_in(monkeypatch, shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(optimizers, "has_bfloat16", lambda device, native=native: native)
+        found[native] = orthogonalised(matrix)
+        assert found[native].dtype == dtype and found[native].shape == shape
+    values = torch.linalg.svdvals(found[False].double())
+    assert 0.5 < values.min() and values.max() < 1.5
+    assert (found[True].double() - found[False].double()).norm() < 0.05 * values.norm()
 
 
 def test_muon_moves_all_else_as_adamw_does():

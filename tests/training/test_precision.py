@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from genprior.core.devices import has_bfloat16
 from genprior.core.errors import CheckpointError, SettingError
 from genprior.priors.checkpoint import read_manifest
 from genprior.priors.ddpm import DDPM
@@ -31,7 +32,7 @@ def test_a_cpu_trains_in_what_it_has_instructions_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: bool, expected: str
 ) -> None:
     other = {"float32": "bfloat16", "bfloat16": "float32"}[expected]
-    monkeypatch.setattr(settings, "_cpu_has_bfloat16", lambda: native)
+    monkeypatch.setattr(settings, "has_bfloat16", lambda device: native or device.type != "cpu")
     assert run(tmp_path / "usual", 1) == expected
     assert run(tmp_path / "given", 1, dtype=other) == other
     gpu = settings.with_dtype(Settings(steps=1), torch.device("cuda"), None)
@@ -42,7 +43,7 @@ def test_a_resumed_training_keeps_its_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path, 2, dtype="bfloat16")
-    monkeypatch.setattr(settings, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(settings, "has_bfloat16", lambda device: False)
     assert run(tmp_path, 4, resume=True) == "bfloat16"
     with pytest.raises(SettingError, match="dtype was bfloat16, now it is float32"):
         run(tmp_path, 5, resume=True, dtype="float32")
@@ -56,4 +57,4 @@ def test_a_resumed_training_keeps_its_precision(
 def test_what_the_cpu_has_is_what_the_system_says() -> None:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = next(line for line in lines if line.startswith("flags")).split()
-    assert settings._cpu_has_bfloat16() == ("avx512_bf16" in flags)
+    assert has_bfloat16(torch.device("cpu")) == ("avx512_bf16" in flags)
