@@ -1,8 +1,15 @@
-"""Every operator, prior, solver and baseline by name. Plain dictionaries, no torch.
+"""Registry of operators, priors, solvers, baselines and shipped weights, by name. No torch.
 
-Adding one is a file, a line here and a test.
+A new one of this package is a file, a line here and a test. Other packages add theirs by entry
+points in the groups genprior.operators, genprior.priors and genprior.solvers, in their
+pyproject.toml:
+
+    [project.entry-points."genprior.solvers"]
+    my-solver = "my_package.my_module:MySolver"
 """
 
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,15 +17,46 @@ from typing import Any
 from genprior.core.errors import CheckpointError, SettingError
 from genprior.priors.weights import embedded_priors
 
-OPERATORS = {
+
+class Registry(Mapping[str, str]):
+    """Classes by name, as "module:class": those of this package, then those of plug-ins.
+
+    Arguments:
+        group: Entry point group of the plug-ins.
+        own: The classes of this package; a plug-in cannot replace one.
+    """
+
+    def __init__(self, group: str, own: Mapping[str, str]) -> None:
+        self.group, self.own = group, dict(own)
+
+    @cached_property
+    def plugins(self) -> dict[str, str]:
+        """The classes that installed packages add."""
+        from importlib.metadata import entry_points  # slow to import, and not needed for --help
+
+        found = {entry.name: entry.value for entry in entry_points(group=self.group)}
+        return {name: value for name, value in found.items() if name not in self.own}
+
+    def __getitem__(self, name: str) -> str:
+        return self.own[name] if name in self.own else self.plugins[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.own
+        yield from self.plugins
+
+    def __len__(self) -> int:
+        return len(self.own) + len(self.plugins)
+
+
+OPERATORS = Registry("genprior.operators", {
     "inpaint": "genprior.operators.inpainting:Inpainting",
     "deblur": "genprior.operators.blur:Blur",
     "superres": "genprior.operators.superres:SuperResolution",
     "denoise": "genprior.operators.denoising:Denoising",
     "external": "genprior.operators.external:External",
-}
+})
 
-PRIORS = {
+PRIORS = Registry("genprior.priors", {
     "ddpm": "genprior.priors.ddpm:DDPM",
     "texture": "genprior.priors.texture:Texture",
     "pca": "genprior.priors.pca:PCA",
@@ -26,13 +64,13 @@ PRIORS = {
     "vae": "genprior.priors.vae:VAE",
     "hvae": "genprior.priors.hvae:HVAE",
     "gan": "genprior.priors.gan:GAN",
-}
+})
 OF_OTHERS = {"denoiser": "genprior.priors.external:External"}
 TRAINABLE = ("ddpm", "glow", "vae", "hvae", "gan")
 FROM_EXEMPLAR = ("texture",)
 FITTED = ("texture", "pca")
 
-SOLVERS = {
+SOLVERS = Registry("genprior.solvers", {
     "gaussian": "genprior.inverse.gaussian.posterior:GaussianPosterior",
     "posterior-mean": "genprior.inverse.plug_and_play.posterior_mean:PosteriorMean",
     "hqs": "genprior.inverse.plug_and_play.hqs:HQS",
@@ -58,7 +96,7 @@ SOLVERS = {
     "pnp-hvae": "genprior.inverse.optimization.jpmap:PnPHVAE",
     "langevin": "genprior.inverse.optimization.langevin:Langevin",
     "image-langevin": "genprior.inverse.optimization.langevin:ImageLangevin",
-}
+})
 
 BASELINES = {
     "measurement": "genprior.inverse.baselines.identity:Measurement",
@@ -72,7 +110,7 @@ BASELINES = {
 }
 
 
-def lookup(table: dict[str, str], name: str, kind: str) -> Any:
+def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
     """The class behind a name.
 
     Arguments:
@@ -86,7 +124,14 @@ def lookup(table: dict[str, str], name: str, kind: str) -> Any:
     if name not in table:
         raise SettingError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(table))}")
     module, attribute = table[name].split(":")
-    return getattr(import_module(module), attribute)
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        if module.startswith("genprior."):
+            raise
+        raise SettingError(
+            f"{kind} {name!r} is a plug-in, and {table[name]} cannot be imported: {error}"
+        ) from error
 
 
 def find_prior(name: str | Path) -> Path:

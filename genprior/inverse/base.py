@@ -1,13 +1,13 @@
-"""What a solver is, and what a restoration returns.
+"""Base class of solvers, and the result of a restoration.
 
-A solver turns a measurement y = A x + sigma n into images, given the operator A, a prior
-on x and sigma. It knows none of them by name: it declares the ability it `needs`.
+A solver restores images from a measurement y = A x + sigma n, given the operator A, a prior on x
+and sigma. It names no prior and no operator: it declares the ability that it `needs`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,19 +17,57 @@ from genprior.core.random_streams import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import ABILITIES
 
-# Settings that several solvers have, by what values they may take.
-COUNTS = ("steps", "iterations", "root_products", "particles", "ode_steps", "langevin_steps")
-SHARES = ("eta", "eta_b", "stochasticity")
-POSITIVE = (
-    "coupling", "rate", "rate_end", "prior_var", "tau", "weight", "tolerance", "sigma_max",
-    "sigma_min", "exact_max", "exact_min", "informed_max", "ode_min", "rho_max", "rho_min",
-)
-NOT_NEGATIVE = ("strength", "relaxation", "full_above", "extra_noise")
+
+def setting(
+    default: Any, *, gt: float | None = None, ge: float | None = None, le: float | None = None,
+    kw_only: bool = False,
+) -> Any:
+    """A field of a solver with the range of its values; None is always allowed.
+
+    Arguments:
+        default: Value if none is given.
+        gt: Values must be greater than this, and finite.
+        ge: Values must be at least this, and finite unless they are counts.
+        le: Values must be at most this.
+        kw_only: Whether the setting is given by name only.
+    """
+    place = {"kw_only": True} if kw_only else {}  # False would undo a KW_ONLY of the class
+    return field(default=default, metadata={"gt": gt, "ge": ge, "le": le}, **place)
+
+
+def check_setting(name: str, value: Any, bounds: Mapping[str, Any]) -> None:
+    """Checks a value against the bounds that `setting` gave to its field.
+
+    Raises:
+        ValueError: It is out of range; the message names the range.
+    """
+    gt, ge, le = (bounds.get(key) for key in ("gt", "ge", "le"))
+    if value is None or (gt, ge, le) == (None, None, None):
+        return
+    if ge is not None and le is not None:
+        valid, must = ge <= value <= le, f"between {ge} and {le}"
+    elif gt is not None:
+        valid, must = gt < value < float("inf"), f"> {gt} and finite"
+    elif ge == 0:
+        valid, must = 0 <= value < float("inf"), ">= 0 and finite"
+    else:
+        valid, must = value >= ge, f"at least {ge}"
+    if not valid:
+        raise ValueError(f"{name} must be {must}, got {value}")
 
 
 @dataclass(frozen=True)
 class Solver(ABC):
-    """A method of reconstruction; fields are its settings, with the paper's defaults.
+    """A reconstruction method; its fields are its settings, with the paper's defaults.
+
+    A field declared with `setting` has bounds, which are checked here.
+
+    Attributes:
+        needs: Ability that the prior must have, a class of `genprior.priors.base`.
+        stochastic: Whether it draws posterior samples; else it is a point estimate.
+        summary: One line for `genprior solvers`.
+        supports_antithetic: Whether all its noise comes from the random streams that it is given,
+            so that samples of opposite noise may be paired.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -38,19 +76,11 @@ class Solver(ABC):
     needs: ClassVar[type]
     stochastic: ClassVar[bool]
     summary: ClassVar[str]
-    # Its noise is all from the streams that it is given: chains of opposite noise may be paired.
     supports_antithetic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name in COUNTS and not value >= 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-            if name in SHARES and value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, got {value}")
-            if name in POSITIVE and value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"{name} must be > 0 and finite, got {value}")
-            if name in NOT_NEGATIVE and not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be >= 0 and finite, got {value}")
+        for each in fields(self):
+            check_setting(each.name, getattr(self, each.name), each.metadata)
 
     @property
     @abstractmethod
@@ -58,32 +88,32 @@ class Solver(ABC):
         """Evaluations of the prior's network per image."""
 
     def evaluations(self, prior: object) -> int:
-        """Evaluations of this prior's network, where that may be fewer."""
+        """Network evaluations per image with this prior; at most `nfe`."""
         return self.nfe
 
     @property
     def jacobian_products(self) -> int:
-        """Products with the network's Jacobian per image; each costs a backward pass."""
+        """Products with the Jacobian of the network per image; each costs a backward pass."""
         return 0
 
     def jacobian_products_for(self, operator: Operator, prior: object) -> int:
-        """Products for this measurement and this prior, where those may be fewer."""
+        """Products with the Jacobian for this operator and prior; at most `jacobian_products`."""
         return self.jacobian_products
 
     @property
     def batch_multiplier(self) -> int:
-        """Images that the network is shown at once for each measurement.
+        """Images that the network evaluates at once for each measurement.
 
-        It is 0 where the network is shown parts of them, a bounded number at a time.
+        It is 0 where the network evaluates crops, a bounded number at a time.
         """
         return 1
 
     def check_compatible(self, operator: Operator, prior: object, y: Tensor) -> None:
-        """Refuses a prior or a measurement that the method is not made for.
+        """Checks that the method can use this prior and this measurement.
 
         Raises:
-            TypeError: The prior lacks the ability.
-            SettingError: It is such a measurement.
+            TypeError: The prior lacks the ability that the solver needs.
+            SettingError: The method does not support the operator or the measurement.
         """
         if not isinstance(prior, self.needs):
             names = (name for name, kind in ABILITIES.items() if kind is self.needs)
@@ -95,14 +125,14 @@ class Solver(ABC):
 
     @property
     def supports_windows(self) -> bool:
-        """Whether a part of an image, with what is around it, may be restored alone."""
+        """Whether a window of the image, with its surroundings, can be restored on its own."""
         return True
 
     @abstractmethod
     def solve(
         self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        """The method itself; arguments have been checked, `noise_std` has shape (B,)."""
+        """Restores a batch; arguments are already checked, `noise_std` has shape (B,)."""
 
     def __call__(
         self,
@@ -115,9 +145,9 @@ class Solver(ABC):
         """Restores a batch of measurements.
 
         Arguments:
-            y: Measurements, shape (B, ...); what is at places where nothing was measured does
-                not matter.
-            operator: How they were made.
+            y: Measurements, shape (B, ...); entries that the operator does not measure are
+                ignored.
+            operator: Operator that made the measurements.
             prior: Prior on the images; must have the ability in `needs`.
             noise_std: Standard deviation of the noise in y, in units of the image range
                 [0, 1], >= 0; a number or shape (B,).
@@ -128,7 +158,7 @@ class Solver(ABC):
 
         Raises:
             TypeError: The prior lacks the ability.
-            SettingError: The method is not made for such a measurement.
+            SettingError: The method does not support the operator or the measurement.
             ValueError: y is empty or holds NaN or infinity, or the noise level is negative or not
                 finite.
         """
@@ -149,36 +179,35 @@ class Solver(ABC):
 
 @dataclass(frozen=True)
 class Restoration:
-    """What `restore` returns; images have the type and range that were given to it.
+    """Result of `genprior.restore`; images have the type and range of the measurement given to it.
 
     Arguments:
         image: The restored images: the solver's answer, or the mean of several samples.
-        samples: All samples, shape (B, K, C, H, W) as a tensor, or None if K = 1 or they were
-            not kept.
+        samples: All samples, shape (B, K, C, H, W) as a tensor; None if K = 1 or if they were not
+            kept.
         mean: Mean of the samples, or None if K = 1.
-        std: Standard deviation of the samples per pixel, in image units, or None if K = 1; an
-            unbiased estimate of its square, see `antithetic`.
-        misfit: RMS(A x - y) / noise_std per image, shape (B,); near 1 of samples that fit the
-            data as well as the noise allows, less of a single answer where few numbers are
-            measured. Without noise it is RMS(A x - y) itself. Of several samples it is their
-            mean misfit, not the misfit of their mean.
+        std: Standard deviation of the samples per pixel, in image units, or None if K = 1; its
+            square is an unbiased estimate of the variance, also of antithetic samples.
+        misfit: RMS(A x - y) / noise_std per image, shape (B,). It is near 1 for samples that fit
+            the data as well as the noise allows, and below 1 for a point estimate if few values
+            are measured. If noise_std is 0 it is RMS(A x - y). For several samples it is the mean
+            of their misfits, not the misfit of their mean.
         solver: Name of the solver.
         prior: Name of the prior.
         nfe: Network evaluations per image and sample.
         products: Products with the network's Jacobian per image and sample, at most.
-        antithetic: Samples 0 and 2, 1 and 3, 4 and 6, 5 and 7, ... are pairs, drawn with noise
-            of opposite signs: each has the law of the sampler, the mean of a pair is nearer to
-            its mean than that of two independent samples, and `std` takes account of it.
+        antithetic: Whether samples 0 and 2, 1 and 3, 4 and 6, 5 and 7, ... are pairs drawn with
+            noise of opposite sign. Each sample has the law of the sampler; the mean of a pair has
+            a smaller error than the mean of two independent samples.
         seconds: Time that the solver took.
-        noise_std: The noise level that was assumed, in units of [0, 1]; as it was given, or of
-            shape (B,) if it was estimated.
-        seed: The seed.
-        warnings: What to be careful about, one sentence each.
-        tile: Side of the tiles that the network saw, None for whole images.
-        windows: For every image the parts (top, bottom, left, right) that alone were restored;
-            none where that is all of it.
-        reduced: What was made smaller since memory ran out, one sentence each.
-        quantiles: The quantiles per pixel that were asked for, by their level, as `std` is.
+        noise_std: Noise level used, in units of [0, 1]: as given, or of shape (B,) if estimated.
+        seed: Seed of all random numbers.
+        warnings: Reasons for doubt, one sentence each.
+        tile: Side of the tiles that the network evaluated, in pixels; None for whole images.
+        windows: For every image the windows (top, bottom, left, right) that were restored; empty
+            if the whole image was.
+        reduced: What was made smaller because memory ran out, one sentence each.
+        quantiles: Quantiles per pixel by their level, in the form of `std`.
     """
 
     image: object
@@ -202,7 +231,7 @@ class Restoration:
 
 
 def misfit(x: Tensor, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
-    """RMS(A x - y) / noise_std per image, shape (B,); RMS itself where there is no noise."""
+    """Returns RMS(A x - y) / noise_std per image, shape (B,); RMS(A x - y) where that is 0."""
     residual = operator.mask_unmeasured(operator.A(x) - y).flatten(1)
     rms = (residual.square().sum(dim=1) / operator.num_measurements(y)).sqrt()
     return rms / torch.where(noise_std > 0, noise_std, torch.ones_like(noise_std))

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from genprior.core.linalg import per_image
+from genprior.inverse.base import setting
 from genprior.inverse.baselines.base import Baseline
 from genprior.operators.base import Operator
 
@@ -42,8 +43,8 @@ class TotalVariation(Baseline):
 
     summary: ClassVar[str] = "total variation"
 
-    weight: float = 16.0
-    iterations: int = 500
+    weight: float = setting(16.0, gt=0)
+    iterations: int = setting(500, ge=1)
     step: float = 0.1
 
     def suits(self, operator: Operator) -> bool:

@@ -23,6 +23,7 @@ import skimage
 import torch
 from torch import Tensor
 
+from genprior.inverse.base import setting
 from genprior.inverse.baselines.base import Baseline
 from genprior.operators.base import Operator
 
@@ -45,7 +46,7 @@ class Wiener(Baseline):
     summary: ClassVar[str] = "Wiener's filter with a Laplacian"
 
     balance: float | None = None
-    weight: float = 128.0
+    weight: float = setting(128.0, gt=0)
 
     def suits(self, operator: Operator) -> bool:
         return isinstance(operator, deepinv.physics.Blur)
@@ -98,7 +99,7 @@ class RichardsonLucy(Baseline):
 
     summary: ClassVar[str] = "Richardson-Lucy deconvolution"
 
-    iterations: int = 40
+    iterations: int = setting(40, ge=1)
 
     def suits(self, operator: Operator) -> bool:
         return isinstance(operator, deepinv.physics.Blur) and bool((operator.filter >= 0).all())

@@ -33,7 +33,7 @@ from torch import Tensor
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import sigma_steps
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Solver, setting
 from genprior.inverse.diffusion.moments import draw_given_data, draw_prior, moments
 from genprior.inverse.diffusion.sampler import images_of, run_levels
 from genprior.operators.base import Operator
@@ -65,18 +65,18 @@ class DAPS(Solver):
     stochastic = True
     summary = "samples, too wide, or tuned to noise of 0.025"
 
-    steps: int = 200
+    steps: int = setting(200, ge=1)
     kernel: Literal["published", "isotropic", "exact"] = "published"
-    ode_steps: int = 5
-    sigma_max: float = 50.0
-    sigma_min: float = 0.05
-    ode_min: float = 0.005
-    langevin_steps: int = 100
-    rate: float = 2.5e-5
-    rate_end: float = 2.5e-7
-    tau: float = 0.005
-    iterations: int = 3
-    root_products: int = 2
+    ode_steps: int = setting(5, ge=1)
+    sigma_max: float = setting(50.0, gt=0)
+    sigma_min: float = setting(0.05, gt=0)
+    ode_min: float = setting(0.005, gt=0)
+    langevin_steps: int = setting(100, ge=1)
+    rate: float = setting(2.5e-5, gt=0)
+    rate_end: float = setting(2.5e-7, gt=0)
+    tau: float = setting(0.005, gt=0)
+    iterations: int = setting(3, ge=1)
+    root_products: int = setting(2, ge=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

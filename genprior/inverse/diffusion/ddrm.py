@@ -28,6 +28,7 @@ from torch import Tensor
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import Spacing
+from genprior.inverse.base import setting
 from genprior.inverse.diffusion.sampler import PRIOR_MEAN, DiffusionSolver, images_of, run_levels
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -51,9 +52,9 @@ class DDRM(DiffusionSolver):
     stochastic = True
     summary = "samples, quick, too narrow; operators with known singular vectors"
 
-    steps: int = 20
-    eta: float = 0.85
-    eta_b: float = 1.0
+    steps: int = setting(20, ge=1)
+    eta: float = setting(0.85, ge=0, le=1)
+    eta_b: float = setting(1.0, ge=0, le=1)
     spacing: Spacing = field(default="ddpm", kw_only=True)
 
     def check_compatible(self, operator: Operator, prior: object, y: Tensor) -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from genprior.core.random_streams import Noise
+from genprior.inverse.base import setting
 from genprior.inverse.diffusion.sampler import DiffusionSolver, images_of, run_levels
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -41,8 +42,8 @@ class DiffPIR(DiffusionSolver):
     stochastic = True
     summary = "samples that look natural, cheap; std is only rough"
 
-    coupling: float = 1.0
-    stochasticity: float = 0.3
+    coupling: float = setting(1.0, gt=0)
+    stochasticity: float = setting(0.3, ge=0, le=1)
 
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import Spacing, reverse_step
+from genprior.inverse.base import setting
 from genprior.inverse.diffusion.sampler import (
     PRIOR_VAR,
     DiffusionSolver,
@@ -48,8 +49,8 @@ class DPS(DiffusionSolver):
     stochastic = True
     summary = "samples, the published step size for whole images; for comparisons"
 
-    steps: int = 1000
-    strength: float = 1.0
+    steps: int = setting(1000, ge=1)
+    strength: float = setting(1.0, ge=0)
     spacing: Spacing = field(default="ddpm", kw_only=True)
 
     @property

@@ -23,6 +23,7 @@ from typing import Literal
 from torch import Tensor
 
 from genprior.core.random_streams import Noise
+from genprior.inverse.base import setting
 from genprior.inverse.diffusion.krylov import Linear
 from genprior.inverse.diffusion.moments import Moments, correction
 from genprior.inverse.diffusion.photo_covariance import PHOTO_VAR, photo_filter
@@ -51,10 +52,10 @@ class JFPS(DiffusionSolver):
     stochastic = True
     summary = "samples without backward passes; covariance of a texture or of photos"
 
-    eta: float = 1.0
+    eta: float = setting(1.0, ge=0, le=1)
     covariance: Gaussian | Literal["photos", "isotropic"] = "photos"
-    prior_var: float = PHOTO_VAR
-    iterations: int = 20
+    prior_var: float = setting(PHOTO_VAR, gt=0)
+    iterations: int = setting(20, ge=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from genprior.core.random_streams import Noise
+from genprior.inverse.base import setting
 from genprior.inverse.diffusion.moments import correction, moments
 from genprior.inverse.diffusion.sampler import DiffusionSolver, run_ddim
 from genprior.operators.base import Operator
@@ -40,8 +41,8 @@ class MMPS(DiffusionSolver):
     stochastic = True
     summary = "samples, unbiased but too narrow in few steps"
 
-    eta: float = 1.0
-    iterations: int = 3
+    eta: float = setting(1.0, ge=0, le=1)
+    iterations: int = setting(3, ge=1)
 
     @property
     def jacobian_products(self) -> int:

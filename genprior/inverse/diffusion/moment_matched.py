@@ -49,6 +49,7 @@ from torch import Tensor
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import Spacing, reverse_step, sigma_steps
+from genprior.inverse.base import setting
 from genprior.inverse.diffusion.moments import (
     Moments,
     draw_given_data,
@@ -102,25 +103,17 @@ class MomentMatched(DiffusionSolver):
     stochastic = True
     summary = "samples, std, intervals: the best calibrated in 100 evaluations"
 
-    steps: int = 20
-    iterations: int = 3
-    root_products: int = 2
-    full_above: float = 0.04
-    extra_noise: float = 0.01
-    max_inflation: float = 4.0
-    max_rescaling: float = 1.75
-    stochasticity: float | None = 1.0
-    informed_max: float = 0.4
+    steps: int = setting(20, ge=1)
+    iterations: int = setting(3, ge=1)
+    root_products: int = setting(2, ge=1)
+    full_above: float = setting(0.04, ge=0)
+    extra_noise: float = setting(0.01, ge=0)
+    max_inflation: float = setting(4.0, ge=1)
+    max_rescaling: float = setting(1.75, ge=1)
+    stochasticity: float | None = setting(1.0, ge=0, le=1)
+    informed_max: float = setting(0.4, gt=0)
     spacing: Spacing = field(default="vp", kw_only=True)
-    sigma_max: float = field(default=10.0, kw_only=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (self.max_inflation >= 1 and self.max_rescaling >= 1):
-            raise ValueError(
-                f"inflation and sustain must be at least 1, got {self.inflation} and "
-                f"{self.sustain}"
-            )
+    sigma_max: float = setting(10.0, gt=0, kw_only=True)
 
     @property
     def jacobian_products(self) -> int:

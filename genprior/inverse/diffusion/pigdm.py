@@ -24,6 +24,7 @@ from torch import Tensor
 
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import reverse_step
+from genprior.inverse.base import setting
 from genprior.inverse.diffusion.sampler import (
     PRIOR_VAR,
     DiffusionSolver,
@@ -53,9 +54,9 @@ class PiGDM(DiffusionSolver):
     stochastic = True
     summary = "samples, covariance guessed isotropic"
 
-    eta: float = 1.0
+    eta: float = setting(1.0, ge=0, le=1)
     variant: Literal["consistent", "published"] = "consistent"
-    prior_var: float | None = None
+    prior_var: float | None = setting(None, gt=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,7 +27,7 @@ from torch import Tensor
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import reverse_step, sigma_steps
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Solver, setting
 from genprior.inverse.diffusion.sampler import PRIOR_MEAN, images_of
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -54,12 +54,12 @@ class PnPDM(Solver):
     stochastic = True
     summary = "samples by split Gibbs, in many evaluations"
 
-    steps: int = 100
+    steps: int = setting(100, ge=1)
     inner: int = 5
-    rho_max: float = 5.0
-    rho_min: float = 0.05
+    rho_max: float = setting(5.0, gt=0)
+    rho_min: float = setting(0.05, gt=0)
     decay: float | None = None
-    sigma_min: float = 0.005
+    sigma_min: float = setting(0.005, gt=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

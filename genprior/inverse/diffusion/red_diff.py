@@ -28,6 +28,7 @@ from torch import Tensor
 
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import Spacing
+from genprior.inverse.base import setting
 from genprior.inverse.diffusion.sampler import PRIOR_MEAN, PRIOR_VAR, DiffusionSolver, images_of
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -50,8 +51,8 @@ class REDDiff(DiffusionSolver):
     stochastic = False
     summary = "one picture, variational point estimate; for comparisons"
 
-    weight: float = 0.25
-    rate: float = 0.05
+    weight: float = setting(0.25, gt=0)
+    rate: float = setting(0.05, gt=0)
     spacing: Spacing = field(default="ddpm", kw_only=True)
 
     def solve(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import Spacing, reverse_step, sigma_steps
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Solver, setting
 from genprior.operators.base import Operator
 
 PRIOR_MEAN, PRIOR_VAR = 0.5, 0.25
@@ -34,11 +34,11 @@ class DiffusionSolver(Solver, ABC):
         sigma_min: Last level above 0, likewise.
     """
 
-    steps: int = 100
+    steps: int = setting(100, ge=1)
     _: KW_ONLY
     spacing: Spacing = "karras"
-    sigma_max: float = 50.0
-    sigma_min: float = 0.005
+    sigma_max: float = setting(50.0, gt=0)
+    sigma_min: float = setting(0.005, gt=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

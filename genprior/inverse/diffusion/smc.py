@@ -33,6 +33,7 @@ from torch import Tensor
 
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import Spacing, reverse_step
+from genprior.inverse.base import setting
 from genprior.inverse.diffusion.likelihood import log_likelihood, predicted_moments, products
 from genprior.inverse.diffusion.moments import Moments, draw_given_data, draw_prior, moments
 from genprior.inverse.diffusion.sampler import PRIOR_MEAN, PRIOR_VAR, DiffusionSolver, images_of
@@ -76,9 +77,9 @@ class SMC(DiffusionSolver):
     stochastic = True
     summary = "samples from several modes with their weights; a particle filter, dear"
 
-    particles: int = 16
-    iterations: int = 3
-    root_products: int = 2
+    particles: int = setting(16, ge=1)
+    iterations: int = setting(3, ge=1)
+    root_products: int = setting(2, ge=1)
     spacing: Spacing = field(default="log", kw_only=True)
 
     @property

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
+from genprior.inverse.base import setting
 from genprior.inverse.diffusion.sampler import DiffusionSolver, denoise_with_vjp, run_ddim
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -40,7 +41,7 @@ class TMPD(DiffusionSolver):
     stochastic = True
     summary = "samples, covariance by its row sums; for scattered pixels"
 
-    eta: float = 1.0
+    eta: float = setting(1.0, ge=0, le=1)
 
     @property
     def jacobian_products(self) -> int:

@@ -26,7 +26,7 @@ from torch.nn.functional import max_pool2d
 
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Solver, setting
 from genprior.inverse.gaussian.linear_mmse import Regression
 from genprior.operators.base import Operator
 from genprior.priors.base import Gaussian
@@ -57,8 +57,8 @@ class GaussianPosterior(Solver):
 
     mode: Literal["sample", "mean"] = "sample"
     border: int = 0
-    tolerance: float = 1e-6
-    iterations: int = 1000
+    tolerance: float = setting(1e-6, gt=0)
+    iterations: int = setting(1000, ge=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from genprior.core.random_streams import Noise
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Solver, setting
 from genprior.inverse.optimization.objective import Optimiser, check_search
 from genprior.inverse.optimization.restarts import search_latents
 from genprior.operators.base import Operator
@@ -55,7 +55,7 @@ class CSGM(Solver):
     stochastic = False
     summary = "one picture that the decoder can draw; 1 forward + 1 backward a step and start"
 
-    steps: int = 1000
+    steps: int = setting(1000, ge=1)
     step_size: float = 0.1
     restarts: int = 10
     penalty: float | None = None

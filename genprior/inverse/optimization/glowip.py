@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from genprior.core.random_streams import Noise
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Solver, setting
 from genprior.inverse.optimization.objective import (
     Optimiser,
     check_search,
@@ -55,7 +55,7 @@ class GlowIP(Solver):
     stochastic = False
     summary = "one picture, the most probable latent from z = 0; 1 forward + 1 backward a step"
 
-    steps: int = 100
+    steps: int = setting(100, ge=1)
     penalty: float | None = None
     power: Literal[1, 2] = 2
     optimiser: Optimiser = "lbfgs"

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.core.random_streams import Noise
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Solver, setting
 from genprior.inverse.optimization.objective import Optimiser, check_search, squared_misfit
 from genprior.inverse.optimization.restarts import search_latents
 from genprior.operators.base import Operator
@@ -61,7 +61,7 @@ class IAGAN(Solver):
     stochastic = False
     summary = "one picture, CSGM with weights that adapt; 1 forward + 1 backward a step"
 
-    steps: int = 20
+    steps: int = setting(20, ge=1)
     step_size: float = 0.1
     restarts: int = 1
     penalty: float | None = None

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from genprior.core.linalg import inner
 from genprior.core.random_streams import Noise
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Solver, setting
 from genprior.inverse.optimization.objective import (
     Optimiser,
     check_search,
@@ -61,7 +61,7 @@ class ILO(Solver):
     stochastic = False
     summary = "one picture, CSGM with activations that move; 1 forward + 1 backward a step"
 
-    steps: int = 500
+    steps: int = setting(500, ge=1)
     step_size: float = 0.1
     restarts: int = 4
     penalty: float | None = None

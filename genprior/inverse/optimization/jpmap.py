@@ -29,7 +29,7 @@ from torch import Tensor
 
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Solver, setting
 from genprior.inverse.optimization.objective import minimise, squared_misfit
 from genprior.inverse.tikhonov import smooth_start
 from genprior.operators.base import Operator
@@ -57,7 +57,7 @@ class JPMAP(Solver):
     stochastic = False
     summary = "one picture, most probable image and latent; 1 forward + 1 backward a step"
 
-    steps: int = 4
+    steps: int = setting(4, ge=1)
     descent: int = 2
     final: int = 24
     decoder_std: float | None = None
@@ -133,7 +133,7 @@ class PnPHVAE(Solver):
     stochastic = False
     summary = "one picture, fixed point of data and autoencoder; 1 pass through both a step"
 
-    steps: int = 50
+    steps: int = setting(50, ge=1)
     temperature: float = 0.8
     decoder_std: float | None = None
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from genprior.core.random_streams import Noise
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Solver, setting
 from genprior.inverse.optimization.mala import mala
 from genprior.inverse.optimization.objective import minimise, squared_misfit, with_gradient
 from genprior.inverse.tikhonov import smooth_start
@@ -46,7 +46,7 @@ class Langevin(Solver):
     stochastic = True
     summary = "samples, Markov chain over latents; 1 forward + 1 backward a step"
 
-    steps: int = 500
+    steps: int = setting(500, ge=1)
     search: float = 0.2
     step_size: float = 0.01
 
@@ -95,7 +95,7 @@ class ImageLangevin(Solver):
     stochastic = True
     summary = "samples, Markov chain over the image; 1 forward + 1 backward a step"
 
-    steps: int = 500
+    steps: int = setting(500, ge=1)
     search: float = 0.2
     step_size: float = 1e-5
 

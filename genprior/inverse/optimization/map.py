@@ -24,7 +24,7 @@ from torch import Tensor
 
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Solver, setting
 from genprior.inverse.optimization.objective import (
     Optimiser,
     adam,
@@ -67,8 +67,8 @@ class MAP(Solver):
     stochastic = False
     summary = "one picture, the most probable; 1 forward + 1 backward a step"
 
-    steps: int = 36
-    weight: float = 1.0
+    steps: int = setting(36, ge=1)
+    weight: float = setting(1.0, gt=0)
     optimiser: Optimiser = "adam"
     step_size: float = 0.01
 

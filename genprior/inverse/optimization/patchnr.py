@@ -27,7 +27,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from genprior.core.random_streams import Noise
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Solver, setting
 from genprior.inverse.optimization.objective import (
     Optimiser,
     check_search,
@@ -62,10 +62,10 @@ class PatchNR(Solver):
     stochastic = False
     summary = "one picture, for a prior of patches; 1 forward + 1 backward of all patches a step"
 
-    steps: int = 60
+    steps: int = setting(60, ge=1)
     patch: int = 6
     stride: int = 1
-    weight: float = 1.0
+    weight: float = setting(1.0, gt=0)
     optimiser: Optimiser = "lbfgs"
     step_size: float = 0.01
 

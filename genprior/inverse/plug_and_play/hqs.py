@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from genprior.core.random_streams import Noise
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Solver, setting
 from genprior.inverse.self_ensemble import mean_of_views, sees_holes, turn, turn_back
 from genprior.inverse.tikhonov import smooth_start
 from genprior.operators.base import Operator
@@ -61,14 +61,14 @@ class HQS(Solver):
     stochastic = False
     summary = "one picture, point estimate"
 
-    steps: int = 24
-    coupling: float = 0.1
-    sigma_max: float = 25 / 255
-    sigma_min: float = 2 / 255
-    relaxation: float = 1.0
-    exact_max: float = 15 / 255
-    exact_min: float = 1 / 255
-    informed_max: float = 4 / 255
+    steps: int = setting(24, ge=1)
+    coupling: float = setting(0.1, gt=0)
+    sigma_max: float = setting(25 / 255, gt=0)
+    sigma_min: float = setting(2 / 255, gt=0)
+    relaxation: float = setting(1.0, ge=0)
+    exact_max: float = setting(15 / 255, gt=0)
+    exact_min: float = setting(1 / 255, gt=0)
+    informed_max: float = setting(4 / 255, gt=0)
 
     @property
     def nfe(self) -> int:
