@@ -1,7 +1,19 @@
 """Inverse problems with generative priors: restore images, with uncertainty you can trust."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # at run time a name is imported when it is first used
+    from genprior.api.estimated_priors import estimate_prior as estimate_prior
+    from genprior.api.factory import load_prior as load_prior
+    from genprior.api.factory import make_operator as make_operator
+    from genprior.api.factory import make_solver as make_solver
+    from genprior.api.noise_level import estimate_noise as estimate_noise
+    from genprior.api.restoration import degrade as degrade
+    from genprior.api.restoration import restore as restore
+    from genprior.api.sampling import sample as sample
+    from genprior.inverse.base import Restoration as Restoration
+    from genprior.priors.nets.compile import compile_networks as compile_networks
 
 __version__ = "0.1.0"
 
@@ -20,10 +32,12 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'genprior' has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+if not TYPE_CHECKING:  # else every misspelt name would have a type
+
+    def __getattr__(name: str) -> Any:
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'genprior' has no attribute {name!r}")
+        return getattr(import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:
