@@ -1,11 +1,12 @@
-"""Calibration of samplers where the posterior is known: ours, deepinv's and azula's.
+"""Calibration of the samplers of genprior, deepinv and azula against exact Gaussian posteriors.
 
     python benchmarks/calibration.py [--seed 0]
 
-A stationary Gaussian prior on 16 x 16 grey pixels, periodic, mean 0.5, standard deviation
-0.15, spectrum proportional to (0.01 + |f|^2)^-1.5; noise 0.05; three operators, one
-measurement each. Every sampler gets the exact denoiser and draws 64 chains. Writes
-`results/calibration.md` and `.json`. azula is optional: `pip install azula==0.11.1`.
+The prior is a stationary Gaussian on periodic grey images of 16 x 16 pixels, with mean 0.5,
+standard deviation 0.15 and a spectrum proportional to (0.01 + |f|^2)^-1.5. The noise level is
+0.05. There are three operators with one measurement each. Every sampler gets the exact denoiser
+and draws 64 samples. Writes `results/calibration.md` and `.json`. azula is optional:
+`pip install azula==0.11.1`.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from typing import Any
 
 import deepinv
 import torch
-from peers import azula, guided, theirs
+from peers import azula, guided, reconstructor
 from problem import (
     CHAIN_KEYS,
     CHAINS,
@@ -51,7 +52,7 @@ REPEATS = 200
 
 
 def ours(name: str, **settings: Any) -> Sampler:
-    """One of our solvers, as it is called by users."""
+    """Returns a solver of genprior, called as users call it."""
 
     def run(task: Task, prior: Texture, seed: int) -> Tensor:
         solver = lookup(SOLVERS, name, "solver")(**settings)
@@ -62,7 +63,7 @@ def ours(name: str, **settings: Any) -> Sampler:
 
 
 class DenoiserOnly(Denoiser):
-    """Hides that a prior is Gaussian."""
+    """Wrapper that hides all abilities of a prior but the denoiser."""
 
     def __init__(self, prior: Denoiser) -> None:
         self.prior = prior
@@ -72,18 +73,22 @@ class DenoiserOnly(Denoiser):
 
 
 def hidden(name: str, **settings: Any) -> Sampler:
-    """One of our solvers, which gets the denoiser and does not know that it is of a Gaussian."""
+    """Returns a solver of genprior that gets the denoiser alone, not the Gaussian prior."""
     run = ours(name, **settings)
     return lambda task, prior, seed: run(task, DenoiserOnly(prior), seed)
 
 
 def prior_only(task: Task, prior: Texture, seed: int) -> Tensor:
-    """Samples of the prior; of the measurement nothing is used."""
+    """Returns samples of the prior, which ignore the measurement."""
     z = Noise(seed, CHAIN_KEYS).normal(torch.zeros(CHAINS, *SHAPE).double())
     return prior.decode(z, z.shape)
 
+
 def rows() -> list[tuple[str, str, int, int, str, Sampler]]:
-    """Library, name, evaluations, products with the Jacobian, what is wrong by construction."""
+    """Returns (library, name, evaluations, Jacobian products, approximation, sampler) per row.
+
+    The approximation is what makes the samples of the method inexact by construction.
+    """
     d, l2 = deepinv.sampling, deepinv.optim.data_fidelity.L2()
     step, weak = "step size is no likelihood", "guidance shrinks with the step"
     guess, prox = "covariance guessed isotropic", "proximal point, not a posterior mean"
@@ -95,7 +100,7 @@ def rows() -> list[tuple[str, str, int, int, str, Sampler]]:
     matching, pigdm = d.MomentMatchingDataFidelity, d.PiGDMDataFidelity
 
     def dps(steps: int, weight: float) -> Sampler:
-        return theirs(lambda D: d.DPS(D, num_steps=steps + 1, weight=weight))
+        return reconstructor(lambda D: d.DPS(D, num_steps=steps + 1, weight=weight))
 
     own_law = ours("jfps", covariance=texture())
     published = ours("pigdm", variant="published")
@@ -132,8 +137,8 @@ def rows() -> list[tuple[str, str, int, int, str, Sampler]]:
         (di, "DPS w=1", 1000, 1000, f"{step}; {weak}", dps(1000, 1.0)),
         (di, "DPS w=100", 100, 100, f"{step}; {weak}", dps(100, 100.0)),
         (di, "DPS w=100", 1000, 1000, f"{step}; {weak}", dps(1000, 100.0)),
-        (di, "DiffPIR", 100, 0, prox, theirs(lambda D: d.DiffPIR(D, l2, max_iter=STEPS))),
-        (di, "DDRM", 100, 0, "noise divided by sqrt 2", theirs(d.DDRM)),
+        (di, "DiffPIR", 100, 0, prox, reconstructor(lambda D: d.DiffPIR(D, l2, max_iter=STEPS))),
+        (di, "DDRM", 100, 0, "noise divided by sqrt 2", reconstructor(d.DDRM)),
         (di, "PiGDM", 50, 50, guess, guided(pigdm, 50)),
         (di, "PiGDM", 100, 100, guess, guided(pigdm)),
         (di, "MMPS, 3 CG", 20, 80, narrow, guided(matching, 20)),
@@ -151,10 +156,10 @@ def rows() -> list[tuple[str, str, int, int, str, Sampler]]:
 
 
 def measure(samples: Tensor, task: Solved) -> dict[str, float]:
-    """The measures of one set of chains; 1 is perfect."""
+    """Returns the measures of one set of samples; 1 is perfect."""
     x = samples.detach().double().flatten(1)
-    seen = task.matrix.abs().sum(dim=0) > 0
-    parts = {"std seen": seen, "std missing": ~seen}
+    measured = task.matrix.abs().sum(dim=0) > 0
+    parts = {"std seen": measured, "std missing": ~measured}
     out = {part: std_ratio(x, task.cov, where) for part, where in parts.items() if where.any()}
     out["bias"] = bias_over_floor(x, task.mean, task.cov)
     out["misfit"] = misfit_ratio(x, task.y.flatten(), task.matrix, task.mean, task.cov)
@@ -162,17 +167,17 @@ def measure(samples: Tensor, task: Solved) -> dict[str, float]:
 
 
 def scatter(task: Solved, seed: int) -> dict[str, float]:
-    """Standard deviation of every measure over many sets of exact chains."""
+    """Returns the standard deviation of every measure over many sets of exact samples."""
     values, vectors = torch.linalg.eigh(task.cov)
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(REPEATS, CHAINS, PIXELS, generator=generator, dtype=torch.float64)
     x = task.mean + z * values.clamp(min=0).sqrt() @ vectors.mT
-    sets = [measure(chains, task) for chains in x]
+    sets = [measure(samples, task) for samples in x]
     return {key: statistics.stdev(s[key] for s in sets) for key in sets[0]}
 
 
 def evaluate(run: Sampler, task: Solved, prior: Texture, seed: int) -> dict[str, float] | str:
-    """The measures, or the name of the error that a method raises."""
+    """Returns the measures of a method, or the name of the error that it raises."""
     with torch.random.fork_rng(), warnings.catch_warnings():
         torch.manual_seed(seed)
         warnings.simplefilter("ignore")
@@ -186,26 +191,27 @@ def evaluate(run: Sampler, task: Solved, prior: Texture, seed: int) -> dict[str,
 
 
 def markdown(record: dict) -> str:
-    """The record as a table, with how to read it."""
+    """Returns the record as a table with a legend."""
     columns = [(name, key) for name, spread in record["scatter"].items() for key in spread]
     head = ["method", "evaluations", "products", *(f"{name}: {key}" for name, key in columns)]
     lines = [f"| {' | '.join(head)} | by construction |", "|---" * (len(head) + 1) + "|"]
-    scatter = {"library": "", "name": "scatter of 64 exact chains", "nfe": 0, "note": "1 sd"}
+    scatter = {"library": "", "name": "scatter of 64 exact samples", "nfe": 0, "note": "1 sd"}
     scatter["products"] = 0
     for row in [*record["rows"], scatter | record["scatter"]]:
         cells = [f"{row['library']} {row['name']}".strip(), str(row["nfe"]), str(row["products"])]
         cells += [v if isinstance(v := row[n], str) else f"{v[k]:.2f}" for n, k in columns]
         lines.append(f"| {' | '.join([*cells, row['note']])} |")
     versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
-    return f"""# Calibration where the posterior is known
+    return f"""# Calibration of samplers against exact Gaussian posteriors
 
-Every number is 1 for a perfect sampler, up to the scatter in the last row.
+Every number is 1 for a perfect sampler, up to the Monte Carlo error in the last row.
 
-- std: standard deviation of the chains over the exact one; below 1 is overconfident.
-- bias: distance of their mean to the exact mean, over its Monte-Carlo floor.
-- misfit: RMS(A x - y) over its exact value; below 1 fits the noise.
+- std: standard deviation of the samples over the exact one; below 1 is overconfident.
+- bias: distance of the mean of the samples to the exact mean, over its Monte Carlo error.
+- misfit: RMS(A x - y) over its exact value; below 1 means that the samples fit the noise.
 
-Evaluations are those of the denoiser; products those with its Jacobian, one backward pass each.
+"evaluations" counts evaluations of the denoiser, "products" those with its Jacobian, which take
+one backward pass each. "by construction" is the approximation of the method.
 
 {chr(10).join(lines)}
 
@@ -214,7 +220,10 @@ Evaluations are those of the denoiser; products those with its Jacobian, one bac
 
 
 def earlier(seed: int) -> dict[tuple, dict]:
-    """Rows of the last run with that seed and those versions; delete its file to redo them."""
+    """Returns the rows of the last run if it had this seed and these versions of the libraries.
+
+    Delete `results/calibration.json` to measure them again.
+    """
     file = RESULTS / "calibration.json"
     record = json.loads(file.read_text()) if file.exists() else {"rows": []}
     same = record.get("seed") == seed and record.get("versions") == versions()
@@ -222,7 +231,7 @@ def earlier(seed: int) -> dict[tuple, dict]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that are installed."""
+    """Returns the versions of the installed libraries."""
     return {lib: version(lib) for lib in ("torch", "deepinv", "azula") if find_spec(lib)}
 
 
@@ -233,13 +242,13 @@ def main() -> None:
     seed = parser.parse_args().seed
     torch.set_num_threads(1)
     prior = texture()
-    todo, done, known = tasks(prior, seed), [], earlier(seed)
+    problems, done, known = tasks(prior, seed), [], earlier(seed)
     for library, name, nfe, products, note, run in rows():
         done.append(known.get((library, name, nfe), {}) | {
             "library": library, "name": name, "nfe": nfe, "products": products, "note": note
         })
-        for task in todo.keys() - done[-1].keys():
-            done[-1][task] = evaluate(run, todo[task], prior, seed)
+        for task in problems.keys() - done[-1].keys():
+            done[-1][task] = evaluate(run, problems[task], prior, seed)
         print(json.dumps(done[-1]), flush=True)
     record = {
         "problem": " ".join(__doc__.split("\n\n")[2].split("Writes")[0].split()),
@@ -247,7 +256,7 @@ def main() -> None:
         "versions": versions(),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
         "rows": done,
-        "scatter": {name: scatter(task, seed) for name, task in todo.items()},
+        "scatter": {name: scatter(task, seed) for name, task in problems.items()},
     }
     (RESULTS / "calibration.json").write_text(json.dumps(record, indent=1) + "\n")
     (RESULTS / "calibration.md").write_text(markdown(record))

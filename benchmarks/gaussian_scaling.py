@@ -1,14 +1,14 @@
-"""CPU seconds of an exact posterior sample of colour inpainting, against the size of the image.
+"""CPU time of an exact posterior sample in colour inpainting, by the size of the image.
 
     python benchmarks/gaussian_scaling.py [--largest 2048] [--threads 1]
 
-A float32 colour texture with 30 % of its pixels missing in squares, no noise. Beside it the
-dense way, a Cholesky factor of the covariance of the known pixels in float64, as far as it
-goes. N is the number of pixels of the image.
+The image is a float32 colour texture without noise; 30 % of its pixels are missing, in squares.
+For small images the script also runs the dense solution in float64, a Cholesky factor of the
+covariance of the known pixels. N is the number of pixels of the image.
 
-The seconds are those of the process and of the system for it. With glibc, set
-MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000: memory for tensors above 32 MB is
-otherwise fetched anew for each of them, which is two thirds of the seconds at 2048.
+The time is the user and system time of the process. With glibc, set MALLOC_MMAP_MAX_=0
+MALLOC_TRIM_THRESHOLD_=100000000000. Otherwise every tensor above 32 MB takes new memory from the
+system, which is two thirds of the time at size 2048.
 """
 
 import argparse
@@ -38,14 +38,14 @@ MISSING = 0.3
 
 
 def exemplar() -> Tensor:
-    """A photograph of stained tissue, 512 x 512, shape (1, 3, 512, 512)."""
+    """Returns a photograph of stained tissue, shape (1, 3, 512, 512)."""
     from skimage.data import immunohistochemistry
 
     return torch.from_numpy(immunohistochemistry()).permute(2, 0, 1)[None] / 255
 
 
 def problem(size: int) -> tuple[Tensor, Tensor]:
-    """A texture of that size, and which of its pixels are kept."""
+    """Returns a texture of the given size, and its mask: 1 where a pixel is known."""
     generator = torch.Generator().manual_seed(size)
     prior, shape = Texture.from_exemplar(exemplar()[..., :size, :size]), (1, 3, size, size)
     z = torch.randn(prior.latent_shape(torch.Size(shape)), generator=generator)
@@ -78,7 +78,7 @@ def iterative(size: int) -> dict:
 
 
 def dense(size: int) -> dict:
-    """The posterior mean with matrices."""
+    """Computes the posterior mean with dense matrices, and compares it with the solver."""
     x, keep = problem(size)
     x = x.double()
     prior = Texture.from_exemplar(x, keep)
@@ -97,7 +97,7 @@ def dense(size: int) -> dict:
 
 
 def main() -> None:
-    """Runs the sizes, prints a table and writes it as JSON."""
+    """Measures all sizes, prints a table and writes it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--largest", type=int, default=2048)
     parser.add_argument("--threads", type=int, default=1)
@@ -111,7 +111,7 @@ def main() -> None:
                 **dense_rows[-1]
             )
         )
-    iterative(SIZES[0])  # the first transform of a process is slow
+    iterative(SIZES[0])  # warm-up: the first FFT of a process is slow
     for size in SIZES:
         if size <= options.largest:
             row = iterative(size)

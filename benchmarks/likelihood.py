@@ -1,11 +1,12 @@
-"""Log-likelihood of held-out images under the priors that have one.
+"""Log-likelihood of held-out images under VAEs and flows.
 
     python benchmarks/likelihood.py DIGITS [--prior vae:digits --prior glow:digits --prior RUN]
 
-DIGITS: whatever `genprior evaluate` takes, here the digits that none of the priors was trained
-on. A VAE gets the importance-weighted bound (Burda et al. 2016) in nats, of digits binarised at
-random, each pixel white with its value for probability; a flow bits per dimension of the 8-bit
-images, uniformly dequantised. Writes `results/likelihood.md`.
+DIGITS: images as for `genprior evaluate`, here digits that none of the priors was trained on. For
+a VAE the score is the importance-weighted bound (Burda et al. 2016) in nats; its digits are
+binarised at random, with the value of a pixel as the probability of white. For a flow the score is
+the bits per dimension of the 8-bit images with uniform dequantisation. Writes
+`results/likelihood.md`.
 """
 
 import argparse
@@ -33,9 +34,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200, help="importance samples")
     given = parser.parse_args()
     x = torch.cat(
-        [truth.read(PIXELS).pixels for truth in open_reference_images(given.data, PIXELS)]
+        [image.read(PIXELS).pixels for image in open_reference_images(given.data, PIXELS)]
     )
-    lines = ["# Log-likelihood of held-out images", "", "| prior | images | what | mean | ± |",
+    lines = ["# Log-likelihood of held-out images", "", "| prior | images | score | mean | ± |",
              "| --- | --- | --- | --- | --- |"]
     for name in given.prior or ["vae:digits", "glow:digits"]:
         prior, values = load_prior(name), []
@@ -47,15 +48,15 @@ def main() -> None:
         about = f"{Path(name).name} | {len(x)} | {_kind(prior, given.samples)}"
         lines.append(f"| {about} | {statistics.fmean(values):.3f} | {half:.3f} |")
         print(lines[-1], flush=True)
-    lines += ["", f"Images: {collection_name(given.data)}; means with 95 % intervals over them.",
+    lines += ["", f"Images: {collection_name(given.data)}; means with 95 % confidence intervals.",
               f"{machine()}.", ""]
     (RESULTS / "likelihood.md").write_text("\n".join(lines))
 
 
 def _kind(prior: object, samples: int) -> str:
     if isinstance(prior, VAE):
-        return f"nats (more is better), bound of {samples} samples, binarised at random"
-    return "bits per dimension (less is better)"
+        return f"nats (higher is better), bound of {samples} samples, binarised at random"
+    return "bits per dimension (lower is better)"
 
 
 def _score(prior: object, x: torch.Tensor, samples: int, noise: Noise) -> list[float]:
@@ -64,7 +65,7 @@ def _score(prior: object, x: torch.Tensor, samples: int, noise: Noise) -> list[f
     if isinstance(prior, Glow):
         with torch.no_grad():
             return prior.bits_per_dim(x, noise).tolist()
-    raise SystemExit(f"{type(prior).__name__} has no likelihood: choose a vae or a glow")
+    raise SystemExit(f"--prior {type(prior).__name__} has no likelihood: choose a vae or a glow")
 
 
 if __name__ == "__main__":

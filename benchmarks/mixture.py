@@ -1,11 +1,12 @@
-"""Samplers on a Gaussian mixture, where the weights of the modes are what is hard.
+"""Samplers on a Gaussian mixture: recovery of the modes and their weights.
 
     python benchmarks/mixture.py [--seeds 20] [--rows SMC]
 
-25 modes at (8 i, 8 j), i, j in -2 ... 2, repeated to 8 numbers, unit covariance, weights randn^2;
-one number is measured by a random row of singular value U(0, 1), with noise U(0, 1) of that. The
-denoiser is exact; 1000 samples; sliced Wasserstein distance to 1000 exact ones over 2000 slices,
-in units of the modes. Writes `results/mixture.md` and `.json`.
+The prior has 25 modes at (8 i, 8 j) with i, j in -2 ... 2, repeated to 8 numbers, with unit
+covariance and weights randn^2. The operator is a random row with singular value U(0, 1); the noise
+level is U(0, 1) times that value. The denoiser is exact. The score is the sliced Wasserstein
+distance between 1000 samples and 1000 exact samples over 2000 slices, in the units of the modes.
+Writes `results/mixture.md` and `.json`.
 
 Protocol of Cardoso et al., 2024, Monte Carlo Guided Diffusion for Bayesian Linear Inverse
 Problems.
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import deepinv
 import torch
-from peers import azula, guided, theirs
+from peers import azula, guided, reconstructor
 from problem import Sampler, Task
 from scipy.stats import t as student
 from torch import Tensor
@@ -39,7 +40,7 @@ NUMBERS, MODES, SPACING, SAMPLES, SLICES = 8, 25, 8, 1000, 2000
 
 
 class Row(External):
-    """Measures one number, <a, x>, of images that are rows of numbers."""
+    """Operator that measures one number, <a, x>, of an image with a single row."""
 
     def __init__(self, a: Tensor) -> None:
         physics = deepinv.physics.LinearPhysics(
@@ -60,7 +61,7 @@ class Row(External):
 
 
 def problem(seed: int) -> tuple[GMM, Task]:
-    """The prior and one measured number, shape (1, 1); in units of [0, 1]."""
+    """Returns the prior and a task with one measured number, shape (1, 1), in units of [0, 1]."""
     g = torch.Generator().manual_seed(seed)
 
     def randn(*shape: int) -> Tensor:
@@ -73,7 +74,7 @@ def problem(seed: int) -> tuple[GMM, Task]:
     means = SPACING * torch.stack([i.flatten(), j.flatten()], dim=1).double()
     means = means.repeat(1, NUMBERS // 2).reshape(MODES, 1, 1, NUMBERS)
     unit = torch.eye(NUMBERS).double().expand(MODES, -1, -1)
-    # the protocol is on [-1, 1]
+    # the protocol uses the range [-1, 1]
     prior = GMM(randn(MODES) ** 2, (means + 1) / 2, unit / 4)
     a = uniform() * torch.nn.functional.normalize(randn(NUMBERS), dim=0)
     noise_std = uniform() * a.norm().item() / 2
@@ -83,8 +84,8 @@ def problem(seed: int) -> tuple[GMM, Task]:
     return prior, Task(operator, operator.physics, y, a[None], noise_std, shape, SAMPLES)
 
 
-def chains(name: str, **settings: object) -> Sampler:
-    """A solver as users call it, for as many chains as samples."""
+def draws(name: str, **settings: object) -> Sampler:
+    """Returns a solver of genprior, called as users call it."""
 
     def run(task: Task, prior: GMM, seed: int) -> Tensor:
         noise = Noise(seed, [(1, k) for k in range(SAMPLES)])
@@ -95,7 +96,7 @@ def chains(name: str, **settings: object) -> Sampler:
 
 
 def runs(count: int, particles: int, steps: int) -> Sampler:
-    """All particles of some runs of the particle filter."""
+    """Returns a sampler that takes all particles of several runs of the particle filter."""
 
     def run(task: Task, prior: GMM, seed: int) -> Tensor:
         levels = {"sigma_max": 60.0, "sigma_min": 0.1}
@@ -110,9 +111,10 @@ def runs(count: int, particles: int, steps: int) -> Sampler:
 
 
 def rows() -> list[tuple[str, int, Sampler]]:
-    """Name, network evaluations and Jacobian products for a sample, sampler."""
+    """Returns (name, network evaluations and Jacobian products per sample, sampler) per row."""
     strength = 0.05 * AUTHORS_MEASUREMENTS**0.5
     d, l2 = deepinv.sampling, deepinv.optim.data_fidelity.L2()
+    peer_diffpir = reconstructor(lambda D: d.DiffPIR(D, l2, max_iter=100))
     ddpm, far = {"spacing": "ddpm"}, {"prior_var": (SPACING**2 * 2 + 1) / 4}
     return [
         ("exact, other samples", 0, exact(2)),
@@ -120,19 +122,19 @@ def rows() -> list[tuple[str, int, Sampler]]:
         ("SMC, 1 run of 1000, 30 steps", 390, runs(1, SAMPLES, 30)),
         ("SMC, 1 run of 1000, 100 steps", 1300, runs(1, SAMPLES, 100)),
         ("SMC, 16 runs of 64, 100 steps", 1300, runs(16, 64, 100)),
-        ("moment-matched, 20 steps", 100, chains("moment-matched", steps=20, **mm(), **ddpm)),
-        ("MMPS, 100 steps", 200, chains("mmps", iterations=1, **ddpm)),
-        ("DAPS, exact kernel, 50 levels", 250, chains("daps", steps=50, **daps())),
-        ("PiGDM, 100 steps", 200, chains("pigdm", **ddpm)),
-        ("TMPD, 100 steps", 300, chains("tmpd", **ddpm)),
-        ("JFPS, isotropic, 100 steps", 100, chains("jfps", covariance="isotropic", **far, **ddpm)),
-        ("DDRM, 100 steps", 100, chains("ddrm", steps=100)),
-        ("DiffPIR, 100 steps", 100, chains("diffpir", **ddpm)),
-        ("PnP-DM, 100 sweeps", 500, chains("pnp-dm")),
-        ("DPS, zeta 0.05, 1000 steps", 2000, chains("dps", strength=strength)),
+        ("moment-matched, 20 steps", 100, draws("moment-matched", steps=20, **mm(), **ddpm)),
+        ("MMPS, 100 steps", 200, draws("mmps", iterations=1, **ddpm)),
+        ("DAPS, exact kernel, 50 levels", 250, draws("daps", steps=50, **daps())),
+        ("PiGDM, 100 steps", 200, draws("pigdm", **ddpm)),
+        ("TMPD, 100 steps", 300, draws("tmpd", **ddpm)),
+        ("JFPS, isotropic, 100 steps", 100, draws("jfps", covariance="isotropic", **far, **ddpm)),
+        ("DDRM, 100 steps", 100, draws("ddrm", steps=100)),
+        ("DiffPIR, 100 steps", 100, draws("diffpir", **ddpm)),
+        ("PnP-DM, 100 sweeps", 500, draws("pnp-dm")),
+        ("DPS, zeta 0.05, 1000 steps", 2000, draws("dps", strength=strength)),
         ("deepinv PiGDM, 100 steps", 200, guided(d.PiGDMDataFidelity)),
         ("deepinv MMPS, 100 steps", 500, guided(d.MomentMatchingDataFidelity)),
-        ("deepinv DiffPIR, 100 steps", 100, theirs(lambda D: d.DiffPIR(D, l2, max_iter=100))),
+        ("deepinv DiffPIR, 100 steps", 100, peer_diffpir),
         ("azula DPS, zeta 1, 1000 steps", 2000, azula("dps", steps=1000)),
         ("azula TMPD, 100 steps", 300, azula("tmpd")),
         ("azula MMPS, 1 GMRES, 100 steps", 300, azula("mmps")),
@@ -141,17 +143,22 @@ def rows() -> list[tuple[str, int, Sampler]]:
 
 
 def mm() -> dict:
-    # C has three eigenvalues: along two directions between the modes, and across
+    """Returns the settings of `moment-matched` for this problem."""
+    # the covariance has three eigenvalues: two in the plane of the modes, one outside it
     exact = {"full_above": 0, "extra_noise": 0, "max_inflation": 1, "max_rescaling": 1}
     return {"iterations": 1, "root_products": 3, **exact}
 
 
 def daps() -> dict:
+    """Returns the settings of `daps` for this problem."""
     return {"kernel": "exact", "iterations": 1, "root_products": 3, "sigma_max": 80.0}
 
 
 def exact(run: int) -> Sampler:
-    """Exact samples, or those of the prior for run 0; other numbers are other samples."""
+    """Returns a sampler of the exact posterior, or of the prior if `run` is 0.
+
+    Each `run` > 0 gives different samples.
+    """
 
     def sample(task: Task, prior: GMM, seed: int) -> Tensor:
         g = torch.Generator().manual_seed(10**6 * (run + 1) + seed)
@@ -162,21 +169,21 @@ def exact(run: int) -> Sampler:
 
 
 def distance(sampler: Sampler, seed: int) -> float:
-    """Sliced Wasserstein distance of a sampler on one problem."""
+    """Returns the sliced Wasserstein distance of a sampler to exact samples on one problem."""
     prior, task = problem(seed)
     with torch.random.fork_rng():
-        torch.manual_seed(seed)  # what the others draw from
+        torch.manual_seed(seed)  # the samplers of other libraries use the global generator
         x, reference = (
             run(task, prior, seed).detach().double().flatten(1) for run in (sampler, exact(1))
         )
     if not x.isfinite().all():
         return math.nan
-    # twice: the protocol is on [-1, 1]
+    # factor 2: the protocol uses the range [-1, 1]
     return 2 * sliced_wasserstein(x, reference, torch.Generator().manual_seed(seed), SLICES)
 
 
 def markdown(record: dict) -> str:
-    """The record as a table."""
+    """Returns the record as a table."""
     lines = ["| sampler | evaluations | sliced W2 | 95 % | problems |", "|---" * 5 + "|"]
     for name, work, _ in rows():
         if values := record["values"].get(name):
@@ -187,8 +194,9 @@ def markdown(record: dict) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
     return f"""# Samplers on a Gaussian mixture
 
-Mean over the problems; the first row is what exact samples get. Evaluations are those of the
-network and products with its Jacobian, for a sample.
+Mean over the problems, with the half-width of its 95 % confidence interval. The first row is the
+distance of exact samples. Evaluations are network evaluations and products with its Jacobian per
+sample.
 
 {chr(10).join(lines)}
 
@@ -201,7 +209,9 @@ def main() -> None:
     """Runs all samplers on all problems and writes both files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--rows", default="", help="Measure those that start so; keep the others.")
+    parser.add_argument("--rows", default="",
+                        help="Measure only the rows whose names start with this text, and "
+                        "keep the earlier results of the others.")
     options = parser.parse_args()
     seeds = options.seeds
     torch.set_num_threads(1)
@@ -225,7 +235,7 @@ def main() -> None:
 
 
 def _versions(library: str, before: dict) -> str:
-    """The installed version, with those of the rows that are kept."""
+    """Returns the installed version and those of the kept rows."""
     kept = before[library].split(" / ") if library in before else []
     return " / ".join(sorted({*kept, version(library)}))
 

@@ -3,9 +3,9 @@
     python benchmarks/network_cost.py PRIOR... [--images FOLDER] [--name NAME]
 
 PRIORs are names of sets that ship or folders of training runs. All are measured in turns in one
-run, one thread, float32, so that ratios to the first one hold on a busy machine. PSNR is that of one
-pass (no self-ensemble) on centre crops of FOLDER with noise of 25/255, the same for all. Writes
-`results/NAME.json` and `.md`.
+run, one thread, float32, so that ratios to the first one hold on a busy machine. PSNR is that of
+one pass (no self-ensemble) on centre crops of FOLDER with noise of 25/255, the same for all.
+Writes `results/NAME.json` and `.md`.
 """
 
 import argparse

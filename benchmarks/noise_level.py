@@ -1,11 +1,11 @@
-"""The noise level that the default prior finds in test photos, beside deepinv's estimator.
+"""Noise level estimation in test photos by the default prior and by deepinv.
 
     python benchmarks/noise_level.py TEST [--every 4]
 
-White noise is added to the centre of a photo, blurred or with holes or as it is, in colour or
-grey, which is then clipped and rounded to 8 bits. Writes the found level over that which the
-clipped noise has, mean and standard deviation over the photos, to `results/noise_level.md` and
-`.json`.
+White noise is added to the central crop of a photo, in colour or grey, which is unchanged, blurred
+or has holes. The measurement is clipped and rounded to 8 bits. Writes the ratio of the estimated
+level and the level of the clipped noise, as mean and standard deviation over the photos, to
+`results/noise_level.md` and `.json`.
 """
 
 import argparse
@@ -39,7 +39,7 @@ OPERATORS = {
 
 
 def measured(x: Tensor, how: str, level: float, seed: int) -> tuple[Tensor, Tensor, float]:
-    """What a camera of 8 bits would see, where that is known, and the noise that is in it."""
+    """Returns a noisy 8-bit measurement, its mask of known pixels, and its true noise level."""
     operator = OPERATORS[how]
     y = degrade(x, operator, level, seed=seed).clamp(0, 1).mul(255).round() / 255
     keep = operator.mask_unmeasured(torch.ones_like(y)) > 0
@@ -47,7 +47,7 @@ def measured(x: Tensor, how: str, level: float, seed: int) -> tuple[Tensor, Tens
 
 
 def estimates(y: Tensor, keep: Tensor, prior: Denoiser) -> dict[str, Tensor]:
-    """The levels that are found; deepinv's estimator is of whole pictures."""
+    """Returns the estimated levels; the estimator of deepinv takes only images without holes."""
     found = {"ddpm": estimate_noise(y, prior, keep=keep)}
     if keep.all():
         found["deepinv"] = deepinv.models.PatchCovarianceNoiseEstimator()(y)
@@ -70,14 +70,14 @@ def main() -> None:
         for kind, x in (("colour", colour), ("grey", colour.mean(dim=1, keepdim=True))):
             for how in OPERATORS:
                 for level in LEVELS:
-                    y, keep, there = measured(x, how, level, number)
-                    for name, found in estimates(y, keep, prior).items():
+                    y, keep, true_level = measured(x, how, level, number)
+                    for name, estimate in estimates(y, keep, prior).items():
                         ratios.setdefault((kind, how, level, name), []).append(
-                            found.item() / there
+                            estimate.item() / true_level
                         )
         print(f"{number + 1} of {len(files)}", flush=True)
-    lines = ["# Noise level, found over real", "",
-             f"| picture | measured | noise | {' | '.join(NAMES)} |",
+    lines = ["# Estimated over true noise level", "",
+             f"| image | measurement | noise | {' | '.join(NAMES)} |",
              f"| --- | --- | --- |{' --- |' * len(NAMES)}"]
     for kind, how, level in dict.fromkeys(key[:3] for key in ratios):
         values = [torch.tensor(ratios.get((kind, how, level, name), [])) for name in NAMES]
@@ -86,8 +86,8 @@ def main() -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in ("genprior", "torch", "deepinv"))
     lines += ["", f"Mean and standard deviation over {len(files)} of the test photos (one in "
               f"{options.every}), their central {SIDE} x {SIDE} pixels, 8 bits; `ddpm` is "
-              f"`genprior.estimate_noise`, deepinv's is `PatchCovarianceNoiseEstimator`, of whole "
-              f"pictures. {platform.machine()}, no GPU, {versions}."]
+              f"`genprior.estimate_noise`; `deepinv` is its `PatchCovarianceNoiseEstimator`, for "
+              f"images without holes. {platform.machine()}, no GPU, {versions}."]
     RESULTS.joinpath("noise_level.md").write_text("\n".join(lines) + "\n")
     rows = [{"picture": k, "measured": h, "noise": s, "estimator": n, "ratios": v}
             for (k, h, s, n), v in ratios.items()]

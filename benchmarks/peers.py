@@ -1,4 +1,4 @@
-"""The samplers of deepinv and azula, on a problem of `problem`."""
+"""Adapters of the samplers of deepinv and azula to the tasks of `problem`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +11,12 @@ from torch import Tensor
 from genprior.priors.base import Denoiser
 
 
-def theirs(make: Callable[[Callable], Any]) -> Sampler:
-    """A reconstructor of deepinv, in float32; `make` takes the denoiser."""
+def reconstructor(make: Callable[[Callable], Any]) -> Sampler:
+    """Returns a sampler that runs a reconstructor of deepinv in float32.
+
+    Arguments:
+        make: Builds the reconstructor from a denoiser.
+    """
 
     def run(task: Task, prior: Denoiser, seed: int) -> Tensor:
         def denoiser(x: Tensor, sigma: float | Tensor, *_: Any, **__: Any) -> Tensor:
@@ -25,16 +29,23 @@ def theirs(make: Callable[[Callable], Any]) -> Sampler:
 
 
 def guided(fidelity: type, steps: int = STEPS) -> Sampler:
-    """deepinv's reverse diffusion with one of its guidance terms, ancestral steps."""
+    """Returns the reverse diffusion of deepinv with a guidance term and ancestral steps."""
     d, times = deepinv.sampling, torch.linspace(1, 0, steps + 1).double()
     sde, solver = d.VariancePreservingDiffusion(alpha=1.0), d.DDPMSolver(times)
-    return theirs(lambda D: d.PosteriorDiffusion(fidelity(), D, sde, solver))
+    return reconstructor(lambda D: d.PosteriorDiffusion(fidelity(), D, sde, solver))
 
 
 def azula(
     method: str, batch: int | None = None, eta: float = 0.0, steps: int = STEPS
 ) -> Sampler:
-    """A sampler of azula in its own range [-1, 1], `batch` chains at a time, None for all."""
+    """Returns a sampler of azula, which works in the range [-1, 1].
+
+    Arguments:
+        method: Name of the method.
+        batch: Samples drawn at a time; None draws all together.
+        eta: Stochasticity, for "pgdm".
+        steps: Steps of the sampler.
+    """
 
     def run(task: Task, prior: Denoiser, seed: int) -> Tensor:
         from azula.denoise import Denoiser, DiracPosterior

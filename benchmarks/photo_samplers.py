@@ -1,4 +1,4 @@
-"""Solvers on the test photos: ours beside deepinv's, same network, same measurements.
+"""Solvers of genprior and deepinv on the test photos, with the same network and measurements.
 
     python benchmarks/photo_samplers.py points TEST -o RUN [options of genprior evaluate]
     python benchmarks/photo_samplers.py samples TEST -o RUN [options of genprior evaluate]
@@ -6,14 +6,19 @@
     python benchmarks/photo_samplers.py large TEST -o RUN [options of genprior evaluate]
     python benchmarks/photo_samplers.py large_samples TEST -o RUN [options of genprior evaluate]
 
-The eight tasks of `photos.py` on 48x48 centre crops, where the hole is of 12x12. `points` compares
-single answers. `samples` compares 19 posterior samples of the default sampler, `solvers` those of
-all: PSNR and SSIM of their mean, and how often the truth lies in their central 90 % interval,
-which 19 exact ones hold 90 times out of 100; `hqs` and `red-diff` give one picture. `large` and
-`large_samples` are `points` and `samples` on the crops of `photos.py`. `--tune TRAIN` tunes the
-weight of deepinv's DPS there for each task. Made for a GPU, with `--batch 68 --dtype bfloat16
---compile`; on a CPU take `--every 17`. At the end the report goes into `results/photo_points.*`,
-`photo_samples.*` and so on.
+The tasks are the eight of `photos.py`, on 48x48 centre crops with a hole of 12x12.
+
+points         compares point estimates.
+samples        compares 19 posterior samples of the default sampler and of the peers: PSNR and SSIM
+               of their mean, and how often the reference lies in their central 90 % interval. For
+               19 exact samples that is 90 times out of 100.
+solvers        does the same for all samplers; `red-diff` gives a point estimate.
+large          is `points` on the crops of `photos.py`.
+large_samples  is `samples` on the crops of `photos.py`.
+
+`--tune TRAIN` tunes the weight of DPS of deepinv on the images TRAIN, for each task. The script is
+made for a GPU, with `--batch 68 --dtype bfloat16 --compile`; on a CPU use `--every 17`. It copies
+the report to `results/photo_points.*`, `results/photo_samples.*` and so on.
 """
 
 import sys
@@ -44,7 +49,7 @@ RUNS = {
 if __name__ == "__main__":
     if sys.argv[1:2] not in [[name] for name in RUNS]:
         sys.exit(__doc__)
-    # The samples of a small photo are faster together, on a CPU too, ours and theirs.
+    # A large batch of small images is faster, for the solvers of both libraries, even on a CPU.
     CHUNKS["cpu"] = 2**16
     solvers, samples, tasks, crop = RUNS[sys.argv[1]]
     fixed = ["--solver", solvers, "--baseline", PEERS, "--samples", samples, "--show", "1"]

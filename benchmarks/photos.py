@@ -1,12 +1,12 @@
-"""Eight restorations of the 68 test photos, ours beside the classical baselines.
+"""Eight restoration tasks on the 68 test photos, with genprior and the classical baselines.
 
     python benchmarks/photos.py TEST -o RUN [options of genprior evaluate]
 
-TEST holds the CBSD68 photos, of which 256x256 centre crops are measured. The baselines have
-their defaults, which were chosen on other photos; `--tune TRAIN` tunes them there for each task.
-This is `genprior evaluate` with the tasks below: a stopped run goes on, and `torchrun
---nproc-per-node N benchmarks/photos.py ...` shares the work out. At the end the report goes
-into `results/natural68.*`.
+TEST is a folder with the CBSD68 photos; their 256x256 centre crops are evaluated. The baselines
+have their default settings, which were chosen on other photos; `--tune TRAIN` tunes them on the
+images TRAIN, for each task. The script runs `genprior evaluate` with the tasks below. The same
+command resumes an interrupted run, and `torchrun --nproc-per-node N benchmarks/photos.py ...`
+distributes the work. It copies the report to `results/natural68.*`.
 """
 
 import os
@@ -35,14 +35,14 @@ KEPT = {"report.md": "md", "report.json": "json", "results.jsonl": "jsonl", "con
 def run(
     name: str, fixed: list[str], words: list[str], tasks: Sequence[str] = TASKS, crop: int = 256
 ) -> None:
-    """Measures the tasks, then keeps the report.
+    """Runs `genprior evaluate` and copies the report to `RESULTS`.
 
     Arguments:
-        name: Of the kept files.
-        fixed: Options of `genprior evaluate`; those typed replace them, and typed tasks `tasks`.
-        words: What is typed.
-        tasks: The tasks.
-        crop: Side of the crops, pixels.
+        name: Stem of the copied files.
+        fixed: Options of `genprior evaluate`; options in `words` replace them.
+        words: Command line of the script; its tasks, if any, replace `tasks`.
+        tasks: Tasks to evaluate.
+        crop: Side of the centre crops, pixels.
     """
     texts = [word for task in tasks for word in ("--task", task)] * ("--task" not in words)
     settings = [*texts, "--crop", str(crop), *fixed, *words]
@@ -52,7 +52,7 @@ def run(
     out = Path(words[words.index("-o") + 1])
     if os.environ.get("RANK", "0") == "0":
         for file, ending in KEPT.items():
-            if (out / file).exists():  # no picture with --show 0
+            if (out / file).exists():  # --show 0 writes no contact sheet
                 shutil.copy(out / file, RESULTS / f"{name}.{ending}")
 
 

@@ -1,4 +1,4 @@
-"""The problem of the calibration table: three measurements of one texture, exact posteriors."""
+"""Problems of the calibration table: three measurements of a texture with exact posteriors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +25,17 @@ CHAIN_KEYS = [(1, chain) for chain in range(CHAINS)]
 
 @dataclass(frozen=True)
 class Task:
-    """A measurement, for us and for deepinv, and as a matrix."""
+    """Measurement, with its operator in genprior, in deepinv and as a matrix.
+
+    Arguments:
+        operator: Operator of genprior.
+        physics: The same operator in deepinv.
+        y: Measurement, batch of 1.
+        matrix: The same operator as a matrix.
+        noise: Noise level.
+        shape: Shape (C, H, W) of the image.
+        chains: Number of samples to draw.
+    """
 
     operator: Operator
     physics: deepinv.physics.LinearPhysics
@@ -38,7 +48,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Solved(Task):
-    """A measurement and its exact posterior N(mean, cov)."""
+    """Measurement with its exact posterior N(mean, cov)."""
 
     mean: Tensor = field(kw_only=True)
     cov: Tensor = field(kw_only=True)
@@ -48,14 +58,18 @@ Sampler = Callable[[Task, Denoiser, int], Tensor]
 
 
 def texture() -> Texture:
-    """The prior, float64."""
+    """Returns the prior in float64."""
     f = torch.fft.fftfreq(SIZE, dtype=torch.float64)
     spectrum = (0.01 + f[:, None] ** 2 + f**2) ** -1.5
     return Texture.from_spectrum(spectrum * 0.15**2 / spectrum.mean(), mean=0.5)
 
 
 def tasks(prior: Texture, seed: int) -> dict[str, Solved]:
-    """The three measurements of one image, for our operators and for deepinv's."""
+    """Returns three measurements of one image, with operators of genprior and of deepinv.
+
+    Raises:
+        ValueError: The operators of the two libraries differ.
+    """
     keep = random_keep((1, *SHAPE), 0.5, seed)
     kernel = gaussian_kernel(1.0)
     noise = deepinv.physics.GaussianNoise(NOISE)

@@ -1,10 +1,10 @@
-"""What ten restarts of eight images cost, against calls of the network with a batch of 80.
+"""Cost of ten restarts of eight images, relative to bare network calls with a batch of 80.
 
     python benchmarks/restarts.py [--device cpu] [--prior gan:digits] [--steps 20]
 
-CSGM searches latents by Adam: a step is one decoding of all 80 and its gradient. The calls by hand
-do that and nothing else, as many times. Both run in turns, several times; the figure is the median
-of the ratios. Writes `results/restarts.json`.
+CSGM searches latents with Adam: a step decodes the batch of 80 and computes the gradient. The bare
+calls do only that, as many times. Both run alternately, several times. The result is the median of
+the ratios of their times. Writes `results/restarts.json`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ IMAGES, RESTARTS, LIMIT = 8, 10, 1.3
 
 
 def by_hand(prior: Decoder, shape: torch.Size, calls: int) -> None:
-    """Decodes a batch of 80 and takes the gradient, some times."""
+    """Decodes a batch of 80 and computes the gradient, `calls` times."""
     z = torch.randn(prior.latent_shape(shape), device=next(prior.parameters()).device)
     for _ in range(calls):
         z = z.detach().requires_grad_()
@@ -69,8 +69,8 @@ def main() -> None:
         f"{platform.machine()}, {torch.get_num_threads()} threads",
     }
     (RESULTS / "restarts.json").write_text(json.dumps(record, indent=1) + "\n")
-    print(f"{RESTARTS} restarts x {IMAGES} images / calls of {RESTARTS * IMAGES}: "
-          f"{record['ratio']:.3f}; limit {LIMIT}")
+    print(f"time of {RESTARTS} restarts x {IMAGES} images / time of calls with a batch of "
+          f"{RESTARTS * IMAGES}: {record['ratio']:.3f}; limit {LIMIT}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Seconds per network evaluation of the default solver, ours beside deepinv's DiffPIR.
+"""Run time of DiffPIR in genprior and in deepinv, with the same network and evaluations.
 
     python benchmarks/speed.py --device cpu
 
 Both run the same denoiser on the same noise-free inpainting (50 % missing, batch 4, 256x256,
-float32) for the same number of evaluations; the figure to look at is the ratio. Prints JSON; what
-it said is in `results/speed.json`.
+float32) for the same number of evaluations. The result is the ratio of their times. Prints JSON;
+the output of a run is in `results/speed.json`.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from genprior.operators.masks import random_keep
 
 
 def seconds(call: object, device: str, repeats: int) -> float:
-    """Median time of a call after one warm-up."""
+    """Returns the median time of a call after one warm-up."""
     times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
@@ -35,7 +35,7 @@ def seconds(call: object, device: str, repeats: int) -> float:
 
 
 def main(device: str = "cpu", steps: int = 10, size: int = 256, repeats: int = 3) -> dict:
-    """Times both and returns the record."""
+    """Measures both libraries and returns the record."""
     torch.manual_seed(0)
     prior = load_prior("ddpm", device)
     x = torch.rand(4, 3, size, size, device=device)

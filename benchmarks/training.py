@@ -1,11 +1,12 @@
-"""Steps per second of `fit` against a minimal loop by hand, with the same network and data.
+"""Training speed of `fit` relative to a minimal loop, with the same network and data.
 
     python benchmarks/training.py [--device cpu] [--crop 64] [--batch 16] [--steps 40]
 
-The loop by hand does what no training can do without: read a batch ahead, forward, backward,
-clip, AdamW, running average. `fit` adds the log, exact resume, checks, schedules. Both run in
-turns, several times, and the medians of the ratios are reported, of wall and of processor time:
-on a busy machine only the second tells. Writes `results/training.json`.
+The minimal loop does what every training needs: prefetching a batch, forward and backward pass,
+gradient clipping, AdamW, moving average of the weights. `fit` adds a log, exact resume, checks and
+schedules. Both run alternately, several times. The results are the medians of the ratios of wall
+time and of processor time; on a busy machine only the second is reliable. Writes
+`results/training.json`.
 """
 
 import argparse
@@ -31,14 +32,14 @@ WARM = 3
 
 
 def images(count: int = 8, size: int = 256) -> list[np.ndarray]:
-    """Pictures of smoothed noise."""
+    """Returns images of noise in blocks of 8 x 8 pixels."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (count, size // 8, size // 8, 3), dtype=np.uint8)
-    return [picture.repeat(8, axis=0).repeat(8, axis=1) for picture in coarse]
+    return [image.repeat(8, axis=0).repeat(8, axis=1) for image in coarse]
 
 
 def by_hand(prior: DDPM, data: Crops, steps: int, batch: int, dtype: str) -> np.ndarray:
-    """Seconds a step of the minimal loop, wall and processor."""
+    """Returns the seconds per step of the minimal loop: wall time and processor time."""
     device = next(prior.parameters()).device
     prior.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
@@ -65,7 +66,7 @@ def by_hand(prior: DDPM, data: Crops, steps: int, batch: int, dtype: str) -> np.
 
 
 def by_fit(prior: DDPM, data: Crops, steps: int, batch: int, dtype: str) -> np.ndarray:
-    """Seconds a step of `fit`, wall and processor."""
+    """Returns the seconds per step of `fit`: wall time and processor time."""
     device = next(prior.parameters()).device
     times = {}
 
@@ -86,7 +87,7 @@ def _now(device: torch.device) -> np.ndarray:
 
 
 def network(device: str, widths: list[int]) -> DDPM:
-    """The same network each time."""
+    """Returns a network with the same weights at every call."""
     torch.manual_seed(0)
     return DDPM(widths=widths, blocks=[2] * len(widths)).to(device)
 
@@ -109,7 +110,7 @@ def main() -> None:
         took = {run: run(network(given.device, given.widths), data, *size) for run in order}
         ratios.append(took[by_fit] / took[by_hand])
         seconds.append([took[by_hand].tolist(), took[by_fit].tolist()])
-        print("fit / by hand: wall {:.3f}, processor {:.3f}".format(*ratios[-1]), flush=True)
+        print("fit / minimal loop: wall {:.3f}, processor {:.3f}".format(*ratios[-1]), flush=True)
     wall, processor = np.median(ratios, axis=0).tolist()
     record = {
         **vars(given),

@@ -1,21 +1,25 @@
-"""Seconds a training step of `fit` against those of other libraries, with the same network.
+"""Training speed of `fit` relative to other libraries, with the same network.
 
     pip install --no-deps --target PEERS normflows denoising-diffusion-pytorch ema-pytorch \
         pytorch-fid accelerate huggingface_hub httpx2 httpcore2 truststore
     export MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000
     PYTHONPATH=.:PEERS OMP_NUM_THREADS=1 python benchmarks/training_peers.py [--steps 20]
 
-The settings of malloc (glibc) keep memory that is free: else one of the two, by chance, gives
-pages back and fetches them again in every step, which takes up to 8 % of its time.
+The malloc settings (glibc) keep freed memory in the process. Otherwise one of the two loops, by
+chance, returns pages to the system and takes them again in every step, which costs up to 8 % of
+its time.
 
-glow   a multi-scale Glow of normflows, with networks, depth, width and squeezes as ours (ours
-       also computes the law of the channels that leave), trained as its examples do.
-ddpm   our UNet inside the GaussianDiffusion of denoising-diffusion-pytorch, and its Trainer.
+glow   a multi-scale Glow of normflows with the networks, depth, width and squeezes of genprior,
+       trained as in the examples of normflows. (The Glow of genprior also computes the
+       distribution of the channels that are split off.)
+ddpm   the UNet of genprior in the GaussianDiffusion and the Trainer of
+       denoising-diffusion-pytorch.
 
-All do one step in turn, on the same images in memory, so that a busy machine slows all alike; the
-median of the ratios of neighbouring steps is reported, of wall and of the thread's processor time.
-`fit` also checks the losses, keeps a log, clips gradients and moves an average, which normflows'
-examples do not. Writes `results/training_peers.json`.
+The two loops do one step alternately, on the same images in memory, so that a busy machine slows
+both equally. The results are the medians of the ratios of neighbouring steps, of wall time and of
+the processor time of the thread. `fit` also checks the losses, writes a log, clips gradients and
+updates a moving average, which the examples of normflows do not. Writes
+`results/training_peers.json`.
 """
 
 import argparse
@@ -49,14 +53,17 @@ Loop = Callable[[Callable[[], None]], None]
 
 
 class Turns:
-    """Lets two loops in two threads do one step each in turn, and times the steps."""
+    """Scheduler that runs two training loops step by step alternately, and times the steps."""
 
     def __init__(self) -> None:
         self.gates = [Semaphore(1), Semaphore(0)]
         self.seconds: list[list[np.ndarray]] = [[], []]
 
     def run(self, loops: list[Loop]) -> np.ndarray:
-        """Runs both; seconds of their steps, (2, steps, wall and processor)."""
+        """Runs both loops and returns the seconds of their steps, shape (2, steps, 2).
+
+        The last axis is wall time and processor time.
+        """
         with ThreadPoolExecutor(2) as threads:
             for done in [threads.submit(self._run, side, loop) for side, loop in enumerate(loops)]:
                 done.result()
@@ -79,7 +86,7 @@ class Turns:
         try:
             loop(between_steps)
         finally:
-            for _ in range(10**4):  # the other one goes on alone
+            for _ in range(10**4):  # the other loop continues alone
                 other.release()
 
 
@@ -90,7 +97,7 @@ def _now() -> np.ndarray:
 
 
 class Same:
-    """The same images as every batch."""
+    """Data set that returns the same images in every batch."""
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
@@ -100,7 +107,7 @@ class Same:
 
 
 def ours(name: str, prior: nn.Module, x: Tensor, steps: int, dtype: str) -> Loop:
-    """`fit`."""
+    """Returns the training loop of genprior, `fit`."""
 
     def loop(between_steps: Callable[[], None]) -> None:
         settings = Settings(steps=steps, batch=len(x), dtype=dtype, save_minutes=1e9, lr=1e-4)
@@ -111,7 +118,7 @@ def ours(name: str, prior: nn.Module, x: Tensor, steps: int, dtype: str) -> Loop
 
 
 def normflows_glow(x: Tensor, steps: int, dtype: str) -> tuple[nn.Module, Loop]:
-    """The Glow of normflows and the loop of its examples."""
+    """Returns the Glow of normflows and the training loop of its examples."""
     import normflows as nf
 
     levels, depth, width = FLOW.values()
@@ -123,8 +130,8 @@ def normflows_glow(x: Tensor, steps: int, dtype: str) -> tuple[nn.Module, Loop]:
         if i:
             merges.append(nf.flows.Merge())
         squeezed = levels - i if i else levels
-        left = x.shape[1] * 2 ** (levels - i if i else levels + 1)
-        bases.append(nf.distributions.GlowBase((left, *(n >> squeezed for n in x.shape[2:]))))
+        split_off = x.shape[1] * 2 ** (levels - i if i else levels + 1)
+        bases.append(nf.distributions.GlowBase((split_off, *(n >> squeezed for n in x.shape[2:]))))
     model = nf.MultiscaleFlow(bases, flows, merges, class_cond=False).to(x.device)
 
     def loop(between_steps: Callable[[], None]) -> None:
@@ -141,7 +148,7 @@ def normflows_glow(x: Tensor, steps: int, dtype: str) -> tuple[nn.Module, Loop]:
 
 
 class Adapter(nn.Module):
-    """Our UNet as denoising-diffusion-pytorch wants one."""
+    """Adapter of the UNet of genprior to the interface of denoising-diffusion-pytorch."""
 
     self_condition, random_or_learned_sinusoidal_cond = False, False
 
@@ -150,12 +157,12 @@ class Adapter(nn.Module):
         self.network, self.channels, self.out_dim = network, channels, channels
 
     def forward(self, x: Tensor, t: Tensor, x_self_cond: Tensor | None = None) -> Tensor:
-        """The network's output at steps t, shape (B,)."""
+        """Returns the output of the network at steps t, shape (B,)."""
         return self.network(x, t / 1000)
 
 
 def lucidrains_ddpm(x: Tensor, steps: int, dtype: str) -> tuple[nn.Module, Loop]:
-    """Our network in the Trainer of denoising-diffusion-pytorch."""
+    """Returns the UNet of genprior and the Trainer of denoising-diffusion-pytorch as a loop."""
     from denoising_diffusion_pytorch import GaussianDiffusion, Trainer
 
     network = DDPM(**UNET).network
@@ -183,7 +190,7 @@ def _repeated(x: Tensor, between_steps: Callable[[], None]) -> Iterator[Tensor]:
 
 
 def compare(name: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Our step against that of a peer."""
+    """Returns the record of a comparison between a step of `fit` and a step of a peer."""
     torch.manual_seed(0)
     steps = given.steps + WARM + 1
     x = torch.rand(given.batch, 3, given.crop, given.crop, device=given.device)
@@ -220,7 +227,8 @@ def main() -> None:
             try:
                 found[name] = compare(name, given)
             except ModuleNotFoundError as error:
-                print(f"{name}: left out, {package} is not installed ({error}); see --help")
+                print(f"{name}: left out, since {package} is not installed ({error}): the first "
+                      f"lines of this file say how to install it")
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
     kept = {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")}
     record = {

@@ -1,8 +1,8 @@
-"""Makes examples/photo.png and examples/hole.png from a photo of scikit-image.
+"""Script that makes examples/photo.png and examples/hole.png from a photo of scikit-image.
 
-The photo is `skimage.data.chelsea` (CC0). The hole is a few strokes of a brush and a line of
-text; it is in the alpha channel of photo.png (transparent = missing) and, white on black, in
-hole.png.
+The photo is `skimage.data.chelsea` (CC0). The hole is three brush strokes and a line of text. It
+is stored in the alpha channel of photo.png (transparent = missing) and as a mask in hole.png
+(white = missing).
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ STROKES = (
 
 
 def main(folder: Path = Path(__file__).parent) -> float:
-    """Writes the two files and returns the share of missing pixels."""
+    """Writes the two files and returns the fraction of missing pixels."""
     photo = Image.fromarray(data.chelsea())
     hole = Image.new("L", photo.size, 0)
     draw = ImageDraw.Draw(hole)

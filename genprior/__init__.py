@@ -1,4 +1,4 @@
-"""Inverse problems with generative priors: restore images, with uncertainty you can trust."""
+"""Image restoration as inverse problems with generative priors and uncertainty estimates."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""python -m genprior"""
+"""Entry point of `python -m genprior`."""
 
 from genprior.cli import main
 

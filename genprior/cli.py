@@ -1,6 +1,6 @@
-"""The entry point: finds the command, and turns errors into one line and an exit code.
+"""Command-line entry point: runs a command and reports an error as one line and an exit code.
 
-Here and in `commands` alone text is parsed and printed, and the process exited.
+Only this module and `commands` parse arguments, print text and exit the process.
 """
 
 import codecs
@@ -28,19 +28,19 @@ COMMANDS = (
     inpaint, deblur, superres, denoise, degrade, sample, texture, train, evaluate, priors, solvers,
     import_, doctor, completion,
 )
-# Of our own making or the user's; anything else is a bug and shows where it happened.
+# Errors that the user can act on. Any other error is a bug and shows its traceback.
 REPORTED = (
     click.UsageError, ValueError, TypeError, OSError, ArithmeticError, MemoryError,
     KeyboardInterrupt, SomeFailed,
 )
-# Bytes without which nothing can be done.
-LEAST_MEMORY = 2**26
-# How output treats what its encoding cannot hold: by default, and here.
-STANDARD_ERRORS, ANY_NAME = ("strict", "surrogateescape", "backslashreplace"), "genprior-names"
+# Memory counts as exhausted if this number of bytes cannot be allocated.
+MIN_MEMORY = 2**26
+# Error handlers for characters that an encoding lacks: Python's defaults, and the one used here.
+STANDARD_ERRORS, NAME_ERRORS = ("strict", "surrogateescape", "backslashreplace"), "genprior-names"
 
 
-def _any_name(error: UnicodeError) -> tuple[bytes | str, int]:
-    """Bytes that are no text stay as they are, a letter that the encoding lacks is escaped."""
+def _encode_any_name(error: UnicodeError) -> tuple[bytes | str, int]:
+    """Keeps bytes that are not text; escapes characters that the encoding lacks."""
     one = UnicodeEncodeError(
         error.encoding, error.object, error.start, error.start + 1, error.reason
     )
@@ -50,35 +50,35 @@ def _any_name(error: UnicodeError) -> tuple[bytes | str, int]:
         return codecs.backslashreplace_errors(one)
 
 
-codecs.register_error(ANY_NAME, _any_name)
+codecs.register_error(NAME_ERRORS, _encode_any_name)
 
 
 class Commands(click.Group):
-    """Turns errors that a user can act on into one line and an exit code."""
+    """Command group that reports errors as one line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        for stream in (sys.stdout, sys.stderr):  # names of files may be any bytes
+        for stream in (sys.stdout, sys.stderr):  # file names may contain any bytes
             if getattr(stream, "errors", None) in STANDARD_ERRORS:
-                stream.reconfigure(errors=ANY_NAME)
+                stream.reconfigure(errors=NAME_ERRORS)
         try:
             return super().invoke(ctx)
         except (click.exceptions.NoArgsIsHelpError, click.exceptions.Exit, click.Abort):
             raise
         except (*REPORTED, RuntimeError) as caught:
             error = caught
-            if isinstance(error, RuntimeError) and _lacks_memory(error):
-                error = MemoryError("memory ran out: free some, or take smaller images")
+            if isinstance(error, RuntimeError) and _out_of_memory(error):
+                error = MemoryError("memory ran out: free some memory or use smaller images")
             if os.environ.get("GENPRIOR_DEBUG") or not isinstance(error, REPORTED):
                 raise
-            if isinstance(error, BrokenPipeError):  # who read has seen enough
+            if isinstance(error, BrokenPipeError):  # the reader closed the pipe
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 ctx.exit(EXIT_PIPE)
             click.echo(f"genprior: {_one_line(error)}", err=True)
             ctx.exit(EXIT_USAGE if isinstance(error, click.UsageError) else exit_code(error))
 
 
-def _lacks_memory(error: RuntimeError) -> bool:
-    """Whether there is none left; not of every failed allocation does torch's error tell."""
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Returns whether memory is exhausted, which torch's error does not always say."""
     torch, numpy = (sys.modules.get(name) for name in ("torch", "numpy"))
     if torch and isinstance(error, torch.OutOfMemoryError):
         return True
@@ -86,7 +86,7 @@ def _lacks_memory(error: RuntimeError) -> bool:
         return True
     try:
         if numpy:
-            numpy.empty(LEAST_MEMORY, numpy.uint8)
+            numpy.empty(MIN_MEMORY, numpy.uint8)
     except MemoryError:
         return True
     return False
@@ -109,7 +109,7 @@ def main() -> None:
     """Restore images with generative priors.
 
     Masks are white where pixels are to be filled in. Noise levels are in units of [0, 1].
-    Set GENPRIOR_DEBUG=1 to see where an error comes from.
+    Set GENPRIOR_DEBUG=1 to see the traceback of an error.
     """
 
 

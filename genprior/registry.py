@@ -111,15 +111,15 @@ BASELINES = {
 
 
 def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
-    """The class behind a name.
+    """Returns the class registered under a name.
 
     Arguments:
-        table: One of the dictionaries above.
+        table: One of the tables above.
         name: Key in the table.
-        kind: What the table holds, for the message: "prior", "solver", "operator" ...
+        kind: What the table holds, for the error message: "prior", "solver", "operator" ...
 
     Raises:
-        SettingError: The name is not in the table; the message lists those that are.
+        SettingError: The name is not in the table; the message lists the valid names.
     """
     if name not in table:
         raise SettingError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(table))}")
@@ -135,10 +135,10 @@ def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
 
 
 def find_prior(name: str | Path) -> Path:
-    """The checkpoint folder behind a name or a path.
+    """Returns the checkpoint folder of a prior, given its name or a path.
 
     Raises:
-        CheckpointError: No prior of that name ships and no such folder exists.
+        CheckpointError: No shipped prior has that name and no such folder exists.
     """
     known = embedded_priors()
     if str(name) in known:
@@ -147,12 +147,12 @@ def find_prior(name: str | Path) -> Path:
         return Path(name)
     if name in FROM_EXEMPLAR:
         raise CheckpointError(
-            f"prior {name!r} has no weights, it is estimated from a picture: see --exemplar, in "
-            f"Python genprior.estimate_prior"
+            f"prior {name!r} has no weights, it is estimated from an image: use --exemplar, or "
+            f"genprior.estimate_prior in Python"
         )
     if Path(name).is_file():
         raise CheckpointError(
-            f"{name} is a file, and a prior is a folder with a manifest: make one of weights with "
+            f"{name} is a file, but a prior is a folder with a manifest: convert the weights with "
             f"genprior import {name} --prior NAME -o FOLDER"
         )
     names = f"choose one of {', '.join(known)}, or " if known else ""

@@ -1,4 +1,4 @@
-"""What users call from Python."""
+"""Python interface: `restore`, `degrade`, `sample`, and the objects that they take."""
 
 from importlib import import_module
 from typing import Any

@@ -1,4 +1,4 @@
-"""Priors that are estimated from one picture instead of being loaded, and what they draw."""
+"""Priors estimated from images without training (texture, PCA), and texture synthesis."""
 
 import inspect
 from collections.abc import Sequence
@@ -22,24 +22,25 @@ from genprior.registry import FROM_EXEMPLAR, PRIORS, lookup
 def estimate_prior(
     name: str, exemplar: Any, keep: Tensor | None = None, **settings: Any
 ) -> nn.Module:
-    """Estimates a prior from one picture.
+    """Estimates a prior from one image.
 
     Arguments:
         name: "texture".
         exemplar: Tensor (C, H, W) or (1, C, H, W) in [0, 1], numpy (H, W, C) or PIL image;
             see `to_tensor`.
-        keep: Where it is known (non-zero), shape (1, 1, H, W); None if it is everywhere.
+        keep: Mask of the known pixels (non-zero), shape (1, 1, H, W); None if all are known.
         settings: Other arguments of the prior, such as `margin` and `floor` of a texture.
 
-    To inpaint, take the solver `make_solver("gaussian", border=3)`: told all
-    pixels of the picture that it was estimated from, the law fills its hole with the mean.
+    To inpaint the exemplar itself, use `make_solver("gaussian", border=3)`. Conditioned on all
+    known pixels of the image that it was estimated from, the prior would fill the hole with its
+    mean.
 
     Returns:
-        The prior, for images of any size with the channels of the exemplar.
+        The prior, for images of any size with as many channels as the exemplar.
 
     Raises:
-        ValueError: The prior is not of this kind, there are several pictures, none of the
-            picture is known, or `keep` is of another size.
+        ValueError: The prior is not of this kind, `exemplar` holds several images, it has no
+            known pixel, or `keep` has another size.
 
     >>> prior = estimate_prior("texture", torch.rand(3, 20, 30), floor=0.0)
     >>> prior.texton.shape
@@ -47,14 +48,14 @@ def estimate_prior(
     """
     if name not in FROM_EXEMPLAR:
         raise SettingError(
-            f"prior {name!r} is not estimated from a picture: choose "
-            f"{' or '.join(FROM_EXEMPLAR)}, or leave the exemplar out"
+            f"prior {name!r} is not estimated from an image: choose "
+            f"{' or '.join(FROM_EXEMPLAR)}, or omit the exemplar"
         )
     image, _ = to_tensor(exemplar)
     keep = None if keep is None else numbers(keep, "keep")
     if keep is not None and keep.shape[-2:] != image.shape[-2:]:
         raise ValueError(
-            f"keep must be of the size of the exemplar {tuple(image.shape[-2:])}, got shape "
+            f"keep must have the size of the exemplar {tuple(image.shape[-2:])}, got shape "
             f"{tuple(keep.shape)}"
         )
     return lookup(PRIORS, name, "prior").from_exemplar(image, keep, **settings).eval()
@@ -67,27 +68,27 @@ def read_exemplar(
 
     Arguments:
         name: See `estimate_prior`.
-        file: The file.
-        max_pixels: A larger one is refused.
+        file: Image file.
+        max_pixels: A file with more pixels is refused.
         settings: See `estimate_prior`.
 
     Returns:
-        The prior and the picture, without alpha.
+        The prior and the image, without its alpha channel.
 
     Raises:
-        ImageError: The file cannot be read, or is transparent all over.
+        ImageError: The file cannot be read, or has no opaque pixel.
         SettingError: The prior is not of this kind.
     """
-    picture = read_image(file, max_pixels)
-    alpha = picture.alpha
+    image = read_image(file, max_pixels)
+    alpha = image.alpha
     keep = None if alpha is None or (alpha >= 0.5).all() else alpha >= 0.5
     try:
-        prior = estimate_prior(name, picture.pixels, keep, **settings)
+        prior = estimate_prior(name, image.pixels, keep, **settings)
     except SettingError:
         raise
     except ValueError as error:
         raise ImageError(f"{file}: {error}") from error
-    return prior, replace(picture, alpha=None)
+    return prior, replace(image, alpha=None)
 
 
 def draw_texture(
@@ -96,13 +97,14 @@ def draw_texture(
     method: Literal["adsn", "rpn"] = "adsn",
     seed: int = 0,
 ) -> Tensor:
-    """Draws one texture without the white part of its law.
+    """Draws one texture, without the white noise component of the prior.
 
     Arguments:
-        prior: A texture.
+        prior: A texture prior.
         size: Height and width in pixels, smaller or larger than the exemplar.
-        method: "adsn" is the Gaussian law itself; "rpn" keeps the modulus of the spectrum
-            and draws the phases only.
+        method: "adsn" (asymptotic discrete spot noise) draws from the Gaussian distribution;
+            "rpn" (random phase noise) keeps the modulus of the spectrum and draws the phases
+            only.
         seed: Seed.
 
     Returns:
@@ -121,18 +123,18 @@ def compute_prior(
     max_pixels: int = MAX_PIXELS,
     **settings: Any,
 ) -> nn.Module:
-    """Computes a prior.
+    """Estimates a prior from images, without training.
 
     Arguments:
         name: Name in the registry, one of FITTED.
-        data: What the images are from.
-        images: Images of one size, (N, C, H, W) in [0, 1]; None for a texture of one picture.
-        seed: Seed of what is random about it.
-        max_pixels: A larger picture is refused.
-        settings: Arguments of its estimator.
+        data: Sources of the images; only the first is read, and only if `images` is None.
+        images: Images of one size, (N, C, H, W) in [0, 1]; None to estimate from one file.
+        seed: Seed of a randomised estimator.
+        max_pixels: A file with more pixels is refused.
+        settings: Arguments of the estimator.
 
     Raises:
-        ValueError: The images do not do.
+        ValueError: The images or the settings are not suitable for the prior.
     """
     if images is None:
         return read_exemplar(name, data[0], max_pixels, **settings)[0]

@@ -1,4 +1,4 @@
-"""From names to the objects that a restoration is made of: prior, operator, solver."""
+"""Factories of priors, operators, solvers and baselines by name, and the default solver."""
 
 import copy
 import inspect
@@ -36,9 +36,9 @@ def load_prior(name: str | Path, device: str = "cpu") -> nn.Module:
     """Loads a prior.
 
     Arguments:
-        name: A prior that ships, "ddpm"; one of its sets, "ddpm:digits"; or the path of a
+        name: A prior that is shipped, such as "ddpm" or "ddpm:digits"; or the path of a
             checkpoint folder, or of the folder of a training run.
-        device: Where to put it.
+        device: Device to put it on.
 
     Returns:
         The prior, in evaluation mode, its parameters frozen.
@@ -54,14 +54,14 @@ def make_operator(task: str, **settings: Any) -> Operator:
 
     Arguments:
         task: "inpaint", "deblur", "superres", "denoise", or "external" for a physics of deepinv.
-        settings: Arguments of its class.
+        settings: Arguments of the operator class.
 
     Raises:
         ValueError: The task does not exist, or a setting is wrong.
     """
     cls, what = lookup(OPERATORS, task, "operator"), f"operator {task!r}"
     known = inspect.signature(cls.__init__).parameters
-    _demand_known(what, settings, [name for name in known if name != "self"])
+    _check_known(what, settings, [name for name in known if name != "self"])
     missing = [name for name, parameter in known.items()
                if parameter.default is parameter.empty and name not in ("self", *settings)]
     if missing:
@@ -74,8 +74,8 @@ def make_solver(name: str, steps: int | None = None, **settings: Any) -> Solver:
 
     Arguments:
         name: Name in the registry.
-        steps: Steps of the solver, >= 1, which for most is network evaluations; None keeps its
-            default.
+        steps: Steps of the solver, >= 1; for most solvers the number of network evaluations. None
+            keeps the default.
         settings: Other fields of the solver.
 
     Raises:
@@ -88,11 +88,11 @@ def make_solver(name: str, steps: int | None = None, **settings: Any) -> Solver:
 
 
 def make_baseline(name: str, **settings: Any) -> Baseline:
-    """Builds a classical method by name.
+    """Builds a baseline, a classical method, by name.
 
     Arguments:
         name: Name in the registry, or "deepinv:NAME" for a reconstructor of deepinv.
-        settings: Its fields, or the arguments of deepinv's class.
+        settings: Fields of the baseline, or arguments of deepinv's class.
 
     Raises:
         ValueError: The name or a setting does not exist; the message lists those that do.
@@ -106,11 +106,11 @@ def make_baseline(name: str, **settings: Any) -> Baseline:
 
 def _with_settings(cls: type, what: str, settings: dict[str, Any]) -> Any:
     kinds = {field.name: field.type for field in fields(cls)}
-    _demand_known(what, settings, list(kinds))
+    _check_known(what, settings, list(kinds))
     for setting, value in settings.items():
-        if not _is_a(value, kinds[setting]):
+        if not _has_type(value, kinds[setting]):
             raise SettingError(
-                f"{what}: {setting} must be {_called(kinds[setting])}, got {value!r}"
+                f"{what}: {setting} must be {_type_name(kinds[setting])}, got {value!r}"
             )
     try:
         return cls(**settings)
@@ -118,7 +118,7 @@ def _with_settings(cls: type, what: str, settings: dict[str, Any]) -> Any:
         raise SettingError(f"{what}: {error}") from error
 
 
-def _demand_known(what: str, settings: Iterable[str], known: Collection[str]) -> None:
+def _check_known(what: str, settings: Iterable[str], known: Collection[str]) -> None:
     for setting in settings:
         if setting not in known:
             raise SettingError(
@@ -127,58 +127,60 @@ def _demand_known(what: str, settings: Iterable[str], known: Collection[str]) ->
             )
 
 
-def _is_a(value: Any, kind: Any) -> bool:
-    """Whether a value is of an annotated type; whole numbers are numbers, truth values are not."""
+def _has_type(value: Any, kind: Any) -> bool:
+    """Whether a value has an annotated type; an int is also a float, a bool is neither."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_args(kind):
-        return any(_is_a(value, one) for one in get_args(kind))
+        return any(_has_type(value, option) for option in get_args(kind))
     if kind in (int, float):
         return isinstance(value, Integral if kind is int else Real) and value is not bool(value)
     return isinstance(value, kind)
 
 
-def _called(kind: Any) -> str:
+def _type_name(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(map(repr, get_args(kind)))
     if get_args(kind):
-        return " or ".join(map(_called, get_args(kind)))
+        return " or ".join(map(_type_name, get_args(kind)))
     names = {int: "a whole number", float: "a number", type(None): "left out"}
     return names.get(kind, f"a {getattr(kind, '__name__', kind)}")
 
 
 def prior_on(prior: str | Path | object, device: torch.device) -> tuple[str, object]:
-    """A prior on a device, for evaluation, and its name; one of the caller is left as it is."""
+    """Returns a prior's name, and the prior on a device in evaluation mode (a copy if needed)."""
     if isinstance(prior, str | Path):
         folder = newest(find_prior(prior))
-        return str(prior), _loaded(folder, (folder / MANIFEST).stat().st_mtime_ns, device)
+        return str(prior), _load_cached(folder, (folder / MANIFEST).stat().st_mtime_ns, device)
     name = type(prior).__name__
     if isinstance(prior, deepinv.models.Denoiser):
         prior = lookup(OF_OTHERS, "denoiser", "prior")(prior)
-    module = isinstance(prior, nn.Module)
-    held = [*prior.parameters(), *prior.buffers()] if module else []
-    if any(t.device != device or t.is_inference() for t in held):
+    is_module = isinstance(prior, nn.Module)
+    tensors = [*prior.parameters(), *prior.buffers()] if is_module else []
+    if any(t.device != device or t.is_inference() for t in tensors):
         prior = copy.deepcopy(prior).to(device).eval()
-    if module and any(part.training for part in prior.modules()):
-        prior = _evaluating(prior)
+    if is_module and any(part.training for part in prior.modules()):
+        prior = _evaluation_copy(prior)
     return name, prior
 
 
-@lru_cache(maxsize=1)  # a call for each photo of many would load it as often
-def _loaded(folder: Path, written: int, device: torch.device) -> nn.Module:
-    with torch.inference_mode(False):  # later calls may want gradients
+@lru_cache(maxsize=1)  # else a loop over files would load the weights for each
+def _load_cached(folder: Path, written: int, device: torch.device) -> nn.Module:
+    with torch.inference_mode(False):  # later calls may need gradients
         return load_checkpoint(folder)[0].to(device)
 
 
-def _evaluating(prior: nn.Module) -> nn.Module:
-    """A copy in evaluation mode that shares the weights."""
-    parts = [value for part in prior.modules() for value in vars(part).values()]
-    held = [*prior.parameters(), *prior.buffers(), *(v for v in parts if isinstance(v, Tensor))]
+def _evaluation_copy(prior: nn.Module) -> nn.Module:
+    """Returns a copy in evaluation mode that shares the weights."""
+    values = [value for module in prior.modules() for value in vars(module).values()]
+    tensors = [
+        *prior.parameters(), *prior.buffers(), *(v for v in values if isinstance(v, Tensor)),
+    ]
     try:
-        return copy.deepcopy(prior, {id(tensor): tensor for tensor in held}).eval()
+        return copy.deepcopy(prior, {id(tensor): tensor for tensor in tensors}).eval()
     except (TypeError, RuntimeError) as error:
         raise SettingError(
-            f"{type(prior).__name__} is in training mode, and cannot be copied ({error}): call "
+            f"{type(prior).__name__} is in training mode and cannot be copied ({error}): call "
             f".eval() first"
         ) from error
 
@@ -186,44 +188,46 @@ def _evaluating(prior: nn.Module) -> nn.Module:
 def as_operator(
     operator: object, image_shape: tuple[int, int, int] | None = None
 ) -> Operator:
-    """An operator, or that of a physics of deepinv, which is one of ours if that does the same.
+    """Returns an operator as it is, or wraps a physics of deepinv.
+
+    Denoising and inpainting of deepinv are replaced by the equivalent operators of genprior.
 
     Arguments:
         operator: The operator or the physics.
-        image_shape: Shape (C, H, W) of the images of a physics; None finds it out.
+        image_shape: Shape (C, H, W) of the images of a physics; None determines it.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: The argument is neither.
     """
     if isinstance(operator, Operator):
         return operator
-    same: Operator | None = None
+    equivalent: Operator | None = None
     if type(operator) is deepinv.physics.Denoising:
-        same = make_operator("denoise")
+        equivalent = make_operator("denoise")
     elif type(operator) is deepinv.physics.Inpainting:
         mask = operator.mask
-        with suppress(ValueError):  # its mask is not one of holes
-            same = make_operator("inpaint", keep=mask[None] if mask.ndim == 3 else mask)
-    if same is None:
+        with suppress(ValueError):  # its mask is not binary, or nothing is missing
+            equivalent = make_operator("inpaint", keep=mask[None] if mask.ndim == 3 else mask)
+    if equivalent is None:
         return make_operator("external", physics=operator, image_shape=image_shape)
-    same.measures_images = False
-    return same
+    equivalent.measures_images = False
+    return equivalent
 
 
 def operator_on(operator: Operator, device: torch.device) -> Operator:
-    """An operator on a device. It is copied, not moved."""
-    held = operator.buffers() if isinstance(operator, nn.Module) else ()
-    if any(b.device != device or b.is_inference() for b in held):
+    """Returns the operator on a device; an operator elsewhere is copied, not moved."""
+    buffers = operator.buffers() if isinstance(operator, nn.Module) else ()
+    if any(b.device != device or b.is_inference() for b in buffers):
         operator = copy.deepcopy(operator).to(device)
     return operator
 
 
 def default_solver(operator: Operator, prior: object, samples: int) -> str:
-    """Name of the solver to take when none is named.
+    """Returns the name of the default solver.
 
-    One picture is asked for: a point estimate. Several samples: the best calibrated sampler in
-    a hundred evaluations (benchmarks/results/calibration.md). Gaussian priors have exact samples
-    in any case.
+    For one sample it is a point estimate. For several samples of a denoiser it is the best
+    calibrated sampler with a hundred evaluations (benchmarks/results/calibration.md). Gaussian
+    priors are always sampled exactly.
 
     Raises:
         SettingError: The prior has no ability that a solver could use.
@@ -246,51 +250,50 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
         return "image-langevin"
     needed = {lookup(SOLVERS, name, "solver").needs for name in SOLVERS}
     raise SettingError(
-        f"no solver takes a {type(prior).__name__}: give a prior that can do one of "
-        f"{', '.join(ability for ability, cls in ABILITIES.items() if cls in needed)}; a function "
-        f"of images and a noise level is made one by genprior.priors.external.External"
+        f"no solver takes a {type(prior).__name__}: give a prior that has one of the abilities "
+        f"{', '.join(ability for ability, cls in ABILITIES.items() if cls in needed)}, or wrap "
+        f"a function of images and a noise level in genprior.priors.external.External"
     )
 
 
 def choose_solver(
     solver: str | Solver | None, steps: int | None, operator: Operator, prior: object, samples: int
 ) -> tuple[str, Solver]:
-    """The solver of a restoration and its name.
+    """Returns the name of the solver of a restoration, and the solver.
 
     Arguments:
         solver: Name, "auto", object, or None for "auto".
         steps: See `make_solver`.
-        operator: What is measured, for "auto".
-        prior: The prior, for "auto".
-        samples: How many samples are drawn.
+        operator: The operator, used by "auto".
+        prior: The prior, used by "auto".
+        samples: Number of samples that are drawn.
 
     Raises:
-        ValueError: The solver or its setting does not exist, `steps` comes with an object that
-            has its own, or several samples are asked of a solver that draws none.
+        ValueError: The solver or its setting does not exist, `steps` is given together with a
+            solver object, or several samples are requested of a deterministic solver.
     """
     if isinstance(solver, Solver):
         if steps is not None:
-            raise SettingError("steps goes with a solver's name: set it in the solver object")
+            raise SettingError("steps is for solvers given by name: set it in the solver object")
         name, method = type(solver).__name__, solver
     else:
         name = solver or "auto"
         name = default_solver(operator, prior, samples) if name == "auto" else name
         method = make_solver(name, steps)
     if samples > 1 and not method.stochastic:
-        drawing = [other for other in SOLVERS if lookup(SOLVERS, other, "solver").stochastic]
+        samplers = [other for other in SOLVERS if lookup(SOLVERS, other, "solver").stochastic]
         raise SettingError(
-            f"solver {name} gives one answer, not {samples} posterior samples: "
-            f"choose one of {', '.join(drawing)}"
+            f"solver {name} returns one image, not {samples} posterior samples: "
+            f"choose one of {', '.join(samplers)}"
         )
     return name, method
 
 
-def load_checkpoint(folder: Path, anew: bool = False) -> tuple[nn.Module, dict[str, Any]]:
+def load_checkpoint(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """Rebuilds the prior of a checkpoint.
 
     Arguments:
-        folder: Checkpoint folder, or the folder of a training run (its newest is taken).
-        anew: See `read_tensors`.
+        folder: Checkpoint folder, or the folder of a training run, for its newest checkpoint.
 
     Returns:
         The prior (float32, evaluation mode, on the CPU) and the manifest.
@@ -300,21 +303,21 @@ def load_checkpoint(folder: Path, anew: bool = False) -> tuple[nn.Module, dict[s
     """
     folder = newest(folder)
     manifest = read_manifest(folder)
-    tensors = read_model(folder, manifest, anew)
-    with torch.random.fork_rng(devices=[]):  # the first weights are drawn for nothing
+    tensors = read_model(folder, manifest)
+    with torch.random.fork_rng(devices=[]):  # the initial random weights are discarded
         try:
             cls = lookup(PRIORS, manifest["prior"], "prior")
             prior = getattr(cls, "from_config", cls)(**manifest["config"])
         except (TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{folder} is of a prior that cannot be built ({error}): update genprior, or "
+                f"the prior in {folder} cannot be built ({error}): update genprior, or "
                 f"train it again"
             ) from error
     expected = {key: value.shape for key, value in prior.state_dict().items()}
     if {key: value.shape for key, value in tensors.items()} != expected:
-        raise CheckpointError(f"weights in {folder} do not fit the manifest's configuration")
+        raise CheckpointError(f"weights in {folder} do not fit the configuration in its manifest")
     prior.load_state_dict({key: value.to(torch.float32) for key, value in tensors.items()})
-    prior = prior.float().to(memory_format=torch.channels_last)  # in which convolutions are faster
+    prior = prior.float().to(memory_format=torch.channels_last)  # convolutions are faster
     if isinstance(prior, Denoiser):
         flip, turn = (manifest.get(key, True) for key in ("flip", "turn"))
         prior.symmetries = [k for k in prior.symmetries
@@ -326,14 +329,15 @@ BORDER = 3
 
 
 def restrict_to_border(name: str, solver: Solver, task: str, prior: str | None) -> Solver:
-    """The solver by which a task is done for a prior that may be estimated from one picture.
+    """Returns the solver, conditioned on border pixels only to inpaint with a texture prior.
 
-    Told all pixels of the picture, such a law explains them by repeating that picture, hole
-    included. Galerne and Leclaire (2017) tell it those near the hole.
+    A texture prior that is estimated from the image itself and conditioned on all of its known
+    pixels reproduces that image, hole included. Galerne and Leclaire (2017) condition on the
+    pixels near the hole only.
 
     Arguments:
         name: Name of the solver.
-        solver: The solver, which is taken for other tasks and priors.
+        solver: The solver, returned as it is for other tasks and priors.
         task: Name of the task.
         prior: Name of the prior.
     """

@@ -1,4 +1,4 @@
-"""What users hand in beside a physics of their own: images and measurements of any kind."""
+"""Conversion of images and measurements of any type to tensors, and back."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from genprior.operators.base import Operator
 
 
 def take_image(image: Any, operator: Operator) -> tuple[Tensor, Callable[[Tensor], Any]]:
-    """As `to_tensor`; for a physics a batch of floats may have any channels and scale."""
+    """Converts as `to_tensor`; for a physics, float batches may have any channels and scale."""
     floats = isinstance(image, Tensor) and image.is_floating_point() and image.ndim == 4
     if floats and not operator.measures_images:
         return _finite(image, "the image"), lambda y: y.to(image.dtype)
@@ -21,13 +21,14 @@ def take_image(image: Any, operator: Operator) -> tuple[Tensor, Callable[[Tensor
 def take_measurement(
     y: Any, operator: Operator
 ) -> tuple[Tensor, Callable[[Tensor], Any], bool]:
-    """As `to_tensor`; for a physics floats may have any shape and scale.
+    """Converts as `to_tensor`; for a physics, floats may have any shape and scale.
 
     Returns:
-        Measurements (B, ...), the way back for images, and whether y is a single measurement.
+        Measurements (B, ...), a function that converts images back to the type of y, and whether
+        y is a single measurement.
 
     Raises:
-        ValueError: See `to_tensor`; the message says what else can be given.
+        ValueError: See `to_tensor`; the message tells what else can be given.
     """
     numbers = isinstance(y, Tensor) and (y.is_floating_point() or y.is_complex())
     if operator.measures_images or not (numbers or isinstance(y, TensorList)):
@@ -37,21 +38,21 @@ def take_measurement(
             if operator.measures_images:
                 raise
             raise ValueError(
-                f"{error}; a measurement that is no image is given as a float tensor (B, ...)"
+                f"{error}; give a measurement that is not an image as a float tensor (B, ...)"
             ) from error
         return batch, back, getattr(y, "ndim", 0) < batch.ndim
     y = _finite(operator.pack(y), "the measurement")
-    alone = not operator.is_batch(y.shape) and operator.is_batch(y[None].shape)
-    batch = y[None] if alone else y
+    single = not operator.is_batch(y.shape) and operator.is_batch(y[None].shape)
+    batch = y[None] if single else y
 
     def restore(x: Tensor) -> Tensor:
         x = x.to(y.dtype)
-        return x[0] if alone and len(x) == 1 else x
+        return x[0] if single and len(x) == 1 else x
 
-    return batch, restore, alone
+    return batch, restore, single
 
 
 def _finite(values: Tensor, what: str) -> Tensor:
     if not values.isfinite().all():
-        raise ValueError(f"{what} holds NaN or infinite numbers: repair it first")
+        raise ValueError(f"{what} holds NaN or infinite numbers: replace them first")
     return values

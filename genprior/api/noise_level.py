@@ -1,13 +1,13 @@
-"""The noise level of a picture: that of maximum likelihood under a prior.
+"""Blind noise level estimation: the level of maximum likelihood under a denoising prior.
 
-The law p of y = x + sigma n obeys the heat equation in sigma^2 / 2, and its score is
-s = (D(y) - y) / sigma^2, so that
+The density p of y = x + sigma n obeys the heat equation in sigma^2 / 2, and its score is
+s = (D(y) - y) / sigma^2 with the denoiser D, so that
 
     d log p(y) / d sigma^2 = (||s||^2 + div s) / 2
 
-is 0 where ||y - D(y)||^2 = sigma^2 (N - div D), with N the numbers in y. Where y has holes all
-this is of the known pixels, given which D is the posterior mean of them. The divergence is
-estimated by one random vector of signs, the same at all levels.
+is 0 if ||y - D(y)||^2 = sigma^2 (N - div D), with N the count of numbers in y. If y has holes,
+y, N and div are restricted to the known pixels, and D is the posterior mean given these pixels.
+The divergence is estimated with one random vector of signs, the same at all levels.
 
 References:
     An Empirical Bayes Approach to Statistics, Robbins, 1956 (Tweedie's formula).
@@ -31,13 +31,13 @@ from genprior.io.arrays import to_tensor
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
-# Between half a grey level of 8 bits and what leaves little of a picture.
-LEAST, MOST = 0.002, 0.5
+# Range of the search, from half a grey level of 8 bits to noise that hides most of an image.
+LOWEST, HIGHEST = 0.002, 0.5
 # Relative error of the search.
 TOLERANCE = 0.01
-# Of larger pictures four parts of this side tell enough.
-PART = 64
-PROBE = 2
+# Larger images are represented by four tiles with this side.
+TILE = 64
+PROBE_SEED = 2
 TINY = 1e-12
 
 
@@ -49,29 +49,30 @@ def estimate_noise(
     device: str = "auto",
     keep: Any = None,
 ) -> Tensor:
-    """Estimates the level of white noise in pictures.
+    """Estimates the level of white Gaussian noise in images.
 
-    It takes about ten evaluations of the prior with a backward pass each, of large pictures in
-    four small parts. On photos with noise of 0.01 to 0.1 it is right to 5 %, blurred ones too,
-    on grey ones to 10 or 15 % (benchmarks/results/noise_level.md). A hole does no harm; where
-    half of the pixels are missing, noise of 0.01 is found a fifth too weak on the mean, and where
-    nine tenths are, all levels are rough. Where noise was clipped to [0, 1], it is that of what is
-    left. Noise that is not white is found too weak, and so may be that of a grey picture which is
-    flat all over.
+    It takes about ten evaluations of the prior with a backward pass each; for large images, on
+    four small tiles. For photographs with noise levels of 0.01 to 0.1 the error is within 5 %,
+    also if they are blurred, and 10 to 15 % if they are grey
+    (benchmarks/results/noise_level.md). A single hole does not reduce the accuracy. With half of
+    the pixels missing, a level of 0.01 is underestimated by a fifth on average; with nine tenths
+    missing, all estimates are rough. For noise that was clipped to [0, 1], the level is that
+    after clipping. The level of noise that is
+    not white is underestimated, and possibly that of grey images without any structure.
 
     Arguments:
         image: Tensor (B, C, H, W), numpy array (H, W, C) or PIL image; see `to_tensor`.
         prior: A denoiser: name, checkpoint folder or object; see `load_prior`.
         device: See `restore`.
-        keep: 1 or True where a pixel is known, shape (H, W) or (B or 1, 1, H, W); None: all are.
-            For a prior that knows of holes.
+        keep: Mask, 1 or True for a known pixel, shape (H, W) or (B or 1, 1, H, W); None if all
+            are known. With holes, the prior must be able to inpaint.
 
     Returns:
-        Level of each picture in units of [0, 1], shape (B,), between 0.002 and 0.5.
+        Noise level of each image in units of [0, 1], shape (B,), between 0.002 and 0.5.
 
     Raises:
-        SettingError: The prior is no denoiser, or knows of no holes and there are some.
-        ValueError: The picture has a size that the prior was not made for, or `keep` another.
+        SettingError: The prior is not a denoiser, or there are holes and it cannot inpaint.
+        ValueError: The prior does not support the size of the image, or `keep` has another size.
         FloatingPointError: The network gave NaN or infinite numbers.
     """
     y, _ = to_tensor(image)
@@ -79,28 +80,28 @@ def estimate_noise(
     _, prior = prior_on(prior, device)
     if not isinstance(prior, Denoiser):
         raise SettingError(
-            f"the noise is estimated by a denoiser, and {type(prior).__name__} is none: give the "
-            f"level, or take the prior ddpm"
+            f"the noise is estimated by a denoiser, and {type(prior).__name__} is not one: give "
+            f"the level, or use the prior ddpm"
         )
     y = y.detach().to(device, torch.float32).clone()
     known = torch.ones_like(y[:, :1]) if keep is None else _known(keep, y)
     if not prior.is_inpainter and (known == 0).any():
         raise SettingError(
-            f"{type(prior).__name__} knows of no holes, and in these it would take what is there "
-            f"for noise: give the level, or take the prior ddpm"
+            f"{type(prior).__name__} cannot inpaint, so it would treat the values in holes as "
+            f"noise: give the level, or use the prior ddpm"
         )
     levels = []
-    for one, seen in zip(y.split(1), known.split(1), strict=True):
-        parts = (one, seen) if prior.receptive_radius is None else _parts(one, seen)
-        levels.append(_most_likely(*parts, prior))
+    for one, mask in zip(y.split(1), known.split(1), strict=True):
+        tiles = (one, mask) if prior.receptive_radius is None else _tiles(one, mask)
+        levels.append(_maximum_likelihood(*tiles, prior))
     return torch.tensor(levels)
 
 
 def assumed_noise(noise_std: str, y: Tensor, operator: Operator, prior: object) -> Tensor:
-    """The levels that "auto" stands for, shape (B,).
+    """Returns the noise levels for `noise_std="auto"`, shape (B,).
 
     Raises:
-        SettingError: It is another word, or they cannot be estimated.
+        SettingError: `noise_std` is another string, or the levels cannot be estimated.
     """
     if noise_std != "auto":
         raise SettingError(f"noise_std must be a number, one for each image or 'auto', got "
@@ -110,45 +111,45 @@ def assumed_noise(noise_std: str, y: Tensor, operator: Operator, prior: object) 
     images = operator.measures_images or operator.is_pixel_mask
     if not images or (holes and not operator.is_mask):
         raise SettingError(
-            "the noise level is estimated from pictures whose pixels are known in all channels "
-            "or in none, and this is no such picture: give a number"
+            "the noise level can be estimated only from images whose pixels are known in all "
+            "channels or in none: give a number"
         )
     if getattr(prior, "reach", None) is None and not (operator.is_identity or holes):
         raise SettingError(
-            "the noise level is estimated under the law of this prior, and an image that was "
-            "blurred or made smaller is no draw from it: give a number"
+            "the noise level cannot be estimated under this prior, since it does not describe "
+            "images that are blurred or downsampled: give a number"
         )
     return estimate_noise(y, prior, str(y.device), known[:, :1])
 
 
 def _known(keep: Any, y: Tensor) -> Tensor:
-    """A mask as 1 and 0, shape (B, 1, H, W)."""
+    """Returns the mask as 1 and 0, shape (B, 1, H, W)."""
     known = torch.as_tensor(keep).to(y.device) != 0
     try:
         known = known.expand(len(y), 1, *y.shape[-2:])
     except RuntimeError:
         raise ValueError(
-            f"a mask must have shape (H, W) or (B or 1, 1, H, W) of the picture, got "
+            f"keep must have shape (H, W) or (B or 1, 1, H, W) of the image, got "
             f"{tuple(known.shape)} for {tuple(y.shape)}"
         ) from None
     if not known.flatten(1).any(dim=1).all():
-        raise ValueError("nothing of a picture is known by its mask: there is no noise to find")
+        raise ValueError("keep marks no pixel of an image as known: there is no noise to estimate")
     return known.to(y)
 
 
-def _most_likely(y: Tensor, known: Tensor, prior: Denoiser) -> float:
-    signs = torch.randint(0, 2, y.shape, generator=torch.Generator().manual_seed(PROBE))
+def _maximum_likelihood(y: Tensor, known: Tensor, prior: Denoiser) -> float:
+    signs = torch.randint(0, 2, y.shape, generator=torch.Generator().manual_seed(PROBE_SEED))
     signs = (2 * signs - 1).to(y) * known
     count, unknown = known.expand_as(y).sum(), 1 - known
-    whole = not unknown.any()
+    complete = not unknown.any()
 
     @functools.cache
     def excess(log_sigma: float) -> float:
-        """Logarithm of the residual over the one expected, falling in the level."""
+        """Returns log(residual / expected residual), which decreases with the level."""
         sigma = math.exp(log_sigma)
         with torch.enable_grad():
             x = y.detach().requires_grad_()
-            if whole:
+            if complete:
                 x_hat = prior.denoise(x, sigma)
             else:
                 x_hat = prior.denoise_masked(pull_push(x, known), sigma, unknown)
@@ -160,16 +161,16 @@ def _most_likely(y: Tensor, known: Tensor, prior: Denoiser) -> float:
             raise FloatingPointError("the network gave NaN or infinite numbers: give the level")
         return math.log(ratio)
 
-    low, high = math.log(LEAST), math.log(MOST)
+    low, high = math.log(LOWEST), math.log(HIGHEST)
     if excess(low) <= 0:
-        return LEAST
+        return LOWEST
     if excess(high) >= 0:
-        return MOST
+        return HIGHEST
     return math.exp(brentq(excess, low, high, xtol=TOLERANCE))
 
 
-def _parts(y: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Four parts of a large picture as a batch, those of which most is known, and their masks."""
+def _tiles(y: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns a batch of four tiles of a large image, those with most known pixels, and masks."""
     rows, columns = (_spans(side) for side in y.shape[-2:])
     spans = [(row, column) for row in rows[:2] for column in columns[:2]]
     if (known == 0).any():
@@ -180,9 +181,9 @@ def _parts(y: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _spans(side: int) -> list[slice]:
-    """All of a short side; of a long one two parts, and then others that cover it."""
-    if side <= 2 * PART:
+    """Returns a short side as one span; of a long side two spans, then spans that cover it."""
+    if side <= 2 * TILE:
         return [slice(None)]
-    margin = (side - 2 * PART) // 4
-    starts = [margin, side - margin - PART, *range(0, side - PART + 1, PART)]
-    return [slice(start, start + PART) for start in dict.fromkeys(starts)]
+    margin = (side - 2 * TILE) // 4
+    starts = [margin, side - margin - TILE, *range(0, side - TILE + 1, TILE)]
+    return [slice(start, start + TILE) for start in dict.fromkeys(starts)]

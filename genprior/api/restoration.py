@@ -1,4 +1,4 @@
-"""What a pipeline calls: restore, degrade, sample (and load_prior, make_operator of `parts`)."""
+"""Restoration of images from measurements (`restore`), and their simulation (`degrade`)."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genprior.api.diagnostics import doubts, unused_noise
+from genprior.api.diagnostics import check_restoration, unused_noise
 from genprior.api.factory import (
     as_operator,
     choose_solver,
@@ -47,16 +47,16 @@ def degrade(
     Arguments:
         image: Tensor (B, C, H, W), numpy array (H, W, C) or PIL image; see `to_tensor`. For a
             physics of deepinv a batch of floats may have any channels and scale.
-        operator: What to measure: one of ours, or a `deepinv.physics.LinearPhysics`, whose noise
+        operator: An operator of genprior, or a `deepinv.physics.LinearPhysics`, whose noise
             model is not used.
-        noise_std: Noise level in units of [0, 1], >= 0; a number or one per image.
+        noise_std: Noise level in units of [0, 1], >= 0; one number, or one per image.
         seed: Seed of the noise.
         index: Number of the first image, or of every image: image number i gets the noise of
             (seed, i), which is not the noise that `restore` draws for it.
 
     Returns:
-        The measurement, of the type of `image`. As an 8-bit type it is rounded and clipped. A
-        tensor where a physics measures something of another shape.
+        The measurement, in the type of `image`; integers are rounded and clipped. A tensor if a
+        physics returns measurements of another shape.
 
     Raises:
         ValueError: An argument is out of its range; the message says which and why.
@@ -97,59 +97,62 @@ def restore(
 
     Arguments:
         y: Measurements: tensor (B, C, H, W) or (C, H, W) in [0, 1], numpy (H, W, C) or PIL
-            image; see `to_tensor`. Of a physics of deepinv also floats or complex numbers of any
-            shape (B, ...) and scale, or a `TensorList` of several.
-        operator: How they were made: one of ours, or a `deepinv.physics.LinearPhysics`, whose
-            noise model is not used.
+            image; see `to_tensor`. For a physics of deepinv also floats or complex numbers of any
+            shape (B, ...) and scale, or a `TensorList` of several tensors.
+        operator: Operator of the measurements: one of genprior, or a
+            `deepinv.physics.LinearPhysics`, whose noise model is not used.
         prior: Name, checkpoint folder or object, such as a `deepinv.models.Denoiser`; see
             `load_prior`.
         solver: Name, object, or None for the default: a point estimate for one sample, a
-            sampler for several; of Gaussian priors (texture, pca) exact samples in any case.
-        noise_std: Noise level of y in units of [0, 1] (of the real part and of the imaginary
-            one); a number, one per image, or "auto" for those that `estimate_noise` finds with
-            the prior, a denoiser.
+            sampler for several; for Gaussian priors (texture, pca) always exact samples.
+        noise_std: Noise level of y in units of [0, 1] (for complex numbers, of the real and of
+            the imaginary part); one number, one per image, or "auto" to estimate it by
+            `estimate_noise` with the prior, which must be a denoiser.
         samples: Posterior samples per image, >= 1.
         steps: Steps of the solver, for most the network evaluations; None keeps its default.
-            Denoising by default takes none, and more of `hqs` would make it worse.
-        seed: Seed; 0 is a seed as any other.
+            The default solver of denoising has no steps, and more steps of `hqs` would denoise
+            worse.
+        seed: Seed, >= 0.
         index: Number of the first image, or of every image: image number i draws the noise
             of (seed, i), so `restore(y)` and `restore(y[i:i+1], index=i)` agree on image i,
-            to the bit on a CPU.
-        device: "auto" (where y is, else CUDA where there is one), "cpu", "cuda", "mps" or a
-            `torch.device`.
+            bit for bit on a CPU.
+        device: "auto", "cpu", "cuda", "mps" or a `torch.device`. "auto" is the device of y if
+            that is not the CPU, else CUDA if it is available.
         dtype: Precision of the network; the solver's state stays float32.
-        tile: "auto" shows large images to the network in tiles, and of inpainting only what is
-            around the holes; a number is the side of the tiles in pixels; "off" does neither.
-        keep_samples: Return the samples; if not, mean and std are worked out as they come and
-            need no memory for them.
-        quantiles: Levels in [0, 1] whose quantiles per pixel are wanted, (0.05, 0.95) for the
-            central 90 % (19 samples tell); the samples are in memory until they are known.
-        antithetic: Draw the third sample as the first, the fourth as the second ... with noise
-            of the opposite sign, which makes for a better mean; else all independently.
-        progress: Called after each network evaluation with (evaluations done, in all),
+        tile: "auto" evaluates the network on tiles of large images and, for inpainting, only on
+            windows around the holes; a number is the side of the tiles in pixels; "off" uses
+            neither.
+        keep_samples: Whether to return the samples. If not, mean and std are computed as running
+            statistics, which need no memory for the samples.
+        quantiles: Levels in [0, 1] of the quantiles per pixel to compute, such as (0.05, 0.95)
+            for the central 90 % (needs 19 samples). They keep all samples in memory meanwhile.
+        antithetic: Draw the third sample with the noise of the first with opposite sign, the
+            fourth with that of the second, and so on, which improves the mean; if not, all
+            samples are independent.
+        progress: Called after each network evaluation with (evaluations done, total),
             counted over the whole batch.
 
     Returns:
-        A `Restoration` on the device of y. `image`, `mean` and `samples` have the type of y,
-        rounded and clipped if that holds integers; `samples` has one more axis, (B, K, C, H, W)
+        A `Restoration` on the device of y. `image`, `mean` and `samples` have the type of y and
+        are rounded and clipped for integers; `samples` has one more axis, (B, K, C, H, W)
         for a batch and (K, C, H, W) for a single image (channels last in numpy, a list in
-        Pillow). `std` is too small for 8 bits: floats in [0, 1] units, a tensor for tensors
-        and an array for all else, in the layout of `image`.
+        Pillow). `std` would be too small for 8 bits, so it holds floats in units of [0, 1], as a
+        tensor for tensors and an array otherwise, in the layout of `image`.
 
     Raises:
         ValueError: An argument is out of its range; the message says which and why.
-        TypeError: The prior lacks what the solver needs, or the operator is none.
+        TypeError: The prior lacks the ability that the solver needs, or the operator is not one.
         CheckpointError: The prior's weights are missing or corrupt.
         FloatingPointError: The network or the result holds NaN or infinite numbers.
-        MemoryError: There is not enough, even for the smallest tiles of one image.
+        MemoryError: There is not enough memory, even for the smallest tiles of one image.
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
-    many, quantiles = samples > 1, tuple(quantiles)
-    if not all(0 <= level <= 1 for level in quantiles) or (quantiles and not many):
+    several, quantiles = samples > 1, tuple(quantiles)
+    if not all(0 <= level <= 1 for level in quantiles) or (quantiles and not several):
         raise ValueError(
-            f"quantiles must be between 0 and 1, of several samples; got {list(quantiles)} of "
-            f"{samples} sample(s)"
+            f"quantiles must be between 0 and 1, and need several samples; got "
+            f"{list(quantiles)} and {samples} sample(s)"
         )
     physics, operator = operator, as_operator(operator)
     measurement, back, single = take_measurement(y, operator)
@@ -164,51 +167,51 @@ def restore(
     work = measurement.detach().to(device, torch.float32)
     operator.check_shape(work.shape)
     operator, unit = operator.rescaled(work.shape)
-    # copies, since what was made in inference mode cannot be differentiated through
+    # Copies, since tensors made in inference mode cannot be differentiated through.
     work, scaled = work / per_image(unit, work), sigma.to(work) / unit
     numbers = _numbers(index, len(work))
-    chains = [(i, k) for k in range(samples) for i in range(len(work))]
-    parts = chunks(chains, chunk_size(operator.image_shape(work.shape), device, method))
+    draws = [(i, k) for k in range(samples) for i in range(len(work))]
+    parts = chunks(draws, chunk_size(operator.image_shape(work.shape), device, method))
     paired = antithetic and method.supports_antithetic
     executor = Executor(method, prior, seed, numbers, tile, dtype, progress, len(parts), paired)
     started = time.perf_counter()
-    tally, fits = (
-        RunningStatistics(len(work), many and (keep_samples or bool(quantiles)), paired),
+    stats, misfits = (
+        RunningStatistics(len(work), several and (keep_samples or bool(quantiles)), paired),
         [],
     )
     for part in parts:
         images = [i for i, _ in part]
-        local, data, level = operator.select(images), work[images], scaled[images]
-        x = executor.solve(data, local, level, part)
-        x = torch.where((level == 0).reshape(-1, 1, 1, 1), local.keep_known(x, data), x)
+        part_operator, data, level = operator.select(images), work[images], scaled[images]
+        x = executor.solve(data, part_operator, level, part)
+        x = torch.where((level == 0).reshape(-1, 1, 1, 1), part_operator.keep_known(x, data), x)
         if not x.isfinite().all():
             raise FloatingPointError(
                 f"solver {name} gave NaN or infinite numbers: use float32 or another solver"
             )
         for i, answer in zip(images, operator.crop_margin(x).to(measurement.device), strict=True):
-            tally.add(i, answer)
-        fits.append(misfit(x, data, local, level).cpu())
+            stats.add(i, answer)
+        misfits.append(misfit(x, data, part_operator, level).cpu())
     seconds = time.perf_counter() - started
-    fit = torch.cat(fits).unflatten(0, (samples, len(work))).mean(dim=0)
+    fit = torch.cat(misfits).unflatten(0, (samples, len(work))).mean(dim=0)
     fit = torch.where(sigma.cpu() > 0, fit, torch.as_tensor(unit).to(fit) * fit)
-    mean = back(tally.mean)
+    mean = back(stats.mean)
     return Restoration(
         image=mean,
-        samples=samples_like(tally.samples, back, single) if many and keep_samples else None,
-        mean=mean if many else None,
-        std=floats_like(y, tally.std, single) if many else None,
-        quantiles={q: floats_like(y, x, single) for q, x in tally.quantiles(quantiles).items()},
+        samples=samples_like(stats.samples, back, single) if several and keep_samples else None,
+        mean=mean if several else None,
+        std=floats_like(y, stats.std, single) if several else None,
+        quantiles={q: floats_like(y, x, single) for q, x in stats.quantiles(quantiles).items()},
         misfit=fit,
         solver=name,
         prior=prior_name,
-        nfe=executor.evaluations or round(executor.monitor.images / len(chains)),
+        nfe=executor.evaluations or round(executor.monitor.images / len(draws)),
         products=method.jacobian_products_for(operator, prior),
         antithetic=paired and samples > 2,
         seconds=seconds,
         noise_std=noise_std,
         seed=seed,
         warnings=unused_noise(physics, sigma)
-        + doubts(work, operator, sigma, fit, method.stochastic)
+        + check_restoration(work, operator, sigma, fit, method.stochastic)
         + beyond(quantiles, samples),
         tile=executor.tile,
         windows=tuple(tuple(executor.windows.get(i, ())) for i in range(len(work))),
@@ -219,7 +222,7 @@ def restore(
 def _numbers(index: int | Sequence[int], count: int) -> list[int]:
     numbers = list(range(index, index + count)) if isinstance(index, Integral) else list(index)
     if min(numbers, default=0) < 0:
-        raise ValueError(f"the number of an image must not be negative, got {min(numbers)}")
+        raise ValueError(f"index must not be negative, got {min(numbers)}")
     if len(numbers) != count:
         raise ValueError(
             f"index must hold one number for each of the {count} images, got {len(numbers)}"

@@ -1,4 +1,4 @@
-"""Samples of a prior: `genprior.sample`."""
+"""Unconditional sampling from a prior: `genprior.sample`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from genprior.inverse.execution.executor import chunk_size, chunks
 from genprior.inverse.execution.monitor import MonitoredDenoiser
 from genprior.priors.base import Decoder, Denoiser
 
-ANY_SIZE = (256, 256)
+DEFAULT_SIZE = (256, 256)
 
 
 def sample(
@@ -34,16 +34,16 @@ def sample(
     Arguments:
         prior: Name, checkpoint folder or object; see `load_prior`.
         count: Number of images, >= 1.
-        size: Their height and width in pixels; None is the only one that the prior can make, or
-            256 x 256 if it can make any.
-        channels: 3 for colour, 1 for grey; None is what the prior was made for.
+        size: Height and width of the images in pixels. None is the fixed size of the prior, or
+            256 x 256 if it supports any size.
+        channels: 3 for colour, 1 for grey; None is the number of channels of the prior.
         steps: Network evaluations of a diffusion prior, >= 1.
-        eta: 1 is ancestral sampling (DDPM), 0 is DDIM; of a diffusion prior.
-        temperature: Factor of the latents of a prior that decodes, >= 0: below 1 images are
-            less varied and more typical.
-        seed: Seed; image i depends on (seed, i) alone, and is not what `restore` draws for it.
+        eta: For a diffusion prior, 1 is ancestral sampling (DDPM) and 0 is DDIM.
+        temperature: Factor of the latents of a decoder, >= 0; below 1 the images are less varied
+            and more typical.
+        seed: Seed; image i depends on (seed, i) alone. `restore` uses other noise for it.
         device: See `restore`.
-        progress: See `restore`; of a diffusion prior.
+        progress: For a diffusion prior; see `restore`.
 
     Returns:
         Images, shape (count, channels, *size), clipped to [0, 1].
@@ -51,7 +51,7 @@ def sample(
     Raises:
         ValueError: An argument is out of its range.
         FloatingPointError: The prior gave NaN or infinite numbers.
-        TypeError: The prior neither denoises nor decodes.
+        TypeError: The prior neither denoises nor is_decoder.
     """
     if count < 1 or min(size or (1,)) < 1 or steps < 1:
         raise ValueError(f"count, size and steps must be at least 1, got {count}, {size}, {steps}")
@@ -62,26 +62,26 @@ def sample(
     device = pick_device(device, torch.empty(0))
     _, prior = prior_on(prior, device)
     if not isinstance(prior, Decoder | Denoiser):
-        raise TypeError(f"{type(prior).__name__} can neither denoise nor decode, so not sample")
+        raise TypeError(f"{type(prior).__name__} can neither denoise nor decode: choose another")
     channels = channels or getattr(prior, "channels", 3)
-    size = size or getattr(prior, "size", None) or ANY_SIZE
+    size = size or getattr(prior, "size", None) or DEFAULT_SIZE
     like = torch.zeros(count, channels, *size, device=device)
     parts = chunks(list(range(count)), chunk_size(like.shape, device))
-    decodes = isinstance(prior, Decoder)
-    watched = (
-        None if decodes else MonitoredDenoiser(prior, "float32", progress, steps * len(parts))
+    is_decoder = isinstance(prior, Decoder)
+    monitored = (
+        None if is_decoder else MonitoredDenoiser(prior, "float32", progress, steps * len(parts))
     )
     draws = []
     for part in parts:
         noise = Noise(seed, [(i, *DRAW) for i in part])
         shape = like[part].shape
-        if decodes:
+        if is_decoder:
             z = noise.normal(like.new_zeros(()).expand(prior.latent_shape(shape)))
             with torch.no_grad():
                 draws.append(prior.decode(temperature * z, shape))
         else:
-            draws.append(sample_denoiser(watched, like[part], noise, steps, eta))
-            watched.check()
+            draws.append(sample_denoiser(monitored, like[part], noise, steps, eta))
+            monitored.check()
     x = torch.cat(draws)
     if not x.isfinite().all():
         raise FloatingPointError("the prior gave NaN or infinite numbers: lower the temperature")

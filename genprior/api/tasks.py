@@ -1,7 +1,7 @@
-"""Operators for pictures that come from files.
+"""Builders of operators for image files, one per task.
 
-Each function takes the settings of a task and returns a builder: (pictures of one size,
-whether they are clean) -> operator. A picture that is not clean is the measurement itself.
+Each function takes the settings of a task and returns a builder: (images of one size,
+whether they are clean) -> operator. An image that is not clean is the measurement itself.
 """
 
 import functools
@@ -27,7 +27,7 @@ from genprior.operators.kernels import gaussian_kernel, motion_kernel
 from genprior.operators.masks import box_hole, random_keep
 from genprior.operators.superres import SuperResolution
 
-# What a physics of deepinv fails with that cannot be made, or not for these images.
+# Errors of a physics of deepinv that cannot be constructed or applied to these images.
 FAILURES = (AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError,
             ValueError)
 Build = Callable[[list[ImageFile], bool], Operator]
@@ -39,24 +39,24 @@ def inpainting(
     seed: int | Sequence[torch.Generator] = 0,
     max_pixels: int = MAX_PIXELS,
 ) -> Build:
-    """Missing pixels.
+    """Returns a builder of inpainting operators.
 
     Arguments:
         mask: ("alpha", None), ("random", share missing), ("box", (height, width)) or
             ("file", path of an image whose white pixels are missing, or of a folder that holds
-            one for every picture, of its name and in its subfolder).
-        invert: Swap missing and known.
+            one mask for every image, with the same name and subfolder).
+        invert: Swap missing and known pixels.
         seed: Seed of random masks, which depend on nothing else; or one random generator for
-            each picture.
-        max_pixels: Larger mask files are refused.
+            each image.
+        max_pixels: Mask files with more pixels are refused.
     """
     kind, value = mask
     text = f"box={value[0]}x{value[1]}" if kind == "box" else value or kind
 
-    def keep(picture: ImageFile, seed: int | Sequence[torch.Generator]) -> torch.Tensor:
-        pixels = picture.pixels
+    def keep(image: ImageFile, seed: int | Sequence[torch.Generator]) -> torch.Tensor:
+        pixels = image.pixels
         if kind == "file":
-            file = _mask_of(value, picture.name) if value.is_dir() else value
+            file = _mask_of(value, image.name) if value.is_dir() else value
             hole = read_mask(file, max_pixels)
             if hole.shape[-2:] != pixels.shape[-2:]:
                 raise ImageError(
@@ -65,12 +65,12 @@ def inpainting(
                 )
             known = ~hole
         elif kind == "alpha":
-            if picture.alpha is None:
+            if image.alpha is None:
                 raise ImageError(
-                    "the image has no alpha channel to tell what is missing: give --mask FILE, "
+                    "the image has no alpha channel that marks missing pixels: give --mask FILE, "
                     "random=0.5 or box=48x48"
                 )
-            known = picture.alpha >= 0.5
+            known = image.alpha >= 0.5
         elif kind == "random":
             known = random_keep((1, 1, *pixels.shape[-2:]), value, seed)
         else:
@@ -79,27 +79,27 @@ def inpainting(
         for empty, what in ((known.all(), "nothing is missing"), (~known.any(), "all is missing")):
             if empty:
                 raise ImageError(
-                    f"{what} by the mask {text}: white (or transparent) is filled in, "
-                    f"the rest is kept; --invert-mask swaps the two"
+                    f"{what} in the mask {text}: white (or transparent) pixels are filled in, "
+                    f"the others are kept; --invert-mask swaps the two"
                 )
         return known
 
-    def build(pictures: list[ImageFile], clean: bool) -> Operator:
-        seeds = [seed] * len(pictures) if isinstance(seed, int) else [[g] for g in seed]
-        return Inpainting(torch.cat([keep(*pair) for pair in zip(pictures, seeds, strict=True)]))
+    def build(images: list[ImageFile], clean: bool) -> Operator:
+        seeds = [seed] * len(images) if isinstance(seed, int) else [[g] for g in seed]
+        return Inpainting(torch.cat([keep(*pair) for pair in zip(images, seeds, strict=True)]))
 
     return build
 
 
 def _mask_of(folder: Path, name: Path) -> Path:
-    """The mask of a picture in a folder of masks: of the same name, but for the suffix."""
-    below = folder / name.parent
-    masks = [p for p in (image_files(below) if below.is_dir() else ()) if p.stem == name.stem]
+    """Returns the mask of an image in a folder of masks: same name, any suffix."""
+    inner = folder / name.parent
+    masks = [p for p in (image_files(inner) if inner.is_dir() else ()) if p.stem == name.stem]
     masks = [p for p in masks if p.name == name.name] or masks
     if len(masks) != 1:
         raise ImageError(
-            f"there are {len(masks)} masks for it in {folder}: there must be one, such as "
-            f"{below / name.stem}.png"
+            f"there are {len(masks)} masks for this image in {folder}: there must be one, such as "
+            f"{inner / name.stem}.png"
         )
     return masks[0]
 
@@ -111,17 +111,18 @@ def blurring(
     boundary: Literal["valid", "reflect", "replicate", "circular"] = "valid",
     max_pixels: int = MAX_PIXELS,
 ) -> Build:
-    """A known blur: exactly one of `gaussian` (std), `motion` (length, angle), `kernel` (file).
+    """Returns a builder of blur operators.
 
-    Kernels of more than `max_pixels` are refused, as are those that are larger than any blur, or
-    than the picture.
+    Exactly one of `gaussian` (std in pixels), `motion` (length in pixels, angle) and `kernel`
+    (image file) is given. Kernels of more than `max_pixels` pixels, of more than 2^20 pixels, or
+    larger than the image are refused.
 
     Raises:
-        ValueError: The blur is none: an image that cannot be read or is black, for one.
+        ValueError: The kernel is not valid, for example a file that cannot be read or is black.
     """
     width = max(8 * (gaussian or 0), motion[0] if motion else 0)  # to 4 standard deviations
     if KERNEL_PIXELS**0.5 < width < math.inf:
-        raise SettingError(f"a blur {width:.0f} pixels wide is wider than any: is it in pixels?")
+        raise SettingError(f"a blur {width:.0f} pixels wide is too wide: is it given in pixels?")
     if gaussian is not None:
         weights = gaussian_kernel(gaussian)
     elif motion is not None:
@@ -133,12 +134,12 @@ def blurring(
     except ValueError as error:
         raise ImageError(f"{kernel}: {error}" if kernel else str(error)) from error
 
-    def build(pictures: list[ImageFile], clean: bool) -> Operator:
-        for picture in pictures:
-            if any(k > n for k, n in zip(weights.shape, picture.pixels.shape[-2:], strict=True)):
+    def build(images: list[ImageFile], clean: bool) -> Operator:
+        for image in images:
+            if any(k > n for k, n in zip(weights.shape, image.pixels.shape[-2:], strict=True)):
                 raise ImageError(
                     f"the blur kernel must not be larger than the image: the kernel is "
-                    f"{_size(weights)}, the image {_size(picture.pixels)} (width x height): "
+                    f"{_size(weights)}, the image {_size(image.pixels)} (width x height): "
                     f"crop the kernel"
                 )
         return operator
@@ -152,10 +153,10 @@ def enlarging(
     std: float | None = None,
     boundary: Literal["symmetric", "reflect", "circular"] = "symmetric",
 ) -> Build:
-    """Super-resolution by a whole factor."""
+    """Returns a builder of super-resolution operators with an integer factor."""
 
-    def build(pictures: list[ImageFile], clean: bool) -> Operator:
-        height, width = pictures[0].pixels.shape[-2:]
+    def build(images: list[ImageFile], clean: bool) -> Operator:
+        height, width = images[0].pixels.shape[-2:]
         size = (height, width) if clean else (height * factor, width * factor)
         return SuperResolution(factor, kernel, std, boundary, image_size=size)
 
@@ -163,13 +164,13 @@ def enlarging(
 
 
 def foreign(name: str, settings: Mapping[str, Any], seed: int = 0) -> Build:
-    """A linear physics of deepinv, the same for all pictures of a size.
+    """Returns a builder of a linear physics of deepinv, the same for all images of one size.
 
     Arguments:
-        name: Its class in `deepinv.physics`.
-        settings: Arguments of that, but for `img_size` and `rng`, which are given to those that
-            take them.
-        seed: Of what is random in it.
+        name: Class name in `deepinv.physics`.
+        settings: Arguments of the class, except `img_size` and `rng`, which are passed to
+            classes that take them.
+        seed: Seed of a random physics.
 
     Raises:
         SettingError: There is no such physics, or it does not take the arguments.
@@ -189,15 +190,15 @@ def foreign(name: str, settings: Mapping[str, Any], seed: int = 0) -> Build:
                 f"deepinv's {name} has no argument {setting!r}, it has {', '.join(sorted(taken))}"
             )
 
-    def build(pictures: list[ImageFile], clean: bool) -> Operator:
-        shape = tuple(pictures[0].pixels.shape[1:])
+    def build(images: list[ImageFile], clean: bool) -> Operator:
+        shape = tuple(images[0].pixels.shape[1:])
         return as_operator(_physics(name, json.dumps(dict(settings)), shape, seed), shape)
 
     return build
 
 
 def _linear_physics() -> dict[str, type]:
-    """Those that can be named: not the classes that others are built from."""
+    """Returns the linear physics by name, without the base classes."""
     linear = deepinv.physics.LinearPhysics
     return {
         name: cls for name, cls in vars(deepinv.physics).items()
@@ -206,7 +207,7 @@ def _linear_physics() -> dict[str, type]:
     }
 
 
-@functools.lru_cache(maxsize=4)  # some take minutes to be made
+@functools.lru_cache(maxsize=4)  # some take minutes to construct
 def _physics(name: str, settings: str, shape: tuple[int, int, int], seed: int) -> object:
     cls = getattr(deepinv.physics, name)
     given = {"img_size": shape, "rng": torch.Generator().manual_seed(seed)}
@@ -220,13 +221,13 @@ def _physics(name: str, settings: str, shape: tuple[int, int, int], seed: int) -
         raise SettingError(f"deepinv's {name} does not work with {settings} on images of shape "
                            f"{shape}: {reason}") from error
     if not isinstance(y, torch.Tensor):
-        raise SettingError(f"deepinv's {name} measures several things at once: choose another")
+        raise SettingError(f"deepinv's {name} returns several tensors, not one: choose another")
     return physics
 
 
 def denoising() -> Build:
-    """Noise only."""
-    return lambda pictures, clean: Denoising()
+    """Returns a builder of the identity, for noise only."""
+    return lambda images, clean: Denoising()
 
 
 def _size(x: torch.Tensor) -> str:

@@ -1,7 +1,7 @@
-"""Weights from elsewhere (.pt, .pth), made into a checkpoint. No code in them is run.
+"""Import of PyTorch weight files (.pt, .pth) as checkpoints, without running code in them.
 
-The file is mapped, not read: keys, shapes and types are compared with those of the prior
-before any memory is taken for it.
+The file is memory-mapped: keys, shapes and types are compared with those of the prior before
+memory is allocated for the weights.
 """
 
 import pickle
@@ -16,10 +16,10 @@ from genprior.core.errors import CheckpointError
 from genprior.priors.checkpoint import save_checkpoint
 from genprior.registry import PRIORS, lookup
 
-# What trainers call the weights in a file that holds more, the best of them first.
-PLACES = ("ema", "params_ema", "model_ema", "ema_state_dict", "params", "state_dict", "model")
+# Common keys of the weights in a file that holds more, in order of preference.
+WEIGHT_KEYS = ("ema", "params_ema", "model_ema", "ema_state_dict", "params", "state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.")
-# Unpickling damaged bytes raises any of these; what is not allowed is an UnpicklingError.
+# Unpickling damaged bytes raises any of these; forbidden objects raise an UnpicklingError.
 UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError,
     AttributeError, TypeError, ImportError,
@@ -27,19 +27,20 @@ UNREADABLE = (
 
 
 def import_weights(file: Path, folder: Path, prior: str, config: Mapping[str, Any]) -> str:
-    """Makes a checkpoint of a file that `torch.save` wrote.
+    """Converts a file written by `torch.save` to a checkpoint.
 
     Arguments:
-        file: A dictionary of tensors, or one that holds such a dictionary ("ema", "model" ...).
-        folder: Where the checkpoint goes.
+        file: File of a dictionary of tensors, or of a dictionary that holds one ("ema",
+            "model" ...).
+        folder: Folder of the new checkpoint.
         prior: Name of the prior.
-        config: Its constructor arguments.
+        config: Constructor arguments of the prior.
 
     Returns:
-        Where in the file the weights were, "" for its top.
+        Key of the weights in the file, "" for the file itself.
 
     Raises:
-        CheckpointError: The file cannot be read without running code, or does not fit.
+        CheckpointError: The file cannot be read without running code, or does not fit the prior.
     """
     where, tensors = _tensors(file)
     with torch.device("meta"):
@@ -47,7 +48,7 @@ def import_weights(file: Path, folder: Path, prior: str, config: Mapping[str, An
     _check_fit(file, prior, tensors, model.state_dict())
     for key, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise CheckpointError(f"{file}: {key} holds NaN or infinite numbers: train it anew")
+            raise CheckpointError(f"{file}: {key} holds NaN or infinite numbers: train it again")
     about = {"imported": {"file": file.name, "bytes": file.stat().st_size, "where": where}}
     full = {key: tensor.float() for key, tensor in tensors.items()}
     save_checkpoint(folder, prior, dict(model.config), full, about=about)
@@ -67,14 +68,14 @@ def _tensors(file: Path) -> tuple[str, dict[str, Tensor]]:
         ) from error
     where = ""
     if isinstance(found, dict) and not _is_weights(found):
-        where = next((name for name in PLACES if _is_weights(found.get(name))), "")
+        where = next((name for name in WEIGHT_KEYS if _is_weights(found.get(name))), "")
         found = found.get(where)
     if not _is_weights(found):
         raise CheckpointError(
             f"{file}: holds no dictionary of tensors, nor one under "
-            f"{', '.join(PLACES)}: save its state_dict with torch.save"
+            f"{', '.join(WEIGHT_KEYS)}: save its state_dict with torch.save"
         )
-    return where, {_bare(key): tensor for key, tensor in found.items()}
+    return where, {_without_prefixes(key): tensor for key, tensor in found.items()}
 
 
 def _is_weights(found: object) -> bool:
@@ -83,8 +84,8 @@ def _is_weights(found: object) -> bool:
     )
 
 
-def _bare(key: str) -> str:
-    """A key without what wrappers put before it."""
+def _without_prefixes(key: str) -> str:
+    """Returns a key without the prefixes that wrappers add."""
     for prefix in PREFIXES:
         key = key.removeprefix(prefix)
     return key
@@ -96,8 +97,8 @@ def _check_fit(
     missing, extra = sorted(expected.keys() - tensors), sorted(tensors.keys() - expected)
     if missing or extra:
         raise CheckpointError(
-            f"{file}: does not fit prior {prior!r}: {_some(missing, 'missing')}; "
-            f"{_some(extra, 'unknown')}: give the right --set NAME=VALUE"
+            f"{file}: does not fit prior {prior!r}: {_count_keys(missing, 'missing')}; "
+            f"{_count_keys(extra, 'unknown')}: give the right --set NAME=VALUE"
         )
     for key, tensor in tensors.items():
         if tensor.shape != expected[key].shape or not tensor.is_floating_point():
@@ -108,6 +109,6 @@ def _check_fit(
             )
 
 
-def _some(keys: list[str], what: str) -> str:
-    shown = f" ({', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''})" if keys else ""
-    return f"{len(keys)} keys {what}{shown}"
+def _count_keys(keys: list[str], what: str) -> str:
+    examples = f" ({', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''})" if keys else ""
+    return f"{len(keys)} keys {what}{examples}"

@@ -1,1 +1,1 @@
-"""The commands of the shell, one module each. They import torch only when they run."""
+"""Commands of the command line, one module each. A command imports torch only when it runs."""

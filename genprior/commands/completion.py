@@ -1,4 +1,4 @@
-"""completion: what a shell needs to complete commands and options."""
+"""genprior completion: completion scripts for bash, zsh and fish."""
 
 import click
 
@@ -7,11 +7,11 @@ import click
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the completion script of a shell.
+    """Print a script that completes commands and options in a shell.
 
     \b
-    bash: eval "$(genprior completion bash)" in ~/.bashrc
-    zsh:  eval "$(genprior completion zsh)" in ~/.zshrc
+    bash: add to ~/.bashrc: eval "$(genprior completion bash)"
+    zsh:  add to ~/.zshrc:  eval "$(genprior completion zsh)"
     fish: genprior completion fish > ~/.config/fish/completions/genprior.fish
     """
     from click.shell_completion import get_completion_class

@@ -1,7 +1,6 @@
-"""Options from a file: --config run.toml, and such a file of the options in force."""
+"""Configuration files: the options --config and --dump-config of a command."""
 
 import functools
-import json
 import re
 import tomllib
 from collections.abc import Callable
@@ -9,21 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import click
+import tomli_w
 
 from genprior.commands.path_types import TypedPath
 
-# What belongs to one call and not to a way of working.
-PASSING = ("config", "dump_config", "help")
+# Options that no configuration file holds.
+NOT_CONFIGURABLE = ("config", "dump_config", "help")
 
 
 def configurable(command: Callable) -> Callable:
-    """Gives a command --config and --dump-config."""
+    """Adds the options --config and --dump-config to a command."""
 
     @click.option("--config", type=TypedPath(), is_eager=True, callback=_read,
                   expose_value=False,
-                  help="TOML file of options, name = value; those that are typed win.")
+                  help="TOML file of options, one NAME = VALUE per line. Options on the command "
+                       "line take precedence.")
     @click.option("--dump-config", is_flag=True,
-                  help="Print all options as such a file, and do nothing.")
+                  help="Print all options in the format of --config and exit.")
     @functools.wraps(command)
     def configured(*arguments: Any, dump_config: bool, **options: Any) -> Any:
         if dump_config:
@@ -42,7 +43,7 @@ def _read(ctx: click.Context, param: click.Parameter, file: Path | None) -> None
     except OSError as error:
         raise click.UsageError(f"--config {file}: {error.strerror}", ctx) from error
     except ValueError as error:
-        raise click.UsageError(f"--config {file}: not TOML: {error}", ctx) from error
+        raise click.UsageError(f"--config {file}: not a TOML file: {error}", ctx) from error
     known = {_name(option): option.name for option in _options(ctx)}
     for name in values:
         if name.replace("_", "-") not in known:
@@ -52,24 +53,24 @@ def _read(ctx: click.Context, param: click.Parameter, file: Path | None) -> None
                 ctx,
             )
     ctx.default_map = {
-        known[name.replace("_", "-")]: _typed(value) for name, value in values.items()
+        known[name.replace("_", "-")]: _as_typed(value) for name, value in values.items()
     }
 
 
-def _typed(value: Any) -> Any:
-    """A value as one would type it, so that it is checked as such."""
+def _as_typed(value: Any) -> Any:
+    """Returns a value as text, so that the option checks it as if it were typed."""
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _options(ctx: click.Context) -> list[click.Option]:
     return [
         param for param in ctx.command.params
-        if isinstance(param, click.Option) and param.name not in PASSING
+        if isinstance(param, click.Option) and param.name not in NOT_CONFIGURABLE
     ]
 
 
 def _name(option: click.Option) -> str:
-    """Its long name, without dashes."""
+    """Returns the long name of an option, without dashes."""
     return max(option.opts, key=len).lstrip("-")
 
 
@@ -79,19 +80,19 @@ def _dump(ctx: click.Context) -> str:
         value = ctx.params[option.name]
         if value is not None:
             text = getattr(option.type, "text", lambda value: value)(value)
-            text = str(text) if isinstance(text, Path) else text
-            lines.append(f"{_name(option)} = {_toml(text, option)}\n")
+            lines.append(_toml(str(text) if isinstance(text, Path) else text, option))
     return "".join(lines)
 
 
 def _toml(value: Any, option: click.Option) -> str:
-    """A value in letters that every encoding has."""
-    text = json.dumps(value, ensure_ascii=False)
+    """Returns the line of an option in ASCII, which every encoding of the output can hold."""
+    line = tomli_w.dumps({_name(option): value})
     try:
-        text.encode()
+        line.encode()
     except UnicodeEncodeError as error:
         raise click.BadParameter(
-            f"{value!r} is no text, which a TOML file cannot hold: give it a name in UTF-8",
+            f"{value!r} is not valid Unicode, so a TOML file cannot hold it: rename the file in "
+            f"UTF-8",
             param=option,
         ) from error
-    return re.sub(r"[^\0-~]", lambda letter: f"\\U{ord(letter[0]):08X}", text)
+    return re.sub(r"[^\0-~]", lambda letter: f"\\U{ord(letter[0]):08X}", line)

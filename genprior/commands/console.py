@@ -1,4 +1,4 @@
-"""What a restoring command says: a line for each file, or JSON; and whether all went well."""
+"""Output of the restoring commands: one line per file, or JSON records."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """The lines of a command that restores files.
+    """Output of a command that restores files, and the count of failures.
 
     Arguments:
         count: Number of files.
-        as_json: Records on standard output, and nothing else there.
-        quiet: No progress bar, and lines about errors only.
-        to_stdout: Standard output is for a picture.
+        as_json: Print JSON records on standard output, and nothing else there.
+        quiet: Show no progress bar and print only errors.
+        to_stdout: Standard output holds the restored image, so lines go to standard error.
     """
 
     def __init__(self, count: int, as_json: bool, quiet: bool, to_stdout: bool) -> None:
@@ -37,14 +37,14 @@ class Report:
         self.progress.__exit__(*error)
 
     def restored(self, record: dict[str, Any]) -> None:
-        """A file was restored."""
+        """Reports a restored file and its warnings."""
         self.records.append(record)
         self.progress.write(_line(record), err=self.to_stdout)
         for warning in record["warnings"]:
             self.progress.write(f"warning: {record['output']}: {warning}", err=True)
 
     def failed(self, target: "OutputPaths", error: Exception) -> None:
-        """A file could not be restored."""
+        """Reports a file that could not be restored."""
         self.failures += 1
         text = " ".join(str(error).split()) or type(error).__name__
         source = str(target.source)
@@ -54,7 +54,7 @@ class Report:
         click.echo(f"error: {text}", err=True)
 
     def skipped(self, targets: "list[OutputPaths]") -> None:
-        """Files that were restored before."""
+        """Reports files that an earlier run restored."""
         for target in targets:
             self.records.append(
                 {"input": str(target.source), "output": str(target.output), "skipped": True}
@@ -62,7 +62,7 @@ class Report:
             self.progress.write(f"{target.source} -> {target.output} [exists]")
 
     def gather(self, ranks: "Ranks", targets: "list[OutputPaths]") -> None:
-        """Brings the records of all processes together, in the order of the files."""
+        """Collects the records of all processes, in the order of the files."""
         if ranks.world > 1:
             order = {str(target.source): k for k, target in enumerate(targets)}
             records = [record for share in ranks.gather(self.records) for record in share]
@@ -70,10 +70,10 @@ class Report:
             self.failures = sum("error" in record for record in records)
 
     def finish(self) -> None:
-        """Prints the records.
+        """Prints the JSON records, and exits with an error code if the only file failed.
 
         Raises:
-            SomeFailed: Not all files could be restored, and there are several.
+            SomeFailed: At least one of several files could not be restored.
         """
         if self.as_json:
             click.echo(json.dumps(self.records, indent=1, allow_nan=False))

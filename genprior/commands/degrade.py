@@ -1,4 +1,4 @@
-"""degrade: make a measurement from a clean image, to try things."""
+"""genprior degrade: simulated measurements of a clean image."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +12,18 @@ from genprior.commands.path_types import typed_files
 
 @click.group()
 def degrade() -> None:
-    """Make a measurement from a clean image, to try things."""
+    """Simulate a measurement of a clean image: apply an operator, add noise."""
 
 
 @degrade.command()
 @options.mask
 @options.measuring
 def inpaint(mask: tuple[str, Any], invert_mask: bool, seed: int, **common: Any) -> None:
-    """Knock out pixels; they become transparent."""
+    """Remove pixels: they become transparent in the output.
+
+    FILE: the clean image. `genprior inpaint` reads the transparent pixels of the output as the
+    mask.
+    """
     from genprior.api.tasks import inpainting
 
     operator = inpainting(mask, invert_mask, seed, common["max_pixels"])
@@ -32,7 +36,10 @@ def inpaint(mask: tuple[str, Any], invert_mask: bool, seed: int, **common: Any) 
 def deblur(
     gaussian: float, motion: tuple, kernel: Path, boundary: str, **common: Any
 ) -> None:
-    """Blur."""
+    """Blur an image.
+
+    FILE: the clean image. Give one of --gaussian, --motion and --kernel.
+    """
     options.check_blur(gaussian, motion, kernel)
     from genprior.api.tasks import blurring
 
@@ -44,7 +51,10 @@ def deblur(
 @options.superres
 @options.measuring
 def superres(factor: int, kernel: str, std: float, boundary: str, **common: Any) -> None:
-    """Make smaller."""
+    """Filter an image and reduce its size by an integer factor.
+
+    FILE: the clean image.
+    """
     options.check_filter(kernel, std)
     from genprior.api.tasks import enlarging
 
@@ -54,7 +64,10 @@ def superres(factor: int, kernel: str, std: float, boundary: str, **common: Any)
 @degrade.command()
 @options.measuring
 def denoise(**common: Any) -> None:
-    """Add noise only."""
+    """Add white Gaussian noise and apply no operator.
+
+    FILE: the clean image.
+    """
     from genprior.api.tasks import denoising
 
     _degrade(denoising(), **common)

@@ -1,4 +1,4 @@
-"""doctor: whether this installation works, and what to do where it does not."""
+"""genprior doctor: checks of the installation, with a remedy for each failure."""
 
 import importlib
 import importlib.metadata
@@ -18,17 +18,22 @@ from genprior.priors.weights import embedded_priors
 from genprior.registry import find_prior
 
 Check = tuple[str, bool, str]
-# What a broken installation raises: a missing module, a library that does not load, or an
-# operator that another build of torch would have.
+# Errors of a broken installation: a module is missing, a library does not load, or this build
+# of torch lacks an operator.
 BROKEN = (ImportError, OSError, RuntimeError)
 LIBRARIES = ("numpy", "deepinv", "scikit-image", "pillow", "tifffile", "safetensors", "click")
-GAIN = 6.0
+MIN_GAIN = 6.0  # dB
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def doctor(as_json: bool) -> None:
-    """Check the installation: libraries, devices, disk, weights, and a small restoration."""
+    """Check the installation.
+
+    The checks are: libraries, devices, disk space, weights, and a short restoration. Prints one
+    line per check. A line that begins with BAD says what is wrong and what to do. The exit code
+    is 6 if a check fails.
+    """
     results = []
     for name, ok, text in _checks():
         results.append({"check": name, "ok": ok, "text": text})
@@ -69,7 +74,7 @@ def _torch() -> Check:
     try:
         import torch
     except BROKEN as error:
-        return "torch", False, f"{_version('torch')} cannot be imported ({error}): install it anew"
+        return "torch", False, f"{_version('torch')} cannot be imported ({error}): reinstall it"
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
     threads = f"{torch.get_num_threads()} threads"
     return "torch", True, f"{torch.__version__}, built for {build}, {threads}"
@@ -81,9 +86,9 @@ def _torchvision() -> Check:
     except BROKEN as error:
         text = f"{' '.join(str(error).split()):.80}"
         if isinstance(error, OSError) and error.errno:  # a file or a folder, not a library
-            return "torchvision", False, f"cannot be imported ({text}): mend that first"
+            return "torchvision", False, f"cannot be imported ({text}): fix this error first"
         return "torchvision", False, (
-            f"{_version('torchvision')} does not go with torch {_version('torch')} "
+            f"{_version('torchvision')} does not match torch {_version('torch')} "
             f"({text}): install both from one index, pip install "
             f"--force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cpu"
         )
@@ -112,14 +117,16 @@ def _disk(name: str, find: Callable[[], Path], variable: str) -> Check:
     try:
         folder = find().absolute()
     except OSError as error:
-        return name, False, f"{error.strerror}: set {variable}"
+        return name, False, f"{error.strerror}: set {variable} to a folder"
     try:
-        there = next(f for f in (folder, *folder.parents) if f.exists())
-        with tempfile.TemporaryFile(dir=there) as file:
+        existing = next(f for f in (folder, *folder.parents) if f.exists())
+        with tempfile.TemporaryFile(dir=existing) as file:
             file.write(b"genprior")
-        free = shutil.disk_usage(there).free / 2**30
+        free = shutil.disk_usage(existing).free / 2**30
     except OSError as error:
-        return name, False, f"{folder} cannot be written ({error.strerror}): set {variable}"
+        return name, False, (
+            f"{folder} is not writable ({error.strerror}): set {variable} to another folder"
+        )
     return name, free > 0.1, f"{folder}, {free:.1f} GiB free"
 
 
@@ -129,7 +136,7 @@ def _weights(name: str) -> Check:
     from genprior.priors.checkpoint import fingerprint
 
     try:
-        manifest = load_checkpoint(find_prior(name), anew=True)[1]
+        manifest = load_checkpoint(find_prior(name))[1]
     except CheckpointError as error:
         return name, False, str(error)
     return name, True, f"sha256 {fingerprint(manifest)[:16]}... verified"
@@ -143,18 +150,18 @@ def _self_tests() -> Iterator[Check]:
     except BROKEN:
         return
     for device in devices:
-        yield f"denoise, {device}", *_tried(lambda device=device: _denoise(device))
+        yield f"denoise, {device}", *_run_test(lambda device=device: _denoise(device))
 
 
-def _tried(work: Callable[[], tuple[bool, str]]) -> tuple[bool, str]:
+def _run_test(test: Callable[[], tuple[bool, str]]) -> tuple[bool, str]:
     try:
-        return work()
+        return test()
     except (*BROKEN, ValueError, ArithmeticError, MemoryError) as error:
         return False, " ".join(str(error).split())
 
 
 def _denoise(device: str) -> tuple[bool, str]:
-    """Denoises a smooth picture of 48 x 48 pixels, which the weights do well."""
+    """Denoises a smooth image of 48 x 48 pixels; sound weights gain more than `MIN_GAIN`."""
     import torch
 
     from genprior import degrade, make_operator, restore
@@ -168,4 +175,5 @@ def _denoise(device: str) -> tuple[bool, str]:
     seconds = time.perf_counter() - started
     errors = [(x - clean).square().mean() for x in (noisy, result.image.cpu())]
     gain = 10 * (errors[0] / errors[1]).log10().item()
-    return gain > GAIN, f"{gain:.1f} dB better than the input (> {GAIN:.0f}), {seconds:.1f} s"
+    text = f"{gain:.1f} dB better than the input (> {MIN_GAIN:.0f}), {seconds:.1f} s"
+    return gain > MIN_GAIN, text

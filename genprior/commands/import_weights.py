@@ -1,4 +1,4 @@
-"""import: make a checkpoint of weights from elsewhere."""
+"""genprior import: conversion of a .pt or .pth file into a checkpoint folder."""
 
 from pathlib import Path
 
@@ -10,16 +10,18 @@ from genprior.registry import TRAINABLE
 
 @click.command("import")
 @click.argument("file", type=TypedPath())
-@click.option("--prior", type=click.Choice(TRAINABLE), required=True, help="What they are of.")
+@click.option("--prior", type=click.Choice(TRAINABLE), required=True,
+              help="Prior that the weights belong to.")
 @click.option("--set", "arguments", multiple=True, metavar="NAME=VALUE",
-              help="Argument of the prior, JSON value; may be repeated.")
+              help="Constructor argument of the prior, such as widths=[32,64]; the value is "
+                   "JSON. May be repeated.")
 @click.option("-o", "--output", required=True, type=TypedPath(),
-              help="Folder of the checkpoint.")
+              help="Folder of the new checkpoint.")
 def import_(file: Path, prior: str, arguments: tuple[str, ...], output: Path) -> None:
-    """Make a checkpoint of a .pt or .pth file.
+    """Convert a .pt or .pth file into a checkpoint folder.
 
-    The file must hold the state_dict of a prior of this package. It is read without running
-    any code in it, and refused if its keys and shapes are not those of the prior.
+    FILE must hold the state_dict of a prior of this package. It is read without running any
+    code in it. It is refused if its keys and shapes differ from those of the prior.
     """
     if output.exists():
         raise click.UsageError(f"{output} exists: choose another -o")

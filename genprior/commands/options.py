@@ -1,4 +1,7 @@
-"""Option definitions that the commands share: one meaning of each everywhere. No torch."""
+"""Shared option definitions of the commands, so that an option means the same everywhere.
+
+Imports no torch.
+"""
 
 import re
 from collections.abc import Callable
@@ -11,6 +14,7 @@ import click
 from genprior.api.files.save_options import SAVES, is_save
 from genprior.commands.config import configurable
 from genprior.commands.path_types import TypedPath
+from genprior.commands.registered_names import Names
 from genprior.io.limits import MAX_PIXELS
 from genprior.registry import SOLVERS
 
@@ -19,13 +23,13 @@ Decorator = Callable[[Callable], Callable]
 
 
 class Mask(click.ParamType):
-    """`alpha`, `random=0.5`, `box=48x48` or the path of a mask file."""
+    """Mask: `alpha`, `random=0.5`, `box=48x48`, or the path of a mask file or folder."""
 
     name = "mask"
 
     @staticmethod
     def text(mask: tuple[str, Any]) -> str:
-        """A mask as it is typed."""
+        """Returns a mask in the syntax of the command line."""
         kind, value = mask
         if kind == "box":
             return f"box={value[0]}x{value[1]}"
@@ -43,13 +47,15 @@ class Mask(click.ParamType):
             except ValueError:
                 missing = -1.0
             if not 0 < missing < 1:
-                self.fail(f"{value!r}: the missing share must be between 0 and 1", param, ctx)
+                self.fail(
+                    f"{value!r}: the share of missing pixels must be between 0 and 1", param, ctx
+                )
             return "random", missing
         if kind == "box" and number:
             return "box", Size().convert(number, param, ctx)
         if not value or not Path(value).exists():
             self.fail(
-                f"{value!r} is no file: give a mask file (white = fill in), a folder of masks, "
+                f"{value!r} is not a file: give a mask file (white = fill in), a folder of masks, "
                 f"alpha, random=0.5 or box=48x48",
                 param,
                 ctx,
@@ -58,21 +64,23 @@ class Mask(click.ParamType):
 
 
 class Level(click.FloatRange):
-    """A noise level: a number or a fraction, 25/255."""
+    """Noise level: a number, or a fraction such as 25/255."""
 
     name = "level"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         if isinstance(value, str) and value.count("/") == 1:
-            above, below = (super(Level, self).convert(n, param, ctx) for n in value.split("/"))
-            if not below:
+            numerator, denominator = (
+                super(Level, self).convert(n, param, ctx) for n in value.split("/")
+            )
+            if not denominator:
                 self.fail(f"{value!r} divides by zero", param, ctx)
-            value = above / below
+            value = numerator / denominator
         return super().convert(value, param, ctx)
 
 
 class LevelOrAuto(Level):
-    """A noise level, or auto."""
+    """Noise level, or auto."""
 
     name = "level|auto"
 
@@ -81,7 +89,7 @@ class LevelOrAuto(Level):
 
 
 class Duration(click.ParamType):
-    """A time: 90s, 20m or 2h; in minutes."""
+    """Duration such as 90s, 20m or 2h, converted to minutes."""
 
     name = "time"
 
@@ -90,12 +98,12 @@ class Duration(click.ParamType):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", value)
         if not match or not float(match[1]):
-            self.fail(f"{value!r} is no time: write 90s, 20m or 2h", param, ctx)
+            self.fail(f"{value!r} is not a duration: write 90s, 20m or 2h", param, ctx)
         return float(match[1]) * {"s": 1 / 60, "m": 1.0, "h": 60.0}[match[2]]
 
 
 class Size(click.ParamType):
-    """HEIGHTxWIDTH in pixels."""
+    """Image size HEIGHTxWIDTH, in pixels."""
 
     name = "size"
 
@@ -109,13 +117,13 @@ class Size(click.ParamType):
 
 
 class Motion(click.ParamType):
-    """LENGTH,ANGLE of a motion blur, in pixels and degrees."""
+    """Motion blur LENGTH,ANGLE, in pixels and degrees."""
 
     name = "length,angle"
 
     @staticmethod
     def text(motion: tuple[float, float]) -> str:
-        """A motion as it is typed."""
+        """Returns a motion blur in the syntax of the command line."""
         return f"{motion[0]},{motion[1]}"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
@@ -129,23 +137,23 @@ class Motion(click.ParamType):
 
 
 class Saves(click.ParamType):
-    """Comma-separated list of what to save besides the picture."""
+    """Comma-separated list of what to save besides the restored image."""
 
     name = "list"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
         if isinstance(value, tuple):
             return value
-        wanted = tuple(dict.fromkeys(part for part in value.split(",") if part))
-        for part in wanted:
+        parts = tuple(dict.fromkeys(part for part in value.split(",") if part))
+        for part in parts:
             if not is_save(part):
                 self.fail(f"{part!r} cannot be saved: choose among {', '.join(SAVES)} (any from "
                           f"q01 to q99)", param, ctx)
-        return wanted
+        return parts
 
 
 class Tile(click.ParamType):
-    """auto, off or the side of a tile in pixels."""
+    """Tile size: auto, off or the side of a tile in pixels, at least 64."""
 
     name = "auto|off|n"
 
@@ -158,137 +166,155 @@ class Tile(click.ParamType):
 
 
 class Device(click.ParamType):
-    """auto, cpu, cuda, cuda:1 ... or mps."""
+    """Device: auto, cpu, cuda, cuda:1 ... or mps."""
 
     name = "device"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
-            self.fail(f"{value!r} is no device: choose auto, cpu, cuda, cuda:1 or mps", param, ctx)
+            self.fail(
+                f"{value!r} is not a device: choose auto, cpu, cuda, cuda:1 or mps", param, ctx
+            )
         return value
 
 
 def check_blur(gaussian: object, motion: object, kernel: object) -> None:
-    """Asks for one of the three."""
+    """Raises a usage error unless exactly one of the three kinds of blur is given."""
     if sum(part is not None for part in (gaussian, motion, kernel)) != 1:
-        raise click.UsageError("say which blur: give one of --gaussian, --motion and --kernel")
+        raise click.UsageError("a blur needs exactly one of --gaussian, --motion and --kernel")
 
 
 def check_filter(kernel: str, std: float | None) -> None:
-    """--std goes with one filter only."""
+    """Raises a usage error if --std is given without --filter gaussian."""
     if std is not None and kernel != "gaussian":
-        raise click.UsageError("--std is the width of --filter gaussian: add that, or leave it")
+        raise click.UsageError(
+            "--std is the width of --filter gaussian: add --filter gaussian, or leave --std out"
+        )
 
 
-def together(*options: Decorator) -> Decorator:
-    """Several options as one decorator, in the order of the help."""
+def combine(*options: Decorator) -> Decorator:
+    """Returns one decorator for several options, which the help lists in this order."""
     return lambda command: reduce(lambda f, option: option(f), reversed(options), command)
 
 
 seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
-                    help="Seed of all that is random.")
+                    help="Seed of the random numbers.")
 steps = click.option("--steps", type=click.IntRange(1),
-                     help="Steps of the solver; `genprior solvers` says what they cost. What "
-                          "denoises by default has none.  [default: the solver's]")
-overwrite = click.option("--overwrite", is_flag=True, help="Replace files that exist.")
-quiet = click.option("-q", "--quiet", is_flag=True, help="No progress bar and no messages.")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+                     help="Steps of the solver; more take longer (see: genprior solvers). Not "
+                          "for solvers without steps, such as posterior-mean.  [default: that of "
+                          "the solver]")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace existing output files.")
+quiet = click.option("-q", "--quiet", is_flag=True,
+                     help="Show no progress bar and no status messages.")
+as_json = click.option("--json", "as_json", is_flag=True,
+                       help="Print the results as JSON on standard output.")
 device = click.option("--device", type=Device(), default="auto", show_default=True,
-                      help="auto, cpu, cuda, cuda:1 or mps.")
+                      help="Device of the computation: auto, cpu, cuda, cuda:1 or mps.")
 prior = click.option("--prior", default="ddpm", show_default=True,
-                     help="Name of a prior (see: genprior priors list), a checkpoint folder, or "
+                     help="Name of a prior (see: genprior priors list), checkpoint folder, or "
                           "texture.")
 exemplar = click.option("--exemplar", type=TypedPath(), metavar="IMG",
-                        help="Picture that --prior texture is estimated from.")
+                        help="Image from which --prior texture is estimated.")
 resize = click.option("--resize", type=click.IntRange(1), metavar="SIDE",
-                      help="Make the shorter side of every image so long first, pixels.")
+                      help="Resize every image first, so that its shorter side has SIDE pixels.")
 max_pixels = click.option("--max-pixels", type=click.IntRange(1), default=MAX_PIXELS,
                           show_default=True,
-                          help="Refuse larger pictures, masks too, before they are decoded.")
+                          help="Refuse images and masks with more pixels, before decoding them.")
 output_file = click.option("-o", "--output", required=True, type=TypedPath(),
-                           help="File to write.")
+                           help="Image file to write.")
 
 
 def restoring(noise: float | str) -> Decorator:
-    """Options of a restoring command, with its default noise level."""
-    return together(
+    """Returns the options of a restoring command with a default noise level."""
+    return combine(
         click.argument("files", nargs=-1, required=True, type=TypedPath()),
         click.option("-o", "--output", type=TypedPath(),
-                     help="File to write, a folder, or - for standard output.  [default: "
+                     help="File or folder to write, or - for standard output.  [default: "
                           "STEM.genprior.EXT beside the input]"),
         prior,
         exemplar,
         click.option("--noise", type=LevelOrAuto(0), default=noise, show_default=True,
-                     help="Noise level in the measurement, in units of [0, 1]; a number or "
-                          "25/255. auto: the level of white noise that the prior, a denoiser, "
-                          "finds most likely."),
-        click.option("--solver", type=click.Choice(("auto", *SOLVERS)), default="auto",
-                     show_default=True, help="How to restore; auto: by task and samples."),
+                     help="Standard deviation of the noise in the input, in units of [0, 1]: a "
+                          "number, or a fraction such as 25/255. auto: estimate the level of "
+                          "white noise with the prior, which must be a denoiser."),
+        click.option("--solver", type=Names(lambda: ("auto", *SOLVERS)), default="auto",
+                     show_default=True,
+                     help="Solver (see: genprior solvers). auto: chosen for the task, the prior "
+                          "and the number of samples."),
         steps,
         click.option("--samples", type=click.IntRange(1), default=1, show_default=True,
-                     help="Posterior samples per image; their mean is the picture."),
+                     help="Posterior samples per image; the restored image is their mean."),
         click.option("--save", type=Saves(), default="",
-                     help=f"Also save: {','.join(SAVES)}; the last are quantiles (q01 to q99)."),
+                     help=f"Further images to save, with commas: {','.join(SAVES)}. q05 and q95 "
+                          "are quantiles; any from q01 to q99 can be saved. All but panel need "
+                          "--samples 2 or more."),
         seed,
         device,
         click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
                      default="float32", show_default=True, help="Precision of the network."),
         click.option("--tile", type=Tile(), default="auto", show_default=True,
-                     help="Side of the tiles in which the network sees a picture; auto: large "
-                          "pictures only, and of noise-free inpainting only what is around the "
-                          "holes; off: the whole."),
+                     help="Evaluate the network on tiles with a side of N pixels, N >= 64, to "
+                          "save memory. auto: tiles for large images only; noise-free inpainting "
+                          "evaluates only windows around the holes. off: the whole image."),
         click.option("--degrade", is_flag=True,
-                     help="The input is clean: apply the operator and --noise first, then print "
-                          "PSNR and SSIM against it."),
+                     help="The input is a clean image: apply the operator and add noise first, "
+                          "and print PSNR and SSIM of the result against the input."),
         click.option("--recursive", is_flag=True,
-                     help="Look into the folders of folders; under -o they are made anew."),
+                     help="Also restore the images in subfolders; -o gets the same subfolders."),
         click.option("--ext", type=click.Choice(EXTENSIONS), default="keep", show_default=True,
-                     help="Format of the results; keep: that of each input."),
+                     help="File format of the results; keep: the format of each input."),
         max_pixels,
         as_json,
         quiet,
         overwrite,
         click.option("--skip-existing", is_flag=True,
-                     help="Leave out files whose result is there, whole and of the same input."),
+                     help="Skip files whose result exists, is complete, and was made by this "
+                          "command from the same input."),
         configurable,
     )
 
 
-measuring = together(
+measuring = combine(
     click.argument("file", type=TypedPath()),
     output_file,
     click.option("--noise", type=Level(0), default=0.0, show_default=True,
-                 help="Noise to add, in units of [0, 1]."),
+                 help="Standard deviation of the noise to add, in units of [0, 1]: a number, or a "
+                      "fraction such as 25/255."),
     seed,
     max_pixels,
     quiet,
     overwrite,
 )
 
-mask = together(
+mask = combine(
     click.option("--mask", type=Mask(), default="alpha", show_default=True,
-                 help="What to fill in: a mask file (white = fill in), a folder of masks that "
-                      "have the names of the files, alpha (transparent pixels), random=SHARE or "
-                      "box=HEIGHTxWIDTH."),
-    click.option("--invert-mask", is_flag=True, help="Black = fill in."),
+                 help="Pixels to fill in: a mask file (white = fill in), a folder of masks with "
+                      "the names of the images, alpha (transparent pixels), random=SHARE (that "
+                      "share of all pixels) or box=HEIGHTxWIDTH (a box at the centre)."),
+    click.option("--invert-mask", is_flag=True,
+                 help="Swap the pixels to fill in and the known pixels: black = fill in."),
 )
 
-blur = together(
+blur = combine(
     click.option("--gaussian", type=click.FloatRange(0, min_open=True),
-                 help="Standard deviation of a Gaussian blur, pixels."),
+                 help="Gaussian blur: its standard deviation, pixels."),
     click.option("--motion", type=Motion(), help="Motion blur: length (pixels), angle (degrees)."),
-    click.option("--kernel", type=TypedPath(), help="Image of the blur kernel."),
+    click.option("--kernel", type=TypedPath(), help="Any blur: image file of its kernel."),
     click.option("--boundary", type=click.Choice(["valid", "reflect", "replicate", "circular"]),
                  default="valid", show_default=True,
-                 help="What is beyond the border; valid assumes nothing."),
+                 help="Assumption about the pixels beyond the border; valid makes none."),
 )
 
-superres = together(
-    click.option("--factor", type=click.IntRange(2), default=2, show_default=True),
+superres = combine(
+    click.option("--factor", type=click.IntRange(2), default=2, show_default=True,
+                 help="Ratio of the sides of the large and the small image."),
     click.option("--filter", "kernel", type=click.Choice(["bicubic", "box", "gaussian"]),
-                 default="bicubic", show_default=True, help="Filter before decimation."),
+                 default="bicubic", show_default=True,
+                 help="Low-pass filter of the operator, applied before it takes every Nth pixel."),
     click.option("--std", type=click.FloatRange(0, min_open=True),
-                 help="Standard deviation of the gaussian filter, pixels of the large image."),
+                 help="Standard deviation of --filter gaussian, pixels of the large image.  "
+                      "[default: 0.45 times the factor]"),
     click.option("--boundary", type=click.Choice(["symmetric", "reflect", "circular"]),
-                 default="symmetric", show_default=True, help="What is beyond the border."),
+                 default="symmetric", show_default=True,
+                 help="Assumption about the pixels beyond the border."),
 )

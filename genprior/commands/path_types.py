@@ -1,4 +1,4 @@
-"""What was typed."""
+"""Paths on the command line."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import click
 
 
 class TypedPath(click.Path):
-    """A path that is not empty: an unset variable of the shell would be the current folder."""
+    """Path that is not empty: an unset shell variable must not mean the current folder."""
 
     name = "path"
 
@@ -16,12 +16,16 @@ class TypedPath(click.Path):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         if value == "":
-            self.fail("it is empty: give a name", param, ctx)
+            self.fail("the path is empty: give a name", param, ctx)
         return super().convert(value, param, ctx)
 
 
 def typed_files() -> list[Path]:
-    """Files that the command was given to read, beside the pictures that it restores."""
+    """Returns the files that the command reads besides the images to restore.
+
+    These are the files among the options, such as a mask or a kernel, and all files in the
+    folders among them.
+    """
     params = click.get_current_context().params
     values = [
         each

@@ -1,4 +1,4 @@
-"""Arguments of priors given as --set NAME=VALUE."""
+"""Constructor arguments of priors from --set NAME=VALUE."""
 
 import inspect
 import json
@@ -10,11 +10,21 @@ from genprior.registry import PRIORS, lookup
 
 
 def constructor_arguments(prior: str, texts: tuple[str, ...]) -> dict[str, Any]:
-    """Arguments of a prior's class from what --set was given."""
-    return _arguments(texts, list(inspect.signature(lookup(PRIORS, prior, "prior")).parameters))
+    """Returns the arguments of a prior's class from the values of --set.
+
+    Raises:
+        UsageError: A text is not NAME=VALUE, or the class has no such argument.
+    """
+    parameters = inspect.signature(lookup(PRIORS, prior, "prior")).parameters
+    return parse_arguments(texts, list(parameters))
 
 
-def _arguments(texts: tuple[str, ...], known: list[str]) -> dict[str, Any]:
+def parse_arguments(texts: tuple[str, ...], known: list[str]) -> dict[str, Any]:
+    """Returns the arguments in texts NAME=VALUE; a value that is not JSON is a string.
+
+    Raises:
+        UsageError: A text is not NAME=VALUE, or its name is not among the known ones.
+    """
     parsed = {}
     for text in texts:
         name, equals, value = text.partition("=")

@@ -1,4 +1,4 @@
-"""priors: what ships, what can be trained, and whether weights are sound."""
+"""genprior priors: list, describe, verify and pack priors."""
 
 import json
 from pathlib import Path
@@ -12,12 +12,17 @@ from genprior.registry import FROM_EXEMPLAR, TRAINABLE, find_prior
 
 @click.group()
 def priors() -> None:
-    """The priors that ship, and checkpoints of yours."""
+    """List, describe, verify and pack priors."""
 
 
 @priors.command("list")
 def list_() -> None:
-    """The priors whose weights ship, those that can be trained, those made of a picture."""
+    """List the shipped, the trainable and the exemplar-based priors.
+
+    The first lines are the priors whose weights ship with the package: pass their names to
+    --prior. Then come the priors that `genprior train` trains, and those that are estimated from
+    one image (--exemplar).
+    """
     for name, folder in embedded_priors().items():
         manifest = json.loads((folder / "manifest.json").read_text())
         click.echo(f"{name:16} {manifest.get('summary', '')}")
@@ -28,7 +33,10 @@ def list_() -> None:
 @priors.command()
 @click.argument("name")
 def info(name: str) -> None:
-    """The manifest of a prior."""
+    """Print the manifest of a prior: its settings, its training and its checksums.
+
+    NAME: a shipped prior or a checkpoint folder.
+    """
     from genprior.priors.checkpoint import newest, read_manifest
 
     click.echo(json.dumps(read_manifest(newest(find_prior(name))), indent=1))
@@ -37,11 +45,14 @@ def info(name: str) -> None:
 @priors.command()
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
-    """Check the weights against their manifests (all that ship, if none is named)."""
+    """Compare the checksums of weights with their manifests.
+
+    NAMES: shipped priors or checkpoint folders.  [default: all shipped priors]
+    """
     from genprior.api.factory import load_checkpoint
 
     for name in names or tuple(embedded_priors()):
-        load_checkpoint(find_prior(name), anew=True)
+        load_checkpoint(find_prior(name))
         click.echo(f"{name}: ok")
 
 
@@ -49,9 +60,13 @@ def verify(names: tuple[str, ...]) -> None:
 @click.argument("source", type=TypedPath())
 @click.option("-o", "--output", required=True, type=TypedPath(),
               help="Folder of the new checkpoint.")
-@click.option("--summary", default="", help="What it is, for: genprior priors list.")
+@click.option("--summary", default="",
+              help="Description of the prior that `genprior priors list` prints.")
 def pack(source: Path, output: Path, summary: str) -> None:
-    """Copy a checkpoint in half precision, without what only training needs."""
+    """Copy a checkpoint in half precision, without the state of its training.
+
+    SOURCE: a checkpoint folder. The copy can restore and sample; it cannot be resumed.
+    """
     if output.exists():
         raise click.UsageError(f"{output} exists: choose another -o")
     from genprior.priors.checkpoint import pack as pack_checkpoint

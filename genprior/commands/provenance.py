@@ -1,4 +1,4 @@
-"""What a report says of how its numbers were made."""
+"""Provenance notes of an evaluation report: command, weights, machine, tuning, failures."""
 
 import shlex
 import sys
@@ -9,11 +9,19 @@ from typing import Any
 def notes_of(
     data: str, plan: Any, unsuited: list[tuple[str, str]], tuned_on: str | None, records: list
 ) -> dict[str, str]:
-    """What a reader of the report must know besides the numbers."""
+    """Returns the notes of a report by their titles.
+
+    Arguments:
+        data: Name of the collection of images.
+        plan: The `Plan` that was measured.
+        unsuited: Pairs (task, method) that were not measured.
+        tuned_on: Description of the images that the baselines were tuned on, or None.
+        records: Results of the plan.
+    """
     weights = {m.prior: m.sha256[:12] for m in plan.methods if m.sha256}
     notes = {
-        "command": f"`{shlex.join(['genprior', *map(_last, sys.argv[1:])])}`",
-        "images": f"{len(plan.truths)} of {data}",
+        "command": f"`{shlex.join(['genprior', *map(_without_folders, sys.argv[1:])])}`",
+        "images": f"{len(plan.references)} of {data}",
         "network": f"{plan.dtype}{', compiled' if plan.compile else ''}; weights (sha256) "
                    f"{', '.join(f'{name} {sha}' for name, sha in weights.items()) or 'none'}",
         "machine": "; and ".join(dict.fromkeys(record["machine"] for record in records)),
@@ -26,7 +34,7 @@ def notes_of(
         found = "; ".join(settings) or "There was nothing to tune."
         notes["tuning"] = f"on {tuned_on}, for the best mean PSNR. {found}"
     elif any(method.is_baseline for method in plan.methods):
-        notes["tuning"] = "none: the baselines have their defaults, or the settings typed"
+        notes["tuning"] = "none: the baselines have their default settings or those of the command"
     if unsuited:
         notes["left out"] = "; ".join(f"{name} on {task}" for task, name in unsuited)
     failed = [r for r in records if "failed" in r]
@@ -37,8 +45,8 @@ def notes_of(
     return notes
 
 
-def _last(word: str) -> str:
-    """The last part of an absolute path, which says nothing to others."""
+def _without_folders(word: str) -> str:
+    """Returns the last part of an absolute path, whose folders mean nothing on other machines."""
     kind, colon, rest = word.partition(":")
     if kind == "torchvision":
         return f"{kind}{colon}{rest.partition(':')[0]}"

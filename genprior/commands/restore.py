@@ -1,4 +1,4 @@
-"""inpaint, deblur, superres, denoise: restore files."""
+"""genprior inpaint, deblur, superres and denoise: restoration of image files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,12 @@ from genprior.commands.standard_streams import streams
 @options.mask
 @options.restoring(noise=0.0)
 def inpaint(mask: tuple[str, Any], invert_mask: bool, **common: Any) -> None:
-    """Fill in missing pixels."""
+    """Fill in missing pixels.
+
+    FILES: images, folders of images, or - for standard input. With --noise 0 the known pixels do
+    not change; with --noise auto or a level they are denoised as well. With --prior texture and
+    no --exemplar the texture is estimated from the known pixels of each image.
+    """
     from genprior.api.tasks import inpainting
 
     operator = inpainting(mask, invert_mask, common["seed"], common["max_pixels"])
@@ -32,7 +37,11 @@ def inpaint(mask: tuple[str, Any], invert_mask: bool, **common: Any) -> None:
 def deblur(
     gaussian: float, motion: tuple, kernel: Path, boundary: str, **common: Any
 ) -> None:
-    """Remove a known blur."""
+    """Remove a known blur, and noise.
+
+    FILES: images, folders of images, or - for standard input. Give one of --gaussian, --motion
+    and --kernel.
+    """
     options.check_blur(gaussian, motion, kernel)
     from genprior.api.tasks import blurring
 
@@ -46,7 +55,10 @@ def deblur(
 @options.superres
 @options.restoring(noise=0.01)
 def superres(factor: int, kernel: str, std: float, boundary: str, **common: Any) -> None:
-    """Enlarge an image."""
+    """Enlarge an image by an integer factor (super-resolution).
+
+    FILES: images, folders of images, or - for standard input.
+    """
     options.check_filter(kernel, std)
     from genprior.api.tasks import enlarging
 
@@ -57,7 +69,10 @@ def superres(factor: int, kernel: str, std: float, boundary: str, **common: Any)
 @click.command()
 @options.restoring(noise="auto")
 def denoise(**common: Any) -> None:
-    """Remove white noise, of a known level or one that is estimated."""
+    """Remove white Gaussian noise of a given or an estimated level.
+
+    FILES: images, folders of images, or - for standard input.
+    """
     from genprior.api.tasks import denoising
 
     _restore("denoise", denoising(), {}, **common)
@@ -99,27 +114,27 @@ def _restore(
         for file in found if masks else ():
             own = masks / file.below / file.file.name if masks.is_dir() else masks
             if own.exists() and file.file.exists() and own.samefile(file.file):
-                raise click.UsageError(f"--mask {own} is the picture itself: give its mask")
+                raise click.UsageError(f"--mask {own} is the image itself: give its mask")
         if to_stdout and ranks.world > 1:
-            raise click.UsageError("standard output is for one process: give -o a name")
+            raise click.UsageError("standard output needs a single process: give -o a file")
         options["device"] = ranks.device(options["device"])
         job = Job(task, operator, settings, noise, opaque=opaque, **options)
         typed = FORMAT_OF.get(output.suffix.lower()) if output else None
         if suffix and typed not in (None, FORMAT_OF[suffix]):
-            raise click.UsageError(f"--ext {ext} does not go with -o {output}: leave one out")
+            raise click.UsageError(f"--ext {ext} does not match -o {output}: leave one out")
         if to_stdout and save:
-            raise click.UsageError("standard output is for one picture: --save needs another -o")
+            raise click.UsageError("standard output holds one image: with --save give -o a file")
         redo = task if skip_existing else None
         targets = plan(found, output, save, samples, overwrite, suffix, redo, typed_files())
         report = Report(len(targets), as_json, quiet, to_stdout)
         done = [target for target in targets if skip_existing and target.is_made(task)]
-        left = [target for target in targets if target not in done]
-        ranks.wait()  # until all know what is there already
+        remaining = [target for target in targets if target not in done]
+        ranks.wait()  # until every process has looked for existing results
         if ranks.first:
             report.skipped(done)
         with report:
             failed = report.failed if len(targets) > 1 or as_json else None
-            for record in run(job, ranks.share(left), report.progress.update, failed):
+            for record in run(job, ranks.share(remaining), report.progress.update, failed):
                 report.restored(record)
         report.gather(ranks, targets)
     if ranks.first:

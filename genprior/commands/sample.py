@@ -1,4 +1,4 @@
-"""sample: draw images from a prior."""
+"""genprior sample: images drawn from a prior."""
 
 from pathlib import Path
 
@@ -17,13 +17,15 @@ from genprior.commands.progress import Progress
 @click.option("--count", type=click.IntRange(1), default=1, show_default=True,
               help="Number of images.")
 @click.option("--size", type=options.Size(),
-              help="Their height and width in pixels.  [default: the prior's, or 256x256]")
+              help="Height and width of each image, pixels.  [default: the size of the prior, or "
+                   "256x256 if it has none]")
 @click.option("--eta", type=click.FloatRange(0, 1), default=1.0, show_default=True,
-              help="1 is ancestral sampling, 0 is DDIM.")
+              help="Stochasticity of a diffusion prior: 1 is ancestral sampling, 0 is DDIM.")
 @click.option("--steps", type=click.IntRange(1), default=100, show_default=True,
-              help="Network evaluations.")
+              help="Network evaluations of a diffusion prior.")
 @click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True,
-              help="Factor of the latents of a prior that decodes; below 1 is more typical.")
+              help="Factor of the latents of a prior with a decoder, such as vae, gan or glow; "
+                   "below 1 the images are more typical and less varied.")
 @options.seed
 @options.device
 @options.quiet
@@ -41,14 +43,14 @@ def sample(
 
     if size is not None and size[0] * size[1] > max_pixels:
         raise click.UsageError(f"--size {size[0]}x{size[1]} is more than {max_pixels} pixels: "
-                               f"raise --max-pixels, if there is memory for it")
+                               f"choose a smaller size, or raise --max-pixels if memory allows")
     check_free([output], overwrite, reads=typed_files())
     model, channels = prior, None
     if exemplar is not None:
         from genprior.api.estimated_priors import read_exemplar
 
-        model, picture = read_exemplar(prior, exemplar, max_pixels, margin=None)
-        channels = picture.pixels.shape[1]
+        model, image = read_exemplar(prior, exemplar, max_pixels, margin=None)
+        channels = image.pixels.shape[1]
     with Progress(quiet) as progress:
         x = api.sample(model, count, size, channels, steps=steps, eta=eta,
                        temperature=temperature, seed=seed, device=device,

@@ -1,4 +1,4 @@
-"""Standard input and output as files: `-`."""
+"""Standard input and standard output as files: `-`."""
 
 import sys
 import tempfile
@@ -19,19 +19,20 @@ STREAM = Path("-")
 def streams(
     files: Sequence[Path], output: Path | None, recursive: bool, as_json: bool
 ) -> "Iterator[tuple[list[InputFile], Path | None, bool]]":
-    """The files to restore, where to, and whether that is standard output.
+    """Yields the input files, the output path, and whether the output is standard output.
 
-    A picture for standard output is written to a folder of its own, and printed when all is
-    done. The result of standard input goes there unless it is told otherwise.
+    An image for standard output is first written into a temporary folder, and copied to standard
+    output when the restoration is done. The result of standard input goes to standard output
+    unless `output` names a file.
 
     Raises:
-        UsageError: Something cannot be streamed.
+        UsageError: The files and options do not allow streaming, or a stream is closed.
     """
     if STREAM in files and len(files) > 1:
-        raise click.UsageError("- is standard input: give it alone")
+        raise click.UsageError("- is standard input: give no other files with it")
     to_stdout = output == STREAM or (output is None and STREAM in files)
     if to_stdout and as_json:
-        raise click.UsageError("standard output is for the picture: give --json another -o")
+        raise click.UsageError("standard output holds the image: with --json give -o a file")
     if STREAM in files and sys.stdin is None:
         raise click.UsageError("standard input is closed: give a file instead of -")
     if to_stdout and sys.stdout is None:
@@ -46,10 +47,12 @@ def streams(
         yield found, output, False
         return
     if len(found) != 1:
-        raise click.UsageError(f"-o - is one picture for {len(found)} inputs: give a folder")
+        raise click.UsageError(
+            f"standard output holds one image, and there are {len(found)} inputs: give -o a folder"
+        )
     with tempfile.TemporaryDirectory(prefix="genprior-") as folder:
         yield found, Path(folder), True
-        made = (p for p in Path(folder).rglob("*") if p.is_file() and p.suffix != ".json")
-        (picture,) = made
-        sys.stdout.buffer.write(picture.read_bytes())
+        written = (p for p in Path(folder).rglob("*") if p.is_file() and p.suffix != ".json")
+        (image,) = written
+        sys.stdout.buffer.write(image.read_bytes())
         sys.stdout.buffer.flush()

@@ -1,33 +1,33 @@
-"""Tasks and methods as they are typed: NAME:SETTING=VALUE,... No torch.
+"""Syntax of tasks and methods on the command line: NAME:SETTING=VALUE,... No torch.
 
-The settings of a task are the options of the restoring command of that name, with the same
-meaning and defaults, since the same options read them; those of deepinv:NAME are the arguments
-of deepinv's physics of that name.
+The settings of a task are the options of the restoring command of that name. The same option
+definitions parse them, so they have the same meaning and defaults. The settings of deepinv:NAME
+are the arguments of the deepinv physics of that name.
 """
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from genprior.commands import options
-from genprior.registry import BASELINES, SOLVERS
 
 NOISES = {"inpaint": 0.0, "deblur": 0.01, "superres": 0.01, "deepinv": 0.01}
 
 
 @dataclass(frozen=True)
 class TaskText:
-    """A task as it was typed, read.
+    """Parsed task.
 
     Arguments:
-        text: What was typed.
-        kind: The restoring command.
-        noise: Noise level.
-        crop: Side of the centre crop, or None.
-        settings: Its other settings, by the names that `genprior.api.tasks` has for them.
+        text: The task as it was typed.
+        kind: Name of the restoring command, or "deepinv".
+        noise: Noise level, in units of [0, 1].
+        crop: Side of the centre crop in pixels, or None.
+        settings: The other settings, by their argument names in `genprior.api.tasks`.
     """
 
     text: str
@@ -39,7 +39,7 @@ class TaskText:
 
 @dataclass(frozen=True)
 class MethodText:
-    """A solver or a baseline as it was typed, read."""
+    """Parsed solver or baseline."""
 
     text: str
     name: str
@@ -47,7 +47,7 @@ class MethodText:
 
 
 class Task(click.ParamType):
-    """KIND:SETTING=VALUE,... such as inpaint:random=0.5 or superres:factor=4,noise=0.01."""
+    """Task KIND:SETTING=VALUE,... such as inpaint:random=0.5 or superres:factor=4,noise=0.01."""
 
     name = "task"
 
@@ -59,7 +59,7 @@ class Task(click.ParamType):
             self.fail(f"{value!r}: choose one of {', '.join(COMMANDS)}", param, ctx)
         try:
             name, rest, foreign = _physics(rest) if kind == "deepinv" else ("", rest, {})
-            given = COMMANDS[kind].make_context(kind, _words(kind, rest)).params
+            given = COMMANDS[kind].make_context(kind, _as_options(kind, rest)).params
             if kind == "deblur":
                 options.check_blur(given["gaussian"], given["motion"], given["kernel"])
             if kind == "superres":
@@ -77,12 +77,17 @@ class Task(click.ParamType):
 
 
 class Methods(click.ParamType):
-    """NAME[:SETTING=VALUE]..., separated by commas."""
+    """Comma-separated list of methods NAME[:SETTING=VALUE]..."""
 
     name = "list"
 
-    def __init__(self, known: tuple[str, ...]) -> None:
-        self.known = known
+    def __init__(self, *known: Iterable[str]) -> None:
+        self.tables = known
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """All names; those of plug-ins are looked up here."""
+        return tuple(name for table in self.tables for name in table)
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[MethodText, ...]:
         if isinstance(value, tuple):
@@ -108,7 +113,7 @@ class Methods(click.ParamType):
 
 
 class Numbers(click.ParamType):
-    """Whole numbers >= 0, separated by commas."""
+    """Comma-separated list of integers >= 0."""
 
     name = "list"
 
@@ -116,12 +121,12 @@ class Numbers(click.ParamType):
         if isinstance(value, tuple):
             return value
         if not re.fullmatch(r"\d+(,\d+)*", value):
-            self.fail(f"{value!r}: write whole numbers with commas, 0,1,2", param, ctx)
+            self.fail(f"{value!r}: write integers >= 0 with commas, such as 0,1,2", param, ctx)
         return tuple(dict.fromkeys(map(int, value.split(","))))
 
 
 def _value(text: str) -> Any:
-    """JSON, or else the text itself."""
+    """Returns the JSON value of a text, or the text itself if it is not JSON."""
     try:
         return json.loads(text)
     except ValueError:
@@ -129,7 +134,7 @@ def _value(text: str) -> Any:
 
 
 def _physics(text: str) -> tuple[str, str, dict[str, Any]]:
-    """The name of a physics, its settings, and between them what any task has."""
+    """Returns the name of a deepinv physics, the text of noise and crop, and its arguments."""
     name, *parts = _parts(text)
     for part in parts:
         if "=" not in part:
@@ -140,12 +145,12 @@ def _physics(text: str) -> tuple[str, str, dict[str, Any]]:
 
 
 def _parts(text: str) -> list[str]:
-    # A number after a comma goes on with the setting before it: motion=15,30.
+    # A number after a comma belongs to the setting before it: motion=15,30.
     return re.split(r",(?=[A-Za-z][\w-]*(?:=|,|$))", text)
 
 
-def _words(kind: str, text: str) -> list[str]:
-    """Settings as words of a command line: random=0.5 is --mask random=0.5."""
+def _as_options(kind: str, text: str) -> list[str]:
+    """Returns settings as command-line options: random=0.5 is --mask random=0.5."""
     words = []
     for part in filter(None, _parts(text)):
         name, equals, value = part.partition("=")
@@ -156,21 +161,21 @@ def _words(kind: str, text: str) -> list[str]:
     return words
 
 
-def _measured(kind: str) -> options.Decorator:
+def _noise_and_crop(kind: str) -> options.Decorator:
     noise = NOISES.get(kind)
-    needed = {"required": True} if noise is None else {"default": noise}
-    return options.together(
-        click.option("--noise", type=options.Level(0), **needed),
+    presence = {"required": True} if noise is None else {"default": noise}
+    return options.combine(
+        click.option("--noise", type=options.Level(0), **presence),
         click.option("--crop", type=click.IntRange(1)),
     )
 
 
 def _command(kind: str, *settings: options.Decorator) -> click.Command:
     def body(**_: Any) -> None:
-        """Never called: the command only reads its options."""
+        """Is never called: the command only parses its options."""
 
-    wanted = click.command(kind, add_help_option=False)
-    return wanted(options.together(*settings, _measured(kind))(body))
+    command = click.command(kind, add_help_option=False)
+    return command(options.combine(*settings, _noise_and_crop(kind))(body))
 
 
 COMMANDS = {
@@ -180,5 +185,3 @@ COMMANDS = {
     "denoise": _command("denoise"),
     "deepinv": _command("deepinv"),
 }
-SOLVERS_KNOWN = ("auto", *SOLVERS)
-BASELINES_KNOWN = tuple(BASELINES)

@@ -1,4 +1,4 @@
-"""texture: synthesise a texture of any size from an exemplar."""
+"""genprior texture: texture synthesis from an exemplar."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from genprior.commands.path_types import TypedPath, typed_files
 @click.argument("exemplar", metavar="IMG", type=TypedPath())
 @options.output_file
 @click.option("--size", type=options.Size(),
-              help="Height and width in pixels.  [default: those of IMG]")
+              help="Height and width of the texture, pixels.  [default: those of IMG]")
 @click.option("--adsn", "method", flag_value="adsn", default="adsn",
-              help="Gaussian texture: asymptotic discrete spot noise (the default).")
+              help="Asymptotic discrete spot noise: a Gaussian texture (the default).")
 @click.option("--rpn", "method", flag_value="rpn",
-              help="Random phase noise: the modulus of the spectrum is kept.")
+              help="Random phase noise: keeps the modulus of the spectrum of IMG.")
 @options.seed
 @options.max_pixels
 @options.quiet
@@ -25,10 +25,10 @@ def texture(
     exemplar: Path, output: Path, size: tuple[int, int] | None, method: str, seed: int,
     max_pixels: int, quiet: bool, overwrite: bool,
 ) -> None:
-    """Synthesise a texture of any size from the picture IMG.
+    """Synthesise a texture of any size from the image IMG.
 
-    Made for micro-textures (grass, sand, cloth): what has objects or edges in it, such as
-    bricks, keeps its colours and correlations only.
+    The method is made for micro-textures such as grass, sand and cloth. Of an image with edges or
+    objects, such as bricks, it keeps only the colours and correlations.
     """
     from dataclasses import replace
 
@@ -37,9 +37,9 @@ def texture(
     from genprior.io.images import write_image
 
     check_free([output], overwrite, reads=typed_files())
-    prior, picture = read_exemplar("texture", exemplar, max_pixels, margin=None)
-    x = draw_texture(prior, size or picture.pixels.shape[-2:], method, seed)
+    prior, image = read_exemplar("texture", exemplar, max_pixels, margin=None)
+    x = draw_texture(prior, size or image.pixels.shape[-2:], method, seed)
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_image(output, x, like=replace(picture, exif=None))
+    write_image(output, x, like=replace(image, exif=None))
     if not quiet:
         click.echo(f"{exemplar} -> {output}")

@@ -1,1 +1,1 @@
-"""Tools for any PyTorch imaging project: random streams, linear algebra, metrics, devices."""
+"""General PyTorch imaging tools: random streams, linear algebra, metrics, devices."""

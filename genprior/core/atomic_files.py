@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a killed run, never meets half of one."""
+"""Atomic file writing: a file appears under its name only when it is complete."""
 
 import os
 import re
@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 TEMPORARY, DIGITS = ".genprior-", 16
-MADE_HERE = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{{DIGITS}}}")
+TEMPORARY_NAME = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{{DIGITS}}}")
 HOUR = 3600
 
 
 class AtomicFiles:
-    """Files that are written all and whole, or not at all, in a `with` block.
+    """Atomic writing of several files in a `with` block: all complete, or none.
 
-    Each is written under a temporary name in its folder, and fsynced; at the end of the block all
-    are renamed, in the order of writing. Where something fails before, older files stay.
+    Each file is written under a temporary name in its folder and fsynced. At the end of the block
+    all are renamed, in the order of writing. If the block raises, the older files stay.
     """
 
     def __init__(self) -> None:
@@ -28,8 +28,8 @@ class AtomicFiles:
         return self
 
     def write(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
-        """Writes a file; arguments as of `write_atomic`."""
-        # Not the name of the file with something added, which may be too long.
+        """Writes a file under a temporary name; arguments as for `write_atomic`."""
+        # The name of the file plus a suffix could exceed the length limit.
         temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(DIGITS // 2)}"
         self._temporary[path] = temporary
         with open(temporary, "xb") as file:
@@ -38,7 +38,7 @@ class AtomicFiles:
             os.fsync(file.fileno())
 
     def read(self, path: Path) -> bytes:
-        """What was written for a file, before it has its name."""
+        """Returns the content written for a file, before it is renamed to `path`."""
         return self._temporary[path].read_bytes()
 
     def __exit__(self, kind: type | None, *error: object) -> None:
@@ -53,10 +53,10 @@ class AtomicFiles:
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file whole or not at all: temporary file in the same folder, fsync, rename.
+    """Writes a file completely or not at all: temporary file in its folder, fsync, rename.
 
     Arguments:
-        path: Where the file goes; an older file there is replaced.
+        path: The file; an older one is overwritten.
         write: Called with the open temporary file.
     """
     with AtomicFiles() as files:
@@ -64,7 +64,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Has new names in a folder outlive a power cut, where the file system can do that."""
+    """Makes new file names in a folder survive a power cut, if the file system supports it."""
     if os.name != "posix":
         return
     with suppress(OSError):
@@ -76,13 +76,13 @@ def _sync(folder: Path) -> None:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """What killed runs left in a folder, and what others are writing at the moment."""
-    return [path for path in folder.glob(f"{TEMPORARY}*") if MADE_HERE.fullmatch(path.name)]
+    """Returns the temporary files in a folder: of killed runs, and of processes still writing."""
+    return [path for path in folder.glob(f"{TEMPORARY}*") if TEMPORARY_NAME.fullmatch(path.name)]
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed runs left unfinished in a folder, once it is an hour old."""
+    """Removes the temporary files in a folder that are more than an hour old."""
     for path in unfinished(folder):
-        with suppress(OSError):  # it is a folder, or another process has just renamed it
-            if time.time() - path.stat().st_mtime > HOUR:  # a younger one may be at work
+        with suppress(OSError):  # a folder, or renamed by another process meanwhile
+            if time.time() - path.stat().st_mtime > HOUR:  # a newer one may still be written
                 path.unlink()

@@ -5,11 +5,11 @@ from pathlib import Path
 
 
 def sha256(data: bytes) -> str:
-    """Checksum of a file's content."""
+    """Returns the SHA-256 of bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """The sha256 of a file."""
+    """Returns the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

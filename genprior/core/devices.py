@@ -1,4 +1,4 @@
-"""Devices and number formats."""
+"""Selection of devices, floating-point types and autocast."""
 
 import functools
 import platform
@@ -15,7 +15,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def without_autocast(function: Callable) -> Callable:
-    """A function whose arithmetic is that of its tensors, be it called under `torch.autocast`."""
+    """Wraps a function so that it runs with `torch.autocast` disabled, in its tensors' dtypes."""
 
     @functools.wraps(function)
     def exact(*arguments: Any, **named: Any) -> Any:
@@ -28,15 +28,15 @@ def without_autocast(function: Callable) -> Callable:
 
 
 def pick_device(device: str | torch.device, near: Tensor) -> torch.device:
-    """The device to compute on.
+    """Returns the device to compute on.
 
     Arguments:
         device: "auto", "cpu", "cuda", "mps", "cuda:1" or a device of torch.
-        near: "auto" stays where this tensor is if that is an accelerator, else takes CUDA
-            where there is one, else the CPU.
+        near: "auto" means the device of this tensor if that is an accelerator, else CUDA if
+            available, else the CPU.
 
     Raises:
-        SettingError: The device does not exist here.
+        SettingError: The device is not available on this machine.
     """
     device = str(device)
     if device == "auto":
@@ -55,10 +55,10 @@ def pick_device(device: str | torch.device, near: Tensor) -> torch.device:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device has instructions for bfloat16; a CPU without them emulates it, slowly."""
+    """Returns whether a device supports bfloat16 natively; other CPUs emulate it, slowly."""
     if device.type != "cpu":
         return True
     if platform.machine().lower() in ("aarch64", "arm64"):
-        known = torch.backends.mkldnn.is_available()
-        return known and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        built_in = torch.backends.mkldnn.is_available()
+        return built_in and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()

@@ -1,4 +1,4 @@
-"""Several processes at one job, as `torchrun` starts them; alone it costs nothing."""
+"""Distributed processes started by `torchrun`; a single process communicates nothing."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-PATIENCE = timedelta(days=2)
-BUCKET = 2**24
+TIMEOUT = timedelta(days=2)
+BUCKET = 2**24  # elements per all-reduce
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among its peers.
+    """Rank of this process and collective operations (torch.distributed).
 
     Arguments:
-        rank: Number of this process.
-        world: Number of all processes.
-        local: Number of this process on its machine, which is the number of its GPU.
+        rank: Rank of this process.
+        world: Number of processes (world size).
+        local: Local rank: index of this process on its machine, and of its GPU.
     """
 
     rank: int = 0
@@ -31,15 +31,15 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """Whether this is rank 0, the process that writes files and prints."""
         return self.rank == 0
 
     def share(self, items: Sequence) -> list:
-        """The items that fall to this process."""
+        """Returns the items that this process works on."""
         return list(items[self.rank :: self.world])
 
     def device(self, name: str) -> str:
-        """The name of a device, with each process of a machine on its own GPU."""
+        """Returns the device name for this process: each process of a machine has its own GPU."""
         if self.world == 1 or ":" in name:
             return name
         if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
@@ -47,12 +47,12 @@ class Ranks:
         return name
 
     def wait(self) -> None:
-        """Returns when all processes have come here."""
+        """Waits until all processes have called this (barrier)."""
         if self.world > 1:
             dist.barrier()
 
     def local_rank_first(self, get: Callable[[], Any]) -> Any:
-        """What a function gives that may have to fetch it: one process of each machine first."""
+        """Returns the result of a function that may download; local rank 0 calls it first."""
         first = get() if self.local == 0 else None
         self.wait()
         return first if self.local == 0 else get()
@@ -70,13 +70,13 @@ class Ranks:
                 tensor.copy_(part.view_as(tensor))
 
     def copy(self, tensors: Sequence[Tensor]) -> None:
-        """Gives every process the tensors of the first one."""
+        """Broadcasts the tensors of rank 0 to all processes, in place."""
         if self.world > 1:
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), src=0)
 
     def gather(self, value: Any) -> list:
-        """What every process has, in their order; only in the first one, [] elsewhere."""
+        """Returns the values of all processes in rank order on rank 0, and [] on the others."""
         if self.world == 1:
             return [value]
         values = [None] * self.world if self.first else None
@@ -84,7 +84,7 @@ class Ranks:
         return values or []
 
     def broadcast_object(self, value: Any) -> Any:
-        """The value that the first process has."""
+        """Returns the value of rank 0 on every process."""
         if self.world == 1:
             return value
         holder = [value]
@@ -94,7 +94,7 @@ class Ranks:
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Joins the processes that `torchrun` started, for the time of a job."""
+    """Joins the process group that `torchrun` started, and leaves it at the end of the block."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
         yield Ranks()
@@ -103,7 +103,7 @@ def joined() -> Iterator[Ranks]:
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(ranks.local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=TIMEOUT)
     try:
         yield ranks
     finally:
@@ -111,7 +111,10 @@ def joined() -> Iterator[Ranks]:
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Tensors of one type and device, some megabytes at a time."""
+    """Yields groups of tensors of one dtype and device, of at most `BUCKET` elements together.
+
+    A larger tensor is a group of its own.
+    """
     kinds: dict[tuple, list[Tensor]] = {}
     for tensor in tensors:
         kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)

@@ -1,4 +1,4 @@
-"""Versions of libraries and description of the machine, for reports."""
+"""Library versions and machine description, for reports."""
 
 import platform
 from functools import cache
@@ -13,7 +13,7 @@ LIBRARIES = ("torch", "deepinv", "scikit-image")
 
 
 def environment() -> dict[str, Any]:
-    """Machine and versions."""
+    """Returns the versions of libraries, the processor and the GPU."""
     versions = {"genprior": __version__, "python": platform.python_version()}
     return {
         "versions": {**versions, **{name: version(name) for name in LIBRARIES}},
@@ -24,7 +24,7 @@ def environment() -> dict[str, Any]:
 
 @cache
 def machine() -> str:
-    """Machine and versions in a line."""
+    """Returns machine and versions in one line."""
     here = environment()
     versions = ", ".join(f"{name} {number}" for name, number in here["versions"].items())
     return f"{here['machine']}, {here['gpu'] or 'no GPU'}; {versions}"

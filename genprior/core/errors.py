@@ -1,4 +1,4 @@
-"""Errors that a user can act on; the command line turns each into one line and an exit code."""
+"""Errors for the user; the command line prints each as one line and sets an exit code."""
 
 EXIT_USAGE, EXIT_INPUT, EXIT_WEIGHTS, EXIT_MEMORY, EXIT_SOME = 2, 3, 4, 5, 6
 EXIT_INTERRUPTED, EXIT_PIPE = 130, 141
@@ -13,27 +13,27 @@ class CheckpointError(ValueError):
 
 
 class SettingError(ValueError):
-    """A setting does not exist here, or does not go with the others."""
+    """A setting does not exist, or is incompatible with the other settings."""
 
 
 class PeerError(RuntimeError):
-    """A method of another package failed, for reasons of its own."""
+    """A method of another package failed."""
 
 
 class SomeFailed(Exception):
-    """Some of many files could not be restored; the others were."""
+    """Some of several files could not be restored; the others were."""
 
 
-# What may be wrong with one file and right with the next, but for the two of `FOR_ALL`.
+# Errors that may concern one file only, except for the two in `FOR_ALL`, which concern all.
 OF_ONE_FILE = (ValueError, ArithmeticError, MemoryError, OSError)
 FOR_ALL = (CheckpointError, SettingError)
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code that stands for an error."""
+    """Returns the exit code for an error."""
     codes = {
         SettingError: EXIT_USAGE,
-        TypeError: EXIT_USAGE,  # a prior without what the solver needs
+        TypeError: EXIT_USAGE,  # the prior lacks a capability that the solver needs
         CheckpointError: EXIT_WEIGHTS,
         MemoryError: EXIT_MEMORY,
         SomeFailed: EXIT_SOME,

@@ -1,4 +1,4 @@
-"""Matrix-free linear solves, batched: the images of a batch never influence each other."""
+"""Matrix-free linear solvers (CG, GCR), batched with every image independent of the others."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,14 @@ WORST_RESIDUAL = 1e-3
 
 @dataclass(frozen=True)
 class Singular:
-    """A = U diag(s) V^T, in coordinates that may be complex and fewer than the pixels.
+    """Singular value decomposition A = U diag(s) V^T of an operator, as functions.
+
+    Its coordinates may be complex, and fewer than the pixels.
 
     Arguments:
         values: s >= 0, broadcastable to the coordinates (B, C, ...).
         image: V^T x.
-        back: V c, real; what V does not reach is 0.
+        back: V c, real; 0 in the null space of V^T.
         data: U^T y.
     """
 
@@ -28,18 +30,22 @@ class Singular:
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
-    """<a, b> per image, shape (B, 1, ..., 1) so that it multiplies a."""
+    """Returns <a, b> per image, shape (B, 1, ..., 1), which broadcasts with a."""
     return (a * b).flatten(1).sum(dim=1).reshape(-1, *[1] * (a.ndim - 1))
 
 
 def per_image(value: float | Tensor, like: Tensor) -> Tensor:
-    """A number, or one per image, as a tensor (B, 1, ..., 1) that multiplies `like` (B, ...).
+    """Returns a number, or one per image, as a tensor (B, 1, ..., 1) that broadcasts with `like`.
+
+    Arguments:
+        value: A number, or a tensor of one element or of one per image.
+        like: Shape (B, ...); its dtype and device are taken.
 
     Raises:
         ValueError: A tensor has neither one element nor one per image.
     """
     count, ones = len(like), [1] * (like.ndim - 1)
-    if not isinstance(value, Tensor):  # not copied to the device, which would stop the host
+    if not isinstance(value, Tensor):  # no copy to the device: it would synchronise
         return like.new_full((count, *ones), value)
     if value.numel() not in (1, count):
         raise ValueError(
@@ -52,15 +58,15 @@ def per_image(value: float | Tensor, like: Tensor) -> Tensor:
 def damped_inverse(
     power: Tensor, shift: Tensor, axes: Sequence[int] = (-2, -1)
 ) -> Tensor:
-    """1 / (power + shift) of a spectrum, 0 where that sum is nothing but rounding errors.
+    """Returns 1 / (power + shift) of a spectrum, 0 where that sum is at rounding level.
 
-    At shift = 0 it is the pseudo-inverse. Sums below eps^1.5 of the largest power of an image
-    count as 0, that is singular values below eps^0.75 of the largest one.
+    With shift = 0 this is the pseudo-inverse. Sums below eps^1.5 of the largest power of an image
+    count as 0; those are singular values below eps^0.75 of the largest one.
 
     Arguments:
         power: Squared singular values >= 0.
         shift: Damping >= 0; it broadcasts with `power`.
-        axes: Those of an image, or of a channel of one.
+        axes: Axes over which the largest power is taken: of an image, or of a channel.
     """
     total = power + shift
     floor = torch.finfo(power.dtype).eps ** 1.5 * power.amax(tuple(axes), keepdim=True)
@@ -68,9 +74,9 @@ def damped_inverse(
 
 
 def split_along(r: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """<u, r> and r - <u, r> u for vectors u along axis 1, of length 1 or 0.
+    """Returns <u, r> and r - <u, r> u for vectors u along axis 1, of norm 1 or 0.
 
-    The rest is exact to its own rounding errors, be it ever so small beside r.
+    The second is accurate relative to its own size, even where it is much smaller than r.
     """
     along = (u.conj() * r).sum(dim=1, keepdim=True)
     rest = r - along * u
@@ -79,7 +85,7 @@ def split_along(r: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fast_size(n: int) -> int:
-    """Smallest integer >= n without prime factors above 7: its FFT is several times faster.
+    """Returns the smallest integer >= n without prime factors above 7, for fast FFTs.
 
     >>> fast_size(2047), fast_size(121)
     (2048, 125)
@@ -92,7 +98,7 @@ def fast_size(n: int) -> int:
 
 
 def fast_shape(shape: Sequence[int]) -> tuple[int, int]:
-    """`fast_size` of height and width, the last two numbers of a shape."""
+    """Returns `fast_size` of height and width, the last two numbers of a shape."""
     return fast_size(shape[-2]), fast_size(shape[-1])
 
 
@@ -105,11 +111,11 @@ def cg(
     tolerance: float = 0.0,
     flat: float = 0.0,
 ) -> Tensor:
-    """Preconditioned conjugate gradient for symmetric positive (semi-)definite systems.
+    """Solves M x = b by preconditioned conjugate gradient, M symmetric positive (semi-)definite.
 
-    Every image has its own step sizes; one that has converged stops changing, so its result
-    does not depend on the rest of the batch. Nothing is read back to the host unless
-    `tolerance` is set (then every 10 iterations).
+    Every image has its own step sizes. A converged image stops changing, so its result does not
+    depend on the rest of the batch. There is no host synchronisation unless `tolerance` is set
+    (then every 10 iterations).
 
     Arguments:
         matrix: Applies the matrix to a batch (B, ...).
@@ -118,8 +124,8 @@ def cg(
         iterations: Largest number of iterations.
         preconditioner: Applies an approximate inverse, symmetric positive definite.
         tolerance: An image has converged when ||b - M x|| <= tolerance ||b||.
-        flat: Directions whose curvature <p, M p> / <p, p> is this fraction of the largest, or
-            less, are left out: rounding errors where M is singular.
+        flat: Directions with a curvature <p, M p> / <p, p> of at most this fraction of the
+            largest are skipped: they are rounding errors if M is singular.
 
     Returns:
         Solutions, shape (B, ...).
@@ -146,22 +152,22 @@ def cg_image(
     least: Tensor | float = 0.0,
     flat: float = 0.0,
 ) -> Tensor:
-    """L M^{-1} r by conjugate gradient, where M p and L p are had together.
+    """Returns L M^{-1} r by conjugate gradient, where one product gives both M p and L p.
 
-    For M = A C A^T and L = C A^T, where a product with C is what costs: L need not be applied
-    once more to the solution.
+    For M = A C A^T and L = C A^T with an expensive product with C: this saves the application
+    of L to the solution.
 
     Arguments:
         matrix: Maps p, shape (B, ...), to (M p, L p).
-        b: What the residual is compared with, shape (B, ...).
+        b: Reference of the relative residual ||r|| / ||b||, shape (B, ...).
         r: Right-hand sides, shape (B, ...).
         iterations, preconditioner, tolerance, flat: As for `cg`.
-        least: What the eigenvalues of M cannot be below, should it not be quite symmetric; a
-            number or shape (B, 1, ..., 1). Smaller curvatures count as this, negative ones
-            not at all.
+        least: Lower bound of the eigenvalues of M, a number or shape (B, 1, ..., 1), for an M
+            that is only nearly symmetric. Curvatures below it are raised to it; directions of
+            negative curvature are skipped.
 
     Returns:
-        Of the shape of L p.
+        L M^{-1} r, of the shape of L p.
     """
     precondition = preconditioner or (lambda r: r)
     image: Tensor | float = 0.0
@@ -170,7 +176,7 @@ def cg_image(
     floor = max(tolerance, torch.finfo(b.dtype).eps) ** 2 * inner(b, b)
     steepest = torch.zeros_like(floor)
     for iteration in range(iterations):
-        # a preconditioner that is singular leaves nothing at the end of what it does not reach
+        # with a singular preconditioner, <r, z> is 0 once only its null space is left in r
         active = (inner(r, r) > floor) & (rz > 0)
         if tolerance and iteration % 10 == 0 and not active.any():
             break
@@ -178,8 +184,8 @@ def cg_image(
         curvature, length2 = inner(p, q), inner(p, p)
         steepest = torch.maximum(steepest, curvature / torch.where(length2 > 0, length2, 1))
         bounded = torch.maximum(curvature, least * length2)
-        # A direction of negative curvature is left out: a step along it, how long however, would
-        # lead away, and far, where the bound is small beside what M makes of it.
+        # Directions of negative curvature are skipped: a step along one increases the error, by
+        # a lot where the bound `least` is small compared with M.
         useful = active & (curvature > flat * steepest * length2)
         step = torch.where(useful, rz / torch.where(useful, bounded, 1), 0)
         image = image + step.reshape(-1, *[1] * (u.ndim - 1)) * u
@@ -197,19 +203,19 @@ def gcr_image(
     iterations: int,
     preconditioner: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """L M^{-1} r by generalised conjugate residuals, where M p and L p are had together.
+    """Returns L M^{-1} r by generalised conjugate residuals; one product gives M p and L p.
 
-    The residual falls in every iteration, whatever M: it may be indefinite and not symmetric,
-    where `cg_image` would take steps of any length. Nothing is read back to the host.
+    The residual never grows, for any M: M may be indefinite and not symmetric, where the step
+    lengths of `cg_image` are unbounded. There is no host synchronisation.
 
     Arguments:
         matrix: Maps p, shape (B, ...), to (M p, L p).
         r: Right-hand sides, shape (B, ...).
-        iterations: One product with M each; all directions are kept.
+        iterations: Number of iterations, of one product with M each; all directions are stored.
         preconditioner: Applies an approximate inverse.
 
     Returns:
-        Of the shape of L p.
+        L M^{-1} r, of the shape of L p.
 
     References:
         Variational Iterative Methods for Nonsymmetric Systems of Linear Equations, Eisenstat
@@ -225,13 +231,14 @@ def gcr_image(
         for q_other, u_other, size_other in earlier:
             share = inner(q, q_other) / size_other
             q, u = q - share * q_other, u - per_image(share, u) * u_other
-        left = inner(q, q)
-        # What earlier directions leave of a repeated one is rounding, and so is a tiny residual.
-        useful = (left > eps * size) & (inner(r, r) > floor)
-        step = torch.where(useful, inner(r, q) / torch.where(useful, left, 1), 0)
+        size_new = inner(q, q)
+        # A repeated direction minus the earlier ones is rounding error; so is a tiny residual.
+        useful = (size_new > eps * size) & (inner(r, r) > floor)
+        step = torch.where(useful, inner(r, q) / torch.where(useful, size_new, 1), 0)
         image = image + per_image(step, u) * u
         r = r - step * q
-        earlier.append((q, u, torch.where(useful, left, torch.inf)))  # useless: no share in later
+        # a skipped direction has infinite size, hence share 0 in later ones
+        earlier.append((q, u, torch.where(useful, size_new, torch.inf)))
     return image if isinstance(image, Tensor) else torch.zeros_like(r)
 
 
@@ -242,19 +249,19 @@ def solve(
     preconditioner: Callable[[Tensor], Tensor] | None = None,
     tolerance: float = 1e-6,
 ) -> Tensor:
-    """`cg`, judged by the residual that its answer has and not by the one that it carries along.
+    """Solves M x = b by `cg` with restarts, checking the true residual b - M x.
 
-    Rounding errors part the two. While the true one is above the tolerance, the iteration
-    starts again from where it is, with the true one; a start that makes it worse, as may
-    happen if the matrix is singular, is forgotten.
+    Rounding errors make it differ from the residual that the recursion of `cg` updates. While the
+    true residual is above the tolerance, `cg` restarts from the current iterate. The result of a
+    restart that increases the residual, possible if the matrix is singular, is discarded.
 
     Arguments:
         matrix, b, preconditioner, tolerance: As for `cg`.
-        iterations: Largest number of iterations of a start; there are at most 3.
+        iterations: Largest number of iterations per run of `cg`; there are at most 3 runs.
 
     Raises:
-        ArithmeticError: A relative residual is above 1e-3. Between that and the tolerance the
-            answer is returned as it is.
+        ArithmeticError: A relative residual is above 1e-3. A solution with a residual between
+            the tolerance and 1e-3 is returned without an error.
     """
     x, b2 = torch.zeros_like(b), inner(b, b)
     residual2 = (b2 > 0).to(b)
@@ -271,15 +278,20 @@ def solve(
 
 
 def demand_solved(residual2: Tensor, when: str, tolerance: float) -> None:
-    """Refuses relative residuals above 1e-3; arguments are their squares and words for the error.
+    """Raises if a relative residual is above 1e-3.
+
+    Arguments:
+        residual2: Squared relative residuals.
+        when: Words for the error message, such as "after 50 iterations".
+        tolerance: Wanted relative residual, for the error message.
 
     Raises:
-        ArithmeticError: One is.
+        ArithmeticError: A relative residual is above 1e-3.
     """
     if (residual2 > WORST_RESIDUAL**2).any():
         raise ArithmeticError(
-            f"a linear system is not solved: its relative residual is "
+            f"a linear system did not converge: its relative residual is "
             f"{residual2.max().sqrt():.1e} {when}, and should be {tolerance:.0e}: allow more "
-            f"iterations, or give the prior a floor or the measurement a noise level, or larger "
-            f"ones"
+            f"iterations, or set a larger noise level of the measurement or a larger floor of the "
+            f"prior"
         )

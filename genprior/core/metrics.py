@@ -1,4 +1,4 @@
-"""How close an image, or a set of samples, is to a reference; one value per image."""
+"""Image quality metrics (PSNR, SSIM) and scores of samples (coverage, CRPS), one per image."""
 
 import math
 
@@ -12,14 +12,14 @@ WINDOW = 7
 
 
 def psnr(x: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:
-    """Peak signal-to-noise ratio in dB, `10 log10(data_range^2 / MSE)`, of each image.
+    """Returns the peak signal-to-noise ratio of each image, `10 log10(data_range^2 / MSE)` in dB.
 
-    The mean squared error is over channels and pixels; there is no cap.
+    The mean squared error (MSE) is over channels and pixels. Values are not capped.
 
     Arguments:
         x: Images (B, C, H, W).
-        reference: The true images, of the same shape.
-        data_range: Largest possible value less the smallest.
+        reference: Reference images, of the same shape.
+        data_range: Largest possible value minus the smallest.
 
     Returns:
         (B,); infinite for an image equal to its reference.
@@ -36,7 +36,7 @@ def psnr(x: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:
 
 
 def ssim(x: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:
-    """Structural similarity of each image, as scikit-image defines it by default.
+    """Returns the structural similarity (SSIM) of each image, with the defaults of scikit-image.
 
     Wang et al. 2004 with a uniform 7 x 7 window, sample covariances, K1 = 0.01 and K2 = 0.03,
     averaged over the windows inside the image and over channels. (The 11 x 11 Gaussian window
@@ -44,8 +44,8 @@ def ssim(x: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:
 
     Arguments:
         x: Images (B, C, H, W).
-        reference: The true images, of the same shape.
-        data_range: Largest possible value less the smallest.
+        reference: Reference images, of the same shape.
+        data_range: Largest possible value minus the smallest.
 
     Returns:
         (B,), 1 for an image equal to its reference.
@@ -71,17 +71,17 @@ def ssim(x: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:
 
 
 def central_interval(samples: int, level: float = 0.9) -> tuple[int, float]:
-    """Which of K sorted samples bound an interval, and how often it should hold the truth.
+    """Returns which of K sorted samples bound a central interval, and its expected coverage.
 
-    The truth and K samples of its exact posterior are exchangeable, so that it lies between the
-    a-th smallest and the a-th largest with probability (K + 1 - 2 a) / (K + 1).
+    The reference and K samples of its exact posterior are exchangeable. So the reference lies
+    between the a-th smallest and the a-th largest with probability (K + 1 - 2 a) / (K + 1).
 
     Arguments:
         samples: Number K of samples, >= 2.
-        level: The wanted probability.
+        level: Wanted coverage.
 
     Returns:
-        a, and the probability: the smallest one that is at least `level`, or else the largest.
+        a, and the coverage: the smallest possible one >= `level`, or the largest one if none is.
 
     >>> central_interval(19), central_interval(4)
     ((1, 0.9), (1, 0.6))
@@ -91,21 +91,21 @@ def central_interval(samples: int, level: float = 0.9) -> tuple[int, float]:
 
 
 def coverage(samples: Tensor, reference: Tensor, level: float = 0.9) -> Tensor:
-    """Share of the pixels whose true value lies in the central interval of the samples.
+    """Returns the share of pixels whose reference value lies in the central interval of samples.
 
-    Pixels at which all samples agree, the known ones of an inpainting, do not count.
+    Pixels at which all samples are equal, as the known pixels of inpainting, are not counted.
 
     Arguments:
         samples: Shape (B, K, C, H, W), K >= 2.
-        reference: The true images, (B, C, H, W).
-        level: The wanted probability; what can be had of K samples is `central_interval`.
+        reference: Reference images, (B, C, H, W).
+        level: Wanted coverage; `central_interval` gives the one that K samples allow.
 
     Returns:
-        (B,); NaN for an image at which all samples agree everywhere.
+        (B,); NaN for an image whose samples are equal at all pixels.
     """
     a, _ = central_interval(samples.shape[1], level)
     shares = []
-    for drawn, truth in zip(samples, reference, strict=True):  # which takes less memory
+    for drawn, truth in zip(samples, reference, strict=True):  # one by one: less memory
         ordered = drawn.sort(dim=0).values
         counted = ordered[0] < ordered[-1]
         inside = counted & (ordered[a - 1] <= truth) & (truth <= ordered[-a])
@@ -114,24 +114,25 @@ def coverage(samples: Tensor, reference: Tensor, level: float = 0.9) -> Tensor:
 
 
 def crps(samples: Tensor, reference: Tensor, antithetic: bool = False) -> Tensor:
-    """Continuous ranked probability score, mean over the pixels; 0 is best.
+    """Returns the continuous ranked probability score (CRPS), mean over the pixels; 0 is best.
 
     E|X - x| - E|X - X'| / 2 for X, X' of the samples, with the unbiased second term (Gneiting
-    and Raftery, 2007; Zamo and Naveau, 2018). For one answer it would be the absolute error.
+    and Raftery, 2007; Zamo and Naveau, 2018). The CRPS of a point estimate is the absolute error.
 
     Arguments:
         samples: Shape (B, K, C, H, W), K >= 2.
-        reference: The true images, (B, C, H, W).
-        antithetic: Samples that are partners depend on each other, and are not compared.
+        reference: Reference images, (B, C, H, W).
+        antithetic: Whether the samples are antithetic: the dependent pairs that `partners` lists
+            are then left out of the second term.
 
     Returns:
         (B,), in image units.
     """
     count = samples.shape[1]
     pairs, dependent = count * (count - 1) // 2, partners(count) if antithetic else []
-    scores, dtype = [], _widest(samples)
-    for drawn, truth in zip(samples, reference.to(dtype), strict=True):  # which takes less memory
-        ordered = drawn.sort(dim=0).values.to(dtype)  # and float32 is sorted faster
+    scores, dtype = [], _widest_float(samples)
+    for drawn, truth in zip(samples, reference.to(dtype), strict=True):  # one by one: less memory
+        ordered = drawn.sort(dim=0).values.to(dtype)  # sorting float32 is faster
         error = (ordered - truth).abs().mean(dim=0)
         # sum over pairs of |X_i - X_j| = sum of (2 i - K + 1) X_(i)
         rank = 2 * torch.arange(count).to(ordered) - count + 1
@@ -145,15 +146,15 @@ def crps(samples: Tensor, reference: Tensor, antithetic: bool = False) -> Tensor
 def _pair(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     if x.shape != reference.shape or x.ndim != 4:
         raise ValueError(
-            "images to compare must have one shape (B, C, H, W), "
+            "images to compare must have the same shape (B, C, H, W), "
             f"got {list(x.shape)} and {list(reference.shape)}"
         )
-    dtype = _widest(x)  # as variances are differences of large numbers
+    dtype = _widest_float(x)  # variances are differences of large numbers
     return x.to(dtype), reference.to(dtype)
 
 
-def _widest(x: Tensor) -> torch.dtype:
-    """float64, which Apple's GPUs have not."""
+def _widest_float(x: Tensor) -> torch.dtype:
+    """Returns float64, or float32 on Apple GPUs, which lack float64."""
     return torch.float32 if x.device.type == "mps" else torch.float64
 
 
@@ -162,5 +163,5 @@ def _window_mean(x: Tensor) -> Tensor:
 
 
 def finite(value: Tensor) -> float | None:
-    """A number as JSON can hold it: None if it is infinite or NaN."""
+    """Returns a number for JSON: None if it is infinite or NaN."""
     return value.item() if math.isfinite(value.item()) else None

@@ -1,7 +1,7 @@
-"""Guesses the unknown pixels of an image from the known ones around them, on a pyramid.
+"""Pull-push interpolation: unknown pixels filled from known ones nearby, on an image pyramid.
 
-Every level has the mean of the known pixels nearby; where there are few, the next coarser one
-is mixed in.
+Each level holds the mean of the known pixels nearby. Where they are few, the next coarser level
+is blended in.
 
 References:
     The Lumigraph, Gortler et al., 1996 (pull-push).
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-ENOUGH = 0.1
+ENOUGH = 0.1  # density of known pixels above which no coarser level is blended in
 
 
 def pull_push(x: Tensor, known: Tensor) -> Tensor:
-    """Images without holes.
+    """Returns images with the unknown pixels filled.
 
     Arguments:
-        x: Images, shape (B, C, H, W); what unknown pixels hold does not matter.
+        x: Images, shape (B, C, H, W); values of unknown pixels are ignored.
         known: 1 where a pixel is known, else 0; shape (B, 1, H, W).
 
     Returns:
-        The images, with the known pixels unchanged; 0 where no pixel of an image is known.
+        The images, with the known pixels unchanged; 0 everywhere if no pixel of an image is known.
     """
     return torch.where(known > 0, x, _fill(torch.where(known > 0, x, 0), known))
 
 
 def density(known: Tensor) -> Tensor:
-    """The share of known pixels around each, in [0, 1], of the shape of `known`."""
+    """Returns the weighted share of known pixels in each 3x3 neighbourhood, (B, 1, H, W)."""
     return _blur(known)
 
 
@@ -45,7 +45,7 @@ def _fill(given: Tensor, weight: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """Binomial 3x3 filter; beyond the border there is nothing."""
+    """Applies a binomial 3x3 filter with zeros beyond the border."""
     for axis, border in ((-1, (1, 1, 0, 0)), (-2, (0, 0, 1, 1))):
         wide, n = pad(x, border), x.shape[axis]
         before, here, after = (wide.narrow(axis, k, n) for k in range(3))

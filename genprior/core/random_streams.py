@@ -1,16 +1,16 @@
-"""White noise that depends on (seed, image, sample) and on nothing else.
+"""Reproducible random streams: white noise that depends on (seed, image, sample) only.
 
 An image gets the same noise alone or in a batch, on the CPU or a GPU (numbers are drawn on
-the CPU and moved), and the global random state is never touched.
+the CPU and copied). The global random state is never touched.
 
-A key tells the image and what is drawn for it:
+A key names the image and the purpose of the numbers:
 
     (image, k)               sample k of a restoration
-    (image, k, WINDOW + w)   window w of it, if it is restored in windows
+    (image, k, WINDOW + w)   window w of sample k, if it is restored in windows
     (image, *MEASUREMENT)    the noise of a measurement
-    (image, *DRAW)           what a prior draws of itself
+    (image, *DRAW)           unconditional samples of a prior
 
-Zeros at the end do not count: 5, (5, 0) and (5, 0, 0) are one stream.
+Trailing zeros do not count: 5, (5, 0) and (5, 0, 0) are the same stream.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,30 +20,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Numbers that a thread must have to draw to be worth its while: a millisecond of them.
+# Numbers per thread below which another thread does not pay; they take about a millisecond.
 PER_THREAD = 2**17
 MEASUREMENT, DRAW, WINDOW = (0, 1), (0, 0, 1), 2
 
 
 def partner(sample: int) -> int | None:
-    """The earlier sample whose noise an antithetic sample has with the other sign, if any.
+    """Returns the earlier sample whose noise an antithetic sample negates, or None.
 
-    Of each four, the last two are the partners of the first two, so that the first samples are
-    the same however many follow, and two are independent.
+    In each group of four, the last two samples are the partners of the first two. So the first
+    samples do not depend on the number of samples, and the first two are independent.
     """
     return sample - 2 if sample % 4 >= 2 else None
 
 
 def partners(samples: int) -> list[tuple[int, int]]:
-    """The pairs among the first samples."""
+    """Returns the antithetic pairs among the first `samples` samples."""
     return [(k - 2, k) for k in range(samples) if partner(k) is not None]
 
 
 def seed_global(seed: int, device: torch.device) -> None:
     """Seeds the global random state of the CPU and of one device.
 
-    `torch.manual_seed` would seed those of all devices, more than `torch.random.fork_rng` of
-    this one gives back.
+    `torch.manual_seed` would seed all devices, and `torch.random.fork_rng` of this device would
+    not restore the others.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
@@ -54,13 +54,13 @@ def seed_global(seed: int, device: torch.device) -> None:
 
 
 class Noise:
-    """One random stream per chain of a batch.
+    """Random streams of a batch, one per row.
 
     Arguments:
-        seed: Non-negative integer; 0 is a seed as any other.
-        keys: One key per chain: an integer (the image) or a tuple (image, sample).
-        mirrored: Whether a chain has the normal numbers of its key with the other sign, for every
-            chain; none has if it is empty.
+        seed: Non-negative integer; 0 is a valid seed.
+        keys: One key per row: an integer (the image) or a tuple (image, sample).
+        mirrored: For every row, whether its normal numbers are negated (antithetic samples);
+            empty for none.
 
     Raises:
         ValueError: The seed is negative.
@@ -79,15 +79,15 @@ class Noise:
         streams = {path: _stream(seed, path) for path in paths}
         self.generators = [streams[path] for path in paths]
         self._streams = list(streams.values())
-        places = {path: k for k, path in enumerate(streams)}
-        self._rows = [places[path] for path in paths]
+        index_of = {path: k for k, path in enumerate(streams)}
+        self._rows = [index_of[path] for path in paths]
         self._signs = [-1.0 if mirror else 1.0 for mirror in mirrored or [False] * len(paths)]
 
     def normal(self, like: Tensor) -> Tensor:
-        """Standard normal numbers of the shape, type and device of `like`, (B, ...).
+        """Returns standard normal numbers of the shape, dtype and device of `like`, (B, ...).
 
         Raises:
-            ValueError: The batch has not one image per stream.
+            ValueError: The batch size differs from the number of keys.
         """
         numbers = self._numbers(Tensor.normal_, like)
         if -1.0 not in self._signs:
@@ -96,16 +96,19 @@ class Noise:
         return numbers * signs.reshape(-1, *[1] * (numbers.ndim - 1))
 
     def uniform(self, like: Tensor) -> Tensor:
-        """Numbers uniform in [0, 1), as `normal`; they are never mirrored."""
+        """Returns uniform numbers in [0, 1), as `normal` does; they are never mirrored."""
         return self._numbers(Tensor.uniform_, like)
 
     def _numbers(self, fill: Callable[..., Tensor], like: Tensor) -> Tensor:
-        """Numbers of every chain, where equal streams are drawn once."""
+        """Draws the numbers of every row; rows with the same key share one draw."""
         if len(like) != len(self._rows):
-            raise ValueError(f"there is noise for {len(self._rows)} images, asked for {len(like)}")
+            raise ValueError(
+                f"there are random streams for {len(self._rows)} images, but the batch has "
+                f"{len(like)}"
+            )
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
         shape = len(self._streams), *like.shape[1:]
-        with torch.inference_mode(False):  # which is of one thread, and its tensors with it
+        with torch.inference_mode(False):  # it is per thread: others could not fill its tensors
             drawn = torch.empty(shape, dtype=dtype, pin_memory=like.is_cuda)
         work = list(zip(drawn.unbind(), self._streams, strict=True))
 
@@ -114,7 +117,7 @@ class Noise:
                 fill(row, generator=generator)
 
         count = min(torch.get_num_threads(), drawn.numel() // PER_THREAD)
-        if count > 1:  # torch draws with one
+        if count > 1:  # torch itself draws in one thread
             with ThreadPoolExecutor(count) as pool:
                 list(pool.map(draw, range(count), [count] * count))
         else:
@@ -131,7 +134,7 @@ def _stream(seed: int, path: tuple[int, ...]) -> torch.Generator:
 
 
 def _moved(x: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """x on the device of another, and of its type if no other is given."""
-    if like.is_cuda:  # from pinned memory the copy does not stop the host
+    """Returns x on the device of `like`, with its dtype unless another is given."""
+    if like.is_cuda:  # copies from pinned memory do not block the host
         x = x.pin_memory()
     return x.to(like.device, dtype or like.dtype, non_blocking=like.is_cuda)

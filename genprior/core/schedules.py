@@ -1,8 +1,8 @@
-"""Noise schedules and the reverse step that all diffusion samplers share.
+"""Noise schedules and the DDPM / DDIM reverse step of diffusion samplers.
 
-The state is variance-exploding, x = x0 + sigma n, in image units: a variance-preserving
-state x_t = sqrt(a_t) x0 + sqrt(1 - a_t) n of images in [-1, 1] is sqrt(a_t) times it, with
-(2 sigma)^2 = (1 - a_t) / a_t, and the DDPM posterior and the DDIM step of the two are the same.
+The state is variance-exploding, x = x0 + sigma n, in image units. A variance-preserving
+state x_t = sqrt(a_t) x0 + sqrt(1 - a_t) n of images in [-1, 1] is sqrt(a_t) times that state, with
+(2 sigma)^2 = (1 - a_t) / a_t. The DDPM posterior and the DDIM step of both are the same.
 
 References:
     Denoising Diffusion Probabilistic Models, Ho et al., 2020.
@@ -22,16 +22,16 @@ TRAINING_STEPS = 1000
 
 
 def ddpm_sigmas(schedule: Literal["linear", "cosine"] = "linear") -> np.ndarray:
-    """Noise levels of the 1000 training steps of DDPM, for images in [0, 1].
+    """Returns the noise levels of the 1000 training steps of DDPM, for images in [0, 1].
 
     Arguments:
         schedule: "linear" (Ho et al.: beta from 1e-4 to 0.02) or "cosine" (Nichol, Dhariwal).
 
     Returns:
-        Increasing array of 1000 levels. DDPM works on [-1, 1]; these are half its levels.
+        Increasing array of 1000 levels. DDPM uses images in [-1, 1]; these are half its levels.
 
     Raises:
-        ValueError: `schedule` is neither.
+        ValueError: `schedule` is neither "linear" nor "cosine".
     """
     if schedule == "linear":
         beta = np.linspace(1e-4, 0.02, TRAINING_STEPS)
@@ -48,19 +48,19 @@ def ddpm_sigmas(schedule: Literal["linear", "cosine"] = "linear") -> np.ndarray:
 def sigma_steps(
     steps: int, sigma_max: float, sigma_min: float, spacing: Spacing = "log"
 ) -> list[float]:
-    """Decreasing noise levels of a sampler, from `sigma_max` down to `sigma_min`.
+    """Returns decreasing noise levels of a sampler, from `sigma_max` down to `sigma_min`.
 
     Arguments:
-        steps: Number of levels, that is of denoiser evaluations, >= 1.
+        steps: Number of levels (denoiser evaluations), >= 1.
         sigma_max: First level, in image units.
         sigma_min: Last level, in image units, > 0.
-        spacing: "log" is geometric; "vp" is geometric in sigma / sqrt(1 + sigma^2), as the
-            noise of a variance-preserving state: few levels above 1; "karras" is uniform in
-            sigma^(1/7); "ddpm" takes the linear-beta levels of DDPM nearest to uniform in time,
-            whatever the bounds.
+        spacing: "log" is geometric; "vp" is geometric in sigma / sqrt(1 + sigma^2), the noise
+            level of a variance-preserving state, with few levels above 1; "karras" is uniform
+            in sigma^(1/7); "ddpm" takes the linear-beta levels of DDPM nearest to uniform in
+            time, and ignores the bounds.
 
     Raises:
-        ValueError: A bound or the number of steps makes no schedule.
+        ValueError: A bound, the number of steps or the spacing is invalid.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
@@ -91,7 +91,7 @@ def sigma_steps(
 
 
 def step_coefficients(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
-    """How much of the noise in x is kept, and the level of the noise that is added.
+    """Returns the factor of the noise kept in x, and the level of the noise added.
 
     Arguments:
         sigma: Level of the state, > 0.
@@ -109,14 +109,14 @@ def step_coefficients(sigma: float, sigma_next: float, eta: float) -> tuple[floa
 def reverse_step(
     x: Tensor, x_hat: Tensor, noise: Tensor | None, sigma: float, sigma_next: float, eta: float
 ) -> Tensor:
-    """One DDIM / DDPM step from level `sigma` to `sigma_next`, given an estimate of x0.
+    """Takes one DDIM / DDPM step from level `sigma` to `sigma_next`, given an estimate of x0.
 
     x_next = x_hat + keep (x - x_hat) + added n
 
     Arguments:
         x: State at level `sigma`, shape (B, C, H, W).
         x_hat: Estimate of x0, same shape.
-        noise: White noise n, same shape; may be None where eta or `sigma_next` is 0.
+        noise: White noise n, same shape; may be None if eta or `sigma_next` is 0.
         sigma, sigma_next, eta: See `step_coefficients`.
     """
     keep, added = step_coefficients(sigma, sigma_next, eta)

@@ -1,4 +1,4 @@
-"""Tensors from arrays, lists and Pillow images."""
+"""Conversion of arrays, lists and Pillow images to tensors."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 def numbers(values: Any, what: str) -> Tensor:
-    """A mask or a kernel, given as a tensor, an array, a list or a Pillow image, as a tensor.
+    """Returns a mask or a kernel as a tensor, from a tensor, array, list or Pillow image.
 
     Raises:
-        ValueError: It is none of these; the message names it by `what`.
+        ValueError: It is none of these; `what` names it in the message.
     """
     if isinstance(values, Tensor):
         return values
-    try:  # torch takes neither flipped arrays nor those of another byte order
+    try:  # torch accepts neither negative strides nor a foreign byte order
         array = np.asarray(values)
         return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
     except (TypeError, ValueError):

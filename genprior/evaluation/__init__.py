@@ -1,1 +1,1 @@
-"""Measures priors, solvers and baselines on a data set; report and tables."""
+"""Evaluation of priors, solvers and baselines on a data set, with report and tables."""

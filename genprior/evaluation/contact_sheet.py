@@ -1,4 +1,4 @@
-"""A contact sheet: what every method made of the first images, in one picture."""
+"""Contact sheet: one image with the results of every method on the first images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +15,14 @@ LARGEST = 32_000
 
 
 def contact_sheet(records: Sequence[Record], out: Path, file: Path) -> None:
-    """Writes the sheet: a block per task, a row per image; measurement, methods, truth.
+    """Writes the sheet: one block per task, one row per image.
+
+    A row has the measurement, the result of every method, and the reference.
 
     Arguments:
-        records: Results; those whose pictures were kept are shown.
+        records: Results; those with saved images are shown.
         out: Folder of the results.
-        file: The PNG to write; nothing is written where no picture was kept.
+        file: The PNG to write; nothing is written without saved images.
     """
     font = ImageFont.load_default(11)
     strips = []
@@ -36,9 +38,9 @@ def contact_sheet(records: Sequence[Record], out: Path, file: Path) -> None:
                 if path.exists():
                     tiles.append(_tile(path, _caption(name, scores.get(name)), font))
             if tiles:
-                strips.append(_beside(tiles))
+                strips.append(_row(tiles))
     if any(strip.height > 2 * LINE for strip in strips):
-        sheet = _below(strips)
+        sheet = _stack(strips)
         write_atomic(file, lambda stream: sheet.save(stream, "PNG"))
 
 
@@ -54,14 +56,14 @@ def _tile(path: Path, caption: str, font: ImageFont.ImageFont) -> Image.Image:
         picture = opened.convert("RGB")
     scale = TILE / max(picture.size)
     size = tuple(max(1, round(side * scale)) for side in picture.size)
-    way = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    resampling = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     tile = Image.new("RGB", (TILE, TILE + LINE), "white")
-    tile.paste(picture.resize(size, way), (0, LINE))
-    ImageDraw.Draw(tile).text((0, 0), _fitted(caption, font), "black", font)
+    tile.paste(picture.resize(size, resampling), (0, LINE))
+    ImageDraw.Draw(tile).text((0, 0), _truncated(caption, font), "black", font)
     return tile
 
 
-def _fitted(text: str, font: ImageFont.ImageFont) -> str:
+def _truncated(text: str, font: ImageFont.ImageFont) -> str:
     if font.getlength(text) <= TILE:
         return text
     end = text[text.rfind("  "):] if "  " in text else ""
@@ -77,14 +79,14 @@ def _text_strip(text: str, font: ImageFont.ImageFont) -> Image.Image:
     return strip
 
 
-def _beside(tiles: list[Image.Image]) -> Image.Image:
+def _row(tiles: list[Image.Image]) -> Image.Image:
     row = Image.new("RGB", (len(tiles) * (TILE + GAP) - GAP, tiles[0].height), "white")
     for k, tile in enumerate(tiles):
         row.paste(tile, (k * (TILE + GAP), 0))
     return row
 
 
-def _below(strips: list[Image.Image]) -> Image.Image:
+def _stack(strips: list[Image.Image]) -> Image.Image:
     width = max(strip.width for strip in strips)
     rows = []
     for strip in strips:

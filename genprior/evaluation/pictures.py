@@ -1,4 +1,4 @@
-"""Files of the images that an evaluation keeps."""
+"""Paths of the images that an evaluation saves."""
 
 import hashlib
 from pathlib import Path
@@ -7,13 +7,20 @@ TRUTH, MEASURED = "truth", "measurement"
 
 
 def picture_file(out: Path, task: str, name: str, number: int) -> Path:
-    """Where the picture of one image is kept."""
+    """Returns the path of a saved image.
+
+    Arguments:
+        out: Folder of the results.
+        task: Text of the task.
+        name: Name of the method, `TRUTH` or `MEASURED`.
+        number: Index of the image in the collection.
+    """
     data = f"{task}\n{name}".encode(errors="backslashreplace")
     safe = hashlib.sha256(data).hexdigest()[:16]
     return out / "pictures" / f"{number:05d}-{safe}.png"
 
 
 def picture_files(out: Path) -> list[Path]:
-    """All pictures that are kept in a folder of results."""
+    """Returns the paths of all images saved in a folder of results."""
     name = f"{'[0-9]' * 5}*-{'[0-9a-f]' * 16}.png"
     return list((out / "pictures").glob(name))

@@ -1,4 +1,4 @@
-"""What is to be measured: tasks, methods and images."""
+"""Evaluation plan: the tasks, methods and images to evaluate."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -28,15 +28,16 @@ from genprior.registry import FROM_EXEMPLAR, find_prior
 
 @dataclass(frozen=True)
 class Task:
-    """What is done to an image.
+    """A restoration task: an operator, its settings and a noise level.
 
     Arguments:
-        text: As it is typed, and called in the results.
+        text: The task as the user typed it; its name in the results.
         kind: "inpaint", "deblur", "superres", "denoise" or "deepinv".
         settings: Arguments of the builder of that name in `genprior.api.tasks`.
         noise: Noise level in units of [0, 1].
-        crop: Side of the centre crop that is taken of an image; None takes all of it.
-        resize: Length that the shorter side of an image is given before; None leaves it.
+        crop: Side of the centre crop, in pixels; None uses the whole image.
+        resize: Length in pixels to which the shorter side is resized before the crop; None keeps
+            the size.
         max_pixels: Larger images and masks are refused.
     """
 
@@ -49,10 +50,10 @@ class Task:
     resize: int | None = None
 
     def read(self, truth: ReferenceImage) -> ImageFile:
-        """An image, resized and cropped.
+        """Returns an image, resized and cropped.
 
         Raises:
-            ImageError: It cannot be read, or is smaller than the crop.
+            ImageError: The image cannot be read, or is smaller than the crop.
         """
         picture = truth.read(self.max_pixels)
         if self.resize is not None:
@@ -60,7 +61,7 @@ class Task:
         return picture if self.crop is None else _cropped(picture, self.crop, truth.name)
 
     def files(self) -> list[str]:
-        """The sha256 of the masks and kernels that it reads."""
+        """Returns the sha256 of the mask and kernel files that the task reads."""
         kind, mask = self.settings.get("mask", ("", None))
         given = [self.settings.get("kernel"), mask if kind == "file" else None]
         paths = [Path(path) for path in given if path is not None]
@@ -68,7 +69,13 @@ class Task:
         return [file_digest(file) for file in (*paths, *inside) if file.is_file()]
 
     def operator(self, pictures: list[ImageFile], numbers: Sequence[int], seed: int) -> Operator:
-        """How pictures of one size are measured."""
+        """Returns the operator for images of one size.
+
+        Arguments:
+            pictures: The images.
+            numbers: Index of each image in the collection; seeds its random mask.
+            seed: Seed of the evaluation.
+        """
         if self.kind == "inpaint":
             masks = Noise(seed + 1, list(numbers)).generators
             build = inpainting(**self.settings, seed=masks, max_pixels=self.max_pixels)
@@ -83,16 +90,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Method:
-    """How an image is restored.
+    """A restoration method: a solver with a prior, or a baseline.
 
     Arguments:
-        name: What it is called in the results.
-        solver: Name ("auto" too) or object.
+        name: Its name in the results.
+        solver: Name, also "auto", or object.
         prior: Name of the prior; None for a baseline without one.
-        model: The prior itself; None if each image has its own, estimated from its known part.
+        model: The prior; None without one, or if each image has its own, estimated from its known
+            part.
         sha256: Checksum of the prior's weights.
-        tuned: Solvers to take instead for some tasks, by the text of the task.
-        typed: Settings of the solver that are as they were typed, and not tuned.
+        tuned: Solvers that replace `solver` for some tasks, by the text of the task.
+        typed: Names of the settings that the user typed; they are not tuned.
     """
 
     name: str
@@ -104,27 +112,27 @@ class Method:
     typed: Collection[str] = ()
 
     def choices(self, task: Task) -> dict[str, Sequence[Any]]:
-        """What of a baseline is tuned for a task, and the values to try."""
+        """Returns the settings to tune for a task, with the values to try; {} for solvers."""
         if not self.is_baseline:
             return {}
         found = self.solver.choices(task.noise)
         return {name: values for name, values in found.items() if name not in self.typed}
 
     def solver_of(self, task: Task) -> str | Solver:
-        """The solver for a task."""
+        """Returns the solver for a task."""
         return self.tuned.get(task.text, self.solver)
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is there to be compared with."""
+        """Whether the method is a baseline."""
         return isinstance(self.solver, Baseline)
 
     def suits(self, task: Task, operator: Operator, image: Tensor) -> bool:
-        """Whether it can do a task: baselines and solvers are made for some only.
+        """Returns whether the method supports a task.
 
         Arguments:
             task: The task.
-            operator: That of the task, for the image.
+            operator: Operator of the task, for the image.
             image: An image, (1, C, H, W).
         """
         if self.prior is not None and self.model is None:
@@ -139,23 +147,23 @@ class Method:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure.
+    """All settings of an evaluation.
 
     Arguments:
-        references: Images, with the number of each in the collection.
-        tasks: What is done to them.
-        methods: How they are restored.
+        references: Reference images, each with its index in the collection.
+        tasks: The tasks.
+        methods: The methods.
         seeds: Seeds of noise and random masks.
-        samples: Posterior samples of the solvers that draw them.
-        steps: Network evaluations of the solvers that have steps and are given by name; None
-            keeps their defaults.
+        samples: Number of posterior samples, for stochastic solvers.
+        steps: Number of steps, for solvers that have steps and are given by name; None keeps
+            their defaults.
         dtype: Precision of the networks.
-        device: Where to compute.
-        batch: Images of one size restored together.
-        show: The pictures of the first so many images are kept, for the contact sheet.
+        device: Name of the device, or "auto".
+        batch: Number of images of one size that are restored together.
+        show: Number of images, from the first, whose results are saved for the contact sheet.
         lpips: Whether to measure LPIPS.
-        compile: Whether the networks are compiled, which rounds otherwise.
-        settings: What else the results depend on, JSON types.
+        compile: Whether the networks are compiled, which changes rounding.
+        settings: Other settings on which the results depend, JSON types.
     """
 
     references: Sequence[tuple[int, ReferenceImage]]
@@ -173,7 +181,7 @@ class Plan:
     settings: Mapping[str, Any] | None = None
 
     def facts(self) -> dict[str, Any]:
-        """All that a result depends on besides its key."""
+        """Returns all settings on which a result depends, besides its key."""
         fixed = {name: getattr(self, name) for name in ("samples", "steps", "dtype", "lpips")}
         weights = {m.prior: m.sha256 for m in self.methods if m.sha256 is not None}
         noise = {task.text: [task.noise, task.crop, *task.files()] for task in self.tasks}
@@ -190,10 +198,10 @@ class Plan:
 
 
 def not_suited(plan: Plan) -> list[tuple[str, str]]:
-    """Tasks and the methods that are not made for them.
+    """Returns the pairs (task, method) that are left out: the method does not support the task.
 
     Raises:
-        SettingError: There is no method that is made for any of the tasks.
+        SettingError: No method supports any of the tasks.
     """
     number, truth = plan.references[0]
     pairs = []
@@ -204,7 +212,9 @@ def not_suited(plan: Plan) -> list[tuple[str, str]]:
         pairs += [(task.text, method.name) for method in unsuited]
     if len(pairs) == len(plan.tasks) * len(plan.methods):
         names = ", ".join(method.name for method in plan.methods)
-        raise SettingError(f"{names}: made for none of the tasks, nothing is left to measure")
+        raise SettingError(
+            f"no method ({names}) supports any of the tasks: choose other tasks or methods"
+        )
     return pairs
 
 
@@ -239,13 +249,13 @@ def _describe(solver: str | Solver) -> Any:
 def load_method_prior(
     name: str, exemplar: Path | None, max_pixels: int = MAX_PIXELS
 ) -> tuple[nn.Module | None, str | None]:
-    """A prior by name, and the checksum of what it comes from.
+    """Returns a prior by name, and the checksum of its weights or of its exemplar.
 
     Returns:
-        (None, None) for one that is estimated from the known part of each image.
+        (None, None) for a prior that is estimated from the known part of each image.
 
     Raises:
-        CheckpointError: There is no such prior, or it is corrupt.
+        CheckpointError: The prior does not exist, or is corrupt.
         ImageError: The exemplar cannot be read.
     """
     if name not in FROM_EXEMPLAR:

@@ -1,4 +1,4 @@
-"""The images of an evaluation: those of a folder, or the items of a data set."""
+"""Reference images (ground truth) of an evaluation, from a folder or a data set."""
 
 import hashlib
 from collections.abc import Callable
@@ -19,12 +19,12 @@ from genprior.io.raster import check_size
 
 @dataclass(frozen=True)
 class ReferenceImage:
-    """One image, read when it is asked for.
+    """A reference image, which is read on demand.
 
     Attributes:
-        name: What it is called in the results.
-        read: Gives it; takes how many pixels it may have.
-        digest: Gives the sha256 of the file or the pixels that it is read from.
+        name: Its name in the results.
+        read: Returns the image; takes the largest permitted number of pixels.
+        digest: Returns the sha256 of the file, or of the pixels of an item of a data set.
     """
 
     name: str
@@ -35,16 +35,16 @@ class ReferenceImage:
 def open_reference_images(
     data: str | Path, max_pixels: int, held_out: bool = True
 ) -> list[ReferenceImage]:
-    """All images of a source.
+    """Returns all reference images of a source.
 
     Arguments:
-        data: A folder of images, whose own folders are left out; or anything else that
-            `genprior.io.datasets.open_source` takes.
+        data: A path or "torchvision:NAME", see `genprior.io.datasets.open_source`; but subfolders
+            of a folder are left out.
         max_pixels: Larger images are refused.
-        held_out: Of a data set of torchvision, take the images that are not for training.
+        held_out: Use the test images of a torchvision data set, not the training images.
 
     Raises:
-        ValueError: There is no image, or the collection cannot be read.
+        ValueError: The source contains no image, or cannot be read.
     """
     if is_folder(data) or is_picture(data):
         files = image_files(Path(data)) if is_folder(data) else [Path(data)]
@@ -65,7 +65,7 @@ def open_reference_images(
 
 
 def collection_name(data: str | Path) -> str:
-    """What a collection is called, without the folder that it is in."""
+    """Returns the name of a collection, without its folder."""
     text = str(data)
     return text.split(":")[1] if text.startswith(TORCHVISION) else Path(text).name
 

@@ -1,4 +1,4 @@
-"""What a measurement says: a table for the terminal, Markdown, CSV and JSON."""
+"""Evaluation report: a table for the terminal, Markdown, CSV and JSON."""
 
 import csv
 import io
@@ -16,14 +16,16 @@ DIGITS = {"psnr": 2, "ssim": 4, "lpips": 4, "misfit": 3, "coverage": 3, "crps": 
 WITH_INTERVAL = ("psnr", "ssim", "lpips", "coverage", "crps")
 HEADS = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS", "crps": "CRPS", "nfe": "NFE",
          "products": "backward", "seconds": "s", "memory": "MB"}
-INTERVAL = ("mean over the images of the mean over the seeds of each image; plus or minus half "
-            "the 95 % interval of that mean over images (Student's t)")
-BOLD = "The largest PSNR of each task, of methods with results for all of its images, is in bold."
-GAIN = "PSNR less that of the best baseline of the task, image by image, with its 95 % interval"
+INTERVAL = ("mean over images of each image's mean over seeds; after the ± half the width of the "
+            "95 % confidence interval over images (Student's t)")
+BOLD = ("The largest PSNR of each task is in bold, among the methods with results for the most "
+        "images.")
+GAIN = ("PSNR minus the PSNR of the best baseline of the task, as mean over images of the "
+        "difference for each image, with its 95 % confidence interval")
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows for the terminal."""
+    """Returns the rows as a text table for the terminal."""
     heads, cells = _cells(rows)
     widths = [max(len(line[k]) for line in [heads, *cells]) for k in range(len(heads))]
     lines, last = [], None
@@ -38,12 +40,12 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def markdown(rows: Sequence[Row], samples: int, notes: Mapping[str, str]) -> str:
-    """The report: the table, then what the numbers mean and how they were made.
+    """Returns the report: the table, definitions of the numbers, and the settings.
 
     Arguments:
         rows: See `summarise`.
-        samples: Posterior samples of the methods that draw them.
-        notes: What else there is to say, by title.
+        samples: Number of posterior samples, for stochastic methods.
+        notes: Settings and remarks, by title.
     """
     heads, cells = _cells(rows)
     lines = ["# Evaluation", "", _line(heads), _line(["---"] * len(heads))]
@@ -52,20 +54,20 @@ def markdown(rows: Sequence[Row], samples: int, notes: Mapping[str, str]) -> str
         if row in best:
             line = [*line[:3], f"**{line[3]}**", *line[4:]]
         lines.append(_line(line))
-    lines += ["", BOLD, "", "## What the numbers are", ""]
+    lines += ["", BOLD, "", "## What the numbers mean", ""]
     lines.append(f"- numbers: {INTERVAL}")
     names = _names(rows)
     for name, meaning in definitions(names, samples).items():
         lines.append(f"- {HEADS.get(name, name)}: {meaning}")
     if any(row.gain for row in rows):
         lines.append(f"- gain: {GAIN}")
-    lines += ["", "## How they were made", ""]
+    lines += ["", "## How they were measured", ""]
     lines += [f"- {title}: {text}" for title, text in notes.items()]
     return "\n".join(lines) + "\n"
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """One line per task and method; means and half intervals without rounding."""
+    """Returns CSV with a line per task and method; means and half intervals are not rounded."""
     file = io.StringIO()
     names = _names(rows)
     columns = [f"{name}{end}" for name in names for end in ("", " ±")]
@@ -79,7 +81,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def as_json(rows: Sequence[Row], samples: int, notes: Mapping[str, str]) -> str:
-    """Everything that the report says."""
+    """Returns the content of the report as JSON."""
     about = {**definitions(_names(rows), samples), "mean": INTERVAL, "gain": GAIN}
     record = {"rows": [asdict(row) for row in rows], "definitions": about, "notes": dict(notes),
               **environment()}
@@ -91,7 +93,7 @@ def _names(rows: Sequence[Row]) -> list[str]:
 
 
 def _best(rows: Sequence[Row]) -> list[Row]:
-    """Rows with the largest PSNR of their task; means over fewer images are no match."""
+    """Returns the rows with the largest PSNR of each task, among those with the most images."""
     best = []
     for task in dict.fromkeys(row.task for row in rows):
         mine = [row for row in rows if row.task == task]
@@ -108,7 +110,7 @@ def _psnr(row: Row) -> float:
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows of the table, as text."""
+    """Returns the column heads and the rows of the table, as text."""
     names = _names(rows)
     gains = any(row.gain for row in rows)
     heads = ["task", "method", "images", *(HEADS.get(name, name) for name in names)]
@@ -126,7 +128,7 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 def _text(mean: Mean | None, digits: int, interval: bool, sign: str = "") -> str:
     if mean is None:
         return ""
-    if mean.value is None:  # a PSNR without error; a gain is unknown then
+    if mean.value is None:  # infinite PSNR: no error; the gain is undefined
         return "" if sign else "inf"
     half = f" ± {mean.half:.{digits}f}" if interval and mean.half is not None else ""
     return f"{mean.value:{sign}.{digits}f}{half}"

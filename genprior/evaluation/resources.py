@@ -1,4 +1,4 @@
-"""What a piece of work costs: seconds, and peak memory where it can be read."""
+"""Wall time and peak memory of a block of code."""
 
 import time
 from pathlib import Path
@@ -9,12 +9,12 @@ SELF = Path("/proc/self")
 
 
 class ResourceMeter:
-    """Measures the work inside a `with`.
+    """Context manager that measures wall time and peak memory.
 
     Attributes:
-        seconds: Wall time.
-        memory: Largest memory in bytes: of the CUDA allocator, or on a CPU of the whole process
-            (Linux); None where it cannot be read.
+        seconds: Wall time, in seconds.
+        memory: Peak memory in bytes: of the CUDA allocator, or on a CPU of the whole process
+            (Linux only); None if it cannot be read.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -27,7 +27,7 @@ class ResourceMeter:
             torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
-            self._resets = _reset_peak()
+            self._has_peak = _reset_peak_memory()
         self._started = time.perf_counter()
         return self
 
@@ -35,13 +35,13 @@ class ResourceMeter:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             self.memory = torch.cuda.max_memory_allocated(self.device)
-        elif self._resets:
-            self.memory = _peak()
+        elif self._has_peak:
+            self.memory = _peak_memory()
         self.seconds = time.perf_counter() - self._started
 
 
-def _reset_peak() -> bool:
-    """Starts the peak of the process anew; says whether that is possible here."""
+def _reset_peak_memory() -> bool:
+    """Resets the peak memory of the process; returns whether the system supports that."""
     try:
         (SELF / "clear_refs").write_text("5")
     except OSError:
@@ -49,7 +49,7 @@ def _reset_peak() -> bool:
     return True
 
 
-def _peak() -> int | None:
+def _peak_memory() -> int | None:
     for line in (SELF / "status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024

@@ -1,11 +1,11 @@
-"""A measurement in progress: settings that stay, and one line of JSON for every result.
+"""Resumable store of evaluation results: fixed settings, and one line of JSON per result.
 
-    settings.json           what every result depends on
+    settings.json           settings on which every result depends
     results.jsonl           results, one line each
-    results.RANK.jsonl      results of a process that were not yet put in there
+    results.RANK.jsonl      results of one process that are not merged yet
 
-A line is written whole and synced before the next piece of work begins. What a killed process
-left of a line is dropped, and that piece of work done again.
+Lines are written and synced to disk before the next unit of work begins. An incomplete line, left
+by a killed process, is dropped, and that unit is computed again.
 """
 
 import json
@@ -22,24 +22,24 @@ Record = dict[str, Any]
 
 
 class ResultsStore:
-    """The results in a folder.
+    """Evaluation results in a folder.
 
     Arguments:
-        folder: Where they are.
-        keys: Names of the fields that tell two results apart.
+        folder: The folder.
+        keys: Names of the fields that identify a result.
     """
 
     def __init__(self, folder: Path, keys: Sequence[str]) -> None:
         self.folder, self.keys = folder, tuple(keys)
 
     def open(self, settings: Mapping[str, Any]) -> None:
-        """Begins, or goes on with the settings that it was begun with.
+        """Creates the store, or resumes it if its settings are the same.
 
         Arguments:
-            settings: JSON types. Of a setting that is a dictionary, entries may be added.
+            settings: JSON types. A setting that is a dictionary may get new entries.
 
         Raises:
-            SettingError: A setting is another one than before.
+            SettingError: A setting has changed, or there are results without settings.
         """
         path = self.folder / SETTINGS
         settings = json.loads(json.dumps(dict(settings)))
@@ -47,9 +47,11 @@ class ResultsStore:
             before = json.loads(path.read_text())
             for name in before.keys() | settings.keys():
                 self._compare(name, before.get(name), settings.get(name))
-            settings = _joined(before, settings)
+            settings = _merged(before, settings)
         elif any(self.folder.glob("results*.jsonl")):
-            raise SettingError(f"{self.folder} holds results without {SETTINGS}: choose another")
+            raise SettingError(
+                f"{self.folder} holds results without {SETTINGS}: choose another folder"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         _write(path, json.dumps(settings, indent=1) + "\n")
 
@@ -59,37 +61,37 @@ class ResultsStore:
                 self._compare(f"{name} {key}", before[key], now[key])
         elif before != now:
             raise SettingError(
-                f"{self.folder} holds results with {name} = {_short(before)}, now it is "
-                f"{_short(now)}: give the old value, another folder, or --overwrite"
+                f"{self.folder} holds results with {name} = {_abbreviated(before)}, now it is "
+                f"{_abbreviated(now)}: give the old value, another folder, or --overwrite"
             )
 
     def key(self, record: Record) -> tuple:
-        """What tells a result from the others."""
+        """Returns the key that identifies a result."""
         return tuple(record[name] for name in self.keys)
 
     def read(self) -> dict[tuple, Record]:
-        """All results so far, by key."""
+        """Returns all results so far, by key."""
         records = {}
         for path in sorted(self.folder.glob("results*.jsonl")):
-            # A line without an end is what a killed process left.
+            # The part after the last line end is empty, or an incomplete line of a killed process.
             for line in path.read_bytes().split(b"\n")[:-1]:
                 record = json.loads(line)
                 records[self.key(record)] = record
         return records
 
     def append(self, records: Sequence[Record], rank: int) -> None:
-        """Adds results of one process."""
+        """Appends results to the file of one process."""
         path = self.folder / f"results.{rank}.jsonl"
         with open(path, "ab+") as file:
-            whole = _whole(file.seek(0) or file.read())
-            file.truncate(whole)
+            length = _complete_length(file.seek(0) or file.read())
+            file.truncate(length)
             text = "".join(json.dumps(r, allow_nan=False) + "\n" for r in records)
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
 
     def merge(self) -> None:
-        """Puts the results of all processes into one file, in the order of their keys."""
+        """Merges the results of all processes into one file, sorted by key."""
         records = self.read()
         lines = [json.dumps(records[key], allow_nan=False) + "\n" for key in sorted(records)]
         _write(self.folder / RESULTS, "".join(lines))
@@ -97,30 +99,30 @@ class ResultsStore:
             path.unlink()
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Deletes all results and the settings."""
         for path in (*self.folder.glob("results*.jsonl"), self.folder / SETTINGS):
             path.unlink(missing_ok=True)
 
 
 def holds(path: Path, names: Collection[str]) -> bool:
-    """Whether a file is a JSON object with these names, among others."""
+    """Returns whether a file holds a JSON object with at least these keys."""
     try:
         return set(names) <= json.loads(path.read_text()).keys()
     except (OSError, ValueError, AttributeError):
         return False
 
 
-def _joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """Entries of both, at every depth."""
+def _merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Merges nested dictionaries; values of `now` take precedence."""
     both = {**before, **now}
     for name, value in before.items():
         if isinstance(value, dict) and isinstance(now.get(name), dict):
-            both[name] = _joined(value, now[name])
+            both[name] = _merged(value, now[name])
     return both
 
 
-def _whole(data: bytes) -> int:
-    """Length of the whole lines."""
+def _complete_length(data: bytes) -> int:
+    """Returns the number of bytes in complete lines."""
     return data.rfind(b"\n") + 1
 
 
@@ -128,6 +130,6 @@ def _write(path: Path, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
-def _short(value: Any) -> str:
+def _abbreviated(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) < 60 else f"{text[:57]}..."

@@ -1,7 +1,7 @@
-"""Priors x tasks x solvers x seeds on a collection of images, resumable image by image.
+"""Evaluation of priors x tasks x solvers x seeds on a collection of images, resumable per image.
 
-Image number i of the collection gets the noise of (seed, i) and the random mask of
-(seed + 1, i), whatever else is measured and by however many processes.
+Image i of the collection gets noise seeded by (seed, i) and a random mask seeded by (seed + 1, i).
+Its results do not depend on the other images, methods or tasks, nor on the number of processes.
 """
 
 import random
@@ -36,7 +36,7 @@ KEYS = ("index", "task", "seed", "method")
 
 @dataclass(frozen=True)
 class _Unit:
-    """One piece of work."""
+    """A unit of work: one method, task and seed, on up to `Plan.batch` images."""
 
     task: Task
     method: Method
@@ -50,25 +50,25 @@ def run(
     ranks: Ranks | None = None,
     progress: Callable[[int, int, str], object] | None = None,
 ) -> list[Record]:
-    """Measures what is not yet measured.
+    """Runs an evaluation, or resumes it.
 
     Arguments:
-        plan: What to measure.
-        out: Folder of the results; a stopped measurement in it is gone on with.
+        plan: The evaluation.
+        out: Folder of the results; an interrupted evaluation in it is resumed.
         ranks: The processes that share the work.
-        progress: Called after each piece of work with (results done, in all, what was done).
+        progress: Called after each unit of work with (results done, results in all, its name).
 
     Returns:
-        The results of the plan, one dictionary for each image, task, seed and method. Where a
-        method diverged or crashed, it says so in "failed" and has no scores.
+        The results of the plan, one dictionary for each image, task, seed and method. If a method
+        diverged or crashed, the dictionary has the error in "failed" and no scores.
 
     Raises:
-        SettingError: The folder holds results of other settings, or no method suits a task.
-        ImageError: An image cannot be read, or not be restored as asked.
+        SettingError: The folder holds results of other settings, or no method supports a task.
+        ImageError: An image cannot be read, or cannot be restored with these settings.
     """
     ranks = ranks or Ranks()
     device = pick_device(ranks.device(plan.device), torch.empty(0))
-    methods = [_placed(method, device) for method in plan.methods]
+    methods = [_on_device(method, device) for method in plan.methods]
     plan = replace(plan, methods=methods, device=str(device))
     perceptual = Perceptual(device) if plan.lpips else None
     store = ResultsStore(out, KEYS)
@@ -78,31 +78,38 @@ def run(
     done = store.read()
     units = list(_units(plan, set(done)))
     ranks.wait()
-    wanted = [key for unit in _units(plan, set()) for key in _keys(unit)]
-    count = sum(key in done for key in wanted)
+    keys = [key for unit in _units(plan, set()) for key in _keys(unit)]
+    count = sum(key in done for key in keys)
     for unit in shared(units, ranks):
         records = _measure(plan, unit, out, device, perceptual)
         store.append(records, ranks.rank)
         count += len(records) * (ranks.world if ranks.world > 1 else 1)
         if progress:
-            progress(min(count, len(wanted)), len(wanted), f"{unit.task.text}: {unit.method.name}")
+            progress(min(count, len(keys)), len(keys), f"{unit.task.text}: {unit.method.name}")
     ranks.wait()
     if ranks.first:
         store.merge()
     ranks.wait()
     records = store.read()
-    return [records[key] for key in wanted]
+    return [records[key] for key in keys]
 
 
 def shared(units: list[_Unit], ranks: Ranks) -> list[_Unit]:
-    """The work of one process: in their order, it might be all that one method has to do."""
+    """Returns the units of one process.
+
+    Several processes share the units in shuffled order: in the original order, one process could
+    get all units of one slow method.
+    """
     if ranks.world > 1:
         random.Random(0).shuffle(units)
     return ranks.share(units)
 
 
 def _units(plan: Plan, done: set[tuple]) -> Iterator[_Unit]:
-    """What is left to do, image by image, so that a stopped measurement is even."""
+    """Yields the units without results, image by image.
+
+    In this order an interrupted evaluation has results of all methods for the same images.
+    """
     unsuited = set(not_suited(plan))
     for start in range(0, len(plan.references), plan.batch):
         references = plan.references[start : start + plan.batch]
@@ -111,12 +118,12 @@ def _units(plan: Plan, done: set[tuple]) -> Iterator[_Unit]:
                 for method in plan.methods:
                     if (task.text, method.name) in unsuited:
                         continue
-                    left = tuple(
+                    missing = tuple(
                         (number, truth) for number, truth in references
                         if (number, task.text, seed, method.name) not in done
                     )
-                    if left:
-                        yield _Unit(task, method, seed, left)
+                    if missing:
+                        yield _Unit(task, method, seed, missing)
 
 
 def _keys(unit: _Unit) -> list[tuple]:
@@ -126,7 +133,7 @@ def _keys(unit: _Unit) -> list[tuple]:
 def _measure(
     plan: Plan, unit: _Unit, out: Path, device: torch.device, perceptual: Perceptual | None
 ) -> list[Record]:
-    """The results of one piece of work; images of one size together."""
+    """Returns the results of one unit; images of one size are restored together."""
     records = []
     for group in _same_size(unit):
         numbers, references, pictures = map(list, zip(*group, strict=True))
@@ -134,9 +141,9 @@ def _measure(
             records += _restore(plan, unit, pictures, numbers, references, out, device, perceptual)
         except (SettingError, ImageError):
             raise
-        except (FloatingPointError, PeerError) as error:  # one method does not end all
+        except (FloatingPointError, PeerError) as error:  # the other methods continue
             records += [
-                _about(plan, unit, number, truth) | {"failed": str(error)}
+                _identity(plan, unit, number, truth) | {"failed": str(error)}
                 for number, truth, _ in group
             ]
         except ValueError as error:
@@ -174,9 +181,9 @@ def _restore(
         if number in shown:
             pieces = {TRUTH: truth, MEASURED: y, method.name: result.image}
             for piece, images in pieces.items():
-                _keep(picture_file(out, task.text, piece, number), images[i : i + 1])
+                _save_image(picture_file(out, task.text, piece, number), images[i : i + 1])
         records.append({
-            **_about(plan, unit, number, source),
+            **_identity(plan, unit, number, source),
             "solver": None if method.is_baseline else name,
             "samples": samples, **scores[i], "seconds": meter.seconds / len(numbers),
             "nfe": result.nfe * samples,
@@ -186,8 +193,8 @@ def _restore(
     return records
 
 
-def _about(plan: Plan, unit: _Unit, number: int, source: ReferenceImage) -> Record:
-    """What a result is of, and where it was found."""
+def _identity(plan: Plan, unit: _Unit, number: int, source: ReferenceImage) -> Record:
+    """Returns the entries that identify a result, and the machine that computed it."""
     return {
         "index": number, "image": source.name, "task": unit.task.text, "seed": unit.seed,
         "method": unit.method.name, "prior": unit.method.prior,
@@ -195,7 +202,7 @@ def _about(plan: Plan, unit: _Unit, number: int, source: ReferenceImage) -> Reco
     }
 
 
-def _keep(path: Path, image: Tensor) -> None:
+def _save_image(path: Path, image: Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if image.ndim == 4 and image.shape[1] in (1, 3):
         write_image(path, image.clamp(0, 1).cpu())
@@ -204,7 +211,7 @@ def _keep(path: Path, image: Tensor) -> None:
 def _resolve(
     plan: Plan, unit: _Unit, operator: Operator, y: Tensor
 ) -> tuple[nn.Module | None, str, Solver, int]:
-    """The prior, the solver with its name, and how many samples it draws."""
+    """Returns the prior, the name of the solver, the solver, and its number of samples."""
     method, model = unit.method, unit.method.model
     solver = method.solver_of(unit.task)
     if method.prior is not None and model is None:
@@ -216,22 +223,25 @@ def _resolve(
     if solver != "auto" and not choose_solver(solver, None, operator, model, 1)[1].stochastic:
         samples = 1
     name, solver = choose_solver(solver, None, operator, model, samples)
-    typed = isinstance(method.solver, Solver)  # with steps of its own, if it has any
+    typed = isinstance(method.solver, Solver)  # an object has its own number of steps
     if plan.steps is not None and not typed and "steps" in {f.name for f in fields(solver)}:
         solver = replace(solver, steps=plan.steps)
     return model, name, restrict_to_border(name, solver, unit.task.kind, method.prior), samples
 
 
-def _placed(method: Method, device: torch.device) -> Method:
+def _on_device(method: Method, device: torch.device) -> Method:
     return method if method.model is None else replace(method, model=method.model.to(device))
 
 
 def _same_size(unit: _Unit) -> list[list[tuple[int, ReferenceImage, ImageFile]]]:
-    """Images of one size with what is read of them; one each if each has its own prior."""
-    alone = unit.method.prior is not None and unit.method.model is None
+    """Reads the images and groups them by size.
+
+    A group has one image if each image has its own prior.
+    """
+    own_prior = unit.method.prior is not None and unit.method.model is None
     groups: dict[Any, list[tuple[int, ReferenceImage, ImageFile]]] = {}
     for number, truth in unit.references:
         picture = unit.task.read(truth)
-        key = number if alone else picture.pixels.shape
+        key = number if own_prior else picture.pixels.shape
         groups.setdefault(key, []).append((number, truth, picture))
     return list(groups.values())

@@ -1,4 +1,4 @@
-"""What is measured of a restoration, and what the numbers mean."""
+"""Quality and cost scores of a restoration, with their definitions."""
 
 from typing import Any
 
@@ -10,27 +10,27 @@ from genprior.core.metrics import WINDOW, central_interval, coverage, crps, fini
 from genprior.inverse.base import Restoration
 
 LEVEL = 0.9
-LPIPS_SIDE = 32  # its network leaves nothing of smaller images
+LPIPS_SIDE = 32  # its network needs at least this size
 DEFINITIONS = {
     "psnr": "10 log10(1 / MSE) in dB, the mean over pixels and channels of one image, data "
             "range 1, images clipped to [0, 1]; as skimage.metrics.peak_signal_noise_ratio",
     "ssim": f"structural similarity, {WINDOW}x{WINDOW} uniform windows, sample covariance, mean "
             "over channels, images clipped to [0, 1]; as skimage.metrics.structural_similarity",
-    "lpips": "LPIPS with AlexNet of images clipped to [0, 1]; as deepinv.loss.metric.LPIPS; lower "
+    "lpips": "LPIPS with AlexNet, images clipped to [0, 1]; as deepinv.loss.metric.LPIPS; lower "
              "is better",
-    "misfit": "RMS(A x - y) / noise level, near 1 when the answer fits the data as well as the "
-              "noise allows; without noise RMS(A x - y) itself",
-    "coverage": f"share of pixels whose true value lies in the central interval of the samples "
-                f"that a perfect sampler would cover {{nominal:.0%}} of the time (wanted: "
-                f"{LEVEL:.0%}; antithetic samples, ours by default, cover 7 points more if they "
-                f"are 4, 2 if 8, half of one if 19); pixels at which all samples agree are left "
-                f"out",
+    "misfit": "RMS(A x - y) / noise level, near 1 when A x fits the measurement up to the "
+              "noise; without noise RMS(A x - y)",
+    "coverage": f"share of pixels whose true value lies in the central interval of the samples; "
+                f"the interval of a perfect sampler covers it {{nominal:.0%}} of the time "
+                f"(target: {LEVEL:.0%}); antithetic samples, the default, cover 7 percentage "
+                f"points more with 4 samples, 2 with 8, 0.5 with 19; pixels at which all samples "
+                f"are equal are left out",
     "crps": "continuous ranked probability score, unbiased, mean over pixels, in image units; "
             "lower is better",
-    "seconds": "wall time of one image, without reading, measuring and scoring",
-    "nfe": "evaluations of the prior's network for one image, all samples together",
-    "products": "products with the Jacobian of the prior's network on top, a backward pass each, "
-                "at most; not counted for baselines",
+    "seconds": "wall time of one image, without reading, simulating the measurement, scoring",
+    "nfe": "evaluations of the prior's network per image, for all samples together",
+    "products": "upper bound on the additional products with the Jacobian of the prior's network, "
+                "one backward pass each; not counted for baselines",
     "memory": "peak memory in MB: of the CUDA allocator, or on a CPU of the whole process",
 }
 ALEXNET = "alexnet-owt-7be5be79.pth"
@@ -42,7 +42,7 @@ class Perceptual:
     """LPIPS, for images of 1 or 3 channels.
 
     Raises:
-        CheckpointError: Its network is neither on this machine nor to be had from the network.
+        CheckpointError: Its weights are not on this machine and cannot be downloaded.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -53,9 +53,9 @@ class Perceptual:
             self.metric = LPIPS(device=device)
         except (OSError, RuntimeError) as error:
             raise CheckpointError(
-                f"the weights of LPIPS cannot be fetched ({error}): run once with a connection, "
-                f"put torchvision's {ALEXNET} into {torch.hub.get_dir()}/checkpoints, or leave "
-                f"--lpips out"
+                f"the weights of LPIPS cannot be downloaded ({error}): run once with a "
+                f"connection, put torchvision's {ALEXNET} into {torch.hub.get_dir()}/checkpoints, "
+                f"or leave --lpips out"
             ) from error
 
     def __call__(self, x: Tensor, truth: Tensor) -> Tensor:
@@ -67,11 +67,11 @@ class Perceptual:
 def score(
     result: Restoration, truth: Tensor, perceptual: Perceptual | None = None
 ) -> list[dict[str, Any]]:
-    """Scores of each image of a batch; None where a number is infinite or has no meaning.
+    """Returns the scores of each image of a batch; None for infinite or undefined values.
 
     Arguments:
-        result: What was restored, as tensors.
-        truth: The true images, (B, C, H, W), as large as the restored ones.
+        result: The restored batch.
+        truth: Reference images, (B, C, H, W), of the size of the restored images.
         perceptual: LPIPS, or None to leave it out.
     """
     x, clipped = result.image.clamp(0, 1), truth.clamp(0, 1)
@@ -90,6 +90,6 @@ def score(
 
 
 def definitions(names: list[str], samples: int) -> dict[str, str]:
-    """What the named numbers mean, with what `samples` samples can tell."""
+    """Returns definitions of the named scores; that of coverage depends on `samples`."""
     nominal = central_interval(samples, LEVEL)[1] if samples > 1 else 0.0
     return {name: DEFINITIONS[name].replace("{nominal:.0%}", f"{nominal:.0%}") for name in names}

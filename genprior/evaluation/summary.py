@@ -1,4 +1,4 @@
-"""From one result per image to one row per task and method: means with 95 % intervals."""
+"""Summary of results: means with 95 % confidence intervals per task and method."""
 
 import math
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean over the images of the mean over the seeds of each.
+    """Mean over images of each image's mean over seeds.
 
     Arguments:
-        value: The mean; None if it is infinite for an image.
-        half: Half the width of its 95 % interval (Student's); None for a single image.
-        images: How many images.
+        value: The mean; None if the value of an image is infinite.
+        half: Half the width of its 95 % interval (Student's t); None for a single image.
+        images: Number of images.
     """
 
     value: float | None
@@ -31,16 +31,17 @@ class Mean:
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of a method on a task.
+    """Scores of a method on a task.
 
     Arguments:
-        task: The task, as it is typed.
-        method: The method, as it is typed.
-        label: The method with the solver that "auto" stood for.
-        baseline: Whether it is there to be compared with.
+        task: The task, as the user typed it.
+        method: The method, as the user typed it.
+        label: The method, with "auto" replaced by the chosen solver.
+        baseline: Whether the method is a baseline.
         scores: Means by the name of the score.
-        gain: Its PSNR less that of the best baseline, image by image; None without baselines.
-        against: The best baseline of the task: the one with the largest mean PSNR, of those
+        gain: Mean over images of its PSNR minus that of the best baseline; None without baselines,
+            and for baselines.
+        against: The best baseline of the task: the one with the largest mean PSNR, among those
             with results for the most images.
     """
 
@@ -54,7 +55,7 @@ class Row:
 
 
 def summarise(records: Sequence[Record]) -> list[Row]:
-    """Rows in the order of the tasks and methods in the records, without those that failed."""
+    """Returns rows in the order of tasks and methods in the records, without failed records."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         if "failed" in record:
@@ -69,7 +70,7 @@ def summarise(records: Sequence[Record]) -> list[Row]:
             gain = against = None
             if best is not None and not group[0]["baseline"]:
                 both = [i for i in psnrs[method] if i in psnrs[best]]
-                gain = _mean([_less(psnrs[method][i], psnrs[best][i]) for i in both])
+                gain = _mean([_difference(psnrs[method][i], psnrs[best][i]) for i in both])
                 against = best
             scores = {}
             for name in SCORES:
@@ -82,7 +83,7 @@ def summarise(records: Sequence[Record]) -> list[Row]:
 
 
 def _per_image(group: list[Record], name: str) -> dict[int, float | None]:
-    """Mean over seeds of a score, by image; without the images that have none."""
+    """Returns the mean of a score over seeds, by image, without images that lack the score."""
     values: dict[int, list[Any]] = {}
     for record in group:
         if name in record and (name == "psnr" or record[name] is not None):
@@ -111,12 +112,12 @@ def _mean(values: list[float | None]) -> Mean:
     return Mean(fmean(values), float(quantile) * stdev(values) / len(values) ** 0.5, len(values))
 
 
-def _less(a: float | None, b: float | None) -> float | None:
+def _difference(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
 def _label(group: list[Record]) -> str:
-    """The method as it is typed; with the solver where that was left to choose."""
+    """Returns the method as the user typed it, with "auto" replaced by the chosen solver."""
     method, prior = group[0]["method"], group[0]["prior"]
     if method != f"{prior} auto":
         return method

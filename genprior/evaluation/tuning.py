@@ -1,4 +1,4 @@
-"""Settings of the baselines for each task: those with the best mean PSNR on given images."""
+"""Tuning of baselines: for each task, the settings with the best mean PSNR on given images."""
 
 import itertools
 import json
@@ -25,28 +25,28 @@ def tuned(
     out: Path,
     progress: Callable[[str], object] | None = None,
 ) -> Plan:
-    """A plan whose baselines are tuned, task by task.
+    """Returns a plan whose baselines are tuned for each task.
 
-    What was tuned before in the same folder, on the same images, is taken from there.
+    Settings that were tuned before on the same images are read from the folder.
 
     Arguments:
-        plan: What is to be measured.
-        references: The images to tune on; they should not be those of the plan.
+        plan: The evaluation.
+        references: Images to tune on; they should not be images of the plan.
         out: Folder of the results.
-        progress: Called with what is tuned at the moment.
+        progress: Called with the name of the method and the task, before each is tuned.
 
     Raises:
-        SettingError: What is in the folder was tuned on other images.
+        SettingError: The settings in the folder were tuned on other images.
     """
     path = out / TUNING
     images = [[truth.name, truth.digest()] for truth in references]
-    kept = json.loads(path.read_text()) if path.exists() else {"images": images, "found": {}}
-    if kept["images"] != images:
+    stored = json.loads(path.read_text()) if path.exists() else {"images": images, "found": {}}
+    if stored["images"] != images:
         raise SettingError(
-            f"{path} was tuned on {len(kept['images'])} other images: give those, another "
-            f"folder, or --overwrite"
+            f"{path} was tuned on {len(stored['images'])} other images: give those "
+            f"images, another folder, or --overwrite"
         )
-    found = kept["found"]
+    found = stored["found"]
     methods = []
     for method in plan.methods:
         solvers = {}
@@ -62,7 +62,7 @@ def tuned(
                     continue
                 found[name] = best
                 out.mkdir(parents=True, exist_ok=True)
-                text = json.dumps(kept, indent=1) + "\n"
+                text = json.dumps(stored, indent=1) + "\n"
                 write_atomic(path, lambda file, text=text: file.write(text.encode()))
             solvers[task.text] = replace(method.solver, **found[name])
         methods.append(replace(method, tuned=solvers))
@@ -72,7 +72,7 @@ def tuned(
 def _best(
     plan: Plan, method: Method, task: Task, references: list[ReferenceImage]
 ) -> dict[str, Any] | None:
-    """The best settings of a baseline; None if it is not made for the task."""
+    """Returns the best settings of a baseline; None if it does not support the task."""
     choices = method.choices(task)
     grid = [dict(zip(choices, v, strict=True)) for v in itertools.product(*choices.values())]
     totals = torch.zeros(len(grid))

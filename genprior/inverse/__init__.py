@@ -1,1 +1,1 @@
-"""Solvers p(x | y): from a measurement, an operator and a prior to restored images."""
+"""Solvers of inverse problems: images from a measurement, an operator and a prior."""

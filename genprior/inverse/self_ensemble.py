@@ -1,4 +1,7 @@
-"""The posterior mean as a denoiser knows it, averaged over its symmetries.
+"""Self-ensemble over flips and quarter turns, for the posterior mean given by a denoiser.
+
+Each flipped or turned view of the image is denoised and turned back, and the results are averaged.
+Only symmetries of the prior are used.
 
 References:
     An Empirical Bayes Approach to Statistics, Robbins, 1956 (Tweedie's formula).
@@ -14,37 +17,41 @@ from genprior.core.pull_push import pull_push
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
-LEAST = 1e-4
+# Smallest noise level that is passed to the denoiser, in image units.
+MIN_NOISE_STD = 1e-4
 
 
 def sees_holes(prior: Denoiser, operator: Operator) -> bool:
-    """Whether a measurement is an image with holes of which the prior knows."""
+    """Returns whether the operator is a mask with holes and the prior is an inpainter."""
     return prior.is_inpainter and operator.is_mask and not operator.is_identity
 
 
 def mean_of_views(
     y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, turns: int
 ) -> Tensor:
-    """The posterior mean of noisy images, or of those with holes.
+    """Returns the posterior mean of noisy images, or of images with holes.
 
     Arguments:
         y: Images, shape (B, C, H, W).
-        operator: The identity, or one with holes that the prior `sees_holes` of.
-        prior: The prior.
-        noise_std: Noise levels, shape (B,).
-        turns: Number of flips and quarter turns that are averaged, if the prior has so many
+        operator: The identity, or a mask for which `sees_holes` is true.
+        prior: Denoiser; also an inpainter if there are holes.
+        noise_std: Noise levels in image units, shape (B,).
+        turns: Number of flips and quarter turns to average; fewer if the prior has fewer
             symmetries.
+
+    Returns:
+        Images, shape (B, C, H, W). Pixels that were measured without noise are unchanged.
     """
     known = operator.mask_unmeasured(torch.ones_like(y))[:, :1]
     unknown = 1 - known
-    # of the whole image, since a tile of it may be nothing but a hole
+    # filled in the whole image, since a tile may lie entirely inside a hole
     guess = y if operator.is_identity else pull_push(y, known)
     total = torch.zeros_like(y)
     views = prior.symmetries[:turns]
     for k in views:
         x = turn(guess, k)
         if operator.is_identity:
-            x_hat = prior.denoise(x, noise_std.clamp(min=LEAST))
+            x_hat = prior.denoise(x, noise_std.clamp(min=MIN_NOISE_STD))
         else:
             x_hat = prior.denoise_masked(x, noise_std, turn(unknown, k))
         total += turn_back(x_hat, k)
@@ -53,12 +60,15 @@ def mean_of_views(
 
 
 def turn(x: Tensor, k: int) -> Tensor:
-    """Number k (modulo 8) of the flips and quarter turns of images (B, C, H, W)."""
+    """Applies flip or quarter turn number k (modulo 8) to images (B, C, H, W).
+
+    It makes k % 4 quarter turns and then, where k % 8 >= 4, a flip from left to right.
+    """
     x = x.rot90(k % 4, (-2, -1))
     return x.flip(-1) if k % 8 >= 4 else x
 
 
 def turn_back(x: Tensor, k: int) -> Tensor:
-    """Inverse of `turn`."""
+    """Applies the inverse of `turn`."""
     x = x.flip(-1) if k % 8 >= 4 else x
     return x.rot90(-(k % 4), (-2, -1))

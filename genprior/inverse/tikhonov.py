@@ -1,9 +1,9 @@
-"""The smoothest image that explains a measurement: where iterative solvers start.
+"""Tikhonov regularisation with a Laplacian penalty: the start of iterative solvers.
 
     argmin_x ||A x - y||^2 + weight ||Laplacian x||^2
 
-It is solved from coarse to fine, so that large holes are bridged in few iterations: at factor f
-the image is constant on blocks of f x f pixels.
+The problem is solved from coarse to fine, so that large holes are filled in few iterations. At
+factor f the image is constant on blocks of f x f pixels.
 
 References:
     Solutions of Ill-Posed Problems, Tikhonov and Arsenin, 1977.
@@ -17,12 +17,12 @@ from genprior.core.linalg import cg, per_image
 from genprior.operators.base import Operator
 
 WEIGHT = 0.01
-FLAT = 32  # in eps: neither the data nor the Laplacian tell anything along such directions
+FLAT = 32  # in eps: data and Laplacian leave directions of less relative curvature undetermined
 FACTORS = (32, 16, 8, 4, 2, 1)
 
 
 def laplacian(x: Tensor) -> Tensor:
-    """Grid Laplacian -div grad of images (B, C, H, W), mirrored at the border; symmetric."""
+    """Returns -div grad of images (B, C, H, W) on the grid, mirrored at the border; symmetric."""
     down, right = x.diff(dim=-2), x.diff(dim=-1)
     pad = functional.pad
     vertical = pad(down, (0, 0, 1, 0)) - pad(down, (0, 0, 0, 1))
@@ -32,13 +32,13 @@ def laplacian(x: Tensor) -> Tensor:
 def smooth_start(
     y: Tensor, operator: Operator, iterations: int = 20, weight: float | Tensor = WEIGHT
 ) -> Tensor:
-    """Tikhonov solution for any operator, by conjugate gradient.
+    """Returns the Tikhonov solution for any operator, by conjugate gradient.
 
     Arguments:
-        y: Measurements.
-        operator: How they were made.
-        iterations: Iterations of each of the scales.
-        weight: Of the Laplacian; a number or one per image.
+        y: Measurements, shape (B, ...).
+        operator: Operator of the measurements.
+        iterations: Iterations at each scale.
+        weight: Weight of the Laplacian term; a number or shape (B,).
 
     Returns:
         Images, shape (B, C, H, W).
@@ -61,7 +61,7 @@ def smooth_start(
         if c is None:
             c = data.new_full((*shape[:2], rows, columns), 0.5)
         else:
-            # by exactly 2, then cropped: the blocks of a coarse scale may stick out of the image
+            # enlarged by exactly 2, then cropped: coarse blocks may extend beyond the image
             finer = functional.interpolate(c, scale_factor=2, mode="bilinear")
             c = finer[..., :rows, :columns]
 

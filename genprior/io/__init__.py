@@ -1,1 +1,1 @@
-"""Image files, arrays and data sets to and from tensors in [0, 1]."""
+"""Reading and writing of image files, arrays and data sets as tensors in [0, 1]."""

@@ -1,6 +1,6 @@
-"""Images in memory (torch, numpy, Pillow) <-> tensors (B, C, H, W) of floats in [0, 1].
+"""Conversion of images in memory (torch, numpy, Pillow) to and from float tensors (B, C, H, W).
 
-The caller gets back what was handed in: same type, same dtype, same layout.
+Results have the type, dtype and layout of the input.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,29 +16,30 @@ from genprior.core.errors import SettingError
 from genprior.io.decode import pillow_pixels
 
 TOP = {torch.uint8: 255, torch.uint16: 65535}
-HIGHEST, LOWEST = 7.0, -6.0  # which noise of level 1 makes of [0, 1]
+HIGHEST, LOWEST = 7.0, -6.0  # [0, 1] with 6 standard deviations of noise of level 1
 Restore = Callable[[Tensor], Any]
 
 
 def to_tensor(image: Any) -> tuple[Tensor, Restore]:
-    """An image, or a batch, of any usual kind as a tensor, and the way back.
+    """Converts an image or a batch to a tensor, and returns the inverse conversion too.
 
-    Floats outside [0, 1], from noise, are fine; above 7 or below -6 they are taken
-    for another scale and refused. float64 tensors stay so, all else becomes float32.
+    Floats outside [0, 1], due to noise, are accepted. Above 7 or below -6 the scale is assumed
+    to be wrong, and an error is raised. float64 tensors stay float64; all else becomes float32.
 
     Arguments:
         image: A torch tensor (B, C, H, W) or (C, H, W), a numpy array (H, W), (H, W, C) or
             (B, H, W, C), of uint8, uint16, or floats in [0, 1]; or a Pillow image, grey or
-            RGB, with or without alpha, which is put upright. C is 1 or 3.
+            RGB, with or without alpha, rotated by its EXIF orientation. C is 1 or 3.
 
     Returns:
         The tensor (B, C, H, W), and a function that turns such a tensor into the type, dtype,
-        layout and device of `image`, integers rounded to nearest. Several images for one give
-        a batch (for Pillow, a list). Sizes may differ; the alpha of a Pillow image is resized.
+        layout and device of `image`, integers rounded to nearest. Given several images where
+        `image` was one, it returns a batch (for Pillow, a list). The size may differ from that
+        of `image`; the alpha of a Pillow image is resized.
 
     Raises:
-        ValueError: Another type, dtype, layout or scale; no pixels; NaN. The function raises
-            it for NaN and for infinite values.
+        ValueError: The type, dtype, layout or scale is not one of these, or there are no pixels,
+            NaN or infinite values. The returned function raises it for NaN and infinite values.
 
     >>> tensor, restore = to_tensor(np.full((4, 6, 3), 51, np.uint8))
     >>> tensor.shape, round(tensor.max().item(), 4)
@@ -53,7 +54,8 @@ def to_tensor(image: Any) -> tuple[Tensor, Restore]:
     if isinstance(image, Image.Image):
         return _from_pillow(image)
     raise ValueError(
-        f"an image is a torch tensor, a numpy array or a Pillow image, got {type(image).__name__}"
+        "an image must be a torch tensor, a numpy array or a Pillow image, "
+        f"got {type(image).__name__}"
     )
 
 
@@ -68,10 +70,10 @@ def _from_torch(image: Tensor) -> tuple[Tensor, Restore]:
     dtype, device = image.dtype, image.device
 
     def restore(result: Tensor) -> Tensor:
-        values = _values(result, dtype).to(device)
+        values = _to_dtype(result, dtype).to(device)
         return values[0] if single and len(values) == 1 else values
 
-    return _unit(batch), restore
+    return _to_unit_range(batch), restore
 
 
 def _from_numpy(image: np.ndarray) -> tuple[Tensor, Restore]:
@@ -84,18 +86,18 @@ def _from_numpy(image: np.ndarray) -> tuple[Tensor, Restore]:
     native = np.ascontiguousarray(channels_last, image.dtype.newbyteorder("="))
     if native.dtype.str[1:] not in ("u1", "u2", "f2", "f4", "f8"):
         raise ValueError(f"an array must be uint8, uint16 or float, got {image.dtype}")
-    # A copy: arrays may be read-only. numpy makes float64 unasked, so that is no wish for it.
+    # A copy: arrays may be read-only. float64 is the default of numpy, so it becomes float32.
     values = torch.tensor(native)
     values = values.float() if values.is_floating_point() else values
     batch = values if values.ndim == 4 else values[None]
     dtype = values.dtype
 
     def restore(result: Tensor) -> np.ndarray:
-        array = _values(result, dtype).cpu().permute(0, 2, 3, 1).numpy().astype(image.dtype)
+        array = _to_dtype(result, dtype).cpu().permute(0, 2, 3, 1).numpy().astype(image.dtype)
         array = array[..., 0] if image.ndim == 2 and array.shape[-1] == 1 else array
         return array[0] if image.ndim < 4 and len(array) == 1 else array
 
-    return _unit(batch.permute(0, 3, 1, 2).contiguous()), restore
+    return _to_unit_range(batch.permute(0, 3, 1, 2).contiguous()), restore
 
 
 def _from_pillow(image: Image.Image) -> tuple[Tensor, Restore]:
@@ -107,13 +109,13 @@ def _from_pillow(image: Image.Image) -> tuple[Tensor, Restore]:
     def restore(result: Tensor) -> Image.Image | list[Image.Image]:
         arrays = restore_array(result)
         arrays = arrays if arrays.ndim == 4 else arrays[None]
-        images = [Image.fromarray(_joined(pixels, alpha)) for pixels in arrays]
+        images = [Image.fromarray(_append_alpha(pixels, alpha)) for pixels in arrays]
         return images[0] if len(images) == 1 else images
 
     return tensor, restore
 
 
-def _joined(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def _append_alpha(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     if alpha.shape[2]:
         if alpha.shape[:2] != pixels.shape[:2]:
             values, restore = _from_numpy(alpha)
@@ -123,8 +125,8 @@ def _joined(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
 
 
-def _unit(values: Tensor) -> Tensor:
-    """Integers scaled to [0, 1]; floats checked to be there."""
+def _to_unit_range(values: Tensor) -> Tensor:
+    """Scales integers to [0, 1], and checks the range of floats."""
     if 0 in values.shape:
         raise ValueError(f"an image has no pixels: its shape is {list(values.shape)}")
     if values.dtype in TOP:
@@ -137,23 +139,23 @@ def _unit(values: Tensor) -> Tensor:
 
 
 def check_floats(values: Tensor) -> None:
-    """Refuses floats that cannot be an image in [0, 1], even a noisy one.
+    """Raises if floats cannot be an image in [0, 1], even a noisy one.
 
     Raises:
-        ValueError: NaN, infinite, above 7 or below -6.
+        ValueError: A value is NaN, infinite, above 7 or below -6.
     """
     if not values.isfinite().all():
-        raise ValueError("holds NaN or infinite values: replace them by numbers first")
+        raise ValueError("the image holds NaN or infinite values: replace them by numbers first")
     low, high = values.min().item(), values.max().item()
     if high > HIGHEST or low < LOWEST:
         raise ValueError(
             f"floats must be in [0, 1], got values from {low:.4g} to {high:.4g}: "
-            "scale them, by 255 if they come from 8 bits"
+            "rescale them (divide 8-bit values by 255)"
         )
 
 
-def _values(result: Tensor, dtype: torch.dtype) -> Tensor:
-    """A result as `dtype`: clipped and rounded to nearest if that is an integer."""
+def _to_dtype(result: Tensor, dtype: torch.dtype) -> Tensor:
+    """Converts a result to `dtype`; clips and rounds to nearest if that is an integer."""
     if not result.isfinite().all():
         raise ValueError("the result holds NaN or infinite values: run in float32")
     result = result.detach()
@@ -163,13 +165,13 @@ def _values(result: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def samples_like(x: Tensor, back: Callable[[Tensor], Any], single: bool) -> Any:
-    """Samples (B, K, C, H, W) in the type of what `back` leads to; (K, C, H, W) of one image."""
+    """Converts samples (B, K, C, H, W) by `back`, and drops B if there is a `single` image."""
     flat = back(x.flatten(0, 1))
     return flat if single else flat.reshape(*x.shape[:2], *flat.shape[1:])
 
 
 def floats_like(y: Any, x: Tensor, single: bool) -> Tensor | np.ndarray:
-    """x (B, C, H, W) in the layout of y, as floats."""
+    """Returns x (B, C, H, W) as floats in the layout of y."""
     if not isinstance(y, np.ndarray | Image.Image):
         return x[0] if single else x
     array = x.permute(0, 2, 3, 1).numpy()
@@ -179,19 +181,19 @@ def floats_like(y: Any, x: Tensor, single: bool) -> Tensor | np.ndarray:
 
 
 def noise_levels(noise_std: float | Sequence[float] | Tensor, y: Tensor, images: bool) -> Tensor:
-    """The noise level of each measurement.
+    """Returns the noise level of each measurement.
 
     Arguments:
-        noise_std: A number >= 0, or one for each.
+        noise_std: A number >= 0, or one per measurement.
         y: The measurements, shape (B, ...).
-        images: Whether they are images in [0, 1], so that levels above 1 are mistakes.
+        images: Whether the measurements are images in [0, 1]; levels above 1 then raise.
 
     Returns:
-        Shape (B,), of the type and on the device of y.
+        Shape (B,), with the dtype and device of y.
 
     Raises:
-        ValueError: There is another number of levels, or one of them is negative, not finite,
-            or of another scale.
+        ValueError: The number of levels is neither 1 nor B, or a level is negative or not finite.
+        SettingError: `noise_std` is a string, or a level of images is above 1.
     """
     if isinstance(noise_std, str):
         raise SettingError(f"noise_std must be a number or one for each image, got {noise_std!r}")

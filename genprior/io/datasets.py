@@ -1,4 +1,4 @@
-"""Collections of images: what a path, a name or a data set holds, one by one."""
+"""Image collections: folders, files, `.npy` and idx arrays, data sets of torch and torchvision."""
 
 import gzip
 import math
@@ -19,15 +19,15 @@ from genprior.io.limits import MAX_PIXELS
 from genprior.io.raster import check_size
 from genprior.io.torchvision_datasets import TORCHVISION, open_set
 
-# Pixels of a folder that are held in memory; a larger one is read again and again.
+# Pixels of a collection kept in memory; the images beyond are read from disk at each access.
 HELD_PIXELS = 2**30
 
 
 class Collection(Sequence):
-    """Images that are read when they are asked for; in memory if they are few.
+    """Sequence of images, read at first access and cached up to `HELD_PIXELS` pixels.
 
     Arguments:
-        items: What the images are made of.
+        items: Source of each image: file paths, or items of a data set.
         mode: "RGB" or "L".
         resize: Length of the shorter side, or None.
     """
@@ -38,18 +38,18 @@ class Collection(Sequence):
         self.pixels = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        # a process that is handed it reads the images itself
+        # without the cache: another process reads the images itself
         return {**vars(self), "held": {}, "pixels": 0}
 
     def __len__(self) -> int:
         return len(self.items)
 
     def file(self, index: int) -> Path | None:
-        """The file that an image is read from, if there is one."""
+        """Returns the file that an image is read from, or None."""
         return None
 
     def size(self, index: int) -> tuple[int, int]:
-        """Width and height of an image."""
+        """Returns width and height of an image."""
         return self[index].size
 
     def __getitem__(self, index: int) -> Image.Image:
@@ -65,7 +65,7 @@ class Collection(Sequence):
         return image
 
     def read(self, index: int) -> Image.Image:
-        """An image as it is."""
+        """Reads an image, before conversion and resizing."""
         raise NotImplementedError
 
 
@@ -76,26 +76,26 @@ def open_source(
     resize: int | None = None,
     held_out: bool = False,
 ) -> Collection:
-    """The images of a source, as 8-bit Pillow images of 3 or 1 channels.
+    """Opens the images of a source, as 8-bit Pillow images of 3 or 1 channels.
 
     Arguments:
         source: Folder of images (read recursively), image file, `.npy` file of shape (N, H, W)
             or (N, H, W, C), idx file (MNIST's format, may be gzipped), "torchvision:NAME" or
             "torchvision:NAME:FOLDER" (NAME may be NAME,SETTING=VALUE,...), or a
-            `torch.utils.data.Dataset` of images or of tuples that begin with one.
+            `torch.utils.data.Dataset` of images or of tuples whose first element is one.
         channels: 3 or 1.
-        max_pixels: Larger images in files are refused.
-        resize: Length that the shorter side of every image is given; None leaves them.
-        held_out: Of a data set of torchvision, take the images that are not for training;
-            all of them where it has no parts.
+        max_pixels: Larger images in files raise an error.
+        resize: Length to which the shorter side of every image is resized; None keeps the size.
+        held_out: Whether to take the test or validation part of a torchvision data set instead
+            of the training part; a data set without parts is taken whole.
 
     Raises:
-        ImageError: There is no such file, it cannot be read, or is too large.
+        ImageError: There is no such file, it cannot be read, or it is too large.
         SettingError: The channels are neither 3 nor 1, torchvision has no such data set, or
-            it cannot be fetched.
+            it cannot be downloaded.
     """
     if channels not in (1, 3):
-        raise SettingError(f"images are read in 3 channels, colour, or 1, grey: not in {channels}")
+        raise SettingError(f"channels must be 3 (colour) or 1 (grey), got {channels}")
     mode = "RGB" if channels == 3 else "L"
     if not isinstance(source, str | Path):
         return _Items(source, mode, resize)
@@ -109,9 +109,9 @@ def open_source(
 def open_items(
     source: str | Path, max_pixels: int = MAX_PIXELS, held_out: bool = False
 ) -> Any:
-    """The images of a `.npy` file, an idx file or a data set of torchvision, as they are.
+    """Opens a `.npy` file, an idx file or a torchvision data set; images are not converted.
 
-    Arguments and errors as of `open_source`.
+    Arguments and errors as for `open_source`.
     """
     if str(source).startswith(TORCHVISION):
         return open_set(str(source).removeprefix(TORCHVISION), held_out)
@@ -120,12 +120,12 @@ def open_items(
 
 
 def is_picture(source: str | Path) -> bool:
-    """Whether a source is one image file."""
+    """Returns whether a source is one image file."""
     return Path(source).is_file() and not _is_array(source)
 
 
 def is_folder(source: str | Path) -> bool:
-    """Whether a source is a folder of images, be it there or not."""
+    """Returns whether a source is a folder of images, which need not exist."""
     named = str(source).startswith(TORCHVISION)
     return not (named or _is_array(source) or Path(source).is_file())
 
@@ -136,7 +136,7 @@ def _is_array(source: str | Path) -> bool:
 
 
 class _Files(Collection):
-    """Image files."""
+    """Collection of image files."""
 
     def __init__(
         self, paths: list[Path], mode: str, max_pixels: int, resize: int | None
@@ -146,7 +146,7 @@ class _Files(Collection):
 
     def size(self, index: int) -> tuple[int, int]:
         if self.pixels < HELD_PIXELS:
-            with suppress(ImageError):  # its header may be whole
+            with suppress(ImageError):  # damaged pixels, but the header may be intact
                 return self[index].size
         return resized(read_size(self.items[index], self.max_pixels), self.resize)
 
@@ -154,11 +154,11 @@ class _Files(Collection):
         return self.items[index]
 
     def read(self, index: int) -> Image.Image:
-        return _eight_bits(self.items[index], self.max_pixels)
+        return _read_8_bits(self.items[index], self.max_pixels)
 
 
 class _Items(Collection):
-    """Items of a data set."""
+    """Collection of the items of a data set."""
 
     def file(self, index: int) -> Path | None:
         return self.items.path if isinstance(self.items, _Array) else None
@@ -166,13 +166,13 @@ class _Items(Collection):
     def read(self, index: int) -> Image.Image:
         try:
             item = self.items[index]
-            return _pillow(item[0] if isinstance(item, tuple | list) else item)
+            return _item_to_pillow(item[0] if isinstance(item, tuple | list) else item)
         except (OSError, TypeError, ValueError) as error:
             raise ImageError(f"image {index} of {len(self.items)}: {error}") from error
 
 
 class _Array(Sequence):
-    """Images of a `.npy` file: read when they are asked for, and by every process itself."""
+    """Memory-mapped images of a `.npy` file; a pickled copy opens the file again."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.images = path, np.load(path, mmap_mode="r", allow_pickle=False)
@@ -189,7 +189,7 @@ class _Array(Sequence):
 
 
 def resized(size: tuple[int, int], side: int | None) -> tuple[int, int]:
-    """The size of an image whose shorter side is made to have a length, if one is given.
+    """Returns the size of an image after resizing its shorter side to `side`, unless that is None.
 
     >>> resized((300, 200), 64)
     (96, 64)
@@ -199,18 +199,18 @@ def resized(size: tuple[int, int], side: int | None) -> tuple[int, int]:
     return tuple(max(1, round(length * side / min(size))) for length in size)
 
 
-def _pillow(item: Any) -> Image.Image:
+def _item_to_pillow(item: Any) -> Image.Image:
     pixels, _ = to_tensor(item)
-    return _as_pillow(in_bytes(pixels))
+    return _array_to_pillow(in_bytes(pixels))
 
 
-def _as_pillow(array: np.ndarray) -> Image.Image:
+def _array_to_pillow(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
-def _eight_bits(path: Path, max_pixels: int) -> Image.Image:
-    """A photo, upright, without its alpha: Pillow enlarges it fast in 8 bits only."""
-    return _as_pillow(read_bits(path, max_pixels))
+def _read_8_bits(path: Path, max_pixels: int) -> Image.Image:
+    """Reads an image file in 8 bits, upright, without alpha; Pillow resizes 8 bits fast."""
+    return _array_to_pillow(read_bits(path, max_pixels))
 
 
 def _npy(path: Path, max_pixels: int) -> _Array:
@@ -236,16 +236,16 @@ def _check_size(path: Path, size: tuple[int, ...], max_pixels: int) -> None:
     try:
         check_size(*size, max_pixels)
     except ImageError as error:
-        raise ImageError(f"{path}: an image of it {error}") from None
+        raise ImageError(f"{path}: each image {error}") from None
 
 
 def _idx(path: Path, max_pixels: int) -> np.ndarray:
-    """Images in the format of MNIST: magic number, sizes, bytes."""
+    """Reads an idx file (the format of MNIST: magic number, sizes, bytes)."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             zero, kind, axes = struct.unpack(">HBB", file.read(4))
             if (zero, kind) != (0, 8) or axes not in (3, 4):
-                raise ValueError("it does not hold images of bytes")
+                raise ValueError("it does not hold 8-bit images")
             shape = struct.unpack(f">{axes}I", file.read(4 * axes))
             _check_size(path, shape[1:3], max_pixels)
             return np.frombuffer(file.read(), np.uint8).reshape(shape)

@@ -1,6 +1,6 @@
-"""Bytes of an image file -> `Raster`: pixels with the bits they have, upright, and metadata.
+"""Image decoder: bytes of a file to a `Raster` (pixels at full bit depth, upright, and metadata).
 
-Pillow drops 16-bit colour to 8 bits, so such PNG is decoded by torchvision and TIFF by tifffile.
+Pillow reduces 16-bit colour to 8 bits, so torchvision decodes such PNG, and tifffile TIFF.
 """
 
 import io
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
 from genprior.core.errors import ImageError
-from genprior.io.raster import FORMATS, Raster, check_size, photo_exif, upright
+from genprior.io.raster import FORMATS, Raster, check_size, orientation_and_exif, upright
 from genprior.io.tiff import read_tiff
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -22,21 +22,22 @@ CONVERTED_MODES = {"1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA
 
 
 def decode(data: bytes, name: str, max_pixels: int) -> Raster:
-    """Decodes a file of any format the package reads.
+    """Decodes an image file of any supported format.
 
     Arguments:
-        data: The whole file.
-        name: What messages call it.
-        max_pixels: Larger pictures are refused from their header, before they take memory.
+        data: Content of the file.
+        name: Name of the file in error messages.
+        max_pixels: Larger images raise an error when the header is read, before decoding.
 
     Raises:
-        ImageError: Not an image, damaged, too large, or of a kind that cannot be kept whole.
+        ImageError: The file is not an image, is damaged or too large, or cannot be read without
+            loss.
     """
-    return _named(lambda: _decode(data, max_pixels), name)
+    return _with_name_in_errors(lambda: _decode(data, max_pixels), name)
 
 
 def upright_size(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
-    """Width and height of what `decode` gives; arrays and TIFF are decoded for it.
+    """Returns width and height of what `decode` returns; NPY and TIFF files are fully decoded.
 
     Arguments and errors: see `decode`.
     """
@@ -47,36 +48,36 @@ def upright_size(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
             return _decode(data, max_pixels).array.shape[1::-1]
         image = _open(format, data)
         check_size(image.height, image.width, max_pixels)
-        try:  # that of a PNG may stand behind the pixels
+        try:  # the EXIF block of a PNG may follow the pixels
             exif = image.getexif()
-        except Exception:  # pixels are damaged, which who reads them will be told
+        except Exception:  # damaged pixels: `decode` raises for them
             return image.size
-        return image.size[::-1] if photo_exif(exif, format)[0] >= 5 else image.size
+        return image.size[::-1] if orientation_and_exif(exif, format)[0] >= 5 else image.size
 
-    return _named(size, name)
+    return _with_name_in_errors(size, name)
 
 
-def _named(read: Callable[[], T], name: str) -> T:
-    """What `read` gives; its errors say which file they are about."""
+def _with_name_in_errors(read: Callable[[], T], name: str) -> T:
+    """Returns `read()`; errors are raised as `ImageError` with the name of the file."""
     try:
-        # Decoders warn about metadata; about pixels they raise.
+        # Decoders only warn about metadata; for damaged pixels they raise.
         with warnings.catch_warnings(action="ignore"):
             return read()
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except MemoryError:
         raise
-    except Exception as error:  # decoders raise anything at all on damaged bytes
+    except Exception as error:  # decoders raise arbitrary exceptions on damaged bytes
         reason = " ".join(str(error).split()) or type(error).__name__
         message = f"{name}: damaged or cut short ({reason:.120}): get another copy of it"
         raise ImageError(message) from error
 
 
 def sniff(data: bytes) -> str:
-    """The format of a file, by how it begins.
+    """Returns the format of a file, from its first bytes.
 
     Raises:
-        ImageError: It is none of `FORMATS`, nor NPY.
+        ImageError: It is neither one of `FORMATS` nor NPY.
     """
     if not data:
         raise ImageError("the file is empty: get another copy of it")
@@ -102,39 +103,39 @@ def _decode(data: bytes, max_pixels: int) -> Raster:
 def _with_pillow(format: str, data: bytes, max_pixels: int) -> Raster:
     image = _open(format, data)
     check_size(image.height, image.width, max_pixels)
-    # A JPEG may carry more pictures (depth, preview) behind the photo; a TIFF is counted before.
+    # A JPEG may hold further images (depth, preview); `read_tiff` has counted those of a TIFF.
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and format not in ("JPEG", "TIFF"):
-        raise ImageError(f"holds {frames} pictures: split it into one file each")
+        raise ImageError(f"holds {frames} images: split it into one file each")
     mode, profile = image.mode, image.info.get("icc_profile")
-    orientation, exif = photo_exif(image.getexif(), format)
+    orientation, exif = orientation_and_exif(image.getexif(), format)
     if format == "PNG":
-        _open(format, data).verify()  # checksums, which decoding does not look at
-    if format == "PNG" and data[24] == 16:  # bits a channel, at a fixed place in the header
+        _open(format, data).verify()  # checksums, which decoding ignores
+    if format == "PNG" and data[24] == 16:  # bits per channel, at a fixed offset in the header
         array = _png_16_bit(data, image.info.get("transparency"))
         mode = mode if ";" in mode else f"{mode};16"
     else:
         array = pillow_pixels(image)
     if mode == "CMYK":
         profile = None
-    if format != "TIFF":  # which Pillow turns upright by itself
+    if format != "TIFF":  # Pillow applies the orientation of a TIFF itself
         array = upright(array, orientation)
     return Raster(array, format, mode, profile, exif)
 
 
 def _open(format: str, data: bytes) -> ImageFile.ImageFile:
-    """Reads the header. Unlike `Image.open`, has no limit on pixels that is global state."""
+    """Reads the header. `Image.open` would also apply the global pixel limit of Pillow."""
     Image.init()
     return Image.OPEN[format][0](io.BytesIO(data), "")
 
 
 def pillow_pixels(image: Image.Image) -> np.ndarray:
-    """Pixels (H, W, C) of a Pillow image: uint8, uint16 or float32, alpha last if there is any.
+    """Returns pixels (H, W, C) of a Pillow image: uint8, uint16 or float32, alpha last if any.
 
-    Palettes become colours and CMYK becomes RGB, by its profile when it has one.
+    Palettes become RGB, and CMYK becomes RGB by its colour profile if it has one.
 
     Raises:
-        ImageError: The mode is one that would lose something.
+        ImageError: The mode cannot be converted without loss.
     """
     mode, transparent = image.mode, image.info.get("transparency")
     image.load()

@@ -1,4 +1,4 @@
-"""`Raster` -> bytes of an image file, keeping bits, alpha, colour profile and EXIF."""
+"""Image encoder: `Raster` to the bytes of a file, with bit depth, alpha, colour profile, EXIF."""
 
 import io
 import struct
@@ -15,22 +15,22 @@ from genprior.io.tiff import tiff_bytes
 LARGEST_SIDES = {"JPEG": 65500, "WEBP": 16383}
 BITS = {"PNG": 16, "JPEG": 8, "WEBP": 8, "TIFF": 32, "BMP": 8, "NPY": 32}
 WITH_ALPHA = ("PNG", "WEBP", "TIFF", "NPY")
-# WebP and JPEG lose detail by default, JPEG in colour above all.
+# The defaults of WebP and JPEG are lossy; JPEG also subsamples colour.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "PNG": {"compress_level": 3},  # of photos as small as level 6, in less than half the time
+    "PNG": {"compress_level": 3},  # photos: size as at level 6, in less than half the time
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True, "exact": True},
     "BMP": {},
 }
 PNG_COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}
-UP = 2
+UP = 2  # PNG filter: difference to the row above
 
 
 def encode(raster: Raster) -> bytes:
-    """Encodes a picture; lossless but for JPEG, which is written at quality 95.
+    """Encodes an image, without loss except for JPEG, which has quality 95.
 
     Raises:
-        ImageError: The format cannot hold the picture; the message has no file name.
+        ImageError: The format cannot store the image; the message has no file name.
     """
     array, format = np.ascontiguousarray(raster.array), raster.format
     if array.shape[2] in (2, 4):
@@ -55,29 +55,29 @@ def encode(raster: Raster) -> bytes:
 
 
 def check_side(format: str, side: int) -> None:
-    """Makes sure that a format can hold a picture, `side` pixels wide or high.
+    """Raises if a format cannot store an image `side` pixels wide or high.
 
     Raises:
-        ImageError: It cannot.
+        ImageError: The side is too long.
     """
     if side > LARGEST_SIDES.get(format, side):
         raise ImageError(
-            f"{format} holds {LARGEST_SIDES[format]} pixels a side, not {side}: write PNG"
+            f"{format} has at most {LARGEST_SIDES[format]} pixels per side, got {side}: write PNG"
         )
 
 
 def check_transparency(format: str) -> None:
-    """Makes sure that a format can hold transparency.
+    """Raises if a format cannot store transparency.
 
     Raises:
-        ImageError: It cannot.
+        ImageError: The format has no alpha channel.
     """
     if format not in WITH_ALPHA:
         raise ImageError(f"{format} cannot hold transparency: write {', '.join(WITH_ALPHA)}")
 
 
 def _png_16_bit(array: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
-    """16-bit PNG, which Pillow writes for grey only."""
+    """Encodes a 16-bit PNG; Pillow can do that for grey only."""
     height, width, channels = array.shape
     rows = array.astype(">u2").reshape(height, -1).view(np.uint8)
     rows[1:] -= rows[:-1].copy()

@@ -1,7 +1,8 @@
-"""Image files <-> tensors (B, C, H, W) of floats in [0, 1]. The only image I/O.
+"""Reading and writing of image files as float tensors (B, C, H, W) in [0, 1].
 
-What a picture is besides its colours (transparency, bits, colour profile, EXIF) is kept from
-reading to writing, and nothing is dropped or guessed in silence.
+All image files of the package are read and written here. Transparency, bit depth, colour profile
+and EXIF are kept if the written format can store them. Transparency that it cannot store raises
+an error.
 """
 
 from dataclasses import dataclass, replace
@@ -24,27 +25,27 @@ __all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "ImageError", "ImageFile"]
 __all__ += ["image_files", "read_image", "read_mask", "read_size", "write_image"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-# NPY is an image when named, but not one among the files of a folder.
+# An NPY file is read as an image if given by name, but ignored in a folder.
 WRITABLE = (*SUFFIXES, ".npy")
 KINDS = ("PNG", "JPEG", "JPEG", "WEBP", "TIFF", "TIFF", "BMP", "NPY")
 FORMAT_OF = dict(zip(WRITABLE, KINDS, strict=True))
-MADE = ".genprior"  # in the names of results
+MADE = ".genprior"  # part of the file names of results
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFile:
-    """One image with all that its file said of it.
+    """One image with the metadata of its file.
 
     Attributes:
-        pixels: Colours (1, C, H, W), C = 1 or 3, float32. In [0, 1]; float files may go
-            somewhat beyond (noise), and keep it.
+        pixels: Colours (1, C, H, W), C = 1 or 3, float32, in [0, 1]; values of float files may
+            be somewhat outside (noise), and are not clipped.
         alpha: Opacity (1, 1, H, W) in [0, 1]; None if the file has none.
         bits: 8, 16, or 32 for floats.
         icc: Colour profile.
-        exif: EXIF block; the orientation is applied to the pixels and taken out.
+        exif: EXIF block; the orientation is applied to the pixels and removed from it.
         format: One of `FORMATS`, or "NPY".
         mode: Pixel mode of the file, for messages.
-        name: Name of the file, in its folder among those that were given; "-" if it has none.
+        name: Path of the file relative to the given folder; "-" if it has none.
     """
 
     pixels: Tensor
@@ -58,14 +59,14 @@ class ImageFile:
 
     @property
     def is_transparent(self) -> bool:
-        """Whether any pixel is not wholly opaque."""
+        """Whether any pixel is not fully opaque."""
         return self.alpha is not None and bool((self.alpha < 1).any())
 
 
 def image_files(folder: Path, recursive: bool = False) -> list[Path]:
-    """Image files of a folder, sorted, by their suffix.
+    """Returns the image files of a folder, recognised by suffix, sorted by path.
 
-    Hidden ones, those in hidden folders, and results of earlier runs (*.genprior.*) are left out.
+    Hidden files, files in hidden folders, and results of earlier runs (*.genprior.*) are skipped.
 
     Raises:
         ImageError: The folder does not exist or holds no image.
@@ -77,10 +78,12 @@ def image_files(folder: Path, recursive: bool = False) -> list[Path]:
     files = [p for p in files if p.is_file() and not _is_hidden(p.relative_to(folder))]
     if not files:
         raise ImageError(f"no image in {folder} (of {', '.join(SUFFIXES)})")
-    taken = [p for p in files if MADE not in p.suffixes]
-    if not taken:
-        raise ImageError(f"{folder} holds no image but results (*{MADE}.*): name the files")
-    return taken
+    inputs = [p for p in files if MADE not in p.suffixes]
+    if not inputs:
+        raise ImageError(
+            f"{folder} holds only results of earlier runs (*{MADE}.*): give the files by name"
+        )
+    return inputs
 
 
 def _is_hidden(path: Path) -> bool:
@@ -88,28 +91,29 @@ def _is_hidden(path: Path) -> bool:
 
 
 def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> ImageFile:
-    """Reads an image file, upright.
+    """Reads an image file, and applies its EXIF orientation.
 
-    PNG, JPEG, WebP, BMP, TIFF (8 or 16 bits, float) and NPY ((H, W) or (H, W, C)); grey, RGB,
-    either with alpha; palettes and CMYK become RGB. 16 bits stay 16 bits.
+    Formats are PNG, JPEG, WebP, BMP, TIFF (8 or 16 bits, float) and NPY ((H, W) or (H, W, C)),
+    grey or RGB, with or without alpha. Palettes and CMYK become RGB. 16 bits stay 16 bits.
 
     Arguments:
         path: The file.
-        max_pixels: Larger pictures are refused before they are decoded.
+        max_pixels: Larger images raise an error before they are decoded.
 
     Raises:
-        ImageError: The file is missing, no image, damaged, misnamed, too large, holds several
-            pictures, NaN or values far from [0, 1], or channels that cannot be kept.
+        ImageError: The file is missing, is no image, is damaged or too large, has the suffix of
+            another format, or holds several images, NaN, values far from [0, 1] or unsupported
+            channels.
     """
     path = Path(path)
     return parse_image(read_bytes(path), path, max_pixels)
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file.
+    """Returns the content of a file.
 
     Raises:
-        ImageError: It cannot be read.
+        ImageError: The file cannot be read.
     """
     try:
         return path.read_bytes()
@@ -119,35 +123,35 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_size(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Width and height of the picture that `read_image` would give, mostly from the header.
+    """Returns width and height of the image that `read_image` returns, mostly from the header.
 
     Raises:
-        ImageError: As `read_image`, as far as it looks.
+        ImageError: As `read_image`, for what is read.
     """
     path = Path(path)
     return upright_size(read_bytes(path), str(path), max_pixels)
 
 
 def parse_image(data: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> ImageFile:
-    """As `read_image`, of the content of a file, with the name that it has or had."""
-    return replace(_picture(_raster(data, path, max_pixels), path), name=Path(path.name))
+    """Decodes the content of an image file; `path` gives its name, else as `read_image`."""
+    return replace(_image_file(_raster(data, path, max_pixels), path), name=Path(path.name))
 
 
 def read_bits(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The colours of an image file in 8 bits, (H, W, C) uint8, rounded where they have more.
+    """Reads the colours of an image file as (H, W, C) uint8, rounded if it has more bits.
 
     Raises:
         ImageError: As `read_image`.
     """
     raster = _raster(read_bytes(path), path, max_pixels)
-    if raster.array.dtype == np.uint8:  # not by way of floats, which takes much longer
+    if raster.array.dtype == np.uint8:  # conversion by way of floats would be much slower
         count = raster.array.shape[2]
         return np.ascontiguousarray(raster.array[:, :, : count - 1 + count % 2])
-    return in_bytes(_picture(raster, path).pixels)
+    return in_bytes(_image_file(raster, path).pixels)
 
 
 def in_bytes(pixels: Tensor) -> np.ndarray:
-    """One image (1, C, H, W) in [0, 1] as (H, W, C) uint8, clipped and rounded."""
+    """Converts one image (1, C, H, W) in [0, 1] to (H, W, C) uint8, clipped and rounded."""
     return pixels[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
 
 
@@ -163,15 +167,15 @@ def _raster(data: bytes, path: Path, max_pixels: int) -> Raster:
 
 
 def suffix_of(format: str) -> str:
-    """The usual suffix of a format."""
+    """Returns the usual suffix of a format."""
     return next(suffix for suffix, other in FORMAT_OF.items() if other == format)
 
 
 def suffix_for(data: bytes, path: Path) -> str:
-    """The suffix that the content of an image file should have.
+    """Returns the suffix that fits the content of an image file.
 
     Raises:
-        ImageError: It is no image.
+        ImageError: The content is not an image.
     """
     try:
         return suffix_of(sniff(data))
@@ -179,8 +183,8 @@ def suffix_for(data: bytes, path: Path) -> str:
         raise ImageError(f"{path}: {error}") from None
 
 
-def _picture(raster: Raster, path: Path) -> ImageFile:
-    # a copy, since numpy counts mirrored pixels of a single row or column as contiguous
+def _image_file(raster: Raster, path: Path) -> ImageFile:
+    # A copy: numpy calls a flipped single row or column contiguous, and torch refuses it.
     array = torch.from_numpy(raster.array.copy()).permute(2, 0, 1)[None]
     bits = 8 * raster.array.dtype.itemsize
     if bits == 32:
@@ -199,23 +203,25 @@ def _picture(raster: Raster, path: Path) -> ImageFile:
 def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Reads a mask: white = fill in.
 
-    A picture of one colour whose transparency varies is a mask by its transparency:
+    An image of one colour with varying transparency is read as a mask by its transparency:
     transparent = fill in.
 
     Returns:
         The hole, (1, 1, H, W) bool: True where the mask is at least half of white.
 
     Raises:
-        ImageError: As `read_image`, or the mask counts 0 and 1 where white should be 255.
+        ImageError: As `read_image`, or the largest value of the mask is 1 instead of 255.
     """
-    picture = read_image(path, max_pixels)
-    pixels, alpha = picture.pixels, picture.alpha
+    mask = read_image(path, max_pixels)
+    pixels, alpha = mask.pixels, mask.alpha
     flat = bool((pixels == pixels[..., :1, :1]).all())
     if flat and alpha is not None and bool((alpha != alpha[..., :1, :1]).any()):
         return alpha < 0.5
     grey = pixels.mean(1, keepdim=True)
-    if picture.bits < 32 and 0 < grey.max().item() * (2**picture.bits - 1) < 1.5:
-        raise ImageError(f"{path}: its brightest value is 1: a hole is white, multiply it by 255")
+    if mask.bits < 32 and 0 < grey.max().item() * (2**mask.bits - 1) < 1.5:
+        raise ImageError(
+            f"{path}: the largest value of the mask is 1, but a hole is white: multiply it by 255"
+        )
     return grey >= 0.5
 
 
@@ -223,32 +229,32 @@ def write_image(
     path: Path | str, image: ImageFile | Tensor, like: ImageFile | None = None,
     files: AtomicFiles | None = None,
 ) -> None:
-    """Writes an image file, whole or not at all; the format follows the suffix.
+    """Writes an image file atomically; the suffix selects the format.
 
     PNG, TIFF, BMP, WebP and NPY are written without loss, JPEG at quality 95. Values are
     clipped to [0, 1] and rounded to the nearest level; floats (TIFF and NPY of 32 bits) are
-    written as they are.
+    written unchanged.
 
     Arguments:
-        path: Where to; an older file is replaced.
-        image: A picture, or colours (C, H, W) or (1, C, H, W) in [0, 1].
-        like: The picture the colours come from, which gives them its alpha (resized with
-            them), its bits where the format holds them, its colour profile and EXIF. Without
-            it 8 bits are written, and floats to NPY.
-        files: Those that it appears together with.
+        path: The file; an older one is overwritten.
+        image: An image file, or colours (C, H, W) or (1, C, H, W) in [0, 1].
+        like: The image file that the colours were computed from. Its alpha (resized to them),
+            its bit depth (if the format has it), its colour profile and EXIF are written too.
+            Without it, 8 bits are written, or floats for NPY.
+        files: Files that are renamed together with this one; None writes it at once.
 
     Raises:
-        ImageError: Unknown suffix, NaN or infinite values, transparency or a size that the
-            format cannot hold, or a place that cannot be written.
+        ImageError: The suffix is unknown, there are NaN or infinite values, the format cannot
+            store the transparency or the size, or the path cannot be written.
     """
     path = Path(path)
     format = FORMAT_OF.get(path.suffix.lower())
     if format is None:
         raise ImageError(f"{path}: unknown suffix: use one of {', '.join(FORMAT_OF)}")
     if isinstance(image, Tensor):
-        image = _like(_single(image, path), like, format)
+        image = _with_metadata(_single(image, path), like, format)
     _check_finite(image, path)
-    array = _levels(image, format)[0].permute(1, 2, 0).numpy()
+    array = _stored_values(image, format)[0].permute(1, 2, 0).numpy()
     try:
         data = encode(Raster(array, format, image.mode, image.icc, image.exif))
         (files.write if files else write_atomic)(path, lambda file: file.write(data))
@@ -256,26 +262,27 @@ def write_image(
         raise ImageError(f"{path}: {error}") from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise ImageError(f"{path}: cannot be written ({reason}): choose another place") from error
+        raise ImageError(f"{path}: cannot be written ({reason}): choose another path") from error
 
 
 def _single(pixels: Tensor, path: Path) -> Tensor:
     pixels = pixels[None] if pixels.ndim == 3 else pixels
     if pixels.ndim != 4 or pixels.shape[0] != 1 or pixels.shape[1] not in (1, 3):
         raise ImageError(
-            f"{path}: one image (C, H, W) of 1 or 3 channels goes into a file, "
+            f"{path}: pixels must be one image (C, H, W) with 1 or 3 channels, "
             f"got {list(pixels.shape)}"
         )
     return pixels.detach().float().cpu()
 
 
-def _like(pixels: Tensor, like: ImageFile | None, format: str) -> ImageFile:
+def _with_metadata(pixels: Tensor, like: ImageFile | None, format: str) -> ImageFile:
     if like is None:
         return ImageFile(pixels, bits=32 if format == "NPY" else 8)
     alpha = like.alpha
     if alpha is not None and alpha.shape[2:] != pixels.shape[2:]:
         alpha = interpolate(alpha, pixels.shape[2:], mode="bilinear", antialias=True)
-    same_colours = like.pixels.shape[1] == pixels.shape[1]  # else the profile is of another space
+    # the profile of a grey image does not fit colours, nor the other way round
+    same_colours = like.pixels.shape[1] == pixels.shape[1]
     return replace(like, pixels=pixels, alpha=alpha, icc=like.icc if same_colours else None)
 
 
@@ -288,8 +295,8 @@ def _check_finite(image: ImageFile, path: Path) -> None:
         )
 
 
-def _levels(image: ImageFile, format: str) -> Tensor:
-    """The picture as the format stores it: clipped, rounded, alpha last if it says anything."""
+def _stored_values(image: ImageFile, format: str) -> Tensor:
+    """Returns the values to store: clipped, rounded, alpha last if it is kept."""
     channels, alpha = image.pixels, image.alpha
     if alpha is not None and (format in WITH_ALPHA or image.is_transparent):
         channels = torch.cat([channels, alpha], 1)

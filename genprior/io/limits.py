@@ -1,6 +1,6 @@
-"""How large a picture may be; larger ones are refused by their header, before they take memory."""
+"""Largest accepted image sizes, checked in the header before an image is decoded."""
 
-# What Pillow refuses as a decompression bomb.
+# The limit of Pillow, above which it reports a decompression bomb.
 MAX_PIXELS = 178_956_970
-# More than any blur kernel has: a picture, or a damaged header.
+# More pixels than any blur kernel has; a larger file is no kernel, or its header is damaged.
 KERNEL_PIXELS = 2**20

@@ -1,4 +1,4 @@
-"""Pictures that show a result: side-by-side panels and uncertainty maps."""
+"""Figures of a result: side-by-side panels, grids of images, uncertainty maps."""
 
 import math
 
@@ -9,11 +9,11 @@ GAP = 4
 
 
 def panel(pictures: list[Tensor]) -> Tensor:
-    """Images side by side, on white.
+    """Places images side by side on a white background.
 
     Arguments:
-        pictures: Images (1, C, H, W) in [0, 1]; smaller ones are enlarged by whole factors,
-            grey ones become colour where any is in colour.
+        pictures: Images (1, C, H, W) in [0, 1]; smaller ones are enlarged by integer factors.
+            Grey images become colour if any image is in colour.
 
     Returns:
         One image, shape (1, C, H, W).
@@ -21,24 +21,24 @@ def panel(pictures: list[Tensor]) -> Tensor:
     height = max(p.shape[-2] for p in pictures)
     channels = max(p.shape[1] for p in pictures)
     columns = []
-    for picture in pictures:
-        factor = max(1, round(height / picture.shape[-2]))
+    for image in pictures:
+        factor = max(1, round(height / image.shape[-2]))
         if factor > 1:
-            picture = nn.functional.interpolate(picture, scale_factor=factor, mode="nearest")
-        picture = picture[..., :height, :].expand(-1, channels, -1, -1)
-        bottom = height - picture.shape[-2]
-        columns.append(nn.functional.pad(picture, (0, GAP, 0, bottom), value=1.0))
+            image = nn.functional.interpolate(image, scale_factor=factor, mode="nearest")
+        image = image[..., :height, :].expand(-1, channels, -1, -1)
+        bottom = height - image.shape[-2]
+        columns.append(nn.functional.pad(image, (0, GAP, 0, bottom), value=1.0))
     return torch.cat(columns, dim=-1)[..., :-GAP].clamp(0, 1)
 
 
 def grid(images: Tensor) -> Tensor:
-    """Images of one size as one, in rows nearly as many as columns.
+    """Arranges images of one size in a nearly square grid.
 
     Arguments:
         images: Shape (B, C, H, W) in [0, 1].
 
     Returns:
-        One image, shape (1, C, rows of H, columns of W), white where there is none.
+        One image, shape (1, C, height, width), with white gaps and white empty cells.
     """
     columns = math.ceil(math.sqrt(len(images)))
     rows = []
@@ -52,10 +52,10 @@ def grid(images: Tensor) -> Tensor:
 
 
 def std_map(std: Tensor) -> tuple[Tensor, float]:
-    """Uncertainty as a grey image whose white is the largest standard deviation.
+    """Returns an uncertainty map: a grey image whose white is the largest standard deviation.
 
     Arguments:
-        std: Standard deviation, shape (1, C, H, W), in image units.
+        std: Standard deviation, shape (1, C, H, W), in image units; channels are averaged as RMS.
 
     Returns:
         The map, shape (1, 1, H, W), and the standard deviation that white stands for.

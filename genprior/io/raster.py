@@ -1,4 +1,4 @@
-"""What image decoders give and encoders take: pixels as a file stores them, and metadata."""
+"""Decoded image file: pixels at the bit depth of the file, and metadata."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ from PIL import ExifTags, Image
 from genprior.core.errors import ImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
-# What a TIFF says of the photo; its other tags describe how the pixels are stored.
-PHOTO_TAGS = (
+# TIFF tags that describe the image; the other tags describe how its pixels are stored.
+DESCRIPTIVE_TAGS = (
     ExifTags.Base.Make,
     ExifTags.Base.Model,
     ExifTags.Base.Software,
@@ -28,9 +28,9 @@ class Raster:
     Attributes:
         array: (H, W, C) uint8, uint16 or float32, upright; an even C ends with alpha.
         format: One of `FORMATS`, or "NPY".
-        mode: The file's own pixel mode, as Pillow or numpy calls it.
-        icc: Colour profile of these pixels.
-        exif: EXIF block, without orientation and without the old preview.
+        mode: Pixel mode of the file, as named by Pillow, numpy or tifffile.
+        icc: Colour profile of the pixels.
+        exif: EXIF block, without orientation and preview image.
     """
 
     array: np.ndarray
@@ -41,13 +41,13 @@ class Raster:
 
 
 def check_size(height: int, width: int, max_pixels: int) -> None:
-    """Refuses an empty or a huge picture, before its pixels are decoded.
+    """Raises if an image is empty or too large; to be called before its pixels are decoded.
 
     Raises:
         ImageError: A side is 0, or there are more than `max_pixels` pixels.
     """
     if height < 1 or width < 1:
-        raise ImageError(f"is {width} x {height} pixels: nothing to work on")
+        raise ImageError(f"is {width} x {height} pixels: an image has at least 1 x 1")
     if height * width > max_pixels:
         raise ImageError(
             f"is {width} x {height} pixels, more than {max_pixels}: shrink it or raise max_pixels"
@@ -55,7 +55,7 @@ def check_size(height: int, width: int, max_pixels: int) -> None:
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns and mirrors pixels (H, W, C) as their EXIF orientation, 1 to 8, asks for."""
+    """Rotates and flips pixels (H, W, C) according to their EXIF orientation, 1 to 8."""
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -65,19 +65,19 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return array
 
 
-def photo_exif(exif: Image.Exif, format: str) -> tuple[int, bytes | None]:
-    """Orientation of a photo, and its EXIF block without it.
+def orientation_and_exif(exif: Image.Exif, format: str) -> tuple[int, bytes | None]:
+    """Returns the EXIF orientation of an image, and its EXIF block without the orientation.
 
-    EXIF too broken to be written again is left out: it must not stand between a user and
-    sound pixels. Neither must the orientation be lost with it.
+    An EXIF block too damaged to be written again is dropped (None), so that intact pixels can
+    still be read; the orientation is returned nevertheless.
     """
     try:
         orientation = exif.get(ExifTags.Base.Orientation, 1)
-    except Exception:  # the parser raises anything at all on damaged bytes
+    except Exception:  # the parser raises arbitrary exceptions on damaged bytes
         return 1, None
     try:
         kept = Image.Exif()
-        for tag in PHOTO_TAGS if format == "TIFF" else tuple(exif):
+        for tag in DESCRIPTIVE_TAGS if format == "TIFF" else tuple(exif):
             if tag in exif and tag != ExifTags.Base.Orientation:
                 subdirectory = tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
                 kept[tag] = exif.get_ifd(tag) if subdirectory else exif[tag]

@@ -1,4 +1,4 @@
-"""TIFF of 16 bits and of floats, which Pillow reads in part and writes not at all."""
+"""TIFF decoder and encoder for 16 bits and floats, which Pillow supports only in part."""
 
 import io
 import logging
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from genprior.core.errors import ImageError
-from genprior.io.raster import Raster, check_size, photo_exif, upright
+from genprior.io.raster import Raster, check_size, orientation_and_exif, upright
 
 ICC_PROFILE = 34675
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
@@ -22,10 +22,11 @@ UNSIGNED, FLOAT = 1, 3
 
 
 def read_tiff(data: bytes, max_pixels: int) -> Raster | None:
-    """Decodes a TIFF of more than 8 bits; None for one that Pillow reads without loss.
+    """Decodes a TIFF of more than 8 bits; returns None for one that Pillow reads without loss.
 
     Raises:
-        ImageError: Too large, several pictures, or pixels that cannot be kept whole.
+        ImageError: The file is too large, holds several images, or cannot be read without loss.
+        ValueError: The file is damaged.
     """
     import tifffile
 
@@ -33,13 +34,15 @@ def read_tiff(data: bytes, max_pixels: int) -> Raster | None:
         pages = [page.aspage() for page in file.pages]
         pages = [page for page in pages if not page.is_reduced]
         if not pages:
-            raise ValueError("no picture in it")
+            raise ValueError("it holds no image")
         if len(pages) > 1:
-            raise ImageError(f"holds {len(pages)} pictures: split it into one file each")
+            raise ImageError(f"holds {len(pages)} images: split it into one file each")
         page = pages[0]
         check_size(page.imagelength, page.imagewidth, max_pixels)
         if page.samplesperpixel not in (1, 2, 3, 4) or page.imagedepth != 1:
-            raise ImageError(f"has {page.samplesperpixel} channels: keep grey or RGB, and alpha")
+            raise ImageError(
+                f"has {page.samplesperpixel} channels: save it as grey or RGB, alpha may be added"
+            )
         if page.bitspersample <= 8:
             return None
         whole = page.dtype is not None and page.bitspersample == 8 * page.dtype.itemsize
@@ -52,7 +55,7 @@ def read_tiff(data: bytes, max_pixels: int) -> Raster | None:
             if page.samplesperpixel == 1 and page.dtype.str[1:] in ("u2", "f4"):
                 return None
             raise ImageError(
-                f"compressed by {page.compression.name}: save it uncompressed or with deflate, "
+                f"is compressed by {page.compression.name}: save it uncompressed or with deflate, "
                 "or install imagecodecs"
             )
         array = _pixels(page)
@@ -68,14 +71,14 @@ def _exif(data: bytes) -> bytes | None:
     exif = Image.Exif()
     try:
         exif.load_from_fp(io.BytesIO(data))
-    except Exception:  # BigTIFF, or damage that is not to the pixels
+    except Exception:  # BigTIFF, or damage outside the pixels
         return None
-    return photo_exif(exif, "TIFF")[1]
+    return orientation_and_exif(exif, "TIFF")[1]
 
 
 @contextmanager
 def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """Keeps what the decoder logs of a damaged file from the terminal: the error says it."""
+    """Silences the log of the decoder for a damaged file: the error reports the damage."""
     disabled, logger.disabled = logger.disabled, True
     try:
         yield
@@ -104,7 +107,7 @@ def _pixels(page: Any) -> np.ndarray:
         raise ImageError("holds colours multiplied by alpha: save it with straight alpha")
     if 0 in page.databytecounts or len(page.dataoffsets) < math.prod(page.chunked):
         raise ValueError("parts of the pixels are missing")  # they would be read as black
-    # Channels stored apart come first, interleaved ones last; depth is 1.
+    # Planar channels are the first axis, interleaved ones the last; depth is 1.
     array = np.moveaxis(page.asarray().reshape(page.shaped)[:, 0], 0, 2)
     array = array.reshape(page.imagelength, page.imagewidth, -1)
     if page.photometric == WHITE_IS_ZERO:

@@ -1,13 +1,13 @@
-"""Blur: y = k * x, a true convolution, with four rules for what lies outside the image.
+"""Blur operator: y = k * x, a true convolution, with four boundary rules.
 
-Circular blur is diagonal in the Fourier basis. A separable kernel, a Gaussian for one, has the
-exact SVD of `operators.separable` under every other rule. What remains is solved on the side
-of y,
+Circular blur is diagonal in the Fourier basis. Under the other three rules, a separable kernel
+(such as a Gaussian) has the exact SVD of `operators.separable`. All other kernels are solved by
+conjugate gradients on measurements,
 
-    prox(x, y, rho) = x + A^T (A A^T + rho I)^{-1} (y - A x),
+    prox(x, y, rho) = x + A^T (A A^T + rho I)^{-1} (y - A x).
 
-since A A^T of a "valid" blur is the restriction of a convolution, so that convolving with
-1 / (|k^|^2 + rho) comes close to its inverse: conjugate gradient needs few iterations.
+A A^T of a "valid" blur is the restriction of a convolution. A convolution with
+1 / (|k^|^2 + rho) is close to its inverse: with this preconditioner, few iterations suffice.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,26 +25,27 @@ from genprior.operators.kernels import check_kernel, separate
 from genprior.operators.separable import Separable
 
 BOUNDARIES = ("valid", "reflect", "replicate", "circular")
-CACHED = 8
-# Of the preconditioner, as a share of the covariance: what solves in few iterations best.
-LEAST_DAMPING = 0.01
+MAX_CACHED = 8
+# Smallest damping of the preconditioner, relative to c: the best in few iterations.
+MIN_DAMPING = 0.01
 
 
 class Blur(Operator, deepinv.physics.Blur):
-    """Convolution with a kernel, centred on its pixel (h // 2, w // 2).
+    """Convolution with a kernel whose centre is its pixel (h // 2, w // 2).
 
     Arguments:
         kernel: Shape (h, w), or (B, 1, h, w) for one per image; scaled to sum to 1 and kept
             in float32. See `operators.kernels`.
-        boundary: "valid" supposes nothing: y is smaller than x by the kernel's size minus 1,
-            and x has a margin that y says little about (right for photos). "reflect",
-            "replicate" and "circular" continue the image, y has the size of x.
-        iterations: Largest number of iterations of a solve that has no closed form.
-        tolerance: Such a solve ends when its residual is this fraction of the right-hand side,
-            and squared singular values below this fraction of the largest are damped.
+        boundary: "valid" assumes nothing about pixels outside the image: y is smaller than x by
+            the kernel size minus 1, and y constrains the margin of x weakly (right for
+            photographs). "reflect", "replicate" and "circular" extend the image by that rule;
+            y has the size of x.
+        iterations: Maximum number of iterations of a solve that has no closed form.
+        tolerance: Such a solve ends when its residual is this fraction of the right-hand side.
+            Squared singular values below this fraction of the largest are damped.
 
     Raises:
-        ValueError: The kernel is not one, or the boundary does not exist.
+        ValueError: The kernel is invalid or the boundary is unknown.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Blur(Operator, deepinv.physics.Blur):
 
     @property
     def boundary(self) -> str:
-        """What lies outside the image."""
+        """Rule for the pixels outside the image."""
         return self.padding
 
     def A(self, x: Tensor) -> Tensor:
@@ -114,8 +115,8 @@ class Blur(Operator, deepinv.physics.Blur):
 
     def pinv(self, y: Tensor) -> Tensor:
         shape = self.image_shape(y.shape)
-        if solves := self._separable(shape, y):
-            return solves.pinv(y)
+        if separable := self._separable(shape, y):
+            return separable.pinv(y)
         return self.prox(y.new_zeros(shape), y, 0.0)
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
@@ -124,61 +125,61 @@ class Blur(Operator, deepinv.physics.Blur):
             h = self._transfer(x.shape, x)
             gain = h.conj() * damped_inverse(h.abs() ** 2, per_image(rho, x))
             return x + irfft2(gain * (rfft2(y) - h * rfft2(x)), s=x.shape[-2:])
-        if solves := self._separable(x.shape, x):
-            return solves.prox(x, y, rho)
+        if separable := self._separable(x.shape, x):
+            return separable.prox(x, y, rho)
         return x + self.A_adjoint(self.solve_gram(y - self.A(x), 1.0, rho))
 
     def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
         shape = self.image_shape(v.shape)
-        if self.padding != "circular" and (solves := self._separable(shape, v)):
-            return solves.solve_gram(v, c, sigma2)
+        if self.padding != "circular" and (separable := self._separable(shape, v)):
+            return separable.solve_gram(v, c, sigma2)
         if self.padding == "circular":
             return self.precondition(v, c, sigma2)
-        c, sigma2 = self._floored(v, per_image(c, v), per_image(sigma2, v))
-        gain = self._roomy_gain(v, c, sigma2)
+        c, sigma2 = self._with_noise_floor(v, per_image(c, v), per_image(sigma2, v))
+        gain = self._padded_gain(v, c, sigma2)
         return cg(
             lambda u: c * self.A(self.A_adjoint(u)) + sigma2 * u,
             v,
             iterations=self.iterations,
-            preconditioner=lambda r: self._filter(r, gain, r.shape, self._roomy(r)),
+            preconditioner=lambda r: self._filter(r, gain, r.shape, self._padded_size(r)),
             tolerance=self.tolerance,
         )
 
     def precondition(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
         shape = self.image_shape(v.shape)
-        if self.padding != "circular" and (solves := self._separable(shape, v)):
-            return solves.solve_gram(v, c, sigma2)
+        if self.padding != "circular" and (separable := self._separable(shape, v)):
+            return separable.solve_gram(v, c, sigma2)
         c, sigma2 = per_image(c, v), per_image(sigma2, v)
         if self.padding == "circular":
             power = self._transfer(shape, v).abs() ** 2
             return self._filter(v, damped_inverse(c * power, sigma2), shape)
-        # without noise its inverse would magnify what the borders make of the highest frequencies
-        sigma2 = torch.maximum(sigma2, LEAST_DAMPING * c)
-        gain = self._roomy_gain(v, *self._floored(v, c, sigma2))
-        return self._filter(v, gain, v.shape, self._roomy(v))
+        # with less damping, the inverse amplifies border errors at the highest frequencies
+        sigma2 = torch.maximum(sigma2, MIN_DAMPING * c)
+        gain = self._padded_gain(v, *self._with_noise_floor(v, c, sigma2))
+        return self._filter(v, gain, v.shape, self._padded_size(v))
 
-    def _floored(self, v: Tensor, c: Tensor, sigma2: Tensor) -> tuple[Tensor, Tensor]:
-        # what is smaller would need more iterations than there are, and amplifies rounding
+    def _with_noise_floor(self, v: Tensor, c: Tensor, sigma2: Tensor) -> tuple[Tensor, Tensor]:
+        # a smaller sigma2 needs more than the allowed iterations and amplifies rounding errors
         floor = max(self.tolerance, torch.finfo(v.dtype).eps ** 0.75)
-        power = self._roomy_power(v).amax((-2, -1), keepdim=True)
+        power = self._padded_power(v).amax((-2, -1), keepdim=True)
         return c, torch.maximum(sigma2, floor * c * power)
 
-    def _roomy_gain(self, v: Tensor, c: Tensor, sigma2: Tensor) -> Tensor:
-        return 1 / (c * self._roomy_power(v) + sigma2)
+    def _padded_gain(self, v: Tensor, c: Tensor, sigma2: Tensor) -> Tensor:
+        return 1 / (c * self._padded_power(v) + sigma2)
 
-    def _roomy_power(self, v: Tensor) -> Tensor:
-        return self._transfer(self._roomy(v), v).abs() ** 2
+    def _padded_power(self, v: Tensor) -> Tensor:
+        return self._transfer(self._padded_size(v), v).abs() ** 2
 
-    def _roomy(self, v: Tensor) -> tuple[int, int]:
-        """Room around measurements v, so that their opposite borders do not meet."""
+    def _padded_size(self, v: Tensor) -> tuple[int, int]:
+        """Returns the FFT size that keeps opposite borders of measurements v apart."""
         h, w = self.filter.shape[-2:]
         height, width = self.image_shape(v.shape)[-2:]
         return fast_shape((height + h, width + w))
 
     def singular(self, image_shape: torch.Size, like: Tensor) -> Singular:
         if self.padding != "circular":
-            if solves := self._separable(image_shape, like):
-                return solves.singular()
+            if separable := self._separable(image_shape, like):
+                return separable.singular()
             return super().singular(image_shape, like)
         h = self._transfer(image_shape, like)
         size = h.abs()
@@ -192,7 +193,7 @@ class Blur(Operator, deepinv.physics.Blur):
         )
 
     def update_parameters(self, filter: Tensor | None = None, **settings: Tensor) -> None:
-        """Replaces the kernel, under deepinv's name."""
+        """Replaces the kernel; the name is deepinv's."""
         filter = None if filter is None else check_kernel(filter)
         super().update_parameters(filter=filter, **settings)
 
@@ -231,18 +232,18 @@ class Blur(Operator, deepinv.physics.Blur):
                 k = k.roll((-(h // 2), -(w // 2)), dims=(-2, -1))
             return rfft2(k).to(like.dtype.to_complex()).to(like.device)
 
-        return self._once(("transfer", size, like.dtype, like.device), build)
+        return self._cached(("transfer", size, like.dtype, like.device), build)
 
     def _separable(self, shape: Sequence[int], like: Tensor) -> Separable | None:
-        if self.padding == "circular" or self._parts() is None:
+        if self.padding == "circular" or self._column_and_row() is None:
             return None
         size = tuple(shape[-2:])
 
         def build() -> Separable:
-            matrices = map(self._matrix, self._parts(), size)
+            matrices = map(self._matrix, self._column_and_row(), size)
             return Separable(*matrices, like)
 
-        return self._once(("separable", size, like.dtype, like.device), build)
+        return self._cached(("separable", size, like.dtype, like.device), build)
 
     def _matrix(self, taps: Tensor, size: int) -> Tensor:
         n = taps.shape[-1]
@@ -252,25 +253,25 @@ class Blur(Operator, deepinv.physics.Blur):
         return filter_matrix(positions, taps, size, "replicate" if valid else self.padding)
 
     def _kernel(self) -> Tensor:
-        if self._parts() is None:
+        if self._column_and_row() is None:
             return check_kernel(self.filter)
-        column, row = self._parts()
+        column, row = self._column_and_row()
         return column[..., :, None] * row[..., None, :]
 
-    def _parts(self) -> tuple[Tensor, Tensor] | None:
-        return self._once(("parts",), lambda: separate(check_kernel(self.filter)))
+    def _column_and_row(self) -> tuple[Tensor, Tensor] | None:
+        return self._cached(("parts",), lambda: separate(check_kernel(self.filter)))
 
-    def _once(self, key: tuple, build: Callable) -> object:
-        if self._cached_for is not self.filter or len(self._cache) > CACHED:
+    def _cached(self, key: tuple, build: Callable) -> object:
+        if self._cached_for is not self.filter or len(self._cache) > MAX_CACHED:
             self._cached_for, self._cache = self.filter, {}
         if key not in self._cache:
-            with torch.inference_mode(False):  # later calls may want gradients
+            with torch.inference_mode(False):  # later calls may need gradients
                 self._cache[key] = build()
         return self._cache[key]
 
 
 def _unpad(x: Tensor, boundary: str, axis: int, before: int, after: int) -> Tensor:
-    """Adjoint of padding along one axis."""
+    """Applies the adjoint of padding along one axis."""
     n = x.shape[axis] - before - after
     first, core, last = x.split([before, n, after], dim=axis)
     core = core.clone()

@@ -1,4 +1,4 @@
-"""Denoising: y = x, the measurement is the image and its noise."""
+"""Denoising operator: A is the identity, y = x + sigma n."""
 
 import deepinv
 import torch
@@ -9,7 +9,7 @@ from genprior.operators.base import Operator
 
 
 class Denoising(Operator, deepinv.physics.Denoising):
-    """The identity."""
+    """Identity operator, for denoising."""
 
     is_identity = True
     is_pixel_mask = True

@@ -1,15 +1,15 @@
-"""Filters along one axis as small matrices, with a rule for what lies outside the image."""
+"""Matrices of one-dimensional filters, with a boundary rule for pixels outside the image."""
 
 import torch
 from torch import Tensor
 
 
 def fold_index(index: Tensor, size: int, boundary: str) -> Tensor:
-    """The pixel that stands for a pixel outside the image.
+    """Maps positions, also outside the image, to pixels inside it.
 
     Arguments:
         index: Positions, any integers.
-        size: Number of pixels, those from 0 to size - 1 are inside.
+        size: Number of pixels; positions 0 to size - 1 are inside.
         boundary: "circular" (a b c | a b c), "reflect" (c b | a b c | b a), "symmetric"
             (b a | a b c | c b) or "replicate" (a a | a b c | c c).
     """
@@ -26,7 +26,7 @@ def fold_index(index: Tensor, size: int, boundary: str) -> Tensor:
 
 
 def filter_matrix(positions: Tensor, weights: Tensor, size: int, boundary: str) -> Tensor:
-    """The matrix whose row i weighs the pixels at positions[i].
+    """Returns the matrix whose row i weights the pixels at positions[i].
 
     Arguments:
         positions: Integer positions, shape (rows, taps).

@@ -1,4 +1,4 @@
-"""Inpainting: y = keep * x, pixels are known exactly or not at all."""
+"""Inpainting operator: y = keep * x, with a mask `keep` of known pixels."""
 
 from collections.abc import Sequence
 
@@ -12,16 +12,16 @@ from genprior.operators.base import Operator
 
 
 class Inpainting(Operator, deepinv.physics.Inpainting):
-    """Keeps some pixels of an image and sets the others to 0.
+    """Operator that keeps some pixels of an image and sets the others to 0.
 
     Arguments:
         keep: True or 1 where a pixel is known, False or 0 where it is missing; shape
-            (B or 1, C or 1, H, W), or (H, W) for all. `operators.masks` makes random and
-            box-shaped ones.
+            (B or 1, C or 1, H, W), or (H, W) for all. `operators.masks` makes random masks
+            and rectangular holes.
 
     Raises:
         ValueError: The shape is not one of these, a value is neither 0 nor 1, or an image has
-            nothing missing or nothing known.
+            no missing or no known pixel.
     """
 
     is_pixel_mask = True
@@ -39,22 +39,22 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
                 "keep must hold only 0 (missing) and 1 (known): threshold it first, keep > 0.5"
             )
         known = keep.flatten(1).bool()
-        for images, what, remedy in (
+        for images, defect, remedy in (
             (known.all(dim=1), "nothing is missing", "there is nothing to fill in"),
             (~known.any(dim=1), "nothing is known", "keep some pixels, or sample the prior"),
         ):
             if images.any():
                 number = int(images.nonzero()[0])
-                raise ValueError(f"{what} in the mask of image {number}: {remedy}")
+                raise ValueError(f"{defect} in the mask of image {number}: {remedy}")
         mask = keep.to(torch.float32)
         super().__init__(img_size=tuple(keep.shape[1:]), mask=mask, device=keep.device)
         self.is_mask = bool((keep == keep[:, :1]).all())
 
     def update_parameters(self, mask: Tensor | None = None, **settings: Tensor) -> None:
-        """Replaces the mask, under deepinv's name; 1 is known."""
+        """Replaces the mask, 1 for known pixels; the name is deepinv's."""
         if mask is not None:
-            like = Inpainting(mask)
-            mask, self.is_mask = like.mask, like.is_mask
+            checked = Inpainting(mask)
+            mask, self.is_mask = checked.mask, checked.is_mask
         super().update_parameters(mask=mask, **settings)
 
     def A(self, x: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
         return Inpainting(self.mask[..., rows, columns])
 
     def mask_unmeasured(self, v: Tensor) -> Tensor:
-        # not a product: whatever is in the hole, NaN included, must not get out of it
+        # not a product: NaN in the hole must not reach the result
         return torch.where(self._keep(v), v, 0)
 
     def singular(self, image_shape: torch.Size, like: Tensor) -> Singular:

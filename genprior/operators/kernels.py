@@ -1,4 +1,4 @@
-"""Blur kernels and the weights of antialiased resampling. All are float64 and sum to 1."""
+"""Blur kernels and weights of antialiased resampling, float64 with sum 1."""
 
 import math
 
@@ -9,7 +9,7 @@ from genprior.core.tensors import numbers
 
 
 def gaussian_kernel(std: float) -> Tensor:
-    """Gaussian blur kernel, cut off at 4 standard deviations or more.
+    """Returns a Gaussian blur kernel, truncated at 4 standard deviations or more.
 
     Arguments:
         std: Standard deviation in pixels, > 0.
@@ -32,7 +32,7 @@ def gaussian_kernel(std: float) -> Tensor:
 
 
 def motion_kernel(length: float, angle_degrees: float = 0.0) -> Tensor:
-    """Blur of a straight motion: a line one pixel thick, antialiased.
+    """Returns a linear motion blur kernel: an antialiased line one pixel thick.
 
     Arguments:
         length: Length of the line in pixels, >= 1; 1 does not blur.
@@ -49,7 +49,7 @@ def motion_kernel(length: float, angle_degrees: float = 0.0) -> Tensor:
     """
     if not (math.isfinite(length) and length >= 1 and math.isfinite(angle_degrees)):
         raise ValueError(
-            f"a motion must be at least 1 pixel long and have a finite angle in degrees, "
+            f"a motion blur must be at least 1 pixel long and have a finite angle in degrees, "
             f"got length {length}, angle {angle_degrees}"
         )
     cosine, sine = (f(math.radians(angle_degrees)) for f in (math.cos, math.sin))
@@ -72,7 +72,7 @@ def motion_kernel(length: float, angle_degrees: float = 0.0) -> Tensor:
 
 
 def check_kernel(kernel: Tensor) -> Tensor:
-    """Normalises a blur kernel.
+    """Validates a blur kernel and scales it to sum 1.
 
     Arguments:
         kernel: Shape (h, w), or (B, 1, h, w) for one kernel per image.
@@ -81,7 +81,7 @@ def check_kernel(kernel: Tensor) -> Tensor:
         Kernels that sum to 1, float64 on the CPU, shape (B or 1, 1, h, w).
 
     Raises:
-        ValueError: The shape is another one, a value is not finite, or the sum is 0.
+        ValueError: The shape is wrong, a value is not finite, or the sum is 0.
     """
     k = numbers(kernel, "a blur kernel").detach().cpu().double()
     given = tuple(k.shape)
@@ -97,20 +97,20 @@ def check_kernel(kernel: Tensor) -> Tensor:
     total = k.sum(dim=(-2, -1), keepdim=True)
     if (total.abs() <= 1e-6 * k.abs().sum(dim=(-2, -1), keepdim=True)).any():
         raise ValueError(
-            "a blur kernel must not sum to 0, since it is scaled to sum to 1: give one whose "
-            "values are mostly positive"
+            "a blur kernel must not sum to 0, since it is scaled to sum to 1: pass a kernel "
+            "with mostly positive values"
         )
     return k / total
 
 
 def separate(kernel: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Splits kernels into a column times a row, where float32 rounding allows it.
+    """Splits kernels into a column times a row, if separable to float32 accuracy.
 
     Arguments:
         kernel: Kernels (B, 1, h, w).
 
     Returns:
-        Columns (B, 1, h) and rows (B, 1, w), each of sum 1; or None if one is not separable.
+        Columns (B, 1, h) and rows (B, 1, w), each with sum 1; None if a kernel is not separable.
     """
     U, s, Vh = torch.linalg.svd(kernel, full_matrices=False)
     column, row = U[..., 0], Vh[..., 0, :]
@@ -123,7 +123,7 @@ def separate(kernel: Tensor) -> tuple[Tensor, Tensor] | None:
 def resampling_weights(
     kernel: str, factor: int, std: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Weights of the pixels that make one low-resolution pixel, along one axis.
+    """Returns the weights of the pixels that form one low-resolution pixel, along one axis.
 
     Arguments:
         kernel: "bicubic" (Keys a = -0.5, stretched by the factor) or "box", both centred on
@@ -133,7 +133,7 @@ def resampling_weights(
         std: Standard deviation of the Gaussian in fine pixels.
 
     Returns:
-        Offsets of the pixels from f i, and their weights, both of shape (taps,).
+        Offsets of the pixels from f i, and their weights, both with shape (taps,).
     """
     if kernel == "gaussian":
         row = gaussian_kernel(std).sum(dim=0)

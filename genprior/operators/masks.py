@@ -1,4 +1,4 @@
-"""Masks for inpainting: which pixels are known, which are missing."""
+"""Masks for inpainting: random missing pixels and rectangular holes."""
 
 from collections.abc import Sequence
 
@@ -11,19 +11,20 @@ from genprior.core.random_streams import Noise
 def random_keep(
     shape: Sequence[int], missing: float, seed: int | Sequence[torch.Generator] = 0
 ) -> Tensor:
-    """Known pixels when some are missing at random, the same ones in all channels.
+    """Draws a mask of known pixels with random missing ones, the same in all channels.
 
     Arguments:
         shape: Shape (B, C, H, W) of the images.
-        missing: Fraction of missing pixels, in (0, 1). Exactly that many, rounded, are missing
-            in every image; at least one is missing and at least one known.
-        seed: Image i depends on (seed, i) alone; or one random generator per image.
+        missing: Fraction of missing pixels, in (0, 1). Every image has exactly this fraction of
+            missing pixels, rounded, with at least one missing and at least one known pixel.
+        seed: Image i depends only on (seed, i); or one random generator per image.
 
     Returns:
         True where a pixel is known, shape (B, 1, H, W).
 
     Raises:
-        ValueError: The fraction is not inside (0, 1), or the images have a single pixel.
+        ValueError: The fraction is not inside (0, 1), the images have a single pixel, or the
+            number of generators is not B.
 
     >>> random_keep((1, 3, 10, 10), missing=0.9).sum().item()
     10
@@ -39,7 +40,7 @@ def random_keep(
         raise ValueError(f"an image must have at least 2 pixels, got {height}x{width}")
     generators = Noise(seed, range(batch)).generators if isinstance(seed, int) else seed
     if len(generators) != batch:
-        raise ValueError(f"give one generator for each of {batch} images, got {len(generators)}")
+        raise ValueError(f"pass one generator for each of {batch} images, got {len(generators)}")
     count = min(max(round(missing * pixels), 1), pixels - 1)
     keep = torch.ones(batch, pixels, dtype=torch.bool)
     for row, generator in zip(keep, generators, strict=True):
@@ -50,7 +51,7 @@ def random_keep(
 def box_hole(
     shape: Sequence[int], height: int, width: int, position: tuple[int, int] | None = None
 ) -> Tensor:
-    """A rectangular hole; `~box_hole(...)` are the pixels to keep.
+    """Returns a mask of a rectangular hole; `~box_hole(...)` are the pixels to keep.
 
     Arguments:
         shape: Shape (B, C, H, W) of the images.

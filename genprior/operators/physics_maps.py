@@ -1,4 +1,4 @@
-"""A and A_adjoint of a physics, whatever it measures, as maps between real tensors."""
+"""Adapter from a physics with any type of measurement to maps between real tensors."""
 
 import functools
 from collections.abc import Callable
@@ -9,15 +9,15 @@ from deepinv.utils import TensorList
 from torch import Tensor
 
 Map = Callable[[Tensor], Tensor]
-# What a physics raises at tensors that it can't work with.
+# Errors that a physics may raise for tensors that it does not support.
 REFUSALS = (RuntimeError, ValueError, IndexError, AssertionError)
 
 
 class Maps:
-    """The two maps of a physics.
+    """A and A_adjoint of a physics, as maps between real tensors.
 
-    Complex numbers count as two, and several measurements of an image as one long one; how that
-    is undone is remembered from the last ones seen.
+    A complex number is packed as two real ones, and several measurements of an image as one
+    vector. `unpack` uses the layout of the measurements that were packed last.
 
     Arguments:
         physics: An object with `A` and `A_adjoint`.
@@ -25,20 +25,20 @@ class Maps:
 
     def __init__(self, physics: Any) -> None:
         self.physics = physics
-        self.double = False  # it takes nothing else, though none of its tensors is found
+        self.needs_double = False  # it needs float64, though no tensor of it was found
         self._complex = False
         self._parts: list[tuple[torch.Size, bool]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """A x, packed."""
+        """Returns A x, packed."""
         return self.pack(self.physics.A(x))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """A^T y of packed measurements."""
+        """Returns A^T y for packed measurements y."""
         return self.physics.A_adjoint(self.unpack(y))
 
     def pack(self, y: Tensor | TensorList) -> Tensor:
-        """Measurements as one real tensor (B, ...)."""
+        """Packs measurements into one real tensor (B, ...)."""
         if isinstance(y, Tensor):
             self._parts, self._complex = None, y.is_complex()
             return _real(y)
@@ -46,7 +46,7 @@ class Maps:
         return torch.cat([_real(part).flatten(1) for part in y], dim=1)
 
     def unpack(self, v: Tensor) -> Tensor | TensorList:
-        """Measurements as the physics has them."""
+        """Restores the format of the physics from packed measurements."""
         if self._parts is None:
             return torch.view_as_complex(v.contiguous()) if self._complex else v
         sizes = [size.numel() * (1 + is_complex) for size, is_complex in self._parts]
@@ -56,36 +56,36 @@ class Maps:
             parts.append(torch.view_as_complex(part) if is_complex else part)
         return TensorList(parts)
 
-    def likeness(self) -> dict[str, Any]:
-        """The type of numbers and the device that the physics works with."""
+    def tensor_options(self) -> dict[str, Any]:
+        """Returns the dtype and the device that the physics works with."""
         if isinstance(self.physics, torch.nn.Module):
-            held = [*self.physics.parameters(), *self.physics.buffers()]
+            tensors = [*self.physics.parameters(), *self.physics.buffers()]
         else:
             attributes = getattr(self.physics, "__dict__", {}).values()
-            held = [value for value in attributes if isinstance(value, Tensor)]
-        dtypes = [t.dtype.to_real() for t in held if t.is_floating_point() or t.is_complex()]
-        least = torch.float64 if self.double else torch.float32
+            tensors = [value for value in attributes if isinstance(value, Tensor)]
+        dtypes = [t.dtype.to_real() for t in tensors if t.is_floating_point() or t.is_complex()]
+        narrowest = torch.float64 if self.needs_double else torch.float32
         return {
-            "dtype": functools.reduce(torch.promote_types, dtypes, least),
-            "device": held[0].device if held else None,
+            "dtype": functools.reduce(torch.promote_types, dtypes, narrowest),
+            "device": tensors[0].device if tensors else None,
         }
 
     def apply(self, linear: Map, v: Tensor) -> Tensor:
-        """A map of the physics, which may hold numbers of more digits than v."""
-        wide = torch.promote_types(v.dtype, self.likeness()["dtype"])
+        """Applies a map of the physics to v, in the dtype of the physics if that is wider."""
+        wide = torch.promote_types(v.dtype, self.tensor_options()["dtype"])
         if wide == v.dtype:
             return linear(v)
         result, real = linear(v.to(wide)), v.dtype.to_real()
         return result.to(real.to_complex() if result.is_complex() else real)
 
 
-def differentiable(there: Map, back: Map, v: Tensor) -> Tensor:
-    """A linear map of v, to be differentiated by its adjoint: it may be any code at all."""
-    return _Linear.apply(v, there, back)
+def differentiable(linear: Map, adjoint_map: Map, v: Tensor) -> Tensor:
+    """Applies a linear map, written in any library, to v; its adjoint gives the derivative."""
+    return _Linear.apply(v, linear, adjoint_map)
 
 
 def treats_all_alike(A: Map, u: Tensor, Au: Tensor, tolerance: float) -> bool:
-    """Whether A does the same to every image of a batch u, alone and in any place of it."""
+    """Returns whether A treats images u alike, alone or at any position of a batch."""
     if len(u) == 1:
         return True
     try:
@@ -98,14 +98,14 @@ def treats_all_alike(A: Map, u: Tensor, Au: Tensor, tolerance: float) -> bool:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, v: Tensor, there: Map, back: Map) -> Tensor:
-        ctx.maps = there, back
-        return there(v)
+    def forward(ctx: Any, v: Tensor, linear: Map, adjoint_map: Map) -> Tensor:
+        ctx.maps = linear, adjoint_map
+        return linear(v)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None]:
-        there, back = ctx.maps
-        return _Linear.apply(slopes[0], back, there), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        linear, adjoint_map = ctx.maps
+        return _Linear.apply(gradients[0], adjoint_map, linear), None, None
 
 
 def _real(y: Tensor) -> Tensor:

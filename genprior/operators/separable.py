@@ -1,7 +1,7 @@
-"""Operators that act on rows and on columns: A x = R_v x R_h^T, with their exact SVD.
+"""Separable operators, A x = R_v x R_h^T, with their exact SVD.
 
-From R = U diag(s) V^T of the two small matrices, A = (U_v x U_h) diag(s_v s_h) (V_v x V_h)^T:
-every solve is a handful of small matrix products, for any boundary and any size.
+With R = U diag(s) V^T for the two small matrices, A = (U_v x U_h) diag(s_v s_h) (V_v x V_h)^T.
+Every solve takes a few small matrix products, for any boundary rule and any image size.
 """
 
 from functools import cached_property
@@ -11,34 +11,35 @@ from torch import Tensor
 
 from genprior.core.linalg import Singular, damped_inverse, per_image
 
-ONE_ORDER = 0.1
+SAME_ORDER = 0.1
 
 
 def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U, s and V^T of matrices (..., m, n) in float64, s of length min(m, n).
+    """Returns U, s and V^T of matrices (..., m, n) in float64, s with length min(m, n).
 
-    Four times faster than torch's, by the eigenvectors of M M^T, for M with fewer rows than
-    columns whose singular values are all of one order: they lose nothing by being squared.
+    If M has fewer rows than columns and singular values of one order of magnitude, uses the
+    eigenvectors of M M^T. This is four times faster than torch's SVD; squaring singular values
+    of one order of magnitude loses no accuracy.
     """
     if matrix.shape[-2] < matrix.shape[-1]:
         gram = matrix @ matrix.mT
         factor, failed = torch.linalg.cholesky_ex(gram)
         pivots = factor.diagonal(dim1=-2, dim2=-1)
-        if not failed.any() and pivots.min() > ONE_ORDER * pivots.max():
+        if not failed.any() and pivots.min() > SAME_ORDER * pivots.max():
             values, vectors = torch.linalg.eigh(gram)
             s, U = values.clamp(min=0).sqrt().flip(-1), vectors.flip(-1)
-            if s.min() > ONE_ORDER * s.max():
+            if s.min() > SAME_ORDER * s.max():
                 return U, s, (U / s[..., None, :]).mT @ matrix
     return torch.linalg.svd(matrix, full_matrices=False)
 
 
 class Separable:
-    """A x = R_v x R_h^T for images of one size, type and device.
+    """Separable operator A x = R_v x R_h^T for images of one size, dtype and device.
 
     Arguments:
         vertical: R_v in float64 on the CPU, shape (..., h, H).
         horizontal: R_h, shape (..., w, W).
-        like: A tensor of the type and device to compute in.
+        like: A tensor with the dtype and device to compute in.
     """
 
     def __init__(self, vertical: Tensor, horizontal: Tensor, like: Tensor) -> None:
@@ -47,34 +48,34 @@ class Separable:
         self.R_v, self.R_h = self._cast(vertical), self._cast(horizontal)
 
     def A(self, x: Tensor) -> Tensor:
-        """R_v x R_h^T."""
+        """Returns R_v x R_h^T."""
         return self.R_v @ x @ self.R_h.mT
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        """R_v^T y R_h."""
+        """Returns R_v^T y R_h."""
         return self.R_v.mT @ y @ self.R_h
 
     def pinv(self, y: Tensor) -> Tensor:
-        """A^+ y."""
+        """Returns A^+ y."""
         U_v, U_h, s, V_v, V_h = self.svd
         gain = s * damped_inverse(s**2, per_image(0.0, y))
         return V_v @ (gain * (U_v.mT @ y @ U_h)) @ V_h.mT
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
-        """argmin_u ||A u - y||^2 + rho ||u - x||^2."""
+        """Returns argmin_u ||A u - y||^2 + rho ||u - x||^2."""
         U_v, U_h, s, V_v, V_h = self.svd
         gain = s * damped_inverse(s**2, per_image(rho, x))
         residual = U_v.mT @ y @ U_h - s * (V_v.mT @ x @ V_h)
         return x + V_v @ (gain * residual) @ V_h.mT
 
     def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
-        """(c A A^T + sigma2 I)^{-1} v."""
+        """Returns (c A A^T + sigma2 I)^{-1} v."""
         U_v, U_h, s, _, _ = self.svd
         gain = damped_inverse(per_image(c, v) * s**2, per_image(sigma2, v))
         return U_v @ (gain * (U_v.mT @ v @ U_h)) @ U_h.mT
 
     def singular(self) -> Singular:
-        """The singular coordinates; s that is nothing but rounding errors counts as 0."""
+        """Returns the SVD of A; singular values at the level of rounding errors become 0."""
         U_v, U_h, s, V_v, V_h = self.svd
         floor = torch.finfo(s.dtype).eps ** 0.75 * s.amax((-2, -1), keepdim=True)
         return Singular(
@@ -87,11 +88,11 @@ class Separable:
     @cached_property
     def svd(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """U_v, U_h, the grid s of singular values, V_v, V_h."""
-        with torch.inference_mode(False):  # later calls may want gradients
+        with torch.inference_mode(False):  # later calls may need gradients
             (U_v, s_v, V_v), (U_h, s_h, V_h) = map(svd, self.exact)
             s = s_v[..., :, None] * s_h[..., None, :]
             return tuple(self._cast(part) for part in (U_v, U_h, s, V_v.mT, V_h.mT))
 
     def _cast(self, matrix: Tensor) -> Tensor:
-        # first the type: a device may have no float64
+        # convert the dtype first: the device may not support float64
         return matrix.to(self.dtype).to(self.device)

@@ -1,4 +1,4 @@
-"""Super-resolution: y is x, filtered against aliasing and decimated by an integer factor."""
+"""Super-resolution operator: a low-pass filter, then decimation by an integer factor."""
 
 import math
 from numbers import Real
@@ -16,27 +16,27 @@ from genprior.operators.separable import Separable
 
 KERNELS = ("bicubic", "box", "gaussian")
 BOUNDARIES = ("symmetric", "reflect", "circular")
-CACHED = 8
+MAX_CACHED = 8
 
 
 class SuperResolution(Operator, deepinv.physics.LinearPhysics):
-    """Separable filter, then every f-th pixel; all solves are exact.
+    """Separable filter, then decimation by a factor f; all solves are exact.
 
     A measurement has ceil(H / f) x ceil(W / f) pixels.
 
     Arguments:
         factor: Integer f >= 2.
-        kernel: "bicubic" (as MATLAB's imresize: Keys' cubic with a = -0.5 stretched by f, on
-            the middle of the low-resolution pixel), "box" (average of f x f pixels) or
+        kernel: "bicubic" (as MATLAB's imresize: Keys' cubic with a = -0.5 stretched by f, centred
+            on the low-resolution pixel), "box" (average of f x f pixels) or
             "gaussian" (Gaussian blur, then pixels 0, f, 2 f ...).
-        std: Standard deviation of the Gaussian in pixels; None is 0.45 f.
-        boundary: What is outside the image: "symmetric" (mirrored, the edge pixel twice, as
-            MATLAB does), "reflect" (mirrored at the edge pixel) or "circular".
-        image_size: Height and width of the images; None takes h f x w f for measurements of
+        std: Standard deviation of the Gaussian in pixels; None means 0.45 f.
+        boundary: Rule for pixels outside the image: "symmetric" (mirrored, the edge pixel
+            twice, as MATLAB does), "reflect" (mirrored at the edge pixel) or "circular".
+        image_size: Height and width of the images; None means h f x w f for measurements of
             h x w pixels.
 
     Raises:
-        ValueError: A setting is none of these.
+        ValueError: A setting has another value.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class SuperResolution(Operator, deepinv.physics.LinearPhysics):
         image_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        whole = isinstance(factor, Real) and not isinstance(factor, bool)
-        if not (whole and float(factor).is_integer() and factor >= 2):
+        is_number = isinstance(factor, Real) and not isinstance(factor, bool)
+        if not (is_number and float(factor).is_integer() and factor >= 2):
             raise ValueError(
                 f"the factor of super-resolution must be an integer of at least 2, got {factor}"
             )
         _check_known("kernel", kernel, KERNELS)
         _check_known("boundary", boundary, BOUNDARIES)
         if std is not None and kernel != "gaussian":
-            raise ValueError(f"std is the width of the gaussian kernel, the {kernel} has none")
+            raise ValueError(f"std is the width of the gaussian kernel, the {kernel} has no std")
         self.factor, self.boundary = int(factor), boundary
         if image_size is not None and np.shape(image_size) != (2,):
             raise ValueError(f"image_size must be (height, width), got {image_size}")
@@ -88,7 +88,7 @@ class SuperResolution(Operator, deepinv.physics.LinearPhysics):
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         if self._measured_size(x.shape[-2:]) != tuple(y.shape[-2:]):
             raise ValueError(
-                f"images of {tuple(x.shape)} have no measurements of {tuple(y.shape)}"
+                f"images of shape {tuple(x.shape)} have no measurements of shape {tuple(y.shape)}"
             )
         return self._at(x.shape, x).prox(x, y, rho)
 
@@ -107,9 +107,9 @@ class SuperResolution(Operator, deepinv.physics.LinearPhysics):
             raise ValueError(f"image_size is {self.image_size}, got an image of {size} pixels")
         key = (size, like.dtype, like.device)
         if key not in self._cache:
-            if len(self._cache) >= CACHED:
+            if len(self._cache) >= MAX_CACHED:
                 self._cache.clear()
-            with torch.inference_mode(False):  # later calls may want gradients
+            with torch.inference_mode(False):  # later calls may need gradients
                 vertical, horizontal = (self._matrix(n) for n in size)
                 self._cache[key] = Separable(vertical, horizontal, like)
         return self._cache[key]

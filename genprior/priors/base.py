@@ -1,4 +1,6 @@
-"""What a prior can do. A solver asks for an ability, never for a model by name.
+"""Abstract base classes of priors, one per ability: denoiser, decoder, density, and so on.
+
+A solver requires an ability, never a model by name.
 
 Notation, everywhere: `x` image, `z` latent, `sigma` noise level, `x_hat` denoised image.
 Images are (B, C, H, W) floats in [0, 1]; `sigma` is in the same unit. The images of a
@@ -18,15 +20,15 @@ from genprior.core.random_streams import Noise
 
 
 class Denoiser(ABC):
-    """Has the posterior mean of an image under white Gaussian noise.
+    """Denoiser: the posterior mean of an image under white Gaussian noise.
 
     Attributes:
-        reach: Pixels of x that are farther away than this, in rows or columns, do not change
-            an estimate; None if all do.
-        stride: Shifting x by a multiple of this shifts the estimate with it.
-        is_inpainter: It has `denoise_masked`.
-        symmetries: Which of the eight flips and quarter turns of an image leave it as probable:
-            k % 4 quarter turns, and then, where k >= 4, a flip from left to right.
+        receptive_radius: Receptive field: an output pixel does not depend on input pixels that
+            are more than this many rows or columns away. None if it depends on all pixels.
+        stride: Shifting x by a multiple of this many pixels shifts the output by the same amount.
+        is_inpainter: Whether `denoise_masked` is implemented.
+        symmetries: Which of the eight flips and rotations of an image leave its probability
+            unchanged. Number k is k % 4 quarter turns, followed by a left-right flip if k >= 4.
     """
 
     receptive_radius: int | None = None
@@ -36,7 +38,7 @@ class Denoiser(ABC):
 
     @abstractmethod
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """E[x0 | x0 + sigma n = x] with n ~ N(0, I).
+        """Returns E[x0 | x0 + sigma n = x] with n ~ N(0, I).
 
         Arguments:
             x: Noisy images, shape (B, C, H, W), in [0, 1] before the noise.
@@ -47,33 +49,37 @@ class Denoiser(ABC):
         """
 
     def denoise_masked(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
-        """E[x0 | the known pixels of x0 + sigma n].
+        """Returns E[x0 | the known pixels of x0 + sigma n].
 
         Arguments:
-            x: Noisy images, shape (B, C, H, W); where they are unknown, what
-                `genprior.core.pull_push` makes of the known pixels.
+            x: Noisy images, shape (B, C, H, W). Unknown pixels are filled by
+                `genprior.core.pull_push` from the known ones.
             sigma: Noise level, >= 0; a number or shape (B,).
             unknown: 1 where a pixel is unknown, else 0; shape (B, 1, H, W).
 
         Returns:
-            Images, shape (B, C, H, W), not clipped; pixels that are known exactly are unchanged.
+            Images, shape (B, C, H, W), not clipped. Where sigma is 0, known pixels are unchanged.
+
+        Raises:
+            NotImplementedError: `is_inpainter` is False.
         """
-        raise NotImplementedError(f"{type(self).__name__} knows of no holes")
+        raise NotImplementedError(f"{type(self).__name__} cannot denoise masked images")
 
 
 class Decoder(ABC):
-    """Maps latents z ~ N(0, I) to images.
+    """Decoder of latents z ~ N(0, I) to images.
 
     Attributes:
-        size: Height and width of the only images that it makes, None if they can be any.
-        maps: Of latents that have places in the image, what z.flatten(1) is the chain of:
-            (channels, pixels that a site is wide and high) of every map of them. A side that is
-            no multiple of `stride` counts as the next one.
-        reach: A pixel that is farther away than this from all pixels of a site, in rows or
-            columns, does not depend on it; nor, where there is an encoder, does the site on
-            the pixel, nor the pixel on those beyond the site. None if all do.
-        stride: Shifting the latents by sites shifts the image with them if it is by a multiple
-            of this many pixels.
+        size: Height and width of the images, if only one size is possible; None for any size.
+        latent_maps: For latents with a position in the image: z.flatten(1) concatenates maps,
+            and each entry is (channels, f) of one map, whose sites cover f x f pixels. An image
+            side that is no multiple of `stride` counts as the next multiple.
+        receptive_radius: Receptive field: a pixel does not depend on a latent site whose pixels
+            are all more than this many rows or columns away. With an encoder, the site does not
+            depend on such a pixel either, and a pixel of decode(encode(x)) does not depend on
+            pixels of x that are farther away than this. None if there is no such bound.
+        stride: Shifting the latents by a multiple of this many pixels shifts the image by the
+            same amount.
     """
 
     size: tuple[int, int] | None = None
@@ -83,25 +89,25 @@ class Decoder(ABC):
 
     @abstractmethod
     def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
-        """Shape of the latents of images of shape (B, C, H, W), batch included."""
+        """Returns the shape of the latents of images (B, C, H, W), batch dimension included."""
 
     @abstractmethod
     def decode(self, z: Tensor, image_shape: torch.Size) -> Tensor:
-        """Images of shape `image_shape` from latents z."""
+        """Returns images of shape `image_shape` decoded from latents z."""
 
 
 class Layered(Decoder):
-    """A decoder that is a chain of layers, so that a search can start in its middle."""
+    """Decoder made of successive layers, whose intermediate features can be optimised."""
 
     @abstractmethod
     def layers(self, image_shape: torch.Size) -> Sequence[Callable[[Tensor], Tensor]]:
-        """Functions, at least two, whose chain, the first one first, is `decode`.
+        """Returns at least two functions whose composition, in this order, is `decode`.
 
-        Each takes and returns a tensor (B, ...) whose images are independent.
+        Each maps a tensor (B, ...) to a tensor (B, ...); entries of a batch are independent.
         """
 
     def rest(self, h: Tensor, first: int, image_shape: torch.Size) -> Tensor:
-        """The image of what layer number `first` takes: the chain from there on."""
+        """Applies layers `first` and later to h, the input of layer `first`; returns images."""
         for layer in self.layers(image_shape)[first:]:
             h = layer(h)
         return h
@@ -111,15 +117,15 @@ class Layered(Decoder):
 
 
 class Encoder(Decoder):
-    """Also finds the latents of an image."""
+    """Decoder with an encoder from images to latents."""
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
-        """Latents of images x (B, C, H, W) from which `decode` makes them, or nearly so."""
+        """Returns latents of images x (B, C, H, W); `decode` maps them to x or close to x."""
 
 
 class Variational(Encoder):
-    """A decoder with noise: x | z ~ N(decode(z), decoder_std^2 I), and a law of z given x."""
+    """Decoder x | z ~ N(decode(z), decoder_std^2 I) with a posterior of z given x."""
 
     @property
     @abstractmethod
@@ -128,45 +134,45 @@ class Variational(Encoder):
 
     @abstractmethod
     def reconstruct(self, x: Tensor, temperature: float = 1.0) -> Tensor:
-        """Images decoded from the latents of images x (B, C, H, W).
+        """Encodes images x (B, C, H, W) and decodes their latents.
 
         Arguments:
             x: Images.
-            temperature: In (0, 1]; below 1 the latents are drawn to the mean of their prior,
-                as if its standard deviation were so many times smaller.
+            temperature: In (0, 1]. Below 1 the latents are shrunk towards the mean of their
+                prior, as if its standard deviation were multiplied by this.
         """
 
 
 class Density(ABC):
-    """Has a tractable log-density."""
+    """Tractable log-density of images."""
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats of images (B, C, H, W) in [0, 1]; shape (B,)."""
+        """Returns the log-density in nats of images (B, C, H, W) in [0, 1]; shape (B,)."""
 
 
 class ActivationCheckpointing(ABC):
-    """Can forget its activations and compute them again for gradients, exactly."""
+    """Gradient checkpointing: activations are recomputed in the backward pass, exactly."""
 
     @abstractmethod
     def with_checkpointing(self) -> "ActivationCheckpointing":
-        """The same prior, sharing its weights, that takes less memory and more time."""
+        """Returns the same prior, with shared weights, using less memory and more time."""
 
 
 @dataclass(frozen=True)
 class Factor:
-    """A covariance written as F F^T + floor^2 I, for images of one size.
+    """Covariance in the form F F^T + floor^2 I, for images of one size.
 
     Arguments:
-        shape: Shape of the w that F takes, without the batch.
+        shape: Shape of the input w of F, without the batch dimension.
         apply: F w: (B, *shape) -> (B, C, H, W).
         adjoint: F^T v: (B, C, H, W) -> (B, *shape).
-        gram_inverse: (w, delta) -> (F^T F + delta I)^{-1} w, exactly or near enough to
-            precondition, for delta >= 0 of shape (B,); at 0 the pseudo-inverse.
+        gram_inverse: (w, delta) -> (F^T F + delta I)^{-1} w, exact or accurate enough for a
+            preconditioner; delta >= 0 of shape (B,); the pseudo-inverse at 0.
         floor: Standard deviation of the white part, in image units, >= 0.
-        transfer: Where F w is the circular convolution of w with images t, cropped to the
-            image: the Fourier transform of t, complex, (C, *torus), in the layout of `fft2`.
-            None where F is something else.
+        transfer: If F w is the circular convolution of w with images t, cropped to the image
+            size: the Fourier transform of t, complex, (C, *torus), in the layout of `fft2`.
+            None for any other F.
     """
 
     shape: tuple[int, ...]
@@ -177,84 +183,88 @@ class Factor:
     transfer: Tensor | None = None
 
     def inverse(self, v: Tensor, delta: Tensor) -> Tensor:
-        """(F F^T + delta I)^{-1} v, as near as `gram_inverse`; delta > 0 of shape (B,)."""
+        """Returns (F F^T + delta I)^{-1} v, as accurate as `gram_inverse`; delta > 0, (B,)."""
         return self.residual(v, delta) / per_image(delta, v)
 
     def residual(self, v: Tensor, delta: Tensor) -> Tensor:
-        """delta (F F^T + delta I)^{-1} v; at delta = 0 its limit, what of v no F w has."""
+        """Returns delta (F F^T + delta I)^{-1} v, delta >= 0 of shape (B,).
+
+        At delta = 0 this is the limit: the component of v orthogonal to the range of F.
+        """
         return v - self.apply(self.gram_inverse(self.adjoint(v), delta))
 
     def shrinkage(self, v: Tensor, sigma2: Tensor) -> Tensor:
-        """sigma^2 (F F^T + floor^2 I + sigma^2 I)^{-1} v, sigma^2 >= 0 of shape (B,)."""
+        """Returns sigma^2 (F F^T + floor^2 I + sigma^2 I)^{-1} v, sigma^2 >= 0 of shape (B,)."""
         delta = self.floor**2 + sigma2
         share = torch.where(delta > 0, sigma2 / torch.where(delta > 0, delta, 1), 1)
         return per_image(share, v) * self.residual(v, delta)
 
 
 class Gaussian(Denoiser, Decoder, Density):
-    """Is a Gaussian law on images: mean, covariance and its square root are linear maps.
+    """Gaussian distribution of images, whose covariance and its square root are linear maps.
 
-    `decode` is mean + L z with L L^T the covariance.
+    `decode(z)` is mean + L z, where L L^T is the covariance.
     """
 
     @abstractmethod
     def mean(self, image_shape: torch.Size) -> Tensor:
-        """Mean image, broadcastable to `image_shape`."""
+        """Returns the mean image, broadcastable to `image_shape`."""
 
     @abstractmethod
     def cov(self, v: Tensor) -> Tensor:
-        """Covariance applied to fields v, shape (B, C, H, W)."""
+        """Applies the covariance to v, shape (B, C, H, W)."""
 
     @abstractmethod
     def factor(self, image_shape: torch.Size, like: Tensor) -> Factor:
-        """The covariance as a factor and a floor, in the type and on the device of `like`."""
+        """Returns the covariance as a `Factor`, with the dtype and device of `like`."""
 
 
 class Trainable(ABC):
-    """Can be trained by `genprior.training.loop`: one optimiser per group of parameters.
+    """Prior that `genprior.training.loop` trains, with one optimiser per parameter group.
 
-    `config`, `groups` and `losses` are all that a network with one loss needs. A prior whose
-    groups take turns, as the networks of a GAN do, also says in which order (`updates`), what
-    the loss of some of them alone is (`losses_of`), and how their optimisers differ (`adam`).
+    A prior with a single loss defines `config`, `groups` and `losses`. A prior whose groups are
+    updated in turn, such as a GAN, also defines their order (`updates`), the losses of some
+    groups alone (`losses_of`), and the optimiser settings per group (`adam`).
     """
 
     @property
     @abstractmethod
     def config(self) -> Mapping[str, Any]:
-        """Constructor arguments that rebuild this prior, JSON types only."""
+        """Constructor arguments of this prior, JSON types only."""
 
     @abstractmethod
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """Parameters by group name; each group has its own optimiser."""
+        """Returns the parameters by group name; each group has its own optimiser."""
 
     @abstractmethod
     def losses(self, x: Tensor, noise: Noise) -> Mapping[str, Tensor]:
-        """Scalar training loss of every group: the mean over the images of a batch.
+        """Returns the scalar training loss of every group, a mean over the images of a batch.
 
         Arguments:
             x: Images, shape (B, C, H, W) in [0, 1].
-            noise: All random numbers that are drawn here. Each image has its own, so that it
-                does not matter into which parts, on which processes, a batch is split. (The
-                global state, which dropout uses, is seeded for every part of a batch.)
+            noise: Source of all random numbers drawn here. Each image has its own stream, so
+                the result does not depend on how a batch is split over micro-batches and
+                processes. (The global random state, which dropout uses, is seeded for every
+                micro-batch.)
         """
 
     def inherit(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What of the weights of another prior of this kind one can begin with."""
+        """Returns the tensors of another prior of this class that fit this one, by name."""
         own = self.state_dict()
         return {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
 
     def prepare(self, x: Tensor, noise: Noise) -> None:  # noqa: B027
-        """Sets what depends on a first batch of images; called once, with all of it.
+        """Initialises parameters from the first batch of images; called once, on all of it.
 
-        By default nothing does.
+        The default does nothing.
         """
 
     def updates(self) -> Sequence[Collection[str]]:
-        """Updates of one training step, in order: the groups of each.
+        """Returns the groups of each update of one training step, in order.
 
         Every update has its own batch and its own random numbers. The groups of one update
-        are changed together, after the gradients of all their losses. By default there is
-        one update, of all groups; a GAN with five critic steps for one of the generator
+        are updated together, after the gradients of all their losses were computed. The
+        default is one update of all groups. A GAN with five critic steps per generator step
         returns `[["critic"]] * 5 + [["generator"]]`.
         """
         return (tuple(self.groups()),)
@@ -262,15 +272,15 @@ class Trainable(ABC):
     def losses_of(
         self, groups: Collection[str], x: Tensor, noise: Noise
     ) -> Mapping[str, Tensor]:
-        """Losses of the groups of one update; override it where they cost less than all."""
+        """Returns the losses of some groups; override it if they cost less than all losses."""
         losses = self.losses(x, noise)
         return {group: losses[group] for group in groups}
 
     def adam(self, group: str) -> Mapping[str, Any]:
-        """How AdamW of a group differs from the run's.
+        """Returns the AdamW settings of a group that differ from those of the run.
 
-        `betas` (0.9, 0.99) replace the default given here; `lr` (1) multiplies the run's
-        learning rate.
+        `betas` replaces the default (0.9, 0.99); `lr` (default 1) multiplies the learning rate
+        of the run.
         """
         return {}
 

@@ -1,11 +1,11 @@
-"""Checkpoints: a folder of safetensors files and a manifest that vouches for them.
+"""Checkpoints: a folder of safetensors files and a manifest with their checksums.
 
-    model.safetensors   weights of the prior (the running average, where there is one); those that
-                        ship are in files of at most 16 MB, the next is model-2.safetensors
-    state.safetensors   what a resumed training needs besides (absent in shipped weights)
+    model.safetensors   weights of the prior (their moving average, if there is one); shipped
+                        weights are split into files of at most 16 MB: model-2.safetensors, ...
+    state.safetensors   further tensors needed to resume training (absent in shipped weights)
     manifest.json       prior, configuration, provenance, size and sha256 of each file
 
-The manifest is written last: a folder without one is not a checkpoint. Nothing is pickled.
+The manifest is written last: a folder without one is not a checkpoint. No pickle is used.
 """
 
 import hashlib
@@ -22,7 +22,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from genprior.core.atomic_files import unfinished, write_atomic
-from genprior.core.cache import is_verified, remember
 from genprior.core.errors import CheckpointError
 from genprior.priors.weights import EMBEDDED
 
@@ -40,21 +39,21 @@ def save_checkpoint(
     about: Mapping[str, Any] | None = None,
     largest: int | None = None,
 ) -> None:
-    """Writes a checkpoint; a killed run leaves either the whole of it or no manifest.
+    """Writes a checkpoint; an interrupted write leaves no manifest.
 
     Arguments:
-        folder: Where it goes; made if it does not exist.
+        folder: Target folder; created if it does not exist.
         prior: Name of the prior in the registry.
         config: Constructor arguments of the prior, JSON types.
         model: Its tensors by name.
-        state: Tensors that a resumed training needs.
+        state: Further tensors needed to resume training.
         about: Provenance, JSON types: data, steps, seed, measured quality and so on.
-        largest: Bytes of tensors in one file, at most; None puts the whole model in one.
+        largest: Maximum bytes of tensors per file; None writes the whole model to one file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     files = {}
-    parts = dict(zip(_names(), _split(model, largest), strict=False))
+    parts = dict(zip(_model_file_names(), _split_by_size(model, largest), strict=False))
     for name, tensors in (parts | ({STATE: state} if state is not None else {})).items():
         data = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
         write_atomic(folder / name, lambda file, data=data: file.write(data))
@@ -64,12 +63,12 @@ def save_checkpoint(
     write_atomic(folder / MANIFEST, lambda file: file.write(text.encode()))
 
 
-def _names() -> Iterator[str]:
+def _model_file_names() -> Iterator[str]:
     yield MODEL
     yield from (f"model-{k}.safetensors" for k in itertools.count(2))
 
 
-def _split(model: Mapping[str, Tensor], largest: int | None) -> list[dict[str, Tensor]]:
+def _split_by_size(model: Mapping[str, Tensor], largest: int | None) -> list[dict[str, Tensor]]:
     parts: list[dict[str, Tensor]] = [{}]
     size = 0
     for key, value in model.items():
@@ -81,39 +80,39 @@ def _split(model: Mapping[str, Tensor], largest: int | None) -> list[dict[str, T
     return parts
 
 
-def read_model(folder: Path, manifest: Mapping[str, Any], anew: bool = False) -> dict[str, Tensor]:
-    """The tensors of the model of a checkpoint; arguments and errors as of `read_tensors`."""
+def read_model(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Returns all tensors of a model; arguments and errors as in `read_tensors`."""
     names = [name for name in manifest["files"] if name != STATE]
-    parts = [read_tensors(folder, manifest, name, anew) for name in names]
+    parts = [read_tensors(folder, manifest, name) for name in names]
     return {key: value for part in parts for key, value in part.items()}
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:
-    """The sha256 of the file of a model; of several files that of theirs."""
+    """Returns the sha256 of the model file; of several files, the sha256 of their checksums."""
     sums = [about["sha256"] for name, about in manifest["files"].items() if name != STATE]
     return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Removes a checkpoint; its manifest goes first, so that never half of one is left."""
+    """Removes a checkpoint, its manifest first, so that no incomplete checkpoint is left."""
     (folder / MANIFEST).unlink(missing_ok=True)
     for file in (*folder.glob("*.safetensors"), *unfinished(folder)):
         file.unlink()
-    with suppress(OSError):  # somebody put something there
+    with suppress(OSError):  # the folder holds other files
         folder.rmdir()
 
 
 def steps_of(run: Path) -> list[Path]:
-    """The folders of checkpoints of a training run, whole or not, the newest last."""
+    """Returns the checkpoint folders of a training run, complete or not, the newest last."""
     folders = [path for path in run.glob("step-*") if STEP.fullmatch(path.name) and path.is_dir()]
     return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint folder.
+    """Returns the manifest of a checkpoint folder.
 
     Raises:
-        CheckpointError: There is none, or it is not a manifest.
+        CheckpointError: There is no manifest, or it is not readable.
     """
     path = folder / MANIFEST
     try:
@@ -122,25 +121,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise KeyError("schema")
         manifest["prior"], manifest["config"]
     except FileNotFoundError:
-        raise CheckpointError(f"{folder} holds no {MANIFEST}: it is not a checkpoint") from None
+        raise CheckpointError(f"{folder} contains no {MANIFEST}: it is not a checkpoint") from None
     except (ValueError, KeyError, TypeError, OSError):
         raise CheckpointError(f"{path} is not a readable checkpoint manifest") from None
     return manifest
 
 
-def read_tensors(
-    folder: Path, manifest: Mapping[str, Any], name: str, anew: bool = False
-) -> dict[str, Tensor]:
-    """The tensors of one file of a checkpoint, after checking its sha256.
+def read_tensors(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+    """Returns the tensors of one file of a checkpoint, after checking its sha256.
 
     Arguments:
-        folder: The checkpoint.
+        folder: The checkpoint folder.
         manifest: Its manifest.
-        name: The file.
-        anew: Check even a large file that was found sound before, and is untouched since.
+        name: Name of the file.
 
     Raises:
-        CheckpointError: The file is missing or its bytes are not those of the manifest.
+        CheckpointError: The file is missing or does not match the checksum in the manifest.
     """
     path = folder / name
     try:
@@ -148,15 +144,12 @@ def read_tensors(
     except OSError as error:
         raise CheckpointError(f"cannot read weights {path}: {error.strerror}") from None
     expected = manifest["files"][name]["sha256"]
-    known = not anew and is_verified(path, expected)
-    actual = expected if known else hashlib.sha256(data).hexdigest()
+    actual = hashlib.sha256(data).hexdigest()
     if actual != expected:
         raise CheckpointError(
             f"weights {path} are corrupt: sha256 is {actual}, expected {expected}; "
             f"{'install genprior again' if EMBEDDED in path.parents else 'restore the file'}"
         )
-    if not known:
-        remember(path, expected)
     try:
         return load(data)
     except safetensors.SafetensorError:
@@ -164,28 +157,28 @@ def read_tensors(
 
 
 def newest(folder: Path) -> Path:
-    """The checkpoint in a folder: itself, or the newest complete one of a training run.
+    """Returns the folder itself if it is a checkpoint, else the newest complete one of the run.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is no complete checkpoint.
     """
     if (folder / MANIFEST).exists():
         return folder
     complete = [path for path in steps_of(folder) if (path / MANIFEST).exists()]
     if not complete:
-        raise CheckpointError(f"no checkpoint in {folder}: give a folder that holds {MANIFEST}")
+        raise CheckpointError(f"no checkpoint in {folder}: give a folder that contains {MANIFEST}")
     return complete[-1]
 
 
 def pack(source: Path, target: Path, about: Mapping[str, Any]) -> None:
-    """Copies a checkpoint in half precision, without what only training needs.
+    """Copies a checkpoint in half precision, without the state for resuming training.
 
-    Vectors stay as they are: they are small, and a variance may be too small for half precision.
+    Vectors keep their precision: they are small, and half precision could underflow a variance.
 
     Arguments:
-        source: Checkpoint, or folder of a training run.
+        source: Folder of a checkpoint or of a training run.
         target: Folder of the new checkpoint.
-        about: What to add to its manifest.
+        about: Entries to add to its manifest.
 
     Raises:
         CheckpointError: There is no checkpoint, or it is corrupt.
@@ -200,7 +193,7 @@ def pack(source: Path, target: Path, about: Mapping[str, Any]) -> None:
     }
     for key, tensor in half.items():
         if not tensor.isfinite().all():
-            raise OverflowError(f"{key} does not fit into half precision: keep float32")
+            raise OverflowError(f"{key} is too large for half precision: keep float32")
     prior, config = manifest.pop("prior"), manifest.pop("config")
     rest = {key: value for key, value in manifest.items() if key not in ("schema", "files")}
     save_checkpoint(target, prior, config, half, about={**rest, **about}, largest=LARGEST)

@@ -1,14 +1,13 @@
-"""Diffusion prior: a network that removes noise of every level.
+"""Diffusion prior: a denoising network conditioned on the noise level.
 
 With u = 2 x - 1 and s = 2 sigma the denoiser is
 
     D(u, s) = c_skip(s) u + c_out(s) F(c_in(s) u, ln(sigma) / 4)
 
-and F is trained to have unit-variance targets. Images with unknown pixels have, on request, a
-network of their own, which takes guesses there and is told where; at these pixels the level is
-that of the guess, sqrt(sigma^2 + e^2), with e the larger the fewer pixels around are known. One
-network for both, as large as either, lost 0.3 dB in denoising. The three objectives are three
-triples:
+and F is trained on unit-variance targets. An optional second network denoises images with unknown
+pixels. Its input is the image with initial guesses there, and the mask. At these pixels the noise
+level is that of the guess, sqrt(sigma^2 + e^2), where e grows as fewer pixels around are known.
+One network of the same size for both tasks lost 0.3 dB in denoising. The three objectives are:
 
     eps  c_skip = 1                      c_out = s                        c_in = (1 + s^2)^-1/2
     v    c_skip = 1 / (1 + s^2)          c_out = s (1 + s^2)^-1/2         c_in = (1 + s^2)^-1/2
@@ -20,10 +19,10 @@ References:
     Elucidating the Design Space of Diffusion-Based Generative Models, Karras et al., 2022 (edm).
 
 Differs from the authors' code:
-    1. The network is conditioned on ln(sigma), not on a step index, so any level can be asked.
-    2. "eps" and "v" predict minus the noise and minus v: the sign is the network's.
-    3. The levels of "edm" are spread for restoration: more of them are small.
-    4. A second network fills holes, on request.
+    1. The network is conditioned on ln(sigma), not on a step index, so it takes any noise level.
+    2. With "eps" and "v" the network predicts minus the noise and minus v.
+    3. The training levels of "edm" are chosen for restoration: more of them are small.
+    4. An optional second network fills holes.
 """
 
 import math
@@ -49,16 +48,17 @@ SIGMA_RANGE = (0.002, 50.0)
 GREY_SHARE = 0.15
 WIDE_SHARE = 0.1
 HOLES_SHARE, EXACT_SHARE = 0.5, 0.7
-BLOT = 8
-# Error of what is put in holes, were all pixels around known; it grows where few are.
+# Grid spacing in pixels of the random field whose low values are blobs of unknown pixels.
+BLOB_SIZE = 8
+# Standard deviation of a guess if all pixels around are known; it grows where few are known.
 GUESS_STD, LEAST_DENSITY = 0.04, 0.02
 
 
 class DDPM(nn.Module, Denoiser, Trainable):
     """Diffusion prior of images of any size.
 
-    A prior for colour also denoises grey images (B, 1, H, W): a share of its training
-    images are grey. `symmetries` says how they were flipped and turned.
+    A colour prior also denoises grey images (B, 1, H, W), because 15 % of its training images
+    are grey. `symmetries` are the flips and rotations used to augment the training images.
 
     Arguments:
         channels: Image channels of the network, 3 or 1.
@@ -67,12 +67,12 @@ class DDPM(nn.Module, Denoiser, Trainable):
         objective: What the network predicts: "edm", "eps" or "v".
         schedule: Training levels of "eps" and "v": "linear" or "cosine", T = 1000.
         noise_mean: Mean of ln(sigma) of the training levels of "edm".
-        noise_std: Standard deviation of the same.
-        holes: A second network learns to fill holes: half its training images have unknown
-            pixels. It receives a guess of them (`genprior.core.pull_push`) and the mask.
+        noise_std: Standard deviation of ln(sigma) of the training levels of "edm".
+        holes: Train a second network to fill holes: half of its training images have unknown
+            pixels. Its input is a guess of them (`genprior.core.pull_push`) and the mask.
 
     Raises:
-        ValueError: An objective or a schedule that does not exist.
+        ValueError: The objective or the schedule is unknown.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
             "holes": holes,
         }
         self.is_inpainter = holes
-        # a tenth faster than the contiguous format on a CPU, more on a GPU
+        # 10 % faster than the contiguous format on a CPU, more on a GPU
         self.network = UNet(channels, widths, blocks).to(memory_format=torch.channels_last)
         if holes:
             filler = UNet(channels, widths, blocks, holes=True)
@@ -126,7 +126,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
         return super().inherit(copies | dict(state))
 
     def preconditioning(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(c_skip, c_out, c_in) at level s, in units of [-1, 1]; all of the shape of s."""
+        """Returns (c_skip, c_out, c_in) at level s in units of [-1, 1]; all of the shape of s."""
         if self.objective == "eps":
             return torch.ones_like(s), s, (1 + s**2).rsqrt()
         sd = SIGMA_DATA if self.objective == "edm" else 1.0
@@ -156,7 +156,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
     def _inputs(
         self, sigma: Tensor, unknown: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The noise level of every pixel, and what F takes besides the image.
+        """Returns the noise level of every pixel, and the inputs of F besides the image.
 
         Arguments:
             sigma: Noise level of the known pixels, in image units, shape (B, 1, 1, 1).
@@ -166,12 +166,12 @@ class DDPM(nn.Module, Denoiser, Trainable):
             return sigma, (sigma.clamp(*SIGMA_RANGE).log().flatten() / 4,)
         guess = GUESS_STD * density(1 - unknown).clamp(min=LEAST_DENSITY) ** -0.25
         level = torch.where(unknown > 0, torch.hypot(sigma, guess), sigma)
-        # that of the best guesses: not of those in view, since a tile has others than the whole
+        # The level of the best guesses; that of the actual ones differs between tile and image.
         c_level = (sigma**2 + GUESS_STD**2).sqrt().clamp(*SIGMA_RANGE)
         return level, (c_level.log().flatten() / 4, unknown)
 
     def training_levels(self, x: Tensor, noise: Noise) -> Tensor:
-        """Random noise levels of the objective for images x, in image units, shape (B,)."""
+        """Draws noise levels of the objective for images x, in image units, shape (B,)."""
         a, b = noise.uniform(x.new_empty(len(x), 2)).unbind(dim=1)
         if self.objective != "edm":
             return self.levels.to(x)[(len(self.levels) * a).long()]
@@ -204,7 +204,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
             unknown, _ = pad_to_multiple(unknown, network.multiple)
         level, inputs = self._inputs(sigma, unknown)
         c_skip, c_out, c_in = self.preconditioning(2 * level)
-        # what is known exactly is no target
+        # exclude pixels known without noise from the loss
         weight = (level > 0).to(u).expand_as(u)[crop]
         target = (u - c_skip * u_noisy) / c_out.clamp(min=SIGMA_RANGE[0])
         f = network(c_in * u_noisy, *inputs)
@@ -213,24 +213,24 @@ class DDPM(nn.Module, Denoiser, Trainable):
 
 
 def training_holes(x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-    """Which pixels of training images are unknown: none, or scattered ones, a box, or blots.
+    """Draws the unknown pixels of training images: none, scattered ones, a box, or blobs.
 
     Arguments:
         x: Images, shape (B, C, H, W).
         noise: Random numbers.
 
     Returns:
-        1 where a pixel is unknown, else 0, shape (B, 1, H, W); and where the known ones have no
-        noise, bool, shape (B, 1, 1, 1).
+        1 where a pixel is unknown, else 0, shape (B, 1, H, W); and whether the known pixels of
+        an image are without noise, bool, shape (B, 1, 1, 1).
     """
     height, width = x.shape[-2:]
     draws = noise.uniform(x.new_empty(len(x), 8, 1, 1))
     share, kind, exact, rate, *box = draws.split(1, dim=1)
     scattered = noise.uniform(x[:, :1]) < 0.02 + 0.96 * rate
 
-    rough = noise.uniform(x.new_empty(len(x), 1, height // BLOT + 2, width // BLOT + 2))
-    smooth = interpolate(rough, scale_factor=BLOT, mode="bilinear")[..., :height, :width]
-    blots = smooth < 0.2 + 0.35 * rate
+    rough = noise.uniform(x.new_empty(len(x), 1, height // BLOB_SIZE + 2, width // BLOB_SIZE + 2))
+    smooth = interpolate(rough, scale_factor=BLOB_SIZE, mode="bilinear")[..., :height, :width]
+    blobs = smooth < 0.2 + 0.35 * rate
 
     rows = torch.arange(height, device=x.device).to(x).reshape(-1, 1)
     columns = torch.arange(width, device=x.device).to(x)
@@ -239,7 +239,7 @@ def training_holes(x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
     down, right = rows - top * (height - tall), columns - left * (width - wide)
     hole = (down >= 0) & (down < tall) & (right >= 0) & (right < wide)
 
-    unknown = torch.where(kind < 0.6, scattered, torch.where(kind < 0.8, hole, blots))
+    unknown = torch.where(kind < 0.6, scattered, torch.where(kind < 0.8, hole, blobs))
     unknown = unknown & (share < HOLES_SHARE)
     exact = (exact < EXACT_SHARE) & unknown.flatten(1).any(dim=1).reshape(-1, 1, 1, 1)
     return unknown.to(x), exact

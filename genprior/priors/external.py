@@ -1,4 +1,4 @@
-"""Any denoiser of deepinv, or of a user, as a prior."""
+"""Prior from any denoiser: a deepinv denoiser or a function of the user."""
 
 from collections.abc import Callable
 
@@ -8,26 +8,28 @@ from genprior.priors.base import Denoiser
 
 
 class External(nn.Module, Denoiser):
-    """Takes what denoises for the posterior mean E[x0 | x0 + sigma n].
+    """Denoiser that is assumed to return the posterior mean E[x0 | x0 + sigma n].
 
-    Samples are as good as that: a network trained for the least squared error at all the levels
-    that a solver visits (`sigma_max` down to `sigma_min` are settings of solvers) is a prior, a
-    median filter is none in that sense.
+    Samples are only as good as this assumption. A network trained for the least squared error at
+    all noise levels that a solver uses (its settings `sigma_max` to `sigma_min`) fulfils it; a
+    median filter does not.
 
     Arguments:
-        network: Maps noisy images (B, C, H, W) in [0, 1], and a noise level that is a number or
-            has shape (B,), to denoised images, such as a `deepinv.models.Denoiser`. It must be
-            differentiable for solvers with backward passes.
+        network: Function (images, noise level) -> denoised images, such as a
+            `deepinv.models.Denoiser`, for images (B, C, H, W) in [0, 1] and a level that is a
+            number or has shape (B,). Solvers with backward passes need it differentiable.
 
     Raises:
-        TypeError: The network cannot be called.
-        ValueError: Of a call: its images are not of the shape of those that it was given.
+        TypeError: The network is not callable.
+        ValueError: Raised by `denoise` if the network changes the shape of the images.
     """
 
     def __init__(self, network: Callable[[Tensor, float | Tensor], Tensor]) -> None:
         super().__init__()
         if not callable(network):
-            raise TypeError(f"a denoiser is called with images and a noise level, got {network!r}")
+            raise TypeError(
+                f"a denoiser must be callable with images and a noise level, got {network!r}"
+            )
         self.network = network
         self.training = getattr(network, "training", False)
 
@@ -35,7 +37,7 @@ class External(nn.Module, Denoiser):
         denoised = self.network(x, sigma)
         if denoised.shape != x.shape:
             raise ValueError(
-                f"{type(self.network).__name__} makes images of shape {tuple(denoised.shape)} of "
-                f"images of shape {tuple(x.shape)}: it is no denoiser"
+                f"a denoiser must keep the shape of the images, but {type(self.network).__name__} "
+                f"turns {tuple(x.shape)} into {tuple(denoised.shape)}: it is not a denoiser"
             )
         return denoised

@@ -1,10 +1,10 @@
-"""Adversarial priors: a generator G of latents z ~ N(0, I), trained against a critic D.
+"""Generative adversarial network: a generator G of latents z ~ N(0, I) and a critic D.
 
     nonsaturating  critic: -log s(D(x)) - log(1 - s(D(G(z))))      generator: -log s(D(G(z)))
     wgan-clip      critic: D(G(z)) - D(x), weights in [-c, c]      generator: -D(G(z))
     wgan-gp        critic: D(G(z)) - D(x) + k (|grad D(u)| - 1)^2  generator: -D(G(z))
 
-with s the logistic function and u between x and G(z).
+with s the logistic function and u a random point between x and G(z).
 
 References:
     Generative Adversarial Nets, Goodfellow et al., 2014.
@@ -16,12 +16,12 @@ References:
         Aila, 2019 (truncation); Image2StyleGAN, Abdal, Qin and Wonka, 2019 (W+).
 
 Differs from the authors' code:
-    1. All losses are for Adam; the authors train WGAN with clipping by RMSProp, which is an
-        option of the training.
-    2. The critic of a Wasserstein loss has no normalisation; it moves as often as the generator
-        unless `critic_steps` says 5, as theirs.
-    3. The style-based generator is trained as the others are: no gradient or path-length
-        penalty, no mixing of styles, no equalised learning rates.
+    1. All losses are trained with Adam by default. The authors train WGAN with clipping by
+        RMSProp, which is an option of the training.
+    2. The critic of a Wasserstein loss has no normalisation. It is updated once per generator
+        step by default; the authors update it 5 times (`critic_steps=5`).
+    3. The style-based generator is trained like the others: no gradient or path-length penalty,
+        no style mixing, no equalised learning rates.
 """
 
 import copy
@@ -43,25 +43,25 @@ AVERAGING = 0.995
 
 
 class GAN(nn.Module, Layered, Trainable):
-    """Adversarial prior.
+    """Generative adversarial prior.
 
-    Networks with batch normalisation, the DCGAN generator and its non-saturating critic, see
-    the statistics of the part of a batch that one process takes at once: how they learn depends
-    on the processes and on `--accumulate`.
+    The DCGAN generator and the critic of the non-saturating loss use batch normalisation over the
+    micro-batch of one process. Their training therefore depends on the number of processes and on
+    `--accumulate`.
 
     Arguments:
         channels: Image channels of the network, 3 or 1.
-        latent: Numbers of the latent vector, or per site of a latent map.
+        latent: Dimension of the latent vector, or latent channels of a latent map.
         widths: Features per level, the finest first.
         size: Height and width of the images for a latent vector; None for a latent map and
             images of any size.
-        architecture: "dcgan", or "style" (it needs a size), whose latents are z and the noise
+        architecture: "dcgan" or "style". "style" needs `size`; its latents are z and the noise
             inputs.
         loss: "nonsaturating", "wgan-clip" or "wgan-gp".
-        critic_steps: Updates of the critic for one of the generator, >= 1.
-        strength: k of "wgan-gp", or c of "wgan-clip", > 0; None is 10, or 0.01.
-        space: What solvers search, of "style": "z"; "w", styles with the mean and variance of
-            w; "w+", another one for each layer.
+        critic_steps: Critic updates per generator update, >= 1.
+        strength: k of "wgan-gp" or c of "wgan-clip", > 0; None means 10 or 0.01.
+        space: Latent space of a "style" decoder: "z"; "w", one style standardised by the mean
+            and variance of w; "w+", a standardised style per layer.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -131,19 +131,21 @@ class GAN(nn.Module, Layered, Trainable):
         return self._config
 
     def in_space(self, space: Space) -> "GAN":
-        """The same generator, sharing its weights, as a decoder of other latents."""
+        """Returns the same generator, with shared weights, for another latent space."""
         other = copy.copy(self)
         other._set_space(space)
         return other
 
     def truncated(self, psi: float) -> "GAN":
-        """The same generator, sharing its weights, with styles w drawn to their mean by psi.
+        """Returns the same generator, with shared weights, and styles w_mean + psi (w - w_mean).
 
         Raises:
-            ValueError: It has no styles, or psi is not in [0, 1].
+            ValueError: The generator has no styles, or psi is not in [0, 1].
         """
         if not self.style or not 0 <= psi <= 1:
-            raise ValueError(f"truncation needs styles and psi in [0, 1], got psi = {psi}")
+            raise ValueError(
+                f"truncation needs a style-based generator and psi in [0, 1], got psi = {psi}"
+            )
         other = copy.copy(self)
         other.truncation = psi
         return other
@@ -153,7 +155,7 @@ class GAN(nn.Module, Layered, Trainable):
         if self.size is not None:
             if tuple(size) != self.size:
                 raise ValueError(
-                    f"this prior is of images of {self.size[0]} x {self.size[1]} pixels "
+                    f"this prior takes images of {self.size[0]} x {self.size[1]} pixels "
                     f"(height x width), got {size[0]} x {size[1]}: crop or resize the images"
                 )
             if not self.style:
@@ -166,14 +168,14 @@ class GAN(nn.Module, Layered, Trainable):
     def layers(self, image_shape: torch.Size) -> Sequence[Callable[[Tensor], Tensor]]:
         self.latent_shape(image_shape)
 
-        def image(u: Tensor) -> Tensor:
+        def to_image(u: Tensor) -> Tensor:
             u = u[..., : image_shape[2], : image_shape[3]]
             return from_network((u + 1) / 2, image_shape[1])
 
         if self.style:
-            return self._styles, lambda v: image(self._synthesise(v))
+            return self._styles, lambda v: to_image(self._synthesise(v))
         *first, last = self.generator.layers
-        return *first, lambda h: image(last(h))
+        return *first, lambda h: to_image(last(h))
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         return {"critic": self.critic.parameters(), "generator": self.generator.parameters()}
@@ -203,7 +205,7 @@ class GAN(nn.Module, Layered, Trainable):
         if "generator" in groups:
             losses["generator"] = self._generator_loss(fake)
             if self.style:
-                self._follow_styles(z)
+                self._update_style_statistics(z)
         return losses
 
     def _critic_loss(self, real: Tensor, fake: Tensor, noise: Noise) -> Tensor:
@@ -227,7 +229,7 @@ class GAN(nn.Module, Layered, Trainable):
         return -D_fake.mean()
 
     def _styles(self, z: Tensor) -> Tensor:
-        """Styles of all layers and the noise inputs, one vector, of latents in any space."""
+        """Maps latents to one vector: the styles of all layers and the noise inputs."""
         count = len(self.generator.layers)
         v, noise = z.split([z.shape[1] - self.generator.noise, self.generator.noise], dim=1)
         if self.space == "z":
@@ -244,17 +246,17 @@ class GAN(nn.Module, Layered, Trainable):
         return self.generator(w.reshape(len(v), -1, self.latent), noise)
 
     @torch.no_grad()
-    def _follow_styles(self, z: Tensor) -> None:
-        """Moves the mean and the standard deviation of w."""
+    def _update_style_statistics(self, z: Tensor) -> None:
+        """Updates the moving averages of the mean and standard deviation of w."""
         w = self.generator.map(z[:, : self.latent])
         self.w_mean.lerp_(w.mean(dim=0).to(self.w_mean), 1 - AVERAGING)
-        # around the running mean: that of a few images is too near to them
+        # Deviations from the mean of a small batch would underestimate the variance.
         variance = (w - self.w_mean).square().mean(dim=0).to(self.w_std)
         self.w_std.copy_(self.w_std.square().lerp(variance, 1 - AVERAGING).sqrt())
 
     def _set_space(self, space: Space) -> None:
         if space not in ("z", "w", "w+") or (space != "z" and not self.style):
             raise ValueError(
-                f"space must be 'z', or 'w' or 'w+' of a style-based generator, got {space!r}"
+                f"space must be 'z', or with a style-based generator 'w' or 'w+', got {space!r}"
             )
         self.space = space

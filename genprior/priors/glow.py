@@ -1,13 +1,13 @@
-"""Normalising flow: images and latents z ~ N(0, I) are one to one, the density is exact.
+"""Normalising flow: an invertible map from images to latents z ~ N(0, I), with exact density.
 
-Both hold where height and width are multiples of 2^levels; see `Glow.log_prob` for others.
+This holds if height and width are multiples of 2^levels; see `Glow.log_prob` for other sizes.
 
     z = f(u),   log p(x) = log N(f(u); 0, I) + log |det df/du| + log |det du/dx|
 
-with u = x - 1/2, or u = logit(a + (1 - 2 a) x), which goes on straight where that is below a / 2
-or above 1 - a / 2, so that images out of range have a density, too. A level squeezes 2 x 2 pixels
-into channels, transforms, and splits half of the channels off; their law is a normal one whose
-mean and scale are computed from the other half.
+with u = x - 1/2, or u = logit(p) for p = a + (1 - 2 a) x. The logit is continued linearly below
+p = a / 2 and above p = 1 - a / 2, so that images out of range have a density too. A level
+squeezes 2 x 2 pixels into channels, transforms them, and splits half of the channels off. These
+are normally distributed, with a mean and a scale computed from the other half.
 
 References:
     Density Estimation Using Real NVP, Dinh, Sohl-Dickstein and Bengio, 2017.
@@ -16,13 +16,14 @@ References:
         (dequantisation, bits per dimension).
 
 Differs from the authors' code:
-    1. Log-scales are bounded by tanh, as those of Real NVP; Glow's are logarithms of sigmoids.
-    2. Actnorm stands where Real NVP has batch normalisation, so images are independent; its
-        channel halves swap places as in the paper. Networks have no residual blocks. Four
-        couplings stand before every squeeze, the last one too; Real NVP has three before and
-        three after, and factors out plain normal numbers, not Glow's with a learned law.
-    3. Networks see large numbers squashed, so that no latent overflows on the way to an image.
-    4. Sizes that are no multiple are extended by reflection; a colour prior takes grey images.
+    1. Log-scales are bounded by tanh, as in Real NVP; in Glow they are logarithms of sigmoids.
+    2. "realnvp" uses actnorm instead of batch normalisation, so that images are independent. The
+        channel halves alternate as in the paper. Networks have no residual blocks. There are
+        four couplings before every squeeze, also before the last one; Real NVP has three before
+        and three after. Real NVP splits off standard normal numbers; here they have a learned
+        mean and scale, as in Glow.
+    3. Large inputs of the networks are squashed, so that no latent overflows while decoding.
+    4. Images of other sizes are padded by reflection; a colour prior also takes grey images.
 """
 
 import math
@@ -55,19 +56,19 @@ LOG_STD_BOUND = 5.0
 
 
 class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
-    """Normalising flow on images of any size.
+    """Normalising flow prior, Glow or Real NVP, for images of any size.
 
     Arguments:
         channels: Image channels of the flow, 3 or 1.
-        levels: How often pixels are squeezed, >= 1; all but the last split.
+        levels: Number of squeezes, >= 1; all levels but the last split channels off.
         depth: Couplings per level, >= 1.
         width: Features of the networks in the couplings.
         architecture: "glow" mixes channels by learned matrices; "realnvp" alternates the
             halves, and has 4 checkerboard couplings before each squeeze.
-        logit: a, 0 or in [0.01, 0.5); above 0 the flow works on logits of the pixels, so that
-            nearly all that it draws is between 0 and 1, or hardly beyond.
-        recompute: Forget activations and compute them again from the output for gradients:
-            memory for large photos, at about 1.5 times the time.
+        logit: The parameter a, 0 or in [0.01, 0.5). Above 0 the flow models logits of the
+            pixels, so that nearly all sampled values are in [0, 1] or slightly outside.
+        recompute: Gradient checkpointing: store no activations and recompute them from the
+            output in the backward pass. Saves memory on large images, takes 1.5 times as long.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -95,7 +96,7 @@ class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
             raise ValueError(f"architecture must be 'glow' or 'realnvp', got {architecture!r}")
         self.channels, self.logit = channels, logit
         self.multiple = self.stride = 2**levels
-        self.receptive_radius = _reach(
+        self.receptive_radius = _receptive_radius(
             levels, depth, CHECKERBOARDS if architecture == "realnvp" else 0
         )
         self._config = {
@@ -133,23 +134,25 @@ class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of images (B, C, H, W) in [0, 1]; shape (B,).
 
-        Height and width that are no multiple of 2^levels: the image is extended by reflection,
-        and the log-density counts in proportion to its pixels, which is not the law of what
-        `decode` gives, and whose integral is not quite 1 (of 33 x 33 pixels and 3 levels .065
-        bits per number too few). Grey images of a colour prior
-        count as colour images: this is, but for a constant, their law given that all are grey.
+        If height or width is no multiple of 2^levels, the image is padded by reflection and the
+        log-density of the padded image is scaled by the share of pixels in the image. This is
+        not the density of decoded images, and its integral is not exactly 1 (for 33 x 33 pixels
+        and 3 levels it gives 0.065 bits per number too few). A colour prior evaluates a grey
+        image as a colour image: up to a constant, this is the log-density given that the image
+        is grey.
         """
         u, log_det = self._pixels(self._extend(x))
-        z, more = self._forward(u)
+        z, flow_log_det = self._forward(u)
         size = z.shape[1]
         log_normal = -0.5 * z.square().sum(dim=1) - 0.5 * size * math.log(2 * math.pi)
         share = x.shape[-2:].numel() / u.shape[-2:].numel()
-        return share * (log_normal + log_det + more)
+        return share * (log_normal + log_det + flow_log_det)
 
     def bits_per_dim(self, x: Tensor, noise: Noise) -> Tensor:
-        """Bits that a number of 8-bit images costs at most, shape (B,), by dequantisation.
+        """Returns an upper bound on the bits per number of 8-bit images, shape (B,).
 
-        Of sizes that are no multiple of 2^levels about so many: see `log_prob`.
+        The bound uses uniform dequantisation. It is approximate if height or width is no
+        multiple of 2^levels: see `log_prob`.
 
         Arguments:
             x: Images whose values are multiples of 1/255.
@@ -160,13 +163,13 @@ class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
         return (nats / x[0].numel() + math.log(LEVELS_OF_GREY)) / math.log(2)
 
     def losses(self, x: Tensor, noise: Noise) -> Mapping[str, Tensor]:
-        if not self.checked:  # once, since it reads from the device
+        if not self.checked:  # once, since it synchronises with the device
             self.prepare(x, noise)
         return {"flow": self.bits_per_dim(x, noise).mean()}
 
     @torch.no_grad()
     def prepare(self, x: Tensor, noise: Noise) -> None:
-        """Sets every actnorm by a batch of images, unless that was done before."""
+        """Initialises every actnorm from a batch of images, unless that was done before."""
         if not self.initialised:
             for layer in self.modules():
                 if isinstance(layer, ActNorm):
@@ -191,12 +194,12 @@ class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
         return from_network(x[..., : shape[2], : shape[3]], image_shape[1])
 
     def _forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents (B, n), those that are split off first come first, and log |det dz/du|."""
+        """Returns latents (B, n), in the order of splitting, and log |det dz/du|."""
         parts, log_det = [], u.new_zeros(len(u))
         for level in self.levels:
-            u, part, more = level(u)
+            u, part, level_log_det = level(u)
             parts.append(part.flatten(1))
-            log_det = log_det + more
+            log_det = log_det + level_log_det
         return torch.cat(parts, dim=1), log_det
 
     def _inverse(self, z: Tensor, height: int, width: int) -> Tensor:
@@ -211,7 +214,7 @@ class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
         return h
 
     def _pixels(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """u of x, and log |det du/dx|."""
+        """Returns u of images x, and log |det du/dx|."""
         if not self.logit:
             return x - 0.5, x.new_zeros(len(x))
         a, d = self.logit, self.logit / 2
@@ -222,7 +225,7 @@ class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
         return u, slope.flatten(1).sum(dim=1)
 
     def _image(self, u: Tensor) -> Tensor:
-        """The image of u, the inverse of `_pixels`."""
+        """Returns the images of u: the inverse of `_pixels`."""
         if not self.logit:
             return u + 0.5
         a, d = self.logit, self.logit / 2
@@ -235,15 +238,15 @@ class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
         return pad_to_multiple(to_network(x, self.channels), self.multiple)[0]
 
 
-def _reach(levels: int, depth: int, checkerboards: int) -> int:
-    """Two 3x3 convolutions in each coupling, and one in the law of what splits off."""
+def _receptive_radius(levels: int, depth: int, checkerboards: int) -> int:
+    """Returns the radius in pixels of two 3x3 convolutions per coupling and one per split."""
     squeezed = sum(2 ** (k + 1) * (2 * depth + 1) for k in range(levels))
     before = sum(2**k * 2 * checkerboards for k in range(levels))
-    return squeezed + before - 2**levels  # nothing splits off at the last level
+    return squeezed + before - 2**levels  # no split at the last level
 
 
 class _Level(nn.Module):
-    """Squeeze, couplings, and the law of the channels that leave here."""
+    """One level of the flow: a squeeze, couplings, and the Gaussian of the channels split off."""
 
     def __init__(
         self, channels: int, depth: int, width: int, kind: str, last: bool, recompute: bool
@@ -269,21 +272,21 @@ class _Level(nn.Module):
         )
 
     def forward(self, u: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        """What goes on, what leaves as a standard normal, and log |det|."""
-        u, first = self.before(u)
-        h, second = self.after(squeeze(u))
+        """Returns the channels kept, those split off (standard normal), and log |det|."""
+        u, before = self.before(u)
+        h, after = self.after(squeeze(u))
         kept, part = (None, h) if h.shape[1] == self.split_off else h.chunk(2, dim=1)
-        mean, log_std = self._law(kept, part)
-        third = -log_std.expand(part.shape).flatten(1).sum(dim=1)
-        return kept, (part - mean) * (-log_std).exp(), first + second + third
+        mean, log_std = self._mean_and_log_std(kept, part)
+        split = -log_std.expand(part.shape).flatten(1).sum(dim=1)
+        return kept, (part - mean) * (-log_std).exp(), before + after + split
 
     def inverse(self, kept: Tensor | None, z: Tensor) -> Tensor:
-        mean, log_std = self._law(kept, z)
+        mean, log_std = self._mean_and_log_std(kept, z)
         part = mean + log_std.exp() * z
         h = part if kept is None else torch.cat((kept, part), dim=1)
         return self.before.inverse(unsqueeze(self.after.inverse(h)))
 
-    def _law(self, kept: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
-        law = self.law[None] if kept is None else self.law(squash(kept)).to(like.dtype)
-        mean, log_std = law.chunk(2, dim=1)
+    def _mean_and_log_std(self, kept: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
+        moments = self.law[None] if kept is None else self.law(squash(kept)).to(like.dtype)
+        mean, log_std = moments.chunk(2, dim=1)
         return mean, bounded(log_std, LOG_STD_BOUND)

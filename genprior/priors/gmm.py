@@ -1,11 +1,11 @@
-"""Gaussian mixture of small images or patches: everything in closed form, many modes.
+"""Gaussian mixture model of small images or patches, with all abilities in closed form.
 
     p(x) = sum_k w_k N(x; m_k, S_k)
 
     E[x0 | x] = sum_k p_k(x) D_k(x),    D_k(x) = m_k + S_k (S_k + sigma^2 I)^{-1} (x - m_k)
 
 with p_k(x) proportional to w_k N(x; m_k, S_k + sigma^2 I). Given y = A x + sigma n the
-posterior is a mixture again. Matrices are dense: for up to about a thousand numbers an image.
+posterior is again a mixture. Matrices are dense: for up to about a thousand numbers per image.
 
 References:
     Maximum Likelihood from Incomplete Data via the EM Algorithm, Dempster et al., 1977.
@@ -23,7 +23,7 @@ from genprior.priors.base import Denoiser, Density
 
 
 class GMM(nn.Module, Denoiser, Density):
-    """Mixture of Gaussian laws of images of one size, with d = C H W numbers.
+    """Gaussian mixture of images of one size, with d = C H W numbers.
 
     Arguments:
         weights: Weight of each component, shape (K,), > 0; scaled to sum to 1.
@@ -66,16 +66,16 @@ class GMM(nn.Module, Denoiser, Density):
         iterations: int = 100,
         floor: float = 0.01,
     ) -> "GMM":
-        """Fits a mixture to images by expectation maximisation.
+        """Fits a mixture to images by expectation maximisation (EM).
 
-        Starts from random images as means and stops when the mean log-density of an image
-        grows by less than 1e-6 nats.
+        It starts from random images as means and stops when the mean log-density of an image
+        increases by less than 1e-6 nats.
 
         Arguments:
             images: Shape (N, C, H, W), in [0, 1].
             components: Number of components, at most N.
-            generator: Random choice of the first means, on the CPU.
-            iterations: Largest number of iterations.
+            generator: Random numbers that choose the initial means, on the CPU.
+            iterations: Maximum number of iterations.
             floor: Standard deviation in units of [0, 1] whose square is added to every
                 covariance, so that none is singular; > 0.
 
@@ -121,7 +121,7 @@ class GMM(nn.Module, Denoiser, Density):
         return self._log_joint(flat, flat.new_zeros(len(x), 1)).logsumexp(dim=1)
 
     def jacobian(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Derivative of the denoised image by the noisy one; sigma^2 times it is Cov[x0 | x].
+        """Returns the Jacobian of `denoise` at x; sigma^2 times it is Cov[x0 | x].
 
             J = sum_k p_k (J_k + (D_k - D) D_k^T / sigma^2),   J_k = S_k (S_k + sigma^2 I)^{-1}
 
@@ -137,13 +137,13 @@ class GMM(nn.Module, Denoiser, Density):
         D = self._denoised(flat, sigma2)
         gain = self.variances.to(x) / (self.variances.to(x) + sigma2[:, :, None])
         U = self.vectors.to(x)
-        inside = torch.einsum("bk,bkj,kij,klj->bil", share, gain, U, U)
+        within = torch.einsum("bk,bkj,kij,klj->bil", share, gain, U, U)
         spread = D - torch.einsum("bk,bkd->bd", share, D)[:, None]
         between = torch.einsum("bk,bki,bkj->bij", share, spread, spread)
-        return inside + between / sigma2[:, :, None]
+        return within + between / sigma2[:, :, None]
 
     def posterior(self, y: Tensor, matrix: Tensor, noise_std: float) -> "GMM":
-        """The law of x given y = A x + sigma n: a mixture again.
+        """Returns the posterior of x given y = A x + sigma n: again a mixture.
 
         Arguments:
             y: One measurement, any shape with m numbers.
@@ -170,12 +170,12 @@ class GMM(nn.Module, Denoiser, Density):
         means = self.means + (gain @ r[..., None])[..., 0]
         kept = torch.eye(dimension).to(S) - gain @ matrix
         covariances = kept @ S @ kept.mT + gain @ noise @ gain.mT
-        # a weight too small for the type would be 0, and has no logarithm
+        # a weight that underflows to 0 would have no logarithm
         weights = log_weights.softmax(dim=0).clamp(min=torch.finfo(S.dtype).tiny)
         return GMM(weights, means.reshape(-1, *self.shape), covariances)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Random images, shape (count, C, H, W); the generator is on the CPU."""
+        """Draws images, shape (count, C, H, W); the generator is on the CPU."""
         weights = self.log_weights.exp().cpu()
         k = torch.multinomial(weights, count, replacement=True, generator=generator)
         k = k.to(self.means.device)
@@ -187,23 +187,23 @@ class GMM(nn.Module, Denoiser, Density):
     def _flat(self, x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(
-                f"this prior is of images of shape {self.shape} (channels, height, width), got "
+                f"this prior takes images of shape {self.shape} (channels, height, width), got "
                 f"{tuple(x.shape[1:])}: crop the images, or cut them into patches"
             )
         return x.flatten(1)
 
     def _rotated(self, x: Tensor) -> Tensor:
-        """Coordinates of x - m_k in the eigenvectors of S_k, shape (B, K, d)."""
+        """Returns the coordinates of x - m_k in the eigenvectors of S_k, shape (B, K, d)."""
         return torch.einsum("bkd,kdj->bkj", x[:, None] - self.means.to(x), self.vectors.to(x))
 
     def _log_joint(self, x: Tensor, sigma2: Tensor) -> Tensor:
-        """log w_k + log N(x; m_k, S_k + sigma2 I), shape (B, K); sigma2 is (B, 1)."""
+        """Returns log w_k + log N(x; m_k, S_k + sigma2 I), shape (B, K); sigma2 is (B, 1)."""
         variances = self.variances.to(x) + sigma2[:, :, None]
         terms = self._rotated(x).square() / variances + (2 * math.pi * variances).log()
         return self.log_weights.to(x) - 0.5 * terms.sum(dim=2)
 
     def _denoised(self, x: Tensor, sigma2: Tensor) -> Tensor:
-        """D_k(x), shape (B, K, d)."""
+        """Returns D_k(x), shape (B, K, d)."""
         gain = self.variances.to(x) / (self.variances.to(x) + sigma2[:, :, None])
         moved = torch.einsum("bkj,kdj->bkd", self._rotated(x) * gain, self.vectors.to(x))
         return self.means.to(x) + moved

@@ -1,23 +1,23 @@
-"""Hierarchical variational autoencoder: latents from coarse to fine, each given those above.
+"""Hierarchical variational autoencoder (HVAE): groups of latents from coarse to fine.
 
     z_l = mu_p(s_l) + s_p(s_l) e_l,   e_l ~ N(0, I),   s_{l+1} = f_l(s_l, z_l)
     x ~ N(G(s_L), s^2 I)
 
-    q(e_l | x, above) = N(d_l, exp(r_l)^2),   (d_l, r_l) from s_l and features of x
+    q(e_l | x, z_<l) = N(d_l, exp(r_l)^2),   (d_l, r_l) from s_l and features of x
 
-The posterior is residual: in units of the prior it is N(d, e^2r), and its divergence has the
-closed form of a plain autoencoder. The latents of this prior are all e_l, coarse ones first.
+The posterior is residual: in units of the prior it is N(d, e^2r), and its KL divergence has the
+closed form of a plain variational autoencoder. The latents are all e_l, coarse ones first.
 
 References:
     Ladder Variational Autoencoders, Sonderby et al., 2016 (top-down inference).
-    NVAE: A Deep Hierarchical Variational Autoencoder, Vahdat and Kautz, 2020 (the residual law).
+    NVAE: A Deep Hierarchical Variational Autoencoder, Vahdat and Kautz, 2020 (residual posterior).
     Inverse Problem Regularization with Hierarchical Variational Autoencoders, Prost et al., 2023
         (the temperature).
 
 Differs from the authors' code:
     1. Plain residual blocks without normalisation; a Gaussian likelihood with one learned
         standard deviation.
-    2. The mean of the residual law is in units of the prior's standard deviation; NVAE's is not.
+    2. The residual mean is in units of the prior's standard deviation; in NVAE it is not.
 """
 
 import math
@@ -37,20 +37,20 @@ from genprior.priors.nets.padding import pad_to_multiple
 
 SMALLEST_STD = 1 / 255
 LOG_RATIO = 4.0
-# Which e of a group: from (number of the group, d, r), the last two None without an image.
+# Chooses e of a group from (number of the group, d, r); d and r are None without an image.
 Pick = Callable[[int, Tensor | None, Tensor | None], Tensor]
 
 
 class HVAE(nn.Module, Variational, Trainable):
-    """Hierarchical variational autoencoder of images of any size.
+    """Hierarchical variational autoencoder for images of any size.
 
     Arguments:
         channels: Image channels of the network, 3 or 1.
-        latent: Numbers per site of each group of latents.
+        latent: Channels of each group of latents.
         widths: Features per level; each level but the first halves the resolution.
         groups: Groups of latents per level, the finest level first.
         blocks: Residual blocks before each group, and per level of the encoder.
-        beta: Weight of the divergence in the loss, > 0.
+        beta: Weight of the KL divergence in the loss, > 0.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -83,7 +83,7 @@ class HVAE(nn.Module, Variational, Trainable):
         }
         self.channels, self.latent, self.beta = channels, latent, beta
         self.multiple = self.stride = 2 ** (len(widths) - 1)
-        self.receptive_radius = _reach(groups, blocks)
+        self.receptive_radius = _receptive_radius(groups, blocks)
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
 
         def stack(width: int) -> nn.Sequential:
@@ -110,14 +110,14 @@ class HVAE(nn.Module, Variational, Trainable):
 
     @property
     def decoder_std(self) -> Tensor:
-        std = self.log_std.exp()  # whose gradient leads back from below the floor
+        std = self.log_std.exp()  # its gradient is not cut off below the floor
         return std + (std.clamp(min=SMALLEST_STD) - std).detach()
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         return {"hvae": self.parameters()}
 
     def group_shapes(self, image_shape: torch.Size) -> list[tuple[int, int, int]]:
-        """Shape of each group of latents (latent, rows, columns), the coarsest first."""
+        """Returns the shape (latent, rows, columns) of each latent group, the coarsest first."""
         rows, columns = (-(-n // self.multiple) * self.multiple for n in image_shape[2:])
         return [
             (self.latent, rows >> level, columns >> level)
@@ -131,7 +131,7 @@ class HVAE(nn.Module, Variational, Trainable):
     def decode(self, z: Tensor, image_shape: torch.Size) -> Tensor:
         shapes = self.group_shapes(image_shape)
         parts = z.split([math.prod(shape) for shape in shapes], dim=1)
-        x = self._down(lambda k, d, r: parts[k].reshape(-1, *shapes[k]), None, image_shape, z)
+        x = self._top_down(lambda k, d, r: parts[k].reshape(-1, *shapes[k]), None, image_shape, z)
         return from_network(x, image_shape[1])
 
     def encode(self, x: Tensor) -> Tensor:
@@ -141,25 +141,25 @@ class HVAE(nn.Module, Variational, Trainable):
             means.append(d.flatten(1))
             return d
 
-        self._down(pick, self._features(x), x.shape, x)
+        self._top_down(pick, self._features(x), x.shape, x)
         return torch.cat(means, dim=1)
 
     def reconstruct(self, x: Tensor, temperature: float = 1.0) -> Tensor:
-        pull = 1 / temperature**2 - 1
-        x_hat = self._down(
-            lambda k, d, r: d / (1 + pull * (2 * r).exp()), self._features(x), x.shape, x
+        shrinkage = 1 / temperature**2 - 1
+        x_hat = self._top_down(
+            lambda k, d, r: d / (1 + shrinkage * (2 * r).exp()), self._features(x), x.shape, x
         )
         return from_network(x_hat, x.shape[1])
 
     def resample(
         self, z: Tensor, image_shape: torch.Size, fixed: int, generator: torch.Generator
     ) -> Tensor:
-        """Latents whose first groups are those of z and whose others are drawn anew.
+        """Keeps the first groups of latents z and draws the others from the prior.
 
         Arguments:
             z: Latents, shape (B, n).
             image_shape: Shape of the images.
-            fixed: How many groups stay, the coarsest ones.
+            fixed: Number of groups that are kept, the coarsest ones.
             generator: Random numbers, on the CPU.
         """
         kept = sum(math.prod(shape) for shape in self.group_shapes(image_shape)[:fixed])
@@ -174,7 +174,9 @@ class HVAE(nn.Module, Variational, Trainable):
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, samples: int, noise: Noise) -> Tensor:
-        """The bound of Burda et al. on log p(x) in nats, shape (B,); it rises with the samples.
+        """Returns the importance-weighted bound on log p(x) in nats, shape (B,).
+
+        It is the bound of Burda et al., whose mean increases with the number of samples.
 
         Arguments:
             x: Images.
@@ -194,7 +196,7 @@ class HVAE(nn.Module, Variational, Trainable):
     def _sample(
         self, x: Tensor, noise: Noise, divergence_of: Callable[..., Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Decoded image of a draw of the latents of x, and the divergence of every group."""
+        """Returns images decoded from posterior samples, and the KL divergence of every group."""
         terms: list[Tensor] = []
 
         def pick(k: int, d: Tensor, r: Tensor) -> Tensor:
@@ -203,10 +205,10 @@ class HVAE(nn.Module, Variational, Trainable):
             terms.append(divergence_of(e, n, d, r))
             return e
 
-        return self._down(pick, self._features(x), x.shape, x), terms
+        return self._top_down(pick, self._features(x), x.shape, x), terms
 
     def _features(self, x: Tensor) -> list[Tensor]:
-        """Features of images per level, the finest first."""
+        """Returns features of images per level, the finest first."""
         x = pad_to_multiple(to_network(x, self.channels), self.multiple)[0]
         h, features = self.head(2 * x - 1), []
         for level, stack in enumerate(self.encoder):
@@ -214,10 +216,10 @@ class HVAE(nn.Module, Variational, Trainable):
             features.append(h)
         return features
 
-    def _down(
+    def _top_down(
         self, pick: Pick, features: list[Tensor] | None, image_shape: torch.Size, like: Tensor
     ) -> Tensor:
-        """The image, with the channels of the network, for a choice of all e."""
+        """Returns the image with the channels of the network, for the e chosen by `pick`."""
         rows, columns = (-(-n // self.multiple) for n in image_shape[2:])
         s = self.start.to(like.dtype).expand(image_shape[0], -1, rows, columns)
         number = 0
@@ -233,7 +235,7 @@ class HVAE(nn.Module, Variational, Trainable):
 
 
 class _Group(nn.Module):
-    """One group of latents: its prior, its posterior, and what it does to the state."""
+    """Group of latents: its prior, its posterior, and its update of the state s."""
 
     def __init__(self, width: int, latent: int, stack: nn.Module) -> None:
         super().__init__()
@@ -249,16 +251,16 @@ class _Group(nn.Module):
         return self.stack(s + self.insert(z))
 
     def posterior(self, s: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-std of e given the state and the features of an image."""
+        """Returns mean and log-std of e given the state and the features of an image."""
         mixed = self.mix(nn.functional.silu(torch.cat((s, h), dim=1)))
-        law = self.residual(nn.functional.silu(mixed)).to(self.residual.weight.dtype)
-        d, r = law.chunk(2, dim=1)
+        residual = self.residual(nn.functional.silu(mixed)).to(self.residual.weight.dtype)
+        d, r = residual.chunk(2, dim=1)
         return d, bounded(r, LOG_RATIO)
 
 
-def _reach(groups: Sequence[int], blocks: int) -> int:
-    """How far away a pixel can change another through all latents: from image to latents, back."""
+def _receptive_radius(groups: Sequence[int], blocks: int) -> int:
+    """Returns the receptive radius of decode(encode(x)) in pixels."""
     up = 1 + sum(2 * blocks * 2**level for level in range(len(groups)))
-    # each group mixes features in, finds the residual law, inserts the latent
+    # per group: `mix`, `residual` and `insert`, then the residual blocks
     down = sum((3 + 2 * blocks) * count * 2**level for level, count in enumerate(groups))
     return up + down + 2 * blocks + 1 + 2 ** (len(groups) - 1) - 1

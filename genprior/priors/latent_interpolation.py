@@ -1,4 +1,4 @@
-"""Walks among the latents of a decoder: between two images, and nearer to the mean."""
+"""Interpolation between latents of a decoder, and the truncation trick."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,9 @@ from genprior.priors.base import Decoder, Encoder
 
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Latents a fraction t of the way from a to b, along a great circle.
+    """Returns the spherical interpolation (slerp) of latents: a at t = 0, b at t = 1.
 
-    Normal numbers of large dimension are near a sphere, and so is the way.
+    High-dimensional normal vectors lie near a sphere, and so does the path between them.
 
     Arguments:
         a, b: Latents, shape (B, ...).
@@ -22,10 +22,10 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     lengths = u.norm(dim=1) * v.norm(dim=1)
     cosine = (u * v).sum(dim=1) / lengths.clamp(min=torch.finfo(a.dtype).tiny)
     angle = cosine.clamp(-1, 1).acos().reshape(-1, *[1] * (a.ndim - 1))
-    straight = angle.sin() < 1e-4
-    safe = torch.where(straight, 1, angle.sin())
-    first = torch.where(straight, 1 - t, ((1 - t) * angle).sin() / safe)
-    second = torch.where(straight, t, (t * angle).sin() / safe)
+    parallel = angle.sin() < 1e-4
+    safe = torch.where(parallel, 1, angle.sin())
+    first = torch.where(parallel, 1 - t, ((1 - t) * angle).sin() / safe)
+    second = torch.where(parallel, t, (t * angle).sin() / safe)
     return first * a + second * b
 
 
@@ -36,19 +36,19 @@ def interpolate(
     count: int,
     image_shape: torch.Size | None = None,
 ) -> Tensor:
-    """Images on the way from one to another.
+    """Decodes interpolated latents between two batches of images or latents.
 
     Arguments:
-        prior: Decoder; to go between images it must find their latents, too.
-        a, b: Images (B, C, H, W), or with `image_shape` latents.
+        prior: Decoder; an `Encoder` if a and b are images.
+        a, b: Images (B, C, H, W), or latents if `image_shape` is given.
         count: Number of images, both ends included, >= 2.
-        image_shape: Shape (B, C, H, W) of the images, where a and b are latents.
+        image_shape: Shape (B, C, H, W) of the images if a and b are latents.
 
     Returns:
-        Shape (B, count, C, H, W), not clipped.
+        Images, shape (B, count, C, H, W), not clipped.
 
     Raises:
-        TypeError: Images are given, and the prior cannot encode them.
+        TypeError: a and b are images, and the prior has no encoder.
         ValueError: `count` is below 2.
     """
     if count < 2:
@@ -56,22 +56,22 @@ def interpolate(
     if image_shape is None:
         if not isinstance(prior, Encoder):
             raise TypeError(
-                f"{type(prior).__name__} finds no latents of images: give latents and image_shape"
+                f"{type(prior).__name__} has no encoder for images: give latents and image_shape"
             )
         image_shape = a.shape
         a, b = prior.encode(a), prior.encode(b)
-    way = [prior.decode(slerp(a, b, k / (count - 1)), image_shape) for k in range(count)]
-    return torch.stack(way, dim=1)
+    images = [prior.decode(slerp(a, b, k / (count - 1)), image_shape) for k in range(count)]
+    return torch.stack(images, dim=1)
 
 
 def truncate(z: Tensor, bound: float) -> Tensor:
-    """Standard normal numbers as draws of the normal law cut off at -bound and bound.
+    """Maps standard normal latents to a normal distribution truncated to [-bound, bound].
 
-    The law is that of drawing again every number beyond; here the map is monotone.
+    The distribution equals that of resampling all values beyond the bound; this map is monotone.
 
     Arguments:
         z: Latents.
-        bound: Above 0; samples are less varied and more typical where it is small.
+        bound: Above 0; a smaller bound gives less varied and more typical images.
 
     References:
         Large Scale GAN Training for High Fidelity Natural Image Synthesis, Brock, Donahue and
@@ -82,6 +82,6 @@ def truncate(z: Tensor, bound: float) -> Tensor:
     """
     if not bound > 0:
         raise ValueError(f"bound must be above 0, got {bound}")
-    x = z.to("cpu", torch.float64)  # single precision has not the digits of the tails
+    x = z.to("cpu", torch.float64)  # single precision is too coarse for the tails
     low, high = torch.special.ndtr(torch.tensor([-bound, bound], dtype=torch.float64))
     return torch.special.ndtri(low + (high - low) * torch.special.ndtr(x)).to(z)

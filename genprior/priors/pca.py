@@ -1,4 +1,4 @@
-"""Gaussian of a set of images: mean, leading eigenvectors, isotropic remainder.
+"""Gaussian prior by PCA: mean, leading eigenvectors and an isotropic remainder.
 
     x = m + U diag(lambda - r^2)^(1/2) w + r n,    (w, n) ~ N(0, I)
 
@@ -24,13 +24,13 @@ POWER_ITERATIONS = 4
 
 
 class PCA(nn.Module, Gaussian):
-    """Gaussian law of images of one size.
+    """Gaussian distribution of images of one size, by principal component analysis.
 
     Arguments:
         mean: Mean image, shape (C, H, W), in [0, 1].
         components: Orthonormal eigenvectors of the covariance, shape (k, C, H, W).
         variances: Their eigenvalues, shape (k,), at least the square of the floor.
-        floor: Standard deviation r of everything else, in units of [0, 1].
+        floor: Standard deviation r in all other directions, in units of [0, 1].
 
     Raises:
         ValueError: Shapes do not fit, or an eigenvalue is below the square of the floor.
@@ -54,7 +54,7 @@ class PCA(nn.Module, Gaussian):
 
     @classmethod
     def from_config(cls, shape: Sequence[int], components: int, floor: float) -> "PCA":
-        """A law of the given sizes, to load tensors into."""
+        """Returns a prior of the given shapes, to load tensors into."""
         zeros = torch.zeros(components, *shape)
         return cls(torch.zeros(*shape), zeros, torch.full((components,), floor**2), floor)
 
@@ -66,7 +66,7 @@ class PCA(nn.Module, Gaussian):
 
     @classmethod
     def from_images(cls, images: Tensor, components: int, generator: torch.Generator) -> "PCA":
-        """Fits the law to images, by a randomised SVD.
+        """Fits the prior to images by a randomised SVD.
 
         Arguments:
             images: Shape (N, C, H, W), in [0, 1].
@@ -104,7 +104,7 @@ class PCA(nn.Module, Gaussian):
     def mean(self, image_shape: torch.Size) -> Tensor:
         if tuple(image_shape[1:]) != tuple(self.mean_image.shape):
             raise ValueError(
-                f"this prior is of images of shape {tuple(self.mean_image.shape)} (channels, "
+                f"this prior takes images of shape {tuple(self.mean_image.shape)} (channels, "
                 f"height, width), got {tuple(image_shape[1:])}: crop or resize the images"
             )
         return self.mean_image[None]
@@ -130,7 +130,7 @@ class PCA(nn.Module, Gaussian):
         return (image_shape[0], len(self.components) + rest)
 
     def decode(self, z: Tensor, image_shape: torch.Size) -> Tensor:
-        """Images from z = (w, n): coordinates of the eigenvectors, then white noise."""
+        """Returns images of z = (w, n): coefficients of the eigenvectors, then white noise."""
         factor = self.factor(image_shape, z)
         w, n = z.split([len(self.components), z.shape[1] - len(self.components)], dim=1)
         x = self.mean(image_shape).to(z) + factor.apply(w)
@@ -141,18 +141,18 @@ class PCA(nn.Module, Gaussian):
         return x - self.factor(x.shape, x).shrinkage(x - self.mean(x.shape).to(x), sigma2)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats.
+        """Returns the log-density in nats, shape (B,).
 
         Raises:
-            ValueError: The floor is 0: the law is singular.
+            ValueError: The floor is 0, so that the covariance is singular.
         """
         if not self.floor:
-            raise ValueError("this law has no density: its floor is 0, give it a positive one")
+            raise ValueError("this prior has no density: its floor is 0, give it a positive one")
         r = (x - self.mean(x.shape).to(x)).flatten(1)
         U, floor2 = self.components.to(x), self.floor**2
         w = r @ U.T
         rest = r - w @ U
-        rest = rest - (rest @ U.T) @ U  # of large variances the first one leaves much, rounded
+        rest = rest - (rest @ U.T) @ U  # again: large variances leave rounding errors
         distance = w.square() @ (1 / (self._excess().to(x) + floor2))
         distance = distance + rest.square().sum(dim=1) / floor2
         count = r.shape[1]
@@ -160,25 +160,25 @@ class PCA(nn.Module, Gaussian):
         return -0.5 * (distance + log_det + count * math.log(2 * math.pi))
 
     def _excess(self) -> Tensor:
-        """How much each eigenvalue exceeds the isotropic part."""
+        """Returns the excess of each eigenvalue over the isotropic part."""
         return (self.variances - self.floor**2).clamp(min=0)
 
 
 def leading_singular_vectors(
     rows: Tensor, count: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Largest singular values of a matrix, decreasing, and their right singular vectors.
+    """Returns the largest singular values, decreasing, and their right singular vectors.
 
     Arguments:
         rows: Matrix, shape (N, d).
-        count: How many.
+        count: Number of singular values.
         generator: Random numbers, on the CPU.
 
     Returns:
         Values (count,) and vectors (count, d).
     """
-    wide = min(count + OVERSAMPLING, *rows.shape)
-    probe = torch.randn(rows.shape[1], wide, generator=generator, dtype=rows.dtype).to(rows)
+    width = min(count + OVERSAMPLING, *rows.shape)
+    probe = torch.randn(rows.shape[1], width, generator=generator, dtype=rows.dtype).to(rows)
     basis = torch.linalg.qr(rows @ probe).Q
     for _ in range(POWER_ITERATIONS):
         basis = torch.linalg.qr(rows @ torch.linalg.qr(rows.T @ basis).Q).Q

@@ -1,4 +1,4 @@
-"""Planar and radial flows: densities of a few numbers, such as points of a plane.
+"""Planar and radial flows: densities of low-dimensional data, such as points in a plane.
 
     planar   f(x) = x + u tanh(w^T x + b)             det = 1 + w^T u (1 - tanh^2)
     radial   f(x) = x + beta h (x - c),               det = (1 + beta h)^{n-1}
@@ -10,8 +10,8 @@ References:
     Variational Inference with Normalizing Flows, Rezende and Mohamed, 2015.
 
 Differs from the authors' code:
-    1. Maps go from data to latents, so that the density of data is in closed form; a sample
-        solves one equation in one unknown per layer.
+    1. The maps go from data to latents, so that the density of data is in closed form. Sampling
+        solves one scalar equation per layer.
 """
 
 from collections.abc import Callable
@@ -27,13 +27,13 @@ BISECTIONS = 60
 
 
 class PlanarFlow(nn.Module, Encoder, Density):
-    """Density of points; a point of n coordinates is an image of n numbers, such as (B, 1, 1, n).
+    """Normalising flow of points; a point is an image of n numbers, such as (1, 1, n).
 
-    Train it by descending on the mean of -`log_prob`.
+    Train it by minimising the mean of -`log_prob`.
 
     Arguments:
-        dimension: Coordinates n of a point, >= 1.
-        depth: Layers, >= 1.
+        dimension: Dimension n of a point, >= 1.
+        depth: Number of layers, >= 1.
         kind: "planar" or "radial".
 
     Raises:
@@ -59,14 +59,14 @@ class PlanarFlow(nn.Module, Encoder, Density):
     def log_prob(self, x: Tensor) -> Tensor:
         z, log_det = x.flatten(1), 0
         for layer in self.layers:
-            z, more = layer(z)
-            log_det = log_det + more
+            z, layer_log_det = layer(z)
+            log_det = log_det + layer_log_det
         return torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(dim=1) + log_det
 
     def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
         if image_shape[1:].numel() != self.dimension:
             raise ValueError(
-                f"this law is of {self.dimension} numbers, got {image_shape[1:].numel()}"
+                f"this prior is of {self.dimension} numbers, got {image_shape[1:].numel()}"
             )
         return image_shape[0], self.dimension
 
@@ -84,7 +84,7 @@ class PlanarFlow(nn.Module, Encoder, Density):
 
 
 class Planar(nn.Module):
-    """A ridge across the plane is moved; u is bent so that the map is one to one."""
+    """Planar layer f(x) = x + u tanh(w^T x + b), with u constrained so that f is invertible."""
 
     def __init__(self, dimension: int) -> None:
         super().__init__()
@@ -93,28 +93,28 @@ class Planar(nn.Module):
         self.b = nn.Parameter(torch.randn(()))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """f(x) of points (B, n), and log det, shape (B,)."""
-        u, h = self._u(), torch.tanh(x @ self.w + self.b)
+        """Returns f(x) of points (B, n), and log det, shape (B,)."""
+        u, h = self._constrained_u(), torch.tanh(x @ self.w + self.b)
         return x + h[:, None] * u, torch.log1p((self.w @ u) * (1 - h**2))
 
     def inverse(self, y: Tensor) -> Tensor:
-        """The points that f maps to y; gradients flow through."""
-        u = self._u()
+        """Returns the x with f(x) = y, differentiable."""
+        u = self._constrained_u()
         slope, target = self.w @ u, y @ self.w
 
-        def along(a: Tensor) -> Tensor:
+        def projected(a: Tensor) -> Tensor:
             return a + slope * torch.tanh(a + self.b)
 
-        a = _root(along, target, target - slope.abs(), target + slope.abs())
+        a = _root(projected, target, target - slope.abs(), target + slope.abs())
         return y - torch.tanh(a + self.b)[:, None] * u
 
-    def _u(self) -> Tensor:
+    def _constrained_u(self) -> Tensor:
         inside = self.w @ self.u
         return self.u + (softplus(inside) - 1 - inside) * self.w / self.w.square().sum()
 
 
 class Radial(nn.Module):
-    """Points are drawn to a centre or pushed away; beta is bent so that the map is one to one."""
+    """Radial layer f(x) = x + beta h (x - c), with beta > -alpha so that f is invertible."""
 
     def __init__(self, dimension: int) -> None:
         super().__init__()
@@ -123,8 +123,8 @@ class Radial(nn.Module):
         self.bend = nn.Parameter(0.1 * torch.randn(()))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """f(x) of points (B, n), and log det, shape (B,)."""
-        alpha, beta = self._strength()
+        """Returns f(x) of points (B, n), and log det, shape (B,)."""
+        alpha, beta = self._alpha_beta()
         r = torch.linalg.vector_norm(x - self.centre, dim=1, keepdim=True)
         h = 1 / (alpha + r)
         around = (x.shape[1] - 1) * torch.log1p(beta * h)
@@ -132,15 +132,15 @@ class Radial(nn.Module):
         return x + beta * h * (x - self.centre), log_det[:, 0]
 
     def inverse(self, y: Tensor) -> Tensor:
-        """The points that f maps to y; gradients flow through."""
-        alpha, beta = self._strength()
+        """Returns the x with f(x) = y, differentiable."""
+        alpha, beta = self._alpha_beta()
         R = torch.linalg.vector_norm(y - self.centre, dim=1, keepdim=True)
         # r (1 + beta / (alpha + r)) = R is quadratic in r
         half = (R - alpha - beta) / 2
         r = half + (half**2 + alpha * R).sqrt()
         return self.centre + (y - self.centre) / (1 + beta / (alpha + r))
 
-    def _strength(self) -> tuple[Tensor, Tensor]:
+    def _alpha_beta(self) -> tuple[Tensor, Tensor]:
         alpha = self.log_alpha.exp()
         return alpha, softplus(self.bend) - alpha
 
@@ -148,7 +148,7 @@ class Radial(nn.Module):
 def _root(
     f: Callable[[Tensor], Tensor], target: Tensor, low: Tensor, high: Tensor
 ) -> Tensor:
-    """a with f(a) = target for an increasing f, between low and high, differentiable."""
+    """Returns the a in [low, high] with f(a) = target, f increasing; differentiable."""
     with torch.no_grad():
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
@@ -157,6 +157,6 @@ def _root(
     with torch.enable_grad():
         a = ((low + high) / 2).detach().requires_grad_()
         (slope,) = torch.autograd.grad(f(a).sum(), a)
-    # one step of Newton's method, which moves nothing but carries the gradient
+    # a Newton step: it does not change the value, but gives the gradient of the root
     a = a.detach()
     return a - (f(a) - target) / slope

@@ -1,10 +1,10 @@
-"""Stationary Gaussian texture: a white field convolved with one small image, the texton.
+"""Stationary Gaussian texture: white noise convolved with one small image, the texton.
 
     X_c = m_c + t_c * W,    t_c = (u_c - m_c) / sqrt(pixels),    W ~ N(0, I)
 
-One white field W serves all channels c, so at every frequency k the covariance of the
-channels is t(k) t(k)^*, of rank one. It is singular: the law of this prior is that of X plus
-white noise of standard deviation `floor`, with covariance t(k) t(k)^* + floor^2 I.
+All channels c share one white noise field W, so at every frequency k the covariance of the
+channels is t(k) t(k)^*, of rank one. It is singular. The prior is therefore the distribution of
+X plus white noise of standard deviation `floor`, with covariance t(k) t(k)^* + floor^2 I.
 
 References:
     Random Phase Textures: Theory and Synthesis, Galerne, Gousseau and Morel, 2011.
@@ -12,9 +12,9 @@ References:
     Leclaire, 2017 (exemplar with a hole, non-periodic model, noise floor).
 
 Differs from the authors' code:
-    1. Images that are not periodic live on a torus with a margin, not on one of twice their
-       size: opposite borders are far apart, and the solves are much better conditioned.
-    2. The noise floor is part of the law, in every ability, and is not 0 by default.
+    1. Non-periodic images are computed on a torus with a margin, not on one of twice their
+       size: opposite borders are far apart, and the linear systems are much better conditioned.
+    2. The noise floor is part of the distribution in every ability, and is not 0 by default.
 """
 
 import math
@@ -36,21 +36,21 @@ MARGIN = 32
 
 
 class Texture(nn.Module, Gaussian):
-    """Gaussian law of a texture.
+    """Gaussian distribution of a texture.
 
-    On its own torus (`margin` 0) every ability is a closed form, per frequency. With a margin
-    `denoise` solves a linear system, and there is no `log_prob`.
+    With `margin` 0 images are periodic, and every ability has a closed form per frequency. With
+    a margin `denoise` solves a linear system, and `log_prob` raises an error.
 
     Arguments:
         texton: Zero-mean image t, shape (C, h, w); pixel variance is the sum of its squares.
         mean: Mean colour, shape (C,), in [0, 1].
-        margin: By how many pixels the torus of the white field exceeds the image, at least.
-            0: images are periodic, and at least as large as the texton. A few correlation
-            lengths: opposite borders do not see each other. None: the law is that on the
-            plane, exactly, on a torus of the size of image and texton together.
-        floor: Standard deviation of the white part of the law, in units of [0, 1]. At 0 a
-            colour texture has no density, and pixels that are known without noise, but are
-            not of this law, have no solution.
+        margin: Minimum number of pixels by which the torus of the white noise exceeds the
+            image. 0: images are periodic, and at least as large as the texton. A few
+            correlation lengths: opposite borders are uncorrelated. None: exactly the
+            distribution on the plane, on a torus as large as image and texton together.
+        floor: Standard deviation of the white part, in units of [0, 1]. At 0 a colour texture
+            has no density, and inpainting of noiseless pixels has no solution unless they lie
+            in the range of the texture.
 
     Raises:
         ValueError: Shapes do not fit, or the margin or the floor is negative.
@@ -81,7 +81,7 @@ class Texture(nn.Module, Gaussian):
 
     @classmethod
     def from_config(cls, shape: Sequence[int], margin: int | None, floor: float) -> "Texture":
-        """A texture of the given sizes, to load tensors into."""
+        """Returns a texture of the given sizes, to load tensors into."""
         return cls(torch.zeros(*shape), torch.zeros(shape[0]), margin, floor)
 
     @property
@@ -94,17 +94,17 @@ class Texture(nn.Module, Gaussian):
         cls, image: Tensor, keep: Tensor | None = None, margin: int | None = MARGIN,
         floor: float = FLOOR,
     ) -> "Texture":
-        """Estimates a texture from one image, or from the known part of one.
+        """Estimates a texture from one image, or from its known pixels.
 
         Arguments:
             image: Exemplar, shape (1, C, H, W), in [0, 1].
-            keep: Where the exemplar is known (non-zero), shape (1, 1, H, W); None if it is
-                everywhere. Where missing pixels are scattered, see `priors.scattered`.
+            keep: Non-zero where the exemplar is known, shape (1, 1, H, W); None if all pixels
+                are known. For scattered missing pixels see `genprior.priors.texture_masked`.
             margin, floor: See the class.
 
         Raises:
-            ValueError: There is more than one image, no known pixel, or hardly one whose
-                neighbours are known too.
+            ValueError: There is more than one image, no known pixel, or too few known pixels
+                with known neighbours.
         """
         if image.ndim != 4 or len(image) != 1:
             raise ValueError(
@@ -121,12 +121,14 @@ class Texture(nn.Module, Gaussian):
     def from_images(
         cls, images: Tensor, margin: int | None = MARGIN, floor: float | None = None
     ) -> "Texture":
-        """The texture nearest to the mean spectrum of many images, see `priors.welch`.
+        """Estimates the most likely texture from many images.
+
+        See `genprior.priors.texture_spectrum`.
 
         Arguments:
             images: Crops of the size of the texton, shape (N, C, H, W), in [0, 1].
             margin: See the class.
-            floor: See the class; None: the most likely one in colour, 0.01 in grey.
+            floor: See the class; None means the most likely one in colour, 0.01 in grey.
         """
         mean = images.mean(dim=(0, 2, 3))
         if floor is None and images.shape[1] == 1:
@@ -136,7 +138,7 @@ class Texture(nn.Module, Gaussian):
 
     @classmethod
     def from_spectrum(cls, spectrum: Tensor, mean: float = 0.5, floor: float = 0.0) -> "Texture":
-        """Periodic grey texture with given eigenvalues of the covariance; zero-phase texton.
+        """Returns a periodic grey texture with a given power spectrum and a zero-phase texton.
 
         Arguments:
             spectrum: Variance S(k) >= 0 of each frequency, shape (H, W), in the layout of
@@ -159,10 +161,10 @@ class Texture(nn.Module, Gaussian):
         return len(self.texton)
 
     def torus(self, image_shape: torch.Size) -> tuple[int, int]:
-        """Height and width of the torus on which the white field lives.
+        """Returns height and width of the torus of the white noise field.
 
         Raises:
-            ValueError: The image has other channels than the texture, or is too small.
+            ValueError: The channels differ from those of the texture, or the image is too small.
         """
         texton, size = self.texton.shape[1:], tuple(image_shape[-2:])
         if image_shape[1] != self.channels:
@@ -215,7 +217,7 @@ class Texture(nn.Module, Gaussian):
         return (image_shape[0], channels, *self.torus(image_shape))
 
     def decode(self, z: Tensor, image_shape: torch.Size) -> Tensor:
-        """Images m + t * W + floor n from z = (W, n), white on the torus (ADSN)."""
+        """Returns images m + t * W + floor n of z = (W, n), white noise on the torus (ADSN)."""
         height, width = image_shape[-2:]
         x = self.synthesise(z[:, :1], image_shape)
         return x + self.floor * z[:, 1:, :height, :width] if self.floor else x
@@ -223,16 +225,16 @@ class Texture(nn.Module, Gaussian):
     def synthesise(
         self, w: Tensor, image_shape: torch.Size, method: Literal["adsn", "rpn"] = "adsn"
     ) -> Tensor:
-        """Textures without the noise floor.
+        """Returns texture images without the noise floor.
 
         Arguments:
             w: White noise, shape (B, 1, *torus(image_shape)).
             image_shape: Shape (B, C, H, W) of the images.
-            method: "adsn" convolves w; "rpn" takes the phases of w only, so that every
-                field on the torus has the modulus of the texton's spectrum.
+            method: "adsn" convolves w; "rpn" uses the phases of w only, so that the spectrum
+                of every image on the torus has the modulus of the texton's spectrum.
 
         Raises:
-            ValueError: Another method.
+            ValueError: The method is unknown.
         """
         if method not in ("adsn", "rpn"):
             raise ValueError(f"method must be 'adsn' or 'rpn', got {method!r}")
@@ -257,15 +259,15 @@ class Texture(nn.Module, Gaussian):
         )
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats; of periodic textures, with a floor if they are in colour.
+        """Returns the log-density in nats of a periodic texture; in colour it needs floor > 0.
 
         Raises:
-            ValueError: The law has no density, or none in closed form.
+            ValueError: There is no density, or it has no closed form.
         """
         if self.margin != 0:
             raise ValueError(
                 "the density of a texture that is not periodic has no closed form: make it "
-                "with margin=0, or take a solver that needs no density"
+                "with margin=0, or use a solver that needs no density"
             )
         channels, pixels = x.shape[1], math.prod(self.torus(x.shape))
         t = fft2(self.texton.to(x), s=x.shape[-2:])
@@ -273,7 +275,7 @@ class Texture(nn.Module, Gaussian):
         if not floor2 and (channels > 1 or (power == 0).any()):
             raise ValueError(
                 "this texture is singular and has no density: make it with floor > 0, the "
-                "standard deviation of a white noise in units of [0, 1]"
+                "standard deviation of white noise in units of [0, 1]"
             )
         r = fft2(x - self.mean(x.shape).to(x), norm="ortho")
         constant = (power + floor2).log().sum() + channels * pixels * math.log(2 * math.pi)
@@ -287,12 +289,12 @@ class Texture(nn.Module, Gaussian):
         return -0.5 * (distance.sum(dim=(1, 2)) + constant)
 
     def _spectra(self, like: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """`fft2` and `rfft2` of the texton on a torus, and the latter's power, once a size."""
+        """Returns `fft2`, `rfft2` and the power spectrum of the texton on a torus; cached."""
         key = (size, like.dtype, like.device)
-        kept = self._cached  # another thread may replace it
-        if kept is None or kept[0] != key:
-            with torch.inference_mode(False):  # later calls may want gradients
+        cached = self._cached  # another thread may replace it
+        if cached is None or cached[0] != key:
+            with torch.inference_mode(False):  # later calls may need gradients
                 full = fft2(self.texton.to(like), s=size)
                 half = full[..., : size[1] // 2 + 1].contiguous()
-                kept = self._cached = key, (full, half, half.abs().square().sum(dim=0))
-        return kept[1]
+                cached = self._cached = key, (full, half, half.abs().square().sum(dim=0))
+        return cached[1]

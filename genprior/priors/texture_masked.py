@@ -1,41 +1,43 @@
-"""The texton of a picture of which single pixels are missing, all over.
+"""Texton of an image with scattered missing pixels, from unbiased autocovariances.
 
-Filled with the mean, missing pixels take away from every covariance but the variance: with a
-half of them missing at random, a half of it. Per lag, the sum over pairs of known pixels is
-divided by the number of pairs:
+Filling missing pixels with the mean reduces the covariance at every lag but 0: it is halved if
+half of the pixels are missing at random. The sum over pairs of known pixels at each lag is
+therefore divided by the number of pairs:
 
     R(h) = sum_x u(x) u(x + h) / #{x: x and x + h known}
 
-R need not be a covariance. The nearest spectrum that is one and has the variance of the known
-pixels is S = max(R^ - tau, 0), and the frequencies of the texton are scaled to it.
+R need not be a valid covariance: its spectrum R^ may be negative. The nearest non-negative
+spectrum with the variance of the known pixels is S = max(R^ - tau, 0). The texton is scaled to
+this spectrum at every frequency.
 
-In colour R and S are sums over the channels, and all channels of a frequency are scaled alike,
-so that their covariance stays of rank one. Their shares of it stay as observed, which leaves
-the variance of a channel a little off: at last, each is scaled to its own.
+In colour R and S are sums over the channels, and all channels are scaled by the same factor at
+a frequency, so that their covariance keeps rank one. The variances of single channels then
+deviate slightly, and each channel is finally scaled to its own variance.
 
 References:
     Efficient Projections onto the l1-Ball for Learning in High Dimensions, Duchi,
-    Shalev-Shwartz, Singer and Chandra, 2008 (the nearest point of a simplex).
+    Shalev-Shwartz, Singer and Chandra, 2008 (projection onto a simplex).
 """
 
 import torch
 from torch import Tensor
 from torch.fft import fft2, ifft2
 
-# Below, pairs at a lag are too few, compared with chance, to be divided by.
+# Minimum number of pairs at a lag, relative to the mean over lags, for the division.
 FEWEST_PAIRS = 0.05
+# Missing pixels are scattered if fewer neighbours of known pixels than this share are known.
 SCATTERED = 0.9
 
 
 def texton_of_known(u: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-    """The texton of the known part of a picture, and its mean colour (C,).
+    """Returns the texton of the known part of an image, and its mean colour (C,).
 
     Arguments:
-        u: Picture, shape (C, H, W); its unknown part may hold anything, NaN included.
-        keep: Where it is known, bool, shape (H, W).
+        u: Image, shape (C, H, W); unknown pixels may have any value, including NaN.
+        keep: Whether a pixel is known, bool, shape (H, W).
 
     Raises:
-        ValueError: There is no known pixel, or hardly one whose neighbours are known too.
+        ValueError: There is no known pixel, or too few known pixels with known neighbours.
     """
     known = keep.to(u)
     count = known.sum()
@@ -49,32 +51,32 @@ def texton_of_known(u: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def known_pairs(known: Tensor) -> Tensor:
-    """For each lag, which share of the known pixels has a known one there; (H, W), periodic."""
+    """Returns the share of known pixels with a known pixel at each lag; (H, W), periodic."""
     pairs = ifft2(fft2(known).abs().square()).real
     return pairs / known.sum()
 
 
 def is_scattered(pairs: Tensor) -> bool:
-    """Whether more than one neighbour in ten of a known pixel is missing."""
+    """Returns whether over 10 % of the lower or right neighbours of known pixels are missing."""
     return bool((_neighbours(pairs) < SCATTERED).any())
 
 
 def unbiased_texton(texton: Tensor, pairs: Tensor) -> Tensor:
-    """A texton with the covariance of its known pixels, at every lag that has enough pairs.
+    """Corrects a texton for missing pixels at every lag that has enough pairs of known pixels.
 
     Arguments:
-        texton: Known pixels minus their mean over the root of their number, 0 elsewhere,
-            shape (C, H, W).
-        pairs: Of `known_pairs`.
+        texton: Known pixels minus their mean, divided by the square root of their number; 0
+            at missing pixels; shape (C, H, W).
+        pairs: Output of `known_pairs`.
 
     Raises:
-        ValueError: Neighbours of known pixels are not known, as in a mask that is a grid.
+        ValueError: Too few known pixels have known neighbours, for example in a grid mask.
     """
     by_chance = pairs.mean()
     enough = pairs >= FEWEST_PAIRS * by_chance
     if not _neighbours(enough).all():
         raise ValueError(
-            "hardly a known pixel of the exemplar has a known neighbour below or beside it, "
+            "too few known pixels of the exemplar have a known neighbour below or beside them, "
             "so the texture cannot be estimated: give another exemplar"
         )
     t = fft2(texton)
@@ -88,7 +90,7 @@ def unbiased_texton(texton: Tensor, pairs: Tensor) -> Tensor:
 
 
 def nearest_spectrum(spectrum: Tensor, total: Tensor) -> Tensor:
-    """The spectrum max(spectrum - tau, 0) of a given sum: no other of that sum is nearer."""
+    """Projects a spectrum onto non-negative ones with a given sum: max(spectrum - tau, 0)."""
     ordered = spectrum.flatten().sort(descending=True).values
     excess = ordered.cumsum(0) - total
     count = torch.arange(1, len(ordered) + 1, device=spectrum.device)

@@ -1,4 +1,4 @@
-"""The periodic part of an image: its details without the jumps between opposite borders.
+"""Periodic component of an image: its details without the jumps between opposite borders.
 
 u = p + s, where p has the Laplacian of u inside the image and periodic borders:
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def periodic_component(u: Tensor) -> Tensor:
-    """The periodic part p of images u = p + s, where s is smooth and takes the border jumps.
+    """Returns the periodic component p of images u = p + s; the smooth s holds the border jumps.
 
     p has the Laplacian of u inside the image and periodic borders, and the mean of u.
 

@@ -1,25 +1,25 @@
-"""The texton of many images: their mean spectrum, and the law of a texture nearest to it.
+"""Texton of many images: their mean spectrum and the most likely texture.
 
 With crops u_i of n pixels, m the mean colour, and a Hann window h of mean square 1,
 
     S(k) = mean over i of  F(h (u_i - m))(k)  F(h (u_i - m))(k)^* / n
 
-is for each frequency a matrix between the channels. Its covariances are those of the images times
-a factor that falls from 1 at lag 0 to 0 at the size of a crop. A texture has t(k) t(k)^* + f^2 I
-there. The most likely one, f the same at all frequencies, takes the largest eigenvalue l_1 of S(k)
-and its eigenvector v_1:
+is a matrix over the channels for each frequency. Its covariances are those of the images times a
+factor that falls from 1 at lag 0 to 0 at the size of a crop. The model of S(k) in a texture is
+t(k) t(k)^* + f^2 I. The most likely texture with the same f at all frequencies uses the largest
+eigenvalue l_1 of S(k) and its eigenvector v_1:
 
     f^2 = mean of all other eigenvalues,    t = v_1 sqrt(l_1 - f^2)
 
-In photos f is large, 0.1: it stands for all colour that does not follow the light, most of it of
-low frequency. Samples without it are what `synthesise` draws. With a small f instead, estimates
-lose that colour: denoising photos of noise 0.05 gives 24.7 dB, with f = 0.1 it gives 27.1.
+In photographs f is large, 0.1: it models all colour that does not vary with the luminance, mostly
+at low frequencies. `synthesise` draws samples without it. A small f removes this colour from
+estimates: denoising photographs with noise 0.05 gives 24.7 dB, and 27.1 dB with f = 0.1.
 
-The window mixes neighbouring frequencies: where v_1 changes between them, f is a little too large,
-the less so the larger the crops are.
+The window mixes neighbouring frequencies. Where v_1 changes between them, f is slightly too large;
+the error decreases with the size of the crops.
 
-The phase of t is free: it makes the sum of the channels real and positive, which gives the most
-compact texton.
+The phase of t is free. It is chosen such that the sum of the channels is real and positive, which
+gives the most compact texton.
 
 References:
     The Use of Fast Fourier Transform for the Estimation of Power Spectra, Welch, 1967.
@@ -32,11 +32,11 @@ import torch
 from torch import Tensor
 from torch.fft import fft2, fftshift, ifft2
 
-AT_ONCE = 64
+FFT_BATCH = 64
 
 
 def mean_spectrum(images: Tensor, mean: Tensor) -> Tensor:
-    """S, complex, shape (H, W, C, C), of images (N, C, H, W) with a mean colour (C,)."""
+    """Returns S, complex, (H, W, C, C), of images (N, C, H, W) with a mean colour (C,)."""
     rows, columns = (
         torch.sin(math.pi * torch.arange(1, n + 1).to(images) / (n + 1)).square()
         for n in images.shape[-2:]
@@ -44,18 +44,18 @@ def mean_spectrum(images: Tensor, mean: Tensor) -> Tensor:
     window = rows[:, None] * columns
     window = window / window.square().mean().sqrt()
     total = 0
-    for part in images.split(AT_ONCE):
+    for part in images.split(FFT_BATCH):
         U = fft2(window * (part - mean[:, None, None]), norm="ortho")
         total = total + torch.einsum("ichw,idhw->hwcd", U, U.conj())
     return total / len(images)
 
 
 def nearest_texton(S: Tensor, floor: float | None) -> tuple[Tensor, float]:
-    """The texton of a mean spectrum and the floor f.
+    """Returns the most likely texton of a mean spectrum, and the floor f.
 
     Arguments:
-        S: Of `mean_spectrum`.
-        floor: Standard deviation f; None for the most likely one, which grey images have none of.
+        S: Output of `mean_spectrum`.
+        floor: Standard deviation f; None for the most likely one, which needs C > 1.
 
     Returns:
         Texton (C, H, W), centred, and f.

@@ -1,11 +1,11 @@
-"""Variational autoencoder: x | z ~ p(x | G(z)), z ~ N(0, I), with an encoder for z given x.
+"""Variational autoencoder (VAE): x | z ~ p(x | G(z)), z ~ N(0, I), and an encoder q(z | x).
 
     log p(x) >= E_q[log p(x | z)] - beta KL(q(z | x) || p(z)),   q = N(mu(x), diag s(x)^2)
 
     KL = 1/2 sum (mu^2 + s^2 - 1 - 2 log s)
 
-The bound holds for beta >= 1; with beta = 0 it is a deterministic autoencoder. The latent is one
-vector for images of one size, or a map of vectors for images of any size.
+The bound holds for beta >= 1; beta = 0 gives a deterministic autoencoder. The latent is one vector
+for images of one size, or a map of vectors for images of any size.
 
 References:
     Auto-Encoding Variational Bayes, Kingma and Welling, 2014.
@@ -17,7 +17,7 @@ References:
 
 Differs from the authors' code:
     1. The loss is in nats per number of the image.
-    2. The encoder may see noisy images, so that solvers can give it theirs.
+    2. The encoder can be trained on noisy images, because solvers apply it to noisy images.
 """
 
 import math
@@ -45,25 +45,25 @@ SMALLEST_STD = 1 / 255
 
 
 class VAE(nn.Module, Variational, Trainable):
-    """Variational autoencoder.
+    """Variational autoencoder prior.
 
     Arguments:
         channels: Image channels of the network, 3 or 1.
-        latent: Numbers of the latent, or per site of its map.
-        widths: Features of each level of a convolutional network, whose coarsest map has
-            2^(levels - 1) times fewer rows and columns; or of the hidden layers of a dense one.
+        latent: Dimension of the latent vector, or channels of the latent map.
+        widths: Features per level of a convolutional network, whose coarsest map has
+            2^(levels - 1) times fewer rows and columns; or per hidden layer of a dense one.
         blocks: Residual blocks per level of the convolutional network.
         size: Height and width of the images for a latent vector; None for a latent map and
             images of any size.
-        architecture: "convolutional", or "dense", which needs a size.
-        likelihood: "gaussian", or "bernoulli" for images that are black or white; it is
-            trained on binary images drawn from grey ones.
-        std: Standard deviation of the Gaussian likelihood, in units of [0, 1], or "learned";
-            with "bernoulli" what solvers take for it.
-        beta: Weight of the divergence in the loss, >= 0.
-        divergence: "exact", or "sampled" for the Monte-Carlo estimator of it.
-        noise: Largest standard deviation of the noise that the encoder is trained to see
-            through, in units of [0, 1], >= 0.
+        architecture: "convolutional" or "dense"; "dense" needs `size`.
+        likelihood: "gaussian", or "bernoulli" for binary images. "bernoulli" is trained on
+            binary images whose pixels are 1 with a probability equal to the grey value.
+        std: Standard deviation of the Gaussian likelihood, in units of [0, 1], or "learned".
+            With "bernoulli" only solvers use it.
+        beta: Weight of the KL divergence in the loss, >= 0.
+        divergence: "exact" for the closed form, or "sampled" for its Monte Carlo estimate.
+        noise: Maximum standard deviation of the noise added to the input of the encoder in
+            training, in units of [0, 1], >= 0.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -100,7 +100,7 @@ class VAE(nn.Module, Variational, Trainable):
         }
         self.channels, self.beta = channels, beta
         self.size = None if size is None else tuple(size)
-        self.coder = _coder(architecture, channels, latent, widths, blocks, self.size)
+        self.coder = _build_coder(architecture, channels, latent, widths, blocks, self.size)
         if size is None:
             self.stride, self.latent_maps = self.coder.multiple, ((latent, self.coder.multiple),)
             self.receptive_radius = (
@@ -115,7 +115,7 @@ class VAE(nn.Module, Variational, Trainable):
 
     @property
     def decoder_std(self) -> Tensor:
-        std = self.log_std.exp()  # whose gradient leads back from below the floor
+        std = self.log_std.exp()  # its gradient is not cut off below the floor
         return std + (std.clamp(min=SMALLEST_STD) - std).detach()
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
@@ -130,7 +130,7 @@ class VAE(nn.Module, Variational, Trainable):
         return batch, self._config["latent"], -(-size[0] // f), -(-size[1] // f)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of the standard deviation of q(z | x), of the shape of z."""
+        """Returns mean and log standard deviation of q(z | x), each of the shape of z."""
         x = to_network(x, self.channels)
         if self.size is None:
             x = pad_to_multiple(x, self.coder.multiple)[0]
@@ -149,17 +149,17 @@ class VAE(nn.Module, Variational, Trainable):
 
     def reconstruct(self, x: Tensor, temperature: float = 1.0) -> Tensor:
         mean, log_std = self.posterior(x)
-        pull = 1 / temperature**2 - 1
-        return self.decode(mean / (1 + pull * (2 * log_std).exp()), x.shape)
+        shrinkage = 1 / temperature**2 - 1
+        return self.decode(mean / (1 + shrinkage * (2 * log_std).exp()), x.shape)
 
     def losses(self, x: Tensor, noise: Noise) -> Mapping[str, Tensor]:
         if self._config["likelihood"] == "bernoulli":
             x = (noise.uniform(x) < x).to(x)
-        seen = x
+        x_noisy = x
         if self._config["noise"]:
             level = self._config["noise"] * noise.uniform(x[:, :1, :1, :1])
-            seen = x + level * noise.normal(x)
-        mean, log_std = self.posterior(seen)
+            x_noisy = x + level * noise.normal(x)
+        mean, log_std = self.posterior(x_noisy)
         if not self.beta:
             return {"vae": -self._log_likelihood(x, mean).mean() / x[0].numel()}
         n = noise.normal(mean)
@@ -171,7 +171,9 @@ class VAE(nn.Module, Variational, Trainable):
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, samples: int, noise: Noise) -> Tensor:
-        """The bound of Burda et al. on log p(x) in nats, shape (B,); it rises with the samples.
+        """Returns the importance-weighted bound on log p(x) in nats, shape (B,).
+
+        It is the bound of Burda et al., whose mean increases with the number of samples.
 
         Arguments:
             x: Images, binary ones for a Bernoulli likelihood.
@@ -188,7 +190,7 @@ class VAE(nn.Module, Variational, Trainable):
         return importance_bound(log_weight, samples)
 
     def _decode(self, z: Tensor, image_shape: torch.Size) -> Tensor:
-        """Means, or logits of a Bernoulli likelihood, with the channels of the network."""
+        """Returns means, or logits if Bernoulli, with the channels of the network."""
         self.latent_shape(image_shape)
         out = self.coder.decode(z)
         out = out[..., : image_shape[2], : image_shape[3]]
@@ -204,12 +206,12 @@ class VAE(nn.Module, Variational, Trainable):
     def _check_size(self, size: tuple[int, ...]) -> None:
         if size != self.size:
             raise ValueError(
-                f"this prior is of images of {self.size[0]} x {self.size[1]} pixels (height x "
+                f"this prior takes images of {self.size[0]} x {self.size[1]} pixels (height x "
                 f"width), got {size[0]} x {size[1]}: crop or resize the images"
             )
 
 
-def _coder(
+def _build_coder(
     architecture: str,
     channels: int,
     latent: int,

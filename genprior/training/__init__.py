@@ -1,1 +1,1 @@
-"""Trains a prior: loop, state, optimisers, crops, log."""
+"""Training of a prior: loop, state, optimisers, crops, log."""

@@ -1,4 +1,4 @@
-"""Random crops of a collection of images, for training."""
+"""Random crops of image collections, the batches of a training."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,13 +16,13 @@ from genprior.io.datasets import Collection, open_source
 from genprior.io.limits import MAX_PIXELS
 
 NATIVE_SHARE = 0.6
-# Crops that are drawn for one, while images turn out to be damaged.
+# Attempts to draw a crop from an image that is not damaged.
 TRIES = 20
 
 
 @dataclass(frozen=True)
-class _Cut:
-    """One crop: which image, what of it, how it is turned."""
+class _CropBox:
+    """Index of an image, square in it, quarter turns and flip of one crop."""
 
     image: int
     side: int
@@ -33,27 +33,30 @@ class _Cut:
 
 
 class Crops:
-    """Random square crops, on request with flips, quarter turns and scale augmentation.
+    """Random square crops, optionally with flips, quarter turns and scale augmentation.
 
-    Batch number k is a function of (seed, k) alone, so a resumed training goes on with
-    the batches it would have had. A file that turns out to be damaged when it is read, past its
-    header, is left out with a warning: another crop is drawn instead.
+    Batch number k is a function of (seed, k) alone, so a resumed training continues with
+    the batches of an uninterrupted one. If reading an image fails although its header is valid,
+    the image is left out with a warning and another crop is drawn instead.
 
     Arguments:
-        sources: Where the images are; see `genprior.io.datasets.open_source`.
+        sources: Sources of images; see `genprior.io.datasets.open_source`.
         size: Side of the crops in pixels.
         channels: 3 for colour, 1 for grey.
         seed: Seed of the crops.
         flip: Whether half of the crops are mirrored.
-        turn: Whether crops are turned by quarter turns.
-        scale: Whether some crops are larger parts of an image, made smaller.
-        max_pixels: Larger images are refused.
-        resize: Length that the shorter side of all images is given first; None leaves them.
-        held_out: Take what is not for training of the data sets of torchvision.
-        warn: Is told what is left out, once for each file by each process that reads.
+        turn: Whether crops are rotated by random quarter turns.
+        scale: Whether some crops are cut larger than `size` and downsampled to it.
+        max_pixels: Images with more pixels are refused.
+        resize: Length of the shorter side that all images are first resized to; None keeps
+            their size.
+        held_out: Use the images of torchvision data sets that are not for training.
+        warn: Called with a message for every image that is left out, once per image and reading
+            process.
 
     Raises:
-        ValueError: No image is as large as a crop, or one is none by its header.
+        ValueError: No image is as large as a crop, or the header of a file is not that of an
+            image.
     """
 
     def __init__(
@@ -77,28 +80,28 @@ class Crops:
         collections = [
             open_source(source, channels, max_pixels, resize, held_out) for source in sources
         ]
-        self.images = _Large(collections, size)
+        self.images = _LargeEnough(collections, size)
         self.damaged: set[int] = set()
         if not self.images:
             count = sum(map(len, collections))
             raise ValueError(
                 f"none of the {count} images in {', '.join(map(_name, sources))} is "
-                f"{size} pixels wide and high: choose a smaller crop or other images"
+                f"at least {size} pixels wide and high: choose a smaller crop or other images"
             )
 
     def batch(self, number: int, count: int, rows: slice | None = None) -> Tensor:
-        """Batch `number` of `count` crops, or some rows of it.
+        """Returns batch `number` of `count` crops, or some rows of it.
 
         Returns:
             Shape (rows, C, size, size) in [0, 1].
         """
         rng = np.random.default_rng((self.seed, number))
-        cuts = [self._draw(rng) for _ in range(count)]
-        numbered = list(enumerate(cuts))[rows or slice(None)]
-        crops = np.stack([self._crop(cut, (self.seed, number, row)) for row, cut in numbered])
+        boxes = [self._draw(rng) for _ in range(count)]
+        numbered = list(enumerate(boxes))[rows or slice(None)]
+        crops = np.stack([self._crop(box, (self.seed, number, row)) for row, box in numbered])
         return torch.from_numpy(crops).permute(0, 3, 1, 2).float().div_(255)
 
-    def _draw(self, rng: np.random.Generator) -> _Cut:
+    def _draw(self, rng: np.random.Generator) -> _CropBox:
         index = int(rng.integers(len(self.images)))
         width, height = self.images.sizes[index]
         side = self.size
@@ -108,51 +111,51 @@ class Crops:
         left = int(rng.integers(width - side + 1))
         top = int(rng.integers(height - side + 1))
         turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
-        return _Cut(index, side, left, top, turns * self.turn, flip and self.flip)
+        return _CropBox(index, side, left, top, turns * self.turn, flip and self.flip)
 
-    def _crop(self, cut: _Cut, key: tuple[int, ...]) -> np.ndarray:
-        """A crop, or where its image is damaged another one, which the key decides on."""
+    def _crop(self, box: _CropBox, key: tuple[int, ...]) -> np.ndarray:
+        """Reads a crop; if its image is damaged, another one that is drawn with `key`."""
         for attempt in range(1, TRIES):
-            if cut.image not in self.damaged:
+            if box.image not in self.damaged:
                 try:
-                    return self._cut_out(cut)
+                    return self._cut_out(box)
                 except ImageError as error:
-                    self.damaged.add(cut.image)
+                    self.damaged.add(box.image)
                     self.warn(f"left out: {error}")
-            cut = self._draw(np.random.default_rng((*key, attempt)))
-        return self._cut_out(cut)
+            box = self._draw(np.random.default_rng((*key, attempt)))
+        return self._cut_out(box)
 
-    def _cut_out(self, cut: _Cut) -> np.ndarray:
-        image = self.images[cut.image]
-        box = (cut.left, cut.top, cut.left + cut.side, cut.top + cut.side)
-        if cut.side == self.size:
-            crop = image.crop(box)
+    def _cut_out(self, box: _CropBox) -> np.ndarray:
+        image = self.images[box.image]
+        corners = (box.left, box.top, box.left + box.side, box.top + box.side)
+        if box.side == self.size:
+            crop = image.crop(corners)
         else:
-            crop = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
+            crop = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=corners)
         pixels = np.asarray(crop).reshape(self.size, self.size, -1)
-        pixels = np.rot90(pixels, cut.turns)
-        return pixels[:, ::-1].copy() if cut.flip else pixels.copy()
+        pixels = np.rot90(pixels, box.turns)
+        return pixels[:, ::-1].copy() if box.flip else pixels.copy()
 
 
-class _Large(Sequence):
-    """The images of several collections that are large enough, and their sizes."""
+class _LargeEnough(Sequence):
+    """Images of several collections that are large enough for a crop, and their sizes."""
 
-    def __init__(self, collections: Sequence[Collection], least: int) -> None:
-        self.places: list[tuple[Collection, int]] = []
+    def __init__(self, collections: Sequence[Collection], min_side: int) -> None:
+        self.entries: list[tuple[Collection, int]] = []
         self.sizes: list[tuple[int, int]] = []
         for collection in collections:
             for index in range(len(collection)):
                 size = collection.size(index)
-                if min(size) >= least:
-                    self.places.append((collection, index))
+                if min(size) >= min_side:
+                    self.entries.append((collection, index))
                     self.sizes.append(size)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.entries)
 
     def __getitem__(self, index: int) -> Image.Image:
-        collection, place = self.places[index]
-        return collection[place]
+        collection, number = self.entries[index]
+        return collection[number]
 
 
 def _name(source: Any) -> str:

@@ -1,4 +1,7 @@
-"""Whether what is to judge a training is trained on, as far as that is cheap to tell."""
+"""Data leakage: images that are in both the training and the validation data.
+
+The check is cheap, not complete: it finds identical files and identical data sets.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,34 +15,34 @@ HEAD = 4096
 
 
 def common_image(data: Any, validation: Any) -> str | None:
-    """An image that is in two sources of crops, as it can be named; None if none is found.
+    """Returns the name of an image that is in both sources of crops, or None.
 
-    Files are compared with files, under whatever names. Sets in memory and those of torchvision
-    are compared as a whole.
+    Files are compared by content, whatever their names. Arrays in memory and data sets of
+    torchvision are compared as a whole.
     """
     if not (isinstance(data, Crops) and isinstance(validation, Crops)):
         return None
     file = common_file(_files(validation), _files(data))
     if file is not None:
         return str(file)
-    pairs = ((ours, others) for ours in _sets(validation) for others in _sets(data))
-    same = next((ours for ours, others in pairs if _is_one(ours, others)), None)
+    pairs = ((one, other) for one in _sets(validation) for other in _sets(data))
+    same = next((one for one, other in pairs if _is_same(one, other)), None)
     return same and f"image 0 of {len(same)}"
 
 
-def common_file(ours: Sequence[Path], others: Sequence[Path]) -> Path | None:
-    """The first of our files that is, or has the bytes of, one of the others."""
+def common_file(files: Sequence[Path], others: Sequence[Path]) -> Path | None:
+    """Returns the first of `files` that is, or has the same bytes as, one of the others."""
     paths = {path.resolve() for path in others}
-    same = next((path for path in ours if path.resolve() in paths), None)
+    same = next((path for path in files if path.resolve() in paths), None)
     if same is not None:
         return same
-    for key in (_size, _head, file_digest):  # each reads more, of the files that are left
-        theirs = {path: key(path) for path in others}
-        mine = {path: key(path) for path in ours}
-        both = {*theirs.values()} & {*mine.values()}
-        others = [path for path in others if theirs[path] in both]
-        ours = [path for path in ours if mine[path] in both]
-    return next(iter(ours), None)
+    for key in (_size, _head, file_digest):  # each reads more bytes, of fewer files
+        keys_of_others = {path: key(path) for path in others}
+        keys = {path: key(path) for path in files}
+        both = {*keys_of_others.values()} & {*keys.values()}
+        others = [path for path in others if keys_of_others[path] in both]
+        files = [path for path in files if keys[path] in both]
+    return next(iter(files), None)
 
 
 def _size(path: Path) -> int:
@@ -52,19 +55,19 @@ def _head(path: Path) -> bytes:
 
 
 def _files(crops: Crops) -> list[Path]:
-    files = (collection.file(index) for collection, index in crops.images.places)
+    files = (collection.file(index) for collection, index in crops.images.entries)
     return list(dict.fromkeys(file for file in files if file is not None))
 
 
 def _sets(crops: Crops) -> list[Collection]:
-    """The collections that are in no files of their own."""
-    collections = dict.fromkeys(collection for collection, _ in crops.images.places)
+    """Returns the collections whose images are not files of their own."""
+    collections = dict.fromkeys(collection for collection, _ in crops.images.entries)
     return [collection for collection in collections if collection.file(0) is None]
 
 
-def _is_one(ours: Collection, others: Collection) -> bool:
-    """Whether two sets are one: as long, and the first and the last images are equal."""
-    if ours.items is others.items:
+def _is_same(one: Collection, other: Collection) -> bool:
+    """Whether two data sets have the same length and equal first and last images."""
+    if one.items is other.items:
         return True
-    ends = (0, len(ours) - 1)
-    return len(ours) == len(others) and all(ours[k] == others[k] for k in ends)
+    ends = (0, len(one) - 1)
+    return len(one) == len(other) and all(one[k] == other[k] for k in ends)

@@ -1,74 +1,46 @@
-"""A folder in which one training is at work: a lock that ends with its process."""
+"""Exclusive lock on the folder of a training run."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from genprior.core.errors import SettingError
 
-LOCK, TRIES = ".lock", 100
+LOCK = ".lock"
+# In seconds: enough for a second attempt if a run that ends removes the file during the first.
+TIMEOUT, PAUSE = 0.02, 0.001
 
 
 @contextmanager
 def exclusive_run(folder: Path) -> Iterator[None]:
-    """Keeps other trainings out of a folder meanwhile, where its file system has locks.
+    """Locks a folder, so that a second training in it is refused.
 
-    The system takes the lock away when the process ends, however that ends.
+    The operating system releases the lock when the process ends, even if it is killed. Without
+    effect if the folder does not exist or is read-only, or if its file system has no locks.
 
     Raises:
-        SettingError: Another training is at work in the folder.
+        SettingError: Another training is running in the folder.
     """
-    try:
-        file = _locked(folder / LOCK)
-    except (BlockingIOError, PermissionError):
-        raise SettingError(
-            f"{folder} has a training at work: wait for its end, or choose another folder"
-        ) from None
+    path = folder / LOCK
+    # The fallback of filelock would be a file that outlives a killed process.
+    lock = FileLock(path, fallback_to_soft=False)
+    if folder.is_dir():  # filelock would create it
+        try:
+            lock.acquire(timeout=TIMEOUT, poll_interval=PAUSE)
+        except Timeout:
+            raise SettingError(
+                f"a training is running in {folder}: wait for its end, or choose another folder"
+            ) from None
+        except OSError:
+            pass
     try:
         yield
     finally:
-        if file is not None:
-            _remove(folder / LOCK, file)
-
-
-def _locked(path: Path) -> BinaryIO | None:
-    """A file with a lock on it, if that can be had; raises as the system if another has it."""
-    for _ in range(TRIES):
-        try:
-            file = open(path, "ab")
-        except OSError:  # there is no such folder, or nothing can be written: that is told later
-            return None
-        try:
-            _lock(file)
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                return file
-        except FileNotFoundError:  # who had the lock has just removed it
-            pass
-        except (BlockingIOError, PermissionError):
-            file.close()
-            raise
-        except OSError:  # the file system has no locks
-            return file
-        file.close()
-    return None
-
-
-def _lock(file: BinaryIO) -> None:
-    try:
-        import fcntl
-    except ImportError:  # on Windows
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _remove(path: Path, file: BinaryIO) -> None:
-    if os.name != "posix":  # Windows removes a file that no one has open
-        file.close()
-    with suppress(OSError):
-        path.unlink()
-    file.close()
+        if lock.is_locked:
+            if os.name == "posix":  # where filelock leaves the file behind
+                with suppress(OSError):
+                    path.unlink()
+            lock.release()

@@ -1,4 +1,4 @@
-"""The log of a training: one line of JSON for every few steps, and TensorBoard on request."""
+"""Training log: one JSON line every 20 steps, and optionally TensorBoard."""
 
 import json
 import math
@@ -18,9 +18,10 @@ EVERY = 20
 
 
 class TrainingLog:
-    """Gathers losses and writes their means; checks that they are finite.
+    """Log of the mean losses of a training, which checks that they are finite.
 
-    Reading a number back from a GPU makes it wait, so that is done every few steps only.
+    Reading a number back from a GPU synchronises with it, so this is done only every 20 steps and
+    at checkpoints.
 
     Arguments:
         out: Folder of the run.
@@ -28,7 +29,7 @@ class TrainingLog:
         tensorboard: Whether to write for TensorBoard, too.
 
     Raises:
-        SettingError: TensorBoard is wanted but not installed.
+        SettingError: `tensorboard` is set, but TensorBoard is not installed.
     """
 
     def __init__(self, out: Path, ranks: Ranks, tensorboard: bool = False) -> None:
@@ -39,12 +40,12 @@ class TrainingLog:
         self.writer = _tensorboard(out) if tensorboard and ranks.first else None
 
     def begin(self) -> None:
-        """Forgets what a run wrote that was killed before its first checkpoint."""
+        """Deletes the log of a run that was killed before its first checkpoint."""
         if self.ranks.first:
             self.path.unlink(missing_ok=True)
 
     def resume(self, step: int, window: Sequence[Mapping[str, float]]) -> None:
-        """Forgets what was written after a step, and goes on with the losses not yet written."""
+        """Deletes the lines after a step, and continues with losses that were not yet written."""
         self.window = [dict(losses) for losses in window]
         if self.ranks.first and self.path.exists():
             lines = self.path.read_bytes().split(b"\n")[:-1]
@@ -53,7 +54,7 @@ class TrainingLog:
             write_atomic(self.path, lambda file: file.write(data))
 
     def add(self, step: int, losses: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Notes the losses of a step; every few steps writes them with some facts.
+        """Records the losses of a step; every 20 steps writes their means, with `facts`.
 
         Raises:
             FloatingPointError: A loss is not finite; the message names the step.
@@ -69,7 +70,7 @@ class TrainingLog:
             self.window = []
 
     def read(self) -> None:
-        """Reads back what is on the device."""
+        """Reads the recorded losses back from the device."""
         if not self.pending:
             return
         groups = list(self.pending[0][1])
@@ -85,11 +86,11 @@ class TrainingLog:
         self.pending = []
 
     def note(self, step: int, facts: Mapping[str, float]) -> None:
-        """Writes a line of its own, such as a validation."""
+        """Writes a separate line, such as a validation loss."""
         self._write({"step": step, **facts})
 
     def close(self) -> None:
-        """Ends the files."""
+        """Closes the TensorBoard file."""
         if self.writer is not None:
             self.writer.close()
 
@@ -109,7 +110,7 @@ def _tensorboard(out: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise SettingError(
-            'TensorBoard is not installed: pip install "genprior[tensorboard]", or leave '
-            "--tensorboard out"
+            'TensorBoard is not installed: pip install "genprior[tensorboard]", or omit '
+            "--tensorboard"
         ) from None
     return SummaryWriter(str(out / "tensorboard"))

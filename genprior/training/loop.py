@@ -1,4 +1,4 @@
-"""The one training loop, for every prior that is `Trainable`; alone or under `torchrun`."""
+"""Training loop of every `Trainable` prior, in one process or distributed by `torchrun`."""
 
 import itertools
 import math
@@ -48,27 +48,28 @@ def fit(
 ) -> Path:
     """Trains a prior and writes checkpoints.
 
-    Exact: what a stopped training would have done, the resumed one does, bit for bit on a CPU
-    where its length is given in steps; and it does not matter, but for rounding, how many
-    processes share a batch and into how many parts (`Settings.accumulate`) they split it, unless
-    the prior takes statistics of a batch, as batch normalisation does.
+    Resuming is exact: on a CPU, and if the length is given in steps, a stopped and resumed
+    training gives the same weights as an uninterrupted one, bit for bit. The number of processes
+    that share a batch, and the number of parts that they split it into (`Settings.accumulate`),
+    change the result by rounding only, unless the prior uses statistics of a batch, as batch
+    normalisation does.
 
     Arguments:
         name: Name of the prior in the registry.
         prior: Its module; trained in place on the device it is on.
         data: Source of batches: `batch(number, count, rows)`, see `genprior.training.crops.Crops`.
-        out: Folder of the run: checkpoints `step-*`, `log.jsonl`, pictures `samples/*.png`, and
-            with `validation` the best weights so far, `best`.
-        settings: How to train.
-        about: Provenance to put into the manifests. "flip" and "turn", which are those of `data`
-            if they are left out, say how the solvers may turn images of a denoiser.
+        out: Folder of the run: checkpoints `step-*`, `log.jsonl`, previews `samples/*.png`, and
+            with `validation` the weights of the lowest validation loss, `best`.
+        settings: Training settings.
+        about: Provenance to put into the manifests. "flip" and "turn" (by default those of
+            `data`) tell whether a self-ensemble of a denoiser may flip and rotate images.
         resume: Continue from the newest checkpoint in `out`.
         report: Called after every step with (step, fraction done, loss).
         ranks: The processes that share every batch.
-        validation: Source of images that are not trained on; the loss of the running average on
-            some of them is measured at every checkpoint.
-        preview: Draws images (B, C, H, W) from the prior at a checkpoint, in evaluation mode;
-            done as often as it takes a hundredth of the time, and at the end.
+        validation: Source of images that are not in `data`. The loss of the moving average of
+            the weights is measured on some of them at every checkpoint.
+        preview: Function that draws images (B, C, H, W) from the prior in evaluation mode. Called
+            at checkpoints, so often that it takes about 1 % of the time, and at the end.
         tensorboard: Write the log for TensorBoard, too.
 
     Returns:
@@ -77,26 +78,28 @@ def fit(
     Raises:
         CheckpointError: `resume` is set and `out` holds no checkpoint.
         FloatingPointError: A loss or a weight is not finite; the message names the step.
-        KeyboardInterrupt: Ctrl-C or SIGTERM came; a run of one process has written a checkpoint.
-        SettingError: `validation` is given of a prior whose networks compete: no loss of a GAN
-            says how good it is. Or an image of it is found to be trained on. Or a run is resumed
-            with other settings, `out` holds one that is not or is at work, or weights are frozen.
-        ValueError: The batch cannot be shared out evenly.
+        KeyboardInterrupt: Ctrl-C was pressed or SIGTERM received; a run of one process has
+            written a checkpoint before.
+        SettingError: `validation` is given for a prior with competing networks, such as a GAN,
+            whose losses do not measure its quality; an image is in both `data` and `validation`;
+            a run is resumed with other settings; `out` holds a run and `resume` is not set; a
+            training is running in `out`; or the weights are frozen.
+        ValueError: The batch cannot be divided evenly among processes and parts.
     """
     ranks, out = ranks or Ranks(), Path(out)
     if not resume and any((step / MANIFEST).exists() for step in steps_of(out)):
         raise SettingError(f"{out} holds a training: resume it, or choose another folder")
     groups = [list(group) for group in prior.groups().values()]
     if not all(group and all(p.requires_grad for p in group) for group in groups):
-        raise SettingError("its weights are frozen: call prior.requires_grad_(True) first")
+        raise SettingError("the prior's weights are frozen: call prior.requires_grad_(True) first")
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     settings = with_dtype(settings, groups[0][0].device, out if resume else None)
     about = {k: getattr(data, k) for k in ("flip", "turn") if hasattr(data, k)} | (about or {})
     training = Training(name, prior.to(memory_format=layout), settings, ranks, about)
     if validation is not None and len(training.updates) > 1:
-        raise SettingError(f"no loss of a {name} says how good it is: leave the validation out")
+        raise SettingError(f"the losses of a {name} do not measure its quality: omit validation")
     if both := common_image(data, validation):
-        raise SettingError(f"{both} is in the training and in the validation: leave it out of one")
+        raise SettingError(f"{both} is in the training and in the validation data: use other data")
     devices = [training.device] if training.device.type == "cuda" else []
     if not resume:
         out.mkdir(parents=True, exist_ok=True)
@@ -124,7 +127,7 @@ def _loop(
 ) -> None:
     settings, ranks = training.settings, training.ranks
     before, started = training.seconds, time.monotonic()
-    with closing(_batches(data, training)) as batches, _noting_interrupts(ranks) as interrupted:
+    with closing(_batches(data, training)) as batches, _deferred_interrupts(ranks) as interrupted:
         training.begin(data)
         while (done := _fraction(training)) < 1:
             warm = min((training.step + 1) / settings.warmup, 1.0)
@@ -149,13 +152,13 @@ def _loop(
             training.seconds = before + time.monotonic() - started
             if stop:
                 raise KeyboardInterrupt(
-                    f"interrupted at step {training.step}, which is saved: resume goes on from it"
+                    f"interrupted at step {training.step}, which is saved: resume to continue"
                 )
 
 
 @contextmanager
 def _flushing_denormals() -> Iterator[None]:
-    """Numbers too small to be normal count as 0 meanwhile: a CPU is slow with them."""
+    """Flushes denormal numbers to 0 within the context, since a CPU is slow with them."""
     before = (torch.tensor(1e-40) * 1).item() == 0
     torch.set_flush_denormal(True)
     try:
@@ -165,19 +168,19 @@ def _flushing_denormals() -> Iterator[None]:
 
 
 @contextmanager
-def _noting_interrupts(ranks: Ranks) -> Iterator[Callable[[], bool]]:
-    """Has Ctrl-C and SIGTERM wait for the end of a step and a checkpoint; the second does not.
+def _deferred_interrupts(ranks: Ranks) -> Iterator[Callable[[], bool]]:
+    """Defers Ctrl-C and SIGTERM until a step has ended and is saved; a second one is immediate.
 
     Yields:
-        Says whether one came.
+        Function that tells whether one was received.
     """
-    came = threading.Event()
+    received = threading.Event()
     if ranks.world > 1 or threading.current_thread() is not threading.main_thread():
-        yield came.is_set
+        yield received.is_set
         return
 
-    def note(number: int, frame: object) -> None:
-        came.set()
+    def record(number: int, frame: object) -> None:
+        received.set()
         restore()
 
     def restore() -> None:
@@ -187,15 +190,15 @@ def _noting_interrupts(ranks: Ranks) -> Iterator[Callable[[], bool]]:
     before = {number: signal.getsignal(number) for number in INTERRUPTS}
     before = {number: handler for number, handler in before.items() if handler is not None}
     for number in before:
-        signal.signal(number, note)
+        signal.signal(number, record)
     try:
-        yield came.is_set
+        yield received.is_set
     finally:
         restore()
 
 
 def _fraction(training: Training) -> float:
-    """How much of the training is done; the same in all processes."""
+    """Returns the fraction of the training that is done; the same in all processes."""
     settings = training.settings
     if settings.steps is not None:
         return training.step / settings.steps
@@ -203,7 +206,7 @@ def _fraction(training: Training) -> float:
 
 
 class _CheckpointWriter:
-    """Writes checkpoints now and then, with a validation and pictures; in the first process."""
+    """Writer of checkpoints, with a validation and previews, in the first process."""
 
     def __init__(
         self, training: Training, log: TrainingLog, out: Path, validation: Any,
@@ -213,15 +216,15 @@ class _CheckpointWriter:
         self.validation, self.preview = validation, preview
         self.saved = time.monotonic()
         self.first_step = training.step
-        self.saved_step = self.shown_step = training.step or None  # of a resumed run
+        self.saved_step = self.preview_step = training.step or None  # None unless resumed
         self.preview_due = 0.0
 
     def is_time(self) -> bool:
-        """Whether a checkpoint is due; all processes must take part in reading the losses."""
+        """Whether a checkpoint is due; the same in all processes, as all take part in it."""
         wait = 60 * self.training.settings.save_minutes
         due = time.monotonic() - self.saved > wait
         ranks = self.training.ranks
-        # To agree costs a message, so several processes do it every few steps only.
+        # Agreeing costs a message, so several processes do it every 10 steps only.
         if ranks.world > 1:
             return self.training.step % 10 == 0 and ranks.broadcast_object(due)
         return due
@@ -232,23 +235,23 @@ class _CheckpointWriter:
         folder = self.out / f"step-{training.step:08d}"
         new = training.step != self.saved_step
         if new:
-            training.demand_finite()
+            training.check_finite()
         if training.ranks.first:
             if new and self.validation is not None:
                 self._validate()
             if new:
                 training.save(self.out, {"window": log.window})
-            self._maybe_show(last)
+            self._preview_if_due(last)
         training.ranks.wait()
         self.saved, self.saved_step = time.monotonic(), training.step
         return folder
 
-    def _maybe_show(self, last: bool) -> None:
+    def _preview_if_due(self, last: bool) -> None:
         now = time.monotonic()
-        new = self.shown_step != self.training.step
+        new = self.preview_step != self.training.step
         if self.preview is not None and new and (last or now > self.preview_due):
-            self._show()
-            self.shown_step = self.training.step
+            self._write_preview()
+            self.preview_step = self.training.step
             self.preview_due = time.monotonic() + (time.monotonic() - now) / PREVIEW_SHARE
 
     def _validate(self) -> None:
@@ -259,7 +262,7 @@ class _CheckpointWriter:
             training.best = loss
             training.save_best(self.out)
 
-    def _show(self) -> None:
+    def _write_preview(self) -> None:
         folder = self.out / "samples"
         folder.mkdir(exist_ok=True)
         try:
@@ -267,14 +270,14 @@ class _CheckpointWriter:
                 images = self.preview(prior).float().clamp(0, 1).cpu()
         except FloatingPointError:
             raise FloatingPointError(
-                f"the weights after step {self.training.step} draw NaN or infinite numbers: "
+                f"the preview after step {self.training.step} holds NaN or infinite numbers: "
                 f"lower the lr"
             ) from None
         write_image(folder / f"step-{self.training.step:08d}.png", grid(images))
 
 
 class _Batches(Dataset):
-    """Batches by number, for worker processes."""
+    """Data set of batches by number, for worker processes."""
 
     def __init__(self, data: Any, count: int, rows: slice) -> None:
         self.data, self.count, self.rows = data, count, rows
@@ -286,7 +289,7 @@ class _Batches(Dataset):
 
 
 def _batches(data: Any, training: Training) -> Iterator[Tensor]:
-    """This process's rows of the batches from now on, read ahead."""
+    """Yields this process's rows of the remaining batches, which are read ahead."""
     settings = training.settings
     source = _Batches(data, settings.batch, training.rows)
     numbers = itertools.count(training.drawn)

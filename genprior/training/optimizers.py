@@ -1,14 +1,14 @@
-"""Optimisers by name.
+"""Optimisers by name: AdamW, Muon, SGD and RMSProp.
 
-"muon" moves the weight of every inner convolution, seen as a matrix M (outputs x the rest), along
-the nearest orthogonal matrix of its momentum, and everything else by AdamW:
+"muon" updates the weight of every inner convolution, as a matrix M (outputs x the rest), along
+the orthogonal matrix that is nearest to its momentum. It updates all other weights by AdamW:
 
     M <- M - 0.2 sqrt(max(rows, columns)) lr  U V^T,   U S V^T = momentum of the gradient
 
-The orthogonal matrix is found by Newton-Schulz iterations, in bfloat16 where the device has
-instructions for it, else in float32: a CPU that emulates bfloat16 needs 30 times longer for them.
+The orthogonal matrix is computed by Newton-Schulz iterations, in bfloat16 if the device has
+instructions for it, else in float32: a CPU that emulates bfloat16 needs 30 times longer.
 
-"sgd" has no momentum; "rmsprop" is what the authors of WGAN with clipping train it by.
+"sgd" has no momentum. "rmsprop" is the choice of the authors of WGAN with weight clipping.
 
 References:
     Wasserstein Generative Adversarial Networks, Arjovsky, Chintala and Bottou, 2017 (RMSProp).
@@ -26,7 +26,7 @@ from genprior.core.devices import has_bfloat16
 
 Kind = Literal["adamw", "muon", "sgd", "rmsprop"]
 SMALLEST_SIDE = 16
-# Coefficients of Jordan et al., whose slope at 0 is large: five iterations are enough.
+# Coefficients of Jordan et al. Their large slope at 0 makes five iterations enough.
 NEWTON_SCHULZ, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 
 
@@ -37,14 +37,14 @@ def build_optimizers(
     lr: float,
     betas: tuple[float, float] = (0.9, 0.99),
 ) -> dict[str, torch.optim.Optimizer]:
-    """The optimisers of one group of parameters, by the name under which they are saved.
+    """Returns the optimisers of one group of parameters, by the name they are saved under.
 
     Arguments:
         group: Name of the group.
-        params: Its parameters; each goes to one of the optimisers.
+        params: Its parameters; each is assigned to one of the optimisers.
         kind: "adamw", "muon", "sgd" or "rmsprop".
         lr: Learning rate of all of them.
-        betas: Of AdamW.
+        betas: Betas of AdamW.
     """
     params = list(params)
     if kind == "sgd":
@@ -63,13 +63,13 @@ def build_optimizers(
 
 
 class ConvMuon(torch.optim.Optimizer):
-    """Muon on weights of convolutions, shape (outputs, inputs, height, width).
+    """Muon optimiser for convolution weights of shape (outputs, inputs, height, width).
 
     Arguments:
-        weights: The weights. Their memory must stay where it is: no move to another device or
-            memory format once the optimiser exists.
-        lr: Learning rate, in steps of AdamW.
-        momentum: Decay of the running mean of the gradient, with Nesterov's look ahead.
+        weights: The weights. They must not be moved to another device or memory format once the
+            optimiser exists.
+        lr: Learning rate, scaled so that steps are as large as those of AdamW.
+        momentum: Decay of the moving average of the gradient, with Nesterov's look-ahead.
     """
 
     def __init__(self, weights: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
@@ -94,13 +94,13 @@ class ConvMuon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """U V^T of a matrix U S V^T, but for singular values between 0.5 and 1.5.
+    """Returns about U V^T of a matrix U S V^T: its singular values are between 0.5 and 1.5.
 
     Arguments:
         matrix: Shape (rows, columns).
 
     Returns:
-        The same shape, in bfloat16 where that is fast, else float32.
+        Matrix of the same shape, in bfloat16 if the device is fast in it, else in float32.
     """
     x = matrix.to(torch.bfloat16 if has_bfloat16(matrix.device) else torch.float32)
     tall = x.shape[0] > x.shape[1]
@@ -118,7 +118,7 @@ def _is_inner_convolution(p: Tensor) -> bool:
 
 
 def _rows(values: Tensor, weight: Tensor) -> Tensor:
-    """Values of the shape of a weight as rows, in the order in which the weight lies in memory."""
+    """Flattens values of the shape of a weight to rows, in the memory order of the weight."""
     ordered = values if weight.is_contiguous() else values.permute(0, 2, 3, 1)
     return ordered.reshape(len(values), -1)
 
@@ -127,7 +127,7 @@ def _matrix(weight: Tensor) -> Tensor:
     matrix = _rows(weight, weight)
     if matrix.data_ptr() != weight.data_ptr():
         raise ValueError(
-            "the weight of a convolution must lie in memory in the contiguous or the "
-            f"channels_last format, got strides {weight.stride()}"
+            "the weight of a convolution must be in the contiguous or the channels_last format "
+            f"in memory, got strides {weight.stride()}"
         )
     return matrix

@@ -1,4 +1,4 @@
-"""How to train."""
+"""Settings of a training, and the check that a resumed run keeps them."""
 
 import json
 from collections.abc import Mapping
@@ -13,36 +13,41 @@ from genprior.core.errors import CheckpointError, SettingError
 from genprior.priors.checkpoint import newest, read_manifest
 from genprior.training.optimizers import Kind
 
-# What may change where a stopped training goes on: how long it is, and how the work is done.
-FREE = ("steps", "minutes", "save_minutes", "accumulate", "workers", "channels_last", "compile")
+# Settings that may change when a training is resumed: its length, and how the work is done.
+MAY_CHANGE = (
+    "steps", "minutes", "save_minutes", "accumulate", "workers", "channels_last", "compile",
+)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train.
+    """Settings of a training.
 
     Arguments:
-        steps: Optimiser steps in all, or None.
-        minutes: Wall time in all, earlier parts of a resumed run included, or None.
-        batch: Images an update, over all processes.
+        steps: Total number of optimiser steps, or None.
+        minutes: Total wall time, including the earlier parts of a resumed run, or None.
+        batch: Images per update, over all processes.
         lr: Peak learning rate.
         warmup: Steps of linear warm-up; after it the rate follows a cosine down to 0.
-        ema: Decay of the running average of the weights.
-        clip: Largest norm of the gradient.
-        dtype: Precision of the network under autocast. None is that of a run that is resumed, else
-            bfloat16, or float32 on a CPU without instructions for that, which is faster there.
+        ema: Decay of the moving average (EMA) of the weights.
+        clip: Gradients with a larger norm are scaled down to this norm.
+        dtype: Precision of the network under autocast. None is the precision of the resumed run.
+            For a new run it is bfloat16, or float32 on a CPU without bfloat16 instructions,
+            where float32 is faster.
         save_minutes: Time between two checkpoints.
         seed: Seed of crops, noise and levels.
         optimizer: "adamw", "sgd", "rmsprop", or "muon": Muon for the convolutions, AdamW for
             the rest.
-        accumulate: Parts that a process splits its share of a batch into, to need less memory.
-        workers: Processes that read the data ahead; 0 is a thread of this one.
-        channels_last: Whether weights lie in memory as convolutions are fastest on.
+        accumulate: Number of parts that a process splits its share of a batch into (gradient
+            accumulation), to need less memory.
+        workers: Processes that read data ahead; 0 uses a thread of this process.
+        channels_last: Whether weights are in the memory format channels_last, in which
+            convolutions are fastest.
         compile: Whether networks are compiled, which takes a minute and saves time later.
 
     Raises:
-        ValueError: Both lengths are given or none, one is not positive, or the precision does not
-            exist.
+        ValueError: Both or none of `steps` and `minutes` are given, a number is not positive, or
+            the precision does not exist.
     """
 
     steps: int | None = None
@@ -73,12 +78,12 @@ class Settings:
 
 
 def with_dtype(settings: Settings, device: torch.device, resumed: Path | None) -> Settings:
-    """Settings that have a precision.
+    """Returns the settings with the precision filled in.
 
     Arguments:
-        settings: Their own comes first.
-        device: Where the network is trained.
-        resumed: The run to go on with.
+        settings: The settings; a precision that they have is kept.
+        device: Device that the network is trained on.
+        resumed: Folder of the run to resume, whose precision is used; None for a new run.
 
     Raises:
         CheckpointError: The run has no checkpoint, or it cannot be read.
@@ -98,37 +103,37 @@ def check_same(
     settings: Settings,
     about: Mapping[str, Any],
 ) -> None:
-    """Checks that a training goes on as it began.
+    """Checks that a training is resumed with the prior, settings and data that it began with.
 
     Arguments:
-        folder: Its checkpoint.
-        manifest: The manifest of that.
+        folder: Checkpoint folder of the training.
+        manifest: Manifest of the checkpoint.
         prior: Name of the prior that is to be trained now.
-        config: Its arguments.
-        settings: How it is to be trained now; `FREE` says what may have changed.
-        about: On what.
+        config: Constructor arguments of that prior.
+        settings: Settings to train it with now; those in `MAY_CHANGE` may differ.
+        about: Provenance of the training now, such as its data.
 
     Raises:
-        CheckpointError: It is of another prior, or of other arguments.
+        CheckpointError: The checkpoint is of another prior, or has other arguments.
         SettingError: It was trained with other settings, or on other images.
     """
     if manifest["prior"] != prior:
         raise CheckpointError(f"{folder} is a {manifest['prior']}, not a {prior}")
     network = _differences(manifest["config"], config)
     if network:
-        raise CheckpointError(f"{folder} is of another network, {network}: give its --set")
-    now = {name: value for name, value in asdict(settings).items() if name not in FREE}
+        raise CheckpointError(f"{folder} has another network, {network}: give the same --set")
+    now = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
     facts = {name: value for name, value in about.items() if name not in ("settings", "init")}
     changed = [_differences(manifest.get("settings", {}), now), _differences(manifest, facts)]
     if any(changed):
         raise SettingError(
-            f"{folder} cannot be gone on with, {', '.join(filter(None, changed))}: give what it "
-            f"had, or begin another run from its weights, --init"
+            f"{folder} cannot be resumed, {', '.join(filter(None, changed))}: give the earlier "
+            f"values, or start another run from its weights, --init"
         )
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What two have under the same name but not alike."""
+    """Describes the values that differ between two mappings, of the names in both."""
     now = json.loads(json.dumps(dict(now)))
     return ", ".join(
         f"{name} was {before[name]}, now it is {value}"

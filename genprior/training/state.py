@@ -1,7 +1,7 @@
-"""What changes during a training: weights, running average, optimisers; one update of them.
+"""State of a training: weights, their moving average, optimisers; updates and checkpoints.
 
-Every random number of a training is a function of (seed, update, row of the batch), so no state
-of a generator has to be kept to go on exactly, and a batch may be split in any way.
+Every random number of a training is a function of (seed, update, row of the batch). So no state
+of a generator has to be saved to resume exactly, and a batch may be split in any way.
 """
 
 import os
@@ -44,12 +44,12 @@ class Training:
     Arguments:
         name: Name of the prior in the registry.
         prior: Its module; trained in place on the device it is on.
-        settings: How to train.
+        settings: Training settings.
         ranks: The processes that share every batch.
         about: Provenance to put into the manifests.
 
     Raises:
-        ValueError: The batch cannot be shared out evenly.
+        ValueError: The batch cannot be divided evenly among processes and parts.
     """
 
     def __init__(
@@ -86,18 +86,18 @@ class Training:
         self.step = self.drawn = 0
         self.seconds = 0.0
         self.best: float | None = None
-        self.scale, self.good = FIRST_SCALE, 0
+        self.scale, self.finite_steps = FIRST_SCALE, 0
         if settings.compile:
             compile_networks(prior)
 
     @property
     def rows(self) -> slice:
-        """The rows of a batch that fall to this process."""
+        """Rows of a batch that belong to this process."""
         share = self.settings.batch // self.ranks.world
         return slice(self.ranks.rank * share, (self.ranks.rank + 1) * share)
 
     def begin(self, data: Any) -> None:
-        """Gives all processes the same weights, those that depend on a first batch included."""
+        """Initialises weights that depend on a first batch, and broadcasts all weights."""
         if not self.step and self.ranks.first:
             x = data.batch(0, self.settings.batch).to(self.device)
             self.prior.prepare(x, Noise(self.settings.seed, [(0, k) for k in range(len(x))]))
@@ -106,15 +106,15 @@ class Training:
             value.copy_(self.live[key])
 
     def update(self, groups: Collection[str], x: Tensor, rate: float) -> dict[str, Tensor]:
-        """Changes the weights of some groups, after one batch.
+        """Updates the weights of some groups from one batch.
 
         Arguments:
-            groups: Which.
-            x: The rows of the batch that fall to this process.
-            rate: Learning rate as a part of the peak.
+            groups: Names of the groups.
+            x: The rows of the batch that belong to this process.
+            rate: Learning rate as a fraction of its peak.
 
         Returns:
-            Their losses, the mean over the rows; still on the device.
+            Mean loss of each group over these rows, on the device.
         """
         for group in groups:
             for parameter in self.groups[group]:
@@ -126,7 +126,7 @@ class Training:
             losses = self._losses(groups, shard, row)
             row += len(shard)
             for number, group in enumerate(groups, 1):
-                # The loss of one network of a GAN runs through the other one, too.
+                # The loss of one network of a GAN also depends on the other one.
                 inputs = self.groups[group] if len(self.groups) > 1 else None
                 loss = losses[group] * (scale / parts)
                 loss.backward(inputs=inputs, retain_graph=number < len(groups))
@@ -140,7 +140,7 @@ class Training:
             group: nn.utils.clip_grad_norm_(self.groups[group], self.settings.clip)
             for group in groups
         }
-        if self._fits(norms):
+        if self._gradients_finite(norms):
             for group in groups:
                 for optimizer in self.optimizers[group].values():
                     optimizer.param_groups[0]["lr"] = self.lrs[group] * rate
@@ -149,7 +149,7 @@ class Training:
         return totals
 
     def end_step(self) -> None:
-        """Moves the running average."""
+        """Counts the step and updates the moving average of the weights."""
         self.step += 1
         decay = min(self.settings.ema, self.step / (self.step + 10))
         torch._foreach_lerp_(*self._moving, 1 - decay)
@@ -157,7 +157,7 @@ class Training:
             self.average[key].copy_(self.live[key])
 
     def _losses(self, groups: Collection[str], x: Tensor, row: int) -> dict[str, Tensor]:
-        """Losses of the images of a batch from one row on, whose random numbers are their own."""
+        """Returns losses of the images x, rows `row` and on of a batch; each has its own noise."""
         seed = self.settings.seed
         noise = Noise(seed, [(self.drawn, row + k) for k in range(len(x))])
         dropout = Noise(seed, [(self.drawn, row, DROPOUT)]).generators[0].initial_seed()
@@ -169,22 +169,22 @@ class Training:
         low = DTYPES[self.settings.dtype]
         return torch.autocast(self.device.type, low, enabled=low != torch.float32)
 
-    def _fits(self, norms: dict[str, Tensor]) -> bool:
-        """Whether no gradient overflowed in half precision; sets the scale of the next ones."""
+    def _gradients_finite(self, norms: dict[str, Tensor]) -> bool:
+        """Whether no gradient overflowed in float16; adapts the loss scale of later steps."""
         if self.settings.dtype != "float16":
             return True
-        fits = all(bool(norm.isfinite()) for norm in norms.values())
-        self.good = self.good + 1 if fits else 0
-        if not fits:
+        finite = all(bool(norm.isfinite()) for norm in norms.values())
+        self.finite_steps = self.finite_steps + 1 if finite else 0
+        if not finite:
             self.scale /= 2
-        elif self.good % SCALE_STEPS == 0:
+        elif self.finite_steps % SCALE_STEPS == 0:
             self.scale *= 2
-        return fits
+        return finite
 
     def validate(self, data: Any, batches: int) -> float:
-        """Loss of the running average on the first batches of some data, the same each time."""
+        """Returns the loss of the moving average on the first batches, with fixed noise."""
         total, count = 0.0, self.settings.batch
-        size = count // (self.ranks.world * self.settings.accumulate)  # which is known to fit
+        size = count // (self.ranks.world * self.settings.accumulate)  # fits, as in training
         with self.averaged() as prior, torch.no_grad(), self._precision():
             for number in range(batches):
                 x = data.batch(number, count)
@@ -197,9 +197,9 @@ class Training:
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
-        """The prior with its running average for weights, in evaluation mode."""
-        kept = {key: value.clone() for key, value in self.live.items()}
-        was = self.prior.training
+        """Yields the prior with the moving average as its weights, in evaluation mode."""
+        saved = {key: value.clone() for key, value in self.live.items()}
+        was_training = self.prior.training
         with torch.no_grad():
             for key, value in self.live.items():
                 value.copy_(self.average[key])
@@ -208,20 +208,20 @@ class Training:
         finally:
             with torch.no_grad():
                 for key, value in self.live.items():
-                    value.copy_(kept[key])
-            self.prior.train(was)
+                    value.copy_(saved[key])
+            self.prior.train(was_training)
 
-    def demand_finite(self) -> None:
-        """Raises FloatingPointError where weights are NaN or infinite, by a gradient for one."""
+    def check_finite(self) -> None:
+        """Raises FloatingPointError if weights are NaN or infinite, for example by a gradient."""
         tensors = [value for table in self._moving for value in table]
         if not all(value.isfinite().all() for value in tensors):
             raise FloatingPointError(
-                f"the weights are NaN or infinite after step {self.step} and not saved: begin "
+                f"the weights are NaN or infinite after step {self.step} and not saved: start "
                 f"another run from an older checkpoint, --init, with a lower lr"
             )
 
     def save(self, out: Path, more: dict[str, Any]) -> None:
-        """Writes a checkpoint of this moment, and removes old ones."""
+        """Writes a checkpoint of the current step, and removes old ones."""
         folder = out / f"step-{self.step:08d}"
         state = {f"live.{key}": value for key, value in self.live.items()}
         for name, optimizer in self._named_optimizers():
@@ -232,13 +232,13 @@ class Training:
             folder, self.name, self.prior.config, self.average, state, self._facts(more)
         )
         folders = steps_of(out)
-        whole = [old for old in folders if (old / MANIFEST).exists()]
+        complete = [old for old in folders if (old / MANIFEST).exists()]
         for old in folders:
-            if old not in whole[-KEEP:]:
+            if old not in complete[-KEEP:]:
                 remove_checkpoint(old)
 
     def save_best(self, out: Path) -> None:
-        """Writes the running average, without what a resumed training needs."""
+        """Writes the moving average only: the training cannot be resumed from it."""
         best = out / "best" / f"step-{self.step:08d}"
         save_checkpoint(best, self.name, self.prior.config, self.average, about=self._facts({}))
         for old in steps_of(best.parent):
@@ -251,7 +251,7 @@ class Training:
             "step": self.step,
             "seconds": round(self.seconds, 1),
             "best": self.best,
-            "loss_scale": [self.scale, self.good],
+            "loss_scale": [self.scale, self.finite_steps],
             **more,
             "processes": self.ranks.world,
             "threads": torch.get_num_threads(),
@@ -260,10 +260,10 @@ class Training:
         }
 
     def restore(self, folder: Path) -> dict[str, Any]:
-        """Goes back to the moment of a checkpoint, and returns its manifest.
+        """Restores the state of a checkpoint, and returns its manifest.
 
         Raises:
-            CheckpointError: It is corrupt, or of another network.
+            CheckpointError: The checkpoint is corrupt, or of another network.
             SettingError: It was trained with other settings, or on other images.
         """
         manifest = read_manifest(folder)
@@ -273,7 +273,7 @@ class Training:
         live = {k.removeprefix("live."): v for k, v in state.items() if k.startswith("live.")}
         shapes = {k: v.shape for k, v in self.prior.state_dict().items()}
         if {k: v.shape for k, v in live.items()} != shapes:
-            raise CheckpointError(f"{folder} does not fit its own configuration")
+            raise CheckpointError(f"the weights in {folder} do not fit its configuration")
         self.prior.load_state_dict(live)
         for key, value in self.average.items():
             value.copy_(model[key])
@@ -284,7 +284,7 @@ class Training:
                 if key.startswith(f"optimizer.{name}."):
                     index, entry = key.removeprefix(f"optimizer.{name}.").split(".")
                     like = params[int(index)].detach()
-                    if value.shape == like.shape:  # as it lies in memory: fused updates need that
+                    if value.shape == like.shape:  # fused updates need its memory format
                         value = torch.empty_like(like).copy_(value)
                     moments.setdefault(int(index), {})[entry] = value
             param_groups = optimizer.state_dict()["param_groups"]
@@ -292,7 +292,7 @@ class Training:
         self.step, self.seconds = manifest["step"], manifest["seconds"]
         self.drawn = self.step * len(self.updates)
         self.best = manifest.get("best")
-        self.scale, self.good = manifest.get("loss_scale", [FIRST_SCALE, 0])
+        self.scale, self.finite_steps = manifest.get("loss_scale", [FIRST_SCALE, 0])
         return manifest
 
     def _named_optimizers(self) -> list[tuple[str, torch.optim.Optimizer]]:

@@ -1,4 +1,4 @@
-"""Samples in pairs with noise of opposite signs."""
+"""Antithetic sampling: pairs of samples with noise of opposite signs."""
 
 import math
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_the_first_two_samples_are_independent_and_stay_the_same(prior: DDPM) ->
         assert torch.corrcoef(torch.stack([a, b]))[0, 1] < -0.3
 
 
-def test_an_image_has_its_pairs_in_a_batch_and_alone(prior: DDPM) -> None:
+def test_pairs_are_the_same_in_a_batch_and_alone(prior: DDPM) -> None:
     operator = make_operator("denoise")
     many = restore(batch(2), operator, prior, samples=3, **OPTIONS)
     alone = restore(batch(2)[1:], operator, prior, samples=3, index=1, **OPTIONS)
@@ -70,7 +70,7 @@ def test_a_pair_has_the_exact_mean_of_a_gaussian(texture: Texture) -> None:
     assert drawn.std.square().mean() == pytest.approx(free.std.square().mean().item(), rel=0.1)
 
 
-def test_methods_with_noise_of_their_own_are_not_paired(prior: DDPM) -> None:
+def test_methods_with_their_own_noise_are_not_paired(prior: DDPM) -> None:
     y = degrade(batch(1), make_operator("denoise"), SIGMA)
     operator = make_operator("denoise")
     result = restore(y, operator, prior, Peer("diffpir", (("max_iter", 3),)), SIGMA, samples=4)

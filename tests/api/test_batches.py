@@ -1,4 +1,4 @@
-"""An image is restored in a batch as it is alone, by every solver through the public calls."""
+"""Independence of the images of a batch, for every solver through the public calls."""
 
 from functools import cache
 
@@ -26,7 +26,7 @@ SETTINGS = {
     "daps": {"steps": 3, "ode_steps": 2, "langevin_steps": 3},
     "iagan": {"steps": 3, "restarts": 2, "refinements": 2},
 }
-# Where rows of its covariance cancel, with little noise `tmpd` blows up rounding errors.
+# With little noise, `tmpd` amplifies rounding errors where rows of its covariance cancel.
 LEVELS = {"tmpd": [0.4, 0.5, 0.8]}
 PRIORS = {
     "gaussian": lambda: pca(),
@@ -71,16 +71,16 @@ def ability_of(solver: Solver) -> str:
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_an_image_does_not_feel_its_batch(name: str) -> None:
+def test_an_image_does_not_depend_on_its_batch(name: str) -> None:
     check(name, make_operator("inpaint", keep=keep()))
 
 
-def test_nor_does_one_that_is_denoised() -> None:
+def test_a_denoised_image_does_not_depend_on_its_batch() -> None:
     check("posterior-mean", make_operator("denoise"))
 
 
 @pytest.mark.parametrize("name", ["hqs", "moment-matched"])
-def test_nor_does_one_with_whole_pixels_that_is_beside_others(name: str) -> None:
+def test_masks_of_whole_pixels_may_be_mixed_with_masks_of_channels(name: str) -> None:
     masks = torch.rand(3, 3, *SHAPE[1:], generator=generator()) > 0.3
     masks[1] = masks[1, :1]
     operator = make_operator("inpaint", keep=masks)

@@ -1,4 +1,4 @@
-"""What callers of the Python interface bring along: modes, types, priors of their own."""
+"""Calls with unusual modes, types and user-defined priors."""
 
 import shutil
 from dataclasses import dataclass
@@ -36,12 +36,12 @@ def test_a_surrounding_autocast_changes_nothing(task, solver):
 
 
 class Noisy(nn.Module, Denoiser):
-    """What a user's network is before .eval()."""
+    """A user's network in training mode."""
 
     def __init__(self) -> None:
         super().__init__()
         self.norm, self.drop = nn.BatchNorm2d(3), nn.Dropout(0.5)
-        self.conv = nn.utils.weight_norm(nn.Conv2d(3, 3, 1))  # whose weight is no parameter
+        self.conv = nn.utils.weight_norm(nn.Conv2d(3, 3, 1))  # its weight is not a parameter
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         return x - 0.1 * self.conv(self.drop(self.norm(x)))
@@ -107,14 +107,14 @@ class Grey(Shrink):
     [(Blind(), "mmps", "which gives no gradients: choose one without"),
      (Grey(), "diffpir", r"Grey must denoise images of shape .* and gave \(1, 1,")],
 )
-def test_a_denoiser_that_will_not_do_is_told_so(prior, solver, message):
+def test_unsuitable_denoisers_are_refused(prior, solver, message):
     with pytest.raises(TypeError, match=message):
         restore(batch(), make_operator("denoise"), prior, solver, 0.1)
 
 
 @dataclass(frozen=True)
 class Flat(Decoder, Density):
-    """A decoder to grey of one number that calls itself by name, and cannot be changed."""
+    """A frozen decoder of one number to a grey image that calls itself by keyword."""
 
     level: float = 0.5
 
@@ -135,7 +135,7 @@ def test_a_search_takes_a_frozen_prior_that_names_its_arguments():
     assert result.image.isfinite().all()
 
 
-def test_arrays_and_strings_where_sequences_are_asked_for(tmp_path):
+def test_arrays_and_strings_may_replace_sequences(tmp_path):
     result = restore(
         batch(), make_operator("denoise"), Shrink(), noise_std=0.1, samples=4,
         quantiles=np.array([0.05, 0.95]),
@@ -148,7 +148,7 @@ def test_arrays_and_strings_where_sequences_are_asked_for(tmp_path):
     ] * 2
 
 
-def test_noise_as_strong_as_it_may_be_is_no_other_scale():
+def test_the_highest_noise_level_is_accepted():
     operator = make_operator("denoise")
     y = degrade(torch.rand(1, 3, 256, 256), operator, 1.0)
     assert restore(y, operator, Shrink(), noise_std=1.0).image.isfinite().all()
@@ -161,13 +161,13 @@ def test_the_mean_of_a_gaussian_is_not_several_samples():
         restore(batch(), make_operator("denoise"), texture, mean, 0.1, samples=3)
 
 
-def test_a_prior_by_name_is_loaded_once_and_anew_when_it_is_trained_further(weights, tmp_path):
+def test_a_prior_by_name_is_cached_until_its_checkpoint_changes(weights, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(weights, folder)
     y, operator = batch(), make_operator("denoise")
 
     def first() -> nn.Module:
-        with torch.inference_mode():  # what it loads serves later calls, too
+        with torch.inference_mode():  # later calls use the same tensors
             return prior_on(folder, torch.device("cpu"))[1]
 
     kept = first()
@@ -181,7 +181,7 @@ def flipped(values: Tensor) -> np.ndarray:
     return np.flip(values.flip(0, 1).numpy().astype(">f8"), (0, 1))
 
 
-def test_masks_and_kernels_come_as_images_do():
+def test_masks_and_kernels_have_the_types_of_images():
     keep = torch.rand(12, 20, generator=torch.Generator().manual_seed(0)) > 0.5
     picture = Image.fromarray(keep.numpy())
     masks = [make_operator("inpaint", keep=k).mask for k in (keep, flipped(keep), picture)]
@@ -202,10 +202,10 @@ def test_masks_and_kernels_come_as_images_do():
      (lambda: make_operator("inpaint", keep=torch.eye(8) > 0).A(torch.rand(3, 8, 8)),
       "must be a batch .*, got shape .3, 8, 8."),
      (lambda: restore(batch(), make_operator("denoise"), Shrink(), noise_std=0.1, index=-1),
-      "must not be negative, got -1"),
+      "index must not be negative, got -1"),
      (lambda: Settings(steps=0), "steps must be positive, got 0"),
      (lambda: Settings(steps=5, batch=0), "batch must be positive, got 0")],
 )
-def test_what_cannot_be_is_told(work, message):
+def test_invalid_arguments_are_refused(work, message):
     with pytest.raises(ValueError, match=message):
         work()

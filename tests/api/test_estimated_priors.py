@@ -1,4 +1,4 @@
-"""Priors estimated from one picture, and textures drawn from them."""
+"""Priors estimated from one image, and textures drawn from them."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from genprior.operators.inpainting import Inpainting
 GRASS = torch.from_numpy(data.grass()[:48, :64] / 255.0)[None, None]
 
 
-def test_the_law_is_that_of_the_picture_whatever_its_type() -> None:
+def test_the_estimate_does_not_depend_on_the_type_of_the_image() -> None:
     array = data.grass()[:48, :64]
     expected = estimate_prior("texture", GRASS)
     given = estimate_prior("texture", array)
@@ -41,7 +41,7 @@ def test_the_transparent_part_of_an_exemplar_does_not_count(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("size", [(20, 30), (150, 170)])
-def test_adsn_has_the_covariance_of_the_law(size: tuple[int, int]) -> None:
+def test_adsn_has_the_covariance_of_the_prior(size: tuple[int, int]) -> None:
     prior = estimate_prior("texture", GRASS, margin=None)
     t = prior.texton[0]
     lags = {(0, 0): (t * t).sum(), (0, 1): (t[:, 1:] * t[:, :-1]).sum()}
@@ -80,7 +80,7 @@ def test_rpn_keeps_the_modulus_of_a_periodic_texture() -> None:
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.05])
-def test_a_hole_keeps_its_contrast_if_its_surroundings_alone_are_told(noise: float) -> None:
+def test_a_hole_keeps_its_contrast_if_conditioned_on_its_border(noise: float) -> None:
     """In colour, all known pixels determine the white field: the hole becomes the mean."""
     crops = [data.gravel()[k : k + 64, :64] for k in (0, 100, 200)]
     photo = torch.from_numpy(np.stack(crops) / 255.0).float()[None]
@@ -99,11 +99,11 @@ def test_a_hole_keeps_its_contrast_if_its_surroundings_alone_are_told(noise: flo
 
 
 def test_errors(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="'ddpm' is not estimated from a picture: choose text"):
+    with pytest.raises(SettingError, match="'ddpm' is not estimated from an image: choose text"):
         estimate_prior("ddpm", GRASS)
     with pytest.raises(ValueError, match="must be one image .*got shape .2, 1, 48, 64."):
         estimate_prior("texture", GRASS.expand(2, -1, -1, -1))
-    with pytest.raises(ValueError, match="keep must be of the size of the exemplar .48, 64., got"):
+    with pytest.raises(ValueError, match="keep must have the size of the exemplar .48, 64., got"):
         estimate_prior("texture", GRASS, torch.ones(1, 1, 64, 48))
     write_image(tmp_path / "clear.png", ImageFile(GRASS.float(), torch.zeros(1, 1, 48, 64)))
     with pytest.raises(ImageError, match="clear.png: the exemplar has no known pixel"):

@@ -1,4 +1,4 @@
-"""Priors that are computed at once, from the shell."""
+"""Priors that are computed in closed form, from the command line."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_pca_of_crops(folder):
     assert np.allclose(loaded.variances, values[:5], rtol=1e-3)
 
 
-def test_texture_of_a_picture(folder):
+def test_texture_of_an_image(folder):
     succeed("train", "texture", folder / "0.png", "-o", folder / "run", "--set", "floor=0.05")
     loaded = load_prior(folder / "run")
     expected = Texture.from_exemplar(read_image(folder / "0.png").pixels, floor=0.05)

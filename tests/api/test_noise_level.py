@@ -1,4 +1,4 @@
-"""The noise level that a prior finds most likely."""
+"""Noise level estimation by maximum likelihood under a prior."""
 
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def test_of_photos(prior: DDPM, task: str, side: int) -> None:
 
 @pytest.mark.parametrize("hole", ["blot", "lines", "scattered", "most"])
 def test_of_photos_with_holes(prior: DDPM, hole: str) -> None:
-    side = 150 if hole == "most" else 80  # what is known must be enough to tell
+    side = 150 if hole == "most" else 80  # enough known pixels for an estimate
     keep = torch.ones(1, 1, side, side)
     if hole == "blot":
         keep[..., 20:50, 10:60] = 0
@@ -72,7 +72,7 @@ def test_of_photos_with_holes(prior: DDPM, hole: str) -> None:
         assert torch.equal(estimate_noise(y[1:] + (1 - keep), prior, keep=keep), found[1:])
 
 
-def test_it_looks_where_a_large_picture_is_known(prior: DDPM) -> None:
+def test_tiles_are_taken_where_a_large_image_is_known(prior: DDPM) -> None:
     keep = torch.zeros(1, 1, 150, 150)
     keep[..., 90:140, 10:60] = 1
     x = photos()[1:]
@@ -80,31 +80,31 @@ def test_it_looks_where_a_large_picture_is_known(prior: DDPM) -> None:
     assert estimate_noise(y, prior, keep=keep).item() == pytest.approx(0.05, rel=0.1)
 
 
-def test_a_photo_without_noise_has_next_to_none(prior: DDPM) -> None:
-    assert 0.002 <= estimate_noise(photos()[0], prior) < 0.006  # it has a grain of its own
+def test_a_photo_without_noise_has_a_low_level(prior: DDPM) -> None:
+    assert 0.002 <= estimate_noise(photos()[0], prior) < 0.006  # it has its own grain
 
 
 def test_restoring_with_it_is_restoring_with_that_number() -> None:
     y = degrade(batch(), make_operator("denoise"), LEVELS)
     auto = restore(y, make_operator("denoise"), Shrink(), noise_std="auto")
     assert torch.equal(auto.noise_std, estimate_noise(y, Shrink()))
-    theirs = restore(y, deepinv.physics.Denoising(), Shrink(), noise_std="auto")
-    assert torch.equal(theirs.image, auto.image)
+    external = restore(y, deepinv.physics.Denoising(), Shrink(), noise_std="auto")
+    assert torch.equal(external.image, auto.image)
     given = restore(y, make_operator("denoise"), Shrink(), noise_std=auto.noise_std)
     assert torch.equal(auto.image, given.image)
 
 
 def test_errors(prior: DDPM) -> None:
     operator = make_operator("inpaint", keep=~HOLE)
-    with pytest.raises(SettingError, match="Shrink knows of no holes.*: give the level"):
+    with pytest.raises(SettingError, match="Shrink cannot inpaint.*: give the level"):
         restore(batch(), operator, Shrink(), noise_std="auto")
     of_channels = (~HOLE).repeat(1, 3, 1, 1)
     of_channels[:, 0] = True
-    with pytest.raises(SettingError, match="known in all channels or in none.*: give a number"):
+    with pytest.raises(SettingError, match="known in all channels or in none: give a number"):
         restore(batch(), make_operator("inpaint", keep=of_channels), Shrink(), noise_std="auto")
     with pytest.raises(ValueError, match=r"\(H, W\) or .* got \(1, 1, 5, 20\) for"):
         estimate_noise(batch(), prior, keep=HOLE[..., :5, :])
-    with pytest.raises(SettingError, match="blurred or made smaller is no draw from it"):
+    with pytest.raises(SettingError, match="does not describe images that are blurred or down"):
         restore(batch(), make_operator("superres", factor=2), Shrink(), noise_std="auto")
     with pytest.raises(SettingError, match="one for each image or 'auto', got 'much'"):
         restore(batch(), make_operator("denoise"), Shrink(), noise_std="much")
@@ -114,18 +114,18 @@ def test_errors(prior: DDPM) -> None:
         def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
             return super().denoise(x, sigma) * torch.nan
 
-    with pytest.raises(ValueError, match="nothing of a picture is known by its mask"):
+    with pytest.raises(ValueError, match="keep marks no pixel of an image as known"):
         estimate_noise(batch(), prior, keep=0 * HOLE)
     with pytest.raises(FloatingPointError, match="the network gave NaN"):
         estimate_noise(batch(), Broken())
-    with pytest.raises(SettingError, match="by a denoiser, and Linear is none: give the level"):
+    with pytest.raises(SettingError, match="by a denoiser, and Linear is not one: give the level"):
         estimate_noise(batch(), torch.nn.Linear(1, 1))
 
 
 @pytest.mark.parametrize("command", [
     ["denoise"], ["inpaint", "--mask", "box=9x20", "--noise", "auto", "--steps", 2]
 ])
-def test_no_level_need_be_known(tmp_path: Path, command: list[object]) -> None:
+def test_the_commands_estimate_the_level(tmp_path: Path, command: list[object]) -> None:
     x = torch.from_numpy(photo(size=(64, 96))).permute(2, 0, 1)[None] / 255
     write_image(tmp_path / "a.png", degrade(x, make_operator("denoise"), 0.05))
     told = succeed(*command, tmp_path / "a.png").stdout

@@ -1,4 +1,4 @@
-"""restore and degrade as a pipeline calls them."""
+"""`restore` and `degrade`: types, samples, noise, seeds, warnings and precision."""
 
 import copy
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_an_image_is_restored_as_if_alone(prior: DDPM, task: str, solver: str) -
     assert torch.equal(backwards.image.flip(0), together.image)
 
 
-def test_noise_levels_and_masks_belong_to_their_images(prior: DDPM) -> None:
+def test_every_image_has_its_noise_level_and_mask(prior: DDPM) -> None:
     keep = torch.rand(3, 1, 12, 20, generator=torch.Generator().manual_seed(1)) > 0.4
     levels = [0.0, 0.05, 0.2]
     y = degrade(batch(3), Inpainting(keep), levels)
@@ -142,7 +142,8 @@ def test_samples_need_not_be_kept(prior: DDPM) -> None:
 
 @pytest.mark.parametrize("options", [{"samples": 3, "quantiles": (1.2,)}, {"quantiles": (0.5,)}])
 def test_quantiles_are_of_several_samples(prior: DDPM, options: dict) -> None:
-    with pytest.raises(ValueError, match="quantiles must be between 0 and 1, of several samples"):
+    message = "quantiles must be between 0 and 1, and need several samples"
+    with pytest.raises(ValueError, match=message):
         restore(batch(), make_operator("denoise"), prior, noise_std=0.1, **options)
 
 
@@ -172,7 +173,7 @@ def test_any_denoiser_is_a_prior() -> None:
     assert torch.allclose(result.image, (y + 0.5) / 2, atol=1e-6)
 
 
-def test_inference_mode_is_left_where_derivatives_are_needed(prior: DDPM) -> None:
+def test_inference_mode_is_disabled_where_derivatives_are_needed(prior: DDPM) -> None:
     options = {"prior": prior, "solver": "dps", "steps": 2, "device": torch.device("cpu")}
     with torch.inference_mode():
         operator = make_operator("inpaint", keep=~HOLE)
@@ -185,7 +186,7 @@ def test_inference_mode_is_left_where_derivatives_are_needed(prior: DDPM) -> Non
 
 
 @pytest.mark.parametrize("task", ["superres", "valid", "circular"])
-def test_what_inference_mode_leaves_behind_can_be_differentiated(task: str) -> None:
+def test_tensors_made_in_inference_mode_can_be_differentiated(task: str) -> None:
     operator = make_operator("superres", factor=2) if task == "superres" else make_operator(
         "deblur", kernel=torch.ones(3, 3) / 9, boundary=task
     )
@@ -198,22 +199,23 @@ def test_what_inference_mode_leaves_behind_can_be_differentiated(task: str) -> N
         assert found.image.isfinite().all()
 
 
-def test_images_around_0_are_noticed() -> None:
+def test_images_in_minus_1_to_1_are_noticed() -> None:
     y = degrade(batch(3), make_operator("denoise"), 0.1)
     y[1] = 2 * y[1] - 1
     options = {"operator": make_operator("denoise"), "prior": Shrink()}
     assert not restore(y[::2], noise_std=0.1, **options).warnings
     warning, *_ = restore(y, noise_std=(0.1, 0.2, 0.1), **options).warnings
-    assert warning.startswith("image 1: ") and "One in [-1, 1] is given as (y + 1) / 2" in warning
+    assert warning.startswith("image 1: ")
+    assert "Convert an image in [-1, 1] to (y + 1) / 2" in warning
 
 
-def test_denoising_without_noise_is_doubted() -> None:
+def test_denoising_without_noise_gives_a_warning() -> None:
     result = restore(batch(), make_operator("denoise"), Shrink(), noise_std=(0.0, 0.1))
     assert torch.equal(result.image[0], batch()[0])
     assert result.warnings[0].startswith("image 0: without noise or holes there is nothing to")
 
 
-def test_nothing_of_the_caller_is_touched(prior: DDPM) -> None:
+def test_arguments_and_random_state_are_unchanged(prior: DDPM) -> None:
     operator = make_operator("inpaint", keep=~HOLE)
     y, sigma = operator.A(batch()), torch.tensor([0.1, 0.2])
     held = {"y": y.clone(), "sigma": sigma.clone()}
@@ -234,7 +236,7 @@ def test_seeds(prior: DDPM) -> None:
     assert torch.equal(zero, again) and not torch.equal(zero, one)
 
 
-def test_the_noise_of_a_measurement_is_white_and_its_own() -> None:
+def test_the_noise_of_a_measurement_is_white_and_independent() -> None:
     operator = make_operator("denoise")
     x = torch.full((4, 3, 64, 64), 0.5)
     levels = torch.tensor([0.02, 0.05, 0.1, 0.2])
@@ -268,7 +270,7 @@ def test_no_noise_where_nothing_was_measured() -> None:
     assert (y[HOLE.expand_as(y)] == 0).all()
 
 
-def test_misfit_tells_a_wrong_noise_level() -> None:
+def test_misfit_reveals_a_wrong_noise_level() -> None:
     operator = make_operator("denoise")
     x = 0.5 + 0.25 * torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     y = degrade(x.clamp(0, 1), operator, 0.25)
@@ -291,7 +293,7 @@ def test_progress_counts_every_evaluation(prior: DDPM) -> None:
 
 @pytest.mark.parametrize("dtype, bound", [("bfloat16", 0.05), ("float16", 0.007)])
 def test_precision_of_the_network(prior: DDPM, dtype: str, bound: float) -> None:
-    """Eight times the bits of float16 are cut off in bfloat16; the state is float32 in both."""
+    """bfloat16 rounds eight times more coarsely than float16; the state is float32 in both."""
     for task in ("denoise", "deblur", "inpaint"):
         operator, y = make_operator(task, **OPERATORS[task]), batch()
         full, half = (restore(y, operator, prior, "hqs", 0.1, dtype=d, steps=4).image

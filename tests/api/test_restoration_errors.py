@@ -1,4 +1,4 @@
-"""What restore refuses, and what it says then."""
+"""Error messages of `restore` and `sample` for invalid arguments."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ BAD = {
     "holds NaN or infinite values": {"y": nan()},
     "floats must be in .0, 1., got values from": {"y": 255 * batch()},
     r"must be \(B, C, H, W\) or \(C, H, W\) with 1 or 3 channels": {"y": batch()[:, :2]},
-    "an image is a torch tensor, a numpy array or a Pillow image, got list": {"y": [1, 2]},
+    "an image must be a torch tensor, a numpy array or a Pillow image, got list": {"y": [1, 2]},
     "noise_std must be >= 0 and finite, in units of": {"noise_std": -0.1},
     "noise_std must be >= 0 and finite": {"noise_std": float("inf")},
     "noise_std must be one number or one for each of the 2 images, got 3": {
@@ -42,8 +42,8 @@ BAD = {
     "index must hold one number for each of the 2 images, got 3": {"index": [1, 2, 3]},
     "unknown solver 'dsp': choose one of .*dps": {"solver": "dsp"},
     "solver 'hqs' has no setting 'turns', it has steps, coupling": {"solver": ("hqs", "turns")},
-    "steps goes with a solver's name": {"solver": DiffPIR(), "steps": 3},
-    "solver HQS gives one answer, not 2 posterior samples": {"solver": HQS(), "samples": 2},
+    "steps is for solvers given by name": {"solver": DiffPIR(), "steps": 3},
+    "solver HQS returns one image, not 2 posterior samples": {"solver": HQS(), "samples": 2},
     "unknown prior 'dpm': choose one of": {"prior": "dpm"},
     "device 'tpu' is not available here: choose auto or cpu": {"device": "tpu"},
     "dtype must be one of float32, bfloat16, float16, got 'half'": {"dtype": "half"},
@@ -51,7 +51,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("message", BAD)
-def test_arguments_are_checked_at_the_door(prior: DDPM, message: str) -> None:
+def test_arguments_are_checked_first(prior: DDPM, message: str) -> None:
     given = {"y": batch(), "prior": prior, "noise_std": 0.1} | BAD[message]
     with pytest.raises(ValueError, match=message):
         if isinstance(given.get("solver"), tuple):
@@ -65,7 +65,7 @@ def test_errors_of_settings_are_told_apart(prior: DDPM) -> None:
             restore(batch(), make_operator("denoise"), prior, solver, 0.1, steps=3)
 
 
-def test_what_is_no_prior_no_operator_no_sampler(prior: DDPM) -> None:
+def test_invalid_priors_and_operators(prior: DDPM) -> None:
     with pytest.raises(TypeError, match="HQS needs a prior that is a denoiser, and Linear is not"):
         restore(batch(), make_operator("denoise"), torch.nn.Linear(2, 2), HQS())
     with pytest.raises(TypeError, match="must have the methods A and A_adjoint, dict has no A"):
@@ -79,7 +79,7 @@ def test_what_is_no_prior_no_operator_no_sampler(prior: DDPM) -> None:
 
 
 @pytest.mark.parametrize("dtype, remedy", [("float32", "another solver"), ("float16", "float32")])
-def test_numbers_that_are_none_are_named_by_the_step_they_appeared_at(
+def test_nan_is_reported_with_the_evaluation_it_appeared_in(
     dtype: str, remedy: str
 ) -> None:
     class Broken(Shrink):
@@ -103,7 +103,7 @@ def test_numbers_that_are_none_are_named_by_the_step_they_appeared_at(
         restore(batch(), deblur, Shrink(), "hqs", 0.1)
 
 
-def test_a_result_that_is_no_number_is_an_error() -> None:
+def test_a_nan_result_is_an_error() -> None:
     class Last(HQS):
         def solve(self, *given: object) -> Tensor:
             return super().solve(*given) / 0

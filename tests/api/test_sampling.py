@@ -1,4 +1,4 @@
-"""sample as a pipeline calls it."""
+"""Unconditional samples of a prior by `sample`."""
 
 from pathlib import Path
 
@@ -47,13 +47,13 @@ def test_sample_checks_its_arguments(prior: DDPM, given: dict) -> None:
         sample(prior, eta=2)
 
 
-def test_numbers_that_are_none_are_an_error() -> None:
+def test_nan_samples_are_an_error() -> None:
     with pytest.raises(FloatingPointError, match="lower the temperature"):
         sample("gan:digits", temperature=1e38)
 
 
 @pytest.mark.parametrize("gaussian", [True, False])
-def test_restore_does_not_know_what_was_sampled_with_its_seed(gaussian: bool) -> None:
+def test_restore_and_sample_use_different_noise_of_a_seed(gaussian: bool) -> None:
     prior = estimate_prior("texture", batch(1), margin=0) if gaussian else Shrink()
     solver = {"solver": "gaussian"} if gaussian else {"solver": "diffpir", "steps": 100}
     operator, x = make_operator("inpaint", keep=HOLE), sample(prior, 4, HOLE.shape[-2:], seed=3)

@@ -1,4 +1,4 @@
-"""Operators built for pictures are those of the settings."""
+"""Operators that are built for image files from the settings of a task."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def hole(operator: torch.nn.Module) -> torch.Tensor:
     return operator.mask_unmeasured(torch.ones(1, 1, *SIZE)) == 0
 
 
-def test_masks_are_the_ones_asked_for(tmp_path: Path) -> None:
+def test_masks_follow_their_settings(tmp_path: Path) -> None:
     white = np.zeros(SIZE, np.uint8)
     white[1:3, 2:7] = 255
     Image.fromarray(white).save(tmp_path / "mask.png")
@@ -40,7 +40,7 @@ def test_masks_are_the_ones_asked_for(tmp_path: Path) -> None:
         assert torch.equal(hole(inpainting(mask, True, 5)([picture()], False)), ~expected)
 
 
-def test_each_picture_has_its_alpha_and_all_the_same_random_mask() -> None:
+def test_alpha_masks_differ_by_image_and_random_masks_do_not() -> None:
     pictures = [picture(seed, channels=4) for seed in (1, 2)]
     operator = inpainting(("alpha", None))(pictures, False)
     for i, one in enumerate(pictures):
@@ -67,7 +67,7 @@ def test_blurs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("clean, size", [(True, SIZE), (False, (18, 27))])
-def test_the_size_of_an_enlarged_picture_follows_from_what_it_is(
+def test_the_size_of_a_super_resolved_image(
     clean: bool, size: tuple[int, int]
 ) -> None:
     operator = enlarging(3)([picture()], clean)
@@ -79,7 +79,7 @@ def test_denoising_is_the_identity() -> None:
     assert denoising()([picture()], False).is_identity
 
 
-def test_a_physics_of_deepinv_is_the_same_for_all_pictures_of_a_size() -> None:
+def test_a_physics_of_deepinv_is_the_same_for_all_images_of_a_size() -> None:
     build = foreign("CompressedSensing", {"m": 20}, seed=3)
     x = picture().pixels
     y = build([picture()], True).A(x)
@@ -97,9 +97,9 @@ def test_a_physics_of_deepinv_is_the_same_for_all_pictures_of_a_size() -> None:
     ("CompressedSensing", {"m": 20, "kwargs": 5}, "has no argument 'kwargs'"),
     ("MRI", {}, "MRI does not work with"),
     ("Downsampling", {"factor": 2, "filter": "nonsense"}, "Downsampling does not work with"),
-    ("Pansharpen", {}, "measures several things at once"),
+    ("Pansharpen", {}, "returns several tensors, not one"),
 ])
-def test_what_is_no_physics(name: str, settings: dict, message: str) -> None:
+def test_invalid_physics_are_refused(name: str, settings: dict, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         foreign(name, settings)([picture()], True)
 
@@ -109,9 +109,9 @@ def test_errors(tmp_path: Path) -> None:
         inpainting(("alpha", None))([picture()], False)
     clear = picture(channels=4)
     clear.alpha.fill_(1)
-    with pytest.raises(ImageError, match="nothing is missing by the mask alpha: .*transparent"):
+    with pytest.raises(ImageError, match="nothing is missing in the mask alpha: .*transparent"):
         inpainting(("alpha", None))([clear], False)
-    with pytest.raises(ImageError, match="all is missing by the mask alpha"):
+    with pytest.raises(ImageError, match="all is missing in the mask alpha"):
         inpainting(("alpha", None), invert=True)([clear], False)
     Image.fromarray(np.zeros((3, 3), np.uint8)).save(tmp_path / "k.png")
     with pytest.raises(ImageError, match="k.png: a blur kernel must not sum to 0"):

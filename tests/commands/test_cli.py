@@ -1,4 +1,4 @@
-"""Restoring files from the shell: what is written, and that it can be done again."""
+"""Restoration of files on the command line: output files, and their reproduction."""
 
 import json
 import subprocess
@@ -57,16 +57,16 @@ def test_degrade_compares_what_was_written_as_skimage_does(
     assert ("psnr_measurement" in record) == (task != "superres")
 
 
-def test_degrade_of_a_blur_that_supposes_nothing_compares_what_is_left(
+def test_degrade_with_a_valid_blur_compares_the_pixels_that_remain(
     tmp_path: Path, quick: list
 ) -> None:
     array = np.dstack([photo(), np.full(SIZE, 128, np.uint8)])
     Image.fromarray(array).save(tmp_path / "a.png")
     succeed("deblur", tmp_path / "a.png", "--gaussian", "0.5", *quick, "--degrade")
     written = levels(tmp_path / "a.genprior.png")
-    left = array[2:-2, 2:-2]
-    assert written.shape == left.shape and (written[..., 3] == 128).all()
-    expected = peak_signal_noise_ratio(left[..., :3], written[..., :3])
+    inner = array[2:-2, 2:-2]
+    assert written.shape == inner.shape and (written[..., 3] == 128).all()
+    expected = peak_signal_noise_ratio(inner[..., :3], written[..., :3])
     assert sidecar(tmp_path / "a.genprior.png")["psnr"] == pytest.approx(expected, abs=1e-4)
 
 
@@ -87,7 +87,7 @@ def test_the_examples_of_the_help_of_issue_2(tmp_path: Path, weights: Path) -> N
     options = ["--solver", "diffpir", "--samples", 4, "--save", "std,panel", "--steps", 2]
     succeed("inpaint", file, "--mask", "random=0.5", *options, "--prior", weights, "--overwrite")
     assert levels(tmp_path / "photo.genprior.std.png").shape == SIZE
-    panel = levels(tmp_path / "photo.genprior.io.panels.png")
+    panel = levels(tmp_path / "photo.genprior.panel.png")
     assert panel.shape == (SIZE[0], 3 * SIZE[1] + 8, 3)
     np.testing.assert_array_equal(panel[:, SIZE[1] + 4 : 2 * SIZE[1] + 4],
                                   levels(tmp_path / "photo.genprior.png"))
@@ -137,7 +137,7 @@ def test_many_files_and_folders_and_sizes(tmp_path: Path, quick: list) -> None:
         alone = tmp_path / f"alone-{name}"
         succeed("inpaint", file, *mask, *quick, "-o", alone)
         np.testing.assert_array_equal(levels(alone), together[name])
-    # a second run over the folder does not take results for photos
+    # a second run over the folder ignores the results of the first
     succeed("inpaint", inside, *mask, *quick)
     assert succeed("inpaint", inside, *mask, *quick, "--overwrite").stdout.count("->") == 4
 
@@ -226,7 +226,7 @@ REDONE = {
 
 
 @pytest.mark.parametrize("task", REDONE)
-def test_the_sidecar_is_enough_to_do_it_again(tmp_path: Path, weights: Path, task: str) -> None:
+def test_the_sidecar_reproduces_the_result(tmp_path: Path, weights: Path, task: str) -> None:
     file = save_photo(tmp_path / "a.png")
     options = ["--noise", 0.05, "--samples", 2, "--save", "samples", "--steps", 3, "--seed", 7]
     options += ["--degrade", "--prior", weights, "--dtype", "bfloat16"]
@@ -281,19 +281,19 @@ def test_as_a_program(tmp_path: Path, quick: list) -> None:
     assert run.stderr.startswith("genprior: Invalid value for '--solver': 'dsp' is not one of")
 
 
-def test_a_reader_may_have_seen_enough() -> None:
+def test_a_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m genprior solvers"
     run = subprocess.run(f"{command} | true", shell=True, capture_output=True, text=True)
     assert run.stderr == ""
 
 
-def test_a_mask_that_hides_most_of_a_picture_is_doubted(tmp_path: Path, quick: list) -> None:
+def test_a_mask_that_hides_most_of_an_image_gives_a_warning(tmp_path: Path, quick: list) -> None:
     file, hole = save_photo(tmp_path / "a.png"), np.zeros(SIZE, np.uint8)
     hole[2:7, 3:9] = 255
     Image.fromarray(hole).save(tmp_path / "mask.png")
     command = ["inpaint", file, *quick, "--mask", tmp_path / "mask.png", "--overwrite"]
     assert "filled in" not in succeed(*command).stderr
     told = succeed(*command, "--invert-mask").stderr
-    assert "96% of the picture is filled in: what is white in the mask; --invert-mask" in told
+    assert "96% of the image is filled in: white pixels of the mask are filled in, --inv" in told
     command[command.index("--mask") + 1] = "random=0.9"
     assert "filled in" not in succeed(*command).stderr

@@ -1,4 +1,4 @@
-"""degrade, sample, priors and train."""
+"""Commands degrade, sample, priors, solvers and train."""
 
 import json
 from pathlib import Path

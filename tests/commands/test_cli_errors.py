@@ -1,4 +1,4 @@
-"""What cannot be done is refused in one line, with an exit code, and nothing is written."""
+"""Refused commands: one line of error, an exit code, and nothing written."""
 
 import json
 import shutil
@@ -42,26 +42,32 @@ CASES = {
     "inpaint @/cut.png": (INPUT, "cut.png: damaged or cut short", "get another copy"),
     "inpaint @/empty": (INPUT, "no image in", "empty"),
     "inpaint @/a.png": (INPUT, "a.png: the image has no alpha channel", "give --mask FILE"),
-    "inpaint @/a.png --mask @/none.png": (USAGE, "none.png' is no file: give a mask file"),
+    "inpaint @/a.png --mask @/none.png": (USAGE, "none.png' is not a file: give a mask file"),
     "inpaint @/a.png --mask @/small.png": (
         INPUT, "a.png: the mask", "small.png is 5x5 and the image 32x24", "make them equal"
     ),
-    "inpaint @/a.png --mask @/black.png": (INPUT, "nothing is missing by the mask", "black.png"),
-    "inpaint @/a.png --mask @/white.png": (INPUT, "all is missing by the mask", "--invert-mask"),
+    "inpaint @/a.png --mask @/black.png": (INPUT, "nothing is missing in the mask", "black.png"),
+    "inpaint @/a.png --mask @/white.png": (INPUT, "all is missing in the mask", "--invert-mask"),
     "inpaint @/a.png --mask @/white.png --invert-mask": (INPUT, "nothing is missing"),
     "inpaint @/a.png --mask @/notes.png": (INPUT, "notes.png: not an image"),
     "inpaint @/a.png --mask @/empty": (INPUT, "a.png: no image in", "empty"),
-    "inpaint @/a.png --mask @/photos": (INPUT, "a.png: there are 0 masks for it", "photos/a.png"),
+    "inpaint @/a.png --mask @/photos": (
+        INPUT, "a.png: there are 0 masks for this image", "photos/a.png"
+    ),
     "inpaint @/a.png --max-pixels 767": (INPUT, "a.png: is 32 x 24 pixels, more than 767"),
-    "inpaint @/a.png - --mask box=3x3": (USAGE, "- is standard input: give it alone"),
-    "inpaint @/a.png -o - --json": (USAGE, "standard output is for the picture"),
-    "inpaint @/a.png @/b.png -o -": (USAGE, "-o - is one picture for 2 inputs"),
+    "inpaint @/a.png - --mask box=3x3": (USAGE, "- is standard input: give no other files"),
+    "inpaint @/a.png -o - --json": (USAGE, "standard output holds the image: with --json give"),
+    "inpaint @/a.png @/b.png -o -": (
+        USAGE, "standard output holds one image, and there are 2 inputs: give -o a folder"
+    ),
     "inpaint @/a.png --ext gif": (USAGE, "'gif' is not one of 'keep', 'png'"),
     "inpaint @/*.gif": (INPUT, "*.gif: no such file or folder"),
-    "inpaint @/a.png --mask random=1.5": (USAGE, "share must be between 0 and 1"),
+    "inpaint @/a.png --mask random=1.5": (
+        USAGE, "the share of missing pixels must be between 0 and 1"
+    ),
     "inpaint @/a.png --mask box=3": (USAGE, "write HEIGHTxWIDTH"),
     "inpaint @/a.png --mask box=30x3": (INPUT, "a.png: the box must be inside the image of 24x32"),
-    "deblur @/a.png": (USAGE, "one of --gaussian, --motion and --kernel"),
+    "deblur @/a.png": (USAGE, "a blur needs exactly one of --gaussian, --motion and --kernel"),
     "deblur @/a.png --gaussian 1 --motion 3,0": (USAGE, "one of --gaussian"),
     "deblur @/a.png --motion 3": (USAGE, "write LENGTH,ANGLE in pixels and degrees"),
     "deblur @/a.png --motion 0.5,0": (INPUT, "at least 1 pixel long"),
@@ -71,14 +77,14 @@ CASES = {
         INPUT, "a.png: the blur kernel must not be larger than the image", "crop the kernel"
     ),
     "deblur @/a.png --kernel @/large.png": (INPUT, "larger than the image", "crop the kernel"),
-    "deblur @/a.png --gaussian 1000": (USAGE, "a blur 8000 pixels wide is wider than any"),
-    "deblur @/a.png --motion 5000,30": (USAGE, "a blur 5000 pixels wide is wider than any"),
+    "deblur @/a.png --gaussian 1000": (USAGE, "a blur 8000 pixels wide is too wide"),
+    "deblur @/a.png --motion 5000,30": (USAGE, "a blur 5000 pixels wide is too wide"),
     "deblur @/a.png --kernel @/large.png --degrade": (INPUT, "larger than the image"),
     "superres @/a.png --factor 1": (USAGE, "--factor", "1 is not in the range x>=2"),
     "superres @/a.png --std 1": (USAGE, "--std is the width of --filter gaussian"),
     "denoise @/a.png --degrade": (USAGE, "--degrade adds noise: give its level with --noise"),
-    "denoise @/a.png --prior vae": (USAGE, "estimated by a denoiser, and VAE is none: give the"),
-    "inpaint @/a.png --mask box=3x3 --noise auto": (USAGE, "DDPM knows of no holes", "the level"),
+    "denoise @/a.png --prior vae": (USAGE, "estimated by a denoiser, and VAE is not one: give"),
+    "inpaint @/a.png --mask box=3x3 --noise auto": (USAGE, "DDPM cannot inpaint", "the level"),
     "denoise @/a.png --noise -1": (USAGE, "--noise", "x>=0"),
     "denoise @/a.png --noise 25": (USAGE, "and 25 is above 1", "25/255 is 0.098"),
     "degrade denoise @/a.png --noise 25 -o @/y.png": (USAGE, "levels are in units of [0, 1]"),
@@ -98,13 +104,13 @@ CASES = {
     "inpaint @/a.png --save q00": (USAGE, "'q00' cannot be saved"),
     "inpaint @/a.png --save q5": (USAGE, "q05, q95 (any from q01 to q99)"),
     "inpaint @/a.png --samples 2 --solver hqs": (
-        USAGE, "solver hqs gives one answer, not 2", "choose one of ", "diffpir, pigdm, dps"
+        USAGE, "solver hqs returns one image, not 2", "choose one of ", "diffpir, pigdm, dps"
     ),
-    "inpaint @/a.png --device gpu": (USAGE, "'gpu' is no device: choose auto, cpu, cuda"),
+    "inpaint @/a.png --device gpu": (USAGE, "'gpu' is not a device: choose auto, cpu, cuda"),
     "inpaint @/a.png --device cuda:99": (USAGE, "'cuda:99' is not available here", "auto or cpu"),
     "inpaint @/a.png --tile 63": (USAGE, "'63': write auto, off or a side of at least 64 pixels"),
     "inpaint @/a.png --dtype half": (USAGE, "'half' is not one of 'float32'"),
-    "inpaint @/a.png -o @/out.gif": (INPUT, "out.gif: cannot write .gif: give to -o a file"),
+    "inpaint @/a.png -o @/out.gif": (INPUT, "out.gif: cannot write .gif: give -o a file"),
     "inpaint @/a.png @/b.png -o @/out.png": (INPUT, "out.png is one file for 2 inputs"),
     "denoise @/clear.png -o @/out.jpg": (INPUT, "clear.png: JPEG cannot hold transparency"),
     "inpaint @/a.png -o @/a.png --overwrite": (INPUT, "a.png is an input: choose another -o"),
@@ -117,9 +123,11 @@ CASES = {
     "degrade inpaint @/a.png --mask @/b.png -o @/b.png --overwrite": (INPUT, "b.png is an input"),
     "texture @/a.png -o @/a.png --overwrite": (INPUT, "a.png is an input"),
     "sample --prior texture --exemplar @/a.png -o @/a.png --overwrite": (INPUT, "a.png is an in"),
-    "denoise @/a.png -o - --samples 2 --save std": (USAGE, "standard output is for one picture"),
-    "inpaint @/a.png -o @/notes.png/x.png": (INPUT, "notes.png is no folder"),
-    "inpaint @/a.png @/a.png": (INPUT, "would both be written to", "restore them apart"),
+    "denoise @/a.png -o - --samples 2 --save std": (
+        USAGE, "standard output holds one image: with --save give -o a file"
+    ),
+    "inpaint @/a.png -o @/notes.png/x.png": (INPUT, "notes.png is not a writable folder"),
+    "inpaint @/a.png @/a.png": (INPUT, "would both be written to", "restore them separately"),
     "inpaint @/a.png --prior dpm": (WEIGHTS, "unknown prior 'dpm'", "folder of a checkpoint"),
     "inpaint @/a.png --prior @/empty": (WEIGHTS, "no checkpoint in", "empty"),
     "inpaint @/a.png --prior @/corrupt": (WEIGHTS, "corrupt: sha256 is", "restore the file"),
@@ -191,7 +199,7 @@ def test_sidecars_must_not_meet(here: Path, weights: Path) -> None:
 def test_a_training_is_not_mixed_with_another(here: Path) -> None:
     (here / "run" / "step-00000002").mkdir(parents=True)
     code, message = refused("train", "ddpm", here, "-o", here / "run", "--steps", 1)
-    assert code == 2 and "holds a training: add --resume, or choose another -o" in message
+    assert code == 2 and "holds a training run: add --resume, or choose another -o" in message
 
 
 def test_a_grey_prior_refuses_colour(here: Path) -> None:
@@ -201,7 +209,7 @@ def test_a_grey_prior_refuses_colour(here: Path) -> None:
     prior = DDPM(channels=1, widths=(8, 16), blocks=(1, 1))
     save_checkpoint(here / "grey", "ddpm", prior.config, prior.state_dict())
     code, message = refused("inpaint", here / "a.png", *MASK, "--prior", here / "grey")
-    assert code == 3 and "a.png: this prior is of images of 1 channel" in message
+    assert code == 3 and "a.png: this prior takes images of 1 channel" in message
     assert not (here / "a.genprior.png").exists()
 
 
@@ -214,7 +222,7 @@ def test_a_manifest_that_is_none(here: Path) -> None:
 def test_results_alone_are_no_photos(here: Path, weights: Path) -> None:
     save_photo(here / "empty" / "x.genprior.png")
     code, message = refused("inpaint", here / "empty", *MASK, "--prior", weights)
-    assert code == 3 and "holds no image but results" in message
+    assert code == 3 and "holds only results of earlier runs" in message
 
 
 def test_without_arguments_there_is_help(here: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every family of priors from the command line: train, restore, sample, pack."""
+"""Every family of priors on the command line: train, restore, sample, pack."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ TINY = {
     "gan": ["latent=2", "widths=[4, 4]", "loss=wgan-gp", "critic_steps=2"],
 }
 SOLVERS = {"glow": "map", "vae": "jpmap", "hvae": "jpmap", "gan": "iagan"}
-# The tiniest of their kind, for images of 8 x 8 pixels in grey.
+# Smallest settings for grey images of 8 x 8 pixels.
 SIZED = {
     "vae": ["size=[8, 8]", "widths=[6]", "latent=2", "likelihood=bernoulli", "std=0.1"],
     "gan": ["size=[8, 8]", "widths=[4, 4]", "latent=2", "architecture=style"],

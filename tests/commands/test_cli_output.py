@@ -1,4 +1,4 @@
-"""What commands print where their output holds few letters, or is not there at all."""
+"""Output of commands in a limited encoding, or to a closed stream."""
 
 import os
 import subprocess
@@ -19,7 +19,9 @@ def quick(weights: Path) -> list[object]:
     return ["--prior", weights, "--solver", "hqs", "--steps", 1]
 
 
-def test_a_name_that_the_encoding_lacks_is_no_obstacle(tmp_path: Path, quick: list) -> None:
+def test_files_with_names_outside_the_output_encoding_are_restored(
+    tmp_path: Path, quick: list
+) -> None:
     save_photo(tmp_path / "漢字é.png")
     save_photo(tmp_path / "z.png")
     save_photo(tmp_path / "x.png")
@@ -37,7 +39,7 @@ def test_a_name_that_the_encoding_lacks_is_no_obstacle(tmp_path: Path, quick: li
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are text")
-def test_a_name_that_is_no_text_is_no_obstacle_to_a_report(
+def test_a_report_is_written_for_names_that_are_not_unicode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_photo(tmp_path / "a.png")
@@ -69,9 +71,9 @@ def test_a_configuration_can_be_read_whatever_the_encoding_of_the_output(
     succeed("inpaint", file, "--config", config, "--overwrite")
 
 
-def test_a_configuration_of_a_name_that_is_no_text_is_refused() -> None:
+def test_a_configuration_with_a_name_that_is_not_unicode_is_refused() -> None:
     code, line = refused("inpaint", "a.png", "--prior", "caf\udce9", "--dump-config")
-    assert code == 2 and r"'--prior': 'caf\udce9' is no text" in line
+    assert code == 2 and r"'--prior': 'caf\udce9' is not valid Unicode" in line
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")

@@ -1,4 +1,4 @@
-"""What a command says while it restores files, and where."""
+"""Messages, JSON and progress of restoring commands, and the streams that they go to."""
 
 import io
 import json

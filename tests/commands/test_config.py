@@ -1,4 +1,4 @@
-"""Options from a file, and completion."""
+"""Configuration files and shell completion."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def test_a_dumped_configuration_does_the_same_again(
     assert first == second
 
 
-def test_what_is_typed_wins(tmp_path: Path, weights: Path) -> None:
+def test_typed_options_take_precedence(tmp_path: Path, weights: Path) -> None:
     file, config = save_photo(tmp_path / "a.png"), tmp_path / "run.toml"
     config.write_text(f'noise = 0.1\nprior = "{weights}"\nsteps = 2\nsolver = "hqs"\n'
                       'save = ["panel"]\noverwrite = true\nmax_pixels = 5000\n')
@@ -51,14 +51,14 @@ def test_what_is_typed_wins(tmp_path: Path, weights: Path) -> None:
 
 @pytest.mark.parametrize("text, message", [
     ("nois = 0.1", "denoise has no option 'nois': choose among degrade, device"),
-    ("noise = ", "not TOML"),
+    ("noise = ", "not a TOML file"),
     ('noise = "much"', "Invalid value for '--noise': 'much' is not a valid"),
     ("files = 3", "no option 'files'"),
     ("steps = 2.7", "'2.7' is not a valid integer"),
     ("steps = true", "Invalid value for '--steps'"),
     ("noise = [0.1, 0.2]", "'0.1,0.2' is not a valid"),
 ])
-def test_configurations_that_are_none(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_configurations(tmp_path: Path, text: str, message: str) -> None:
     config = tmp_path / "run.toml"
     config.write_text(text)
     code, line = refused("denoise", save_photo(tmp_path / "a.png"), "--config", config)

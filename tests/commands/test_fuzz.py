@@ -1,4 +1,4 @@
-"""Damaged and outlandish files through the command line: a result, or one line and no trace."""
+"""Damaged and unusual files on the command line: a result, or one line of error and no output."""
 
 import os
 import struct
@@ -19,7 +19,7 @@ SIZE = (24, 40)
 
 
 def seeds() -> dict[str, bytes]:
-    """Sound files, and some that are sound but cannot be restored."""
+    """Valid files, and some that are valid but cannot be restored."""
     colour, grey = photo(size=SIZE), photo(1, size=SIZE)
     rgba = np.dstack([colour, grey])
     deep = colour.astype(np.uint16) * 257
@@ -66,7 +66,7 @@ SUFFIXES = (".png", ".jpg", ".webp", ".tif", ".bmp", ".npy", ".txt", "")
 
 
 def huge(data: bytes, width: int, height: int) -> bytes:
-    """The header claims another size."""
+    """Replaces the image size in the header."""
     new = bytearray(data)
     if data.startswith(b"\x89PNG"):
         new[16:24] = struct.pack(">II", width, height)
@@ -75,7 +75,7 @@ def huge(data: bytes, width: int, height: int) -> bytes:
         new[18:26] = struct.pack("<ii", width % 2**31, height % 2**31)
     elif data.startswith(b"\x93NUMPY"):
         return data.replace(b"(24, 40", f"({height}, {width}".encode())
-    else:  # wherever the size stands
+    else:  # at every place where the size is found
         for size in SIZE:
             for form in (">H", "<H", "<I"):
                 new = new.replace(struct.pack(form, size), struct.pack(form, width % 2**16))
@@ -132,7 +132,7 @@ def check(folder: Path, weights: Path, file: tuple[str, bytes], task: tuple[str,
     path = folder / name
     path.write_bytes(data)
     given = path
-    if "@" in task:  # the file is not what is restored, but says how
+    if "@" in task:  # the file is the mask or the kernel, not the image
         given = folder / "sound.png"
         given.write_bytes(SEEDS["rgb.png"])
         task = tuple(str(path) if word == "@" else word for word in task)
@@ -166,7 +166,7 @@ def test_a_result_or_one_line_2000_times(
 
 
 @pytest.mark.parametrize("name", SEEDS)
-def test_sound_files_are_restored_and_others_are_told_why(
+def test_valid_files_are_restored_and_others_are_refused(
     tmp_path: Path, weights: Path, name: str
 ) -> None:
     (tmp_path / name).write_bytes(SEEDS[name])

@@ -1,4 +1,4 @@
-"""What is typed, as Python values, and back."""
+"""Parsing of option values, and their text."""
 
 import click
 import pytest
@@ -31,15 +31,15 @@ def test_values() -> None:
 @pytest.mark.parametrize(
     "kind, text, message",
     [
-        (options.Mask(), "random=1", "share must be between 0 and 1"),
-        (options.Mask(), "random=half", "share must be between 0 and 1"),
-        (options.Mask(), "random=nan", "share must be between 0 and 1"),
-        (options.Mask(), "random=", "'random=' is no file: give a mask file .white = fill in."),
+        (options.Mask(), "random=1", "share of missing pixels must be between 0 and 1"),
+        (options.Mask(), "random=half", "share of missing pixels must be between 0 and 1"),
+        (options.Mask(), "random=nan", "share of missing pixels must be between 0 and 1"),
+        (options.Mask(), "random=", "'random=' is not a file: give a mask file .white = fill in."),
         (options.Mask(), "box=0x3", "'0x3' is not a size: write HEIGHTxWIDTH, such as 48x64"),
         (options.Size(), "48", "'48' is not a size"),
         (options.Motion(), "9", "'9': write LENGTH,ANGLE in pixels and degrees"),
         (options.Saves(), "mean,sdt", "'sdt' cannot be saved: choose among mean, std, samples"),
-        (options.Device(), "cuda:x", "'cuda:x' is no device: choose auto, cpu, cuda, cuda:1"),
+        (options.Device(), "cuda:x", "'cuda:x' is not a device: choose auto, cpu, cuda, cuda:1"),
     ],
 )
 def test_errors(kind: click.ParamType, text: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Many files: what goes wrong with one is no obstacle to the next; streams; runs begun twice."""
+"""Several files: failures of single files, streams, and repeated runs."""
 
 import io
 import json
@@ -25,7 +25,7 @@ def quick(weights: Path) -> list[object]:
 
 
 def spoil(folder: Path) -> dict[str, str]:
-    """Five files that cannot be restored, and what is wrong with them."""
+    """Writes five files that cannot be restored, and returns a part of each error message."""
     good = save_photo(folder / "whole.png").read_bytes()
     (folder / "whole.png").unlink()
     (folder / "p03.png").write_bytes(good[:200])
@@ -72,12 +72,12 @@ def test_a_file_that_fails_in_a_batch_leaves_the_others(
     restore = restore_files.restore
     dark = photo(start=1)[0, 0, 0] / 255
 
-    def moody(y, *given, **options):
+    def failing_on_one(y, *given, **options):
         if (y[:, 0, 0, 0] == np.float32(dark)).any():
             raise MemoryError("no room for this one")
         return restore(y, *given, **options)
 
-    monkeypatch.setattr(restore_files, "restore", moody)
+    monkeypatch.setattr(restore_files, "restore", failing_on_one)
     result = genprior("inpaint", *files, *MASK, *quick)
     assert result.exit_code == 6
     error, last = result.stderr.splitlines()
@@ -86,7 +86,7 @@ def test_a_file_that_fails_in_a_batch_leaves_the_others(
     assert [(tmp_path / f"{n}.genprior.png").exists() for n in range(3)] == [True, False, True]
 
 
-def test_what_is_wrong_with_the_command_stops_it(tmp_path: Path, quick: list) -> None:
+def test_an_error_in_the_command_stops_it(tmp_path: Path, quick: list) -> None:
     files = [save_photo(tmp_path / f"{n}.png", start=n) for n in range(2)]
     for options, code in (["--samples", 2], 2), (["--prior", tmp_path / "none"], 4):
         result = genprior("inpaint", *files, *MASK, *quick, *options)
@@ -164,7 +164,7 @@ def test_a_folder_of_masks_and_folders_of_folders(tmp_path: Path, quick: list) -
         assert not changed[~hole].any() and changed[hole].mean() > 0.9
     save_photo(tmp_path / "masks" / "y.bmp")
     result = genprior("inpaint", tmp_path / "in" / "y.jpg", *options)
-    assert result.exit_code == 3 and "there are 2 masks for it" in result.stderr
+    assert result.exit_code == 3 and "there are 2 masks for this image" in result.stderr
 
 
 def test_restoring_a_folder_into_itself_touches_no_original(tmp_path: Path, quick: list) -> None:

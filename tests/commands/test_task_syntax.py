@@ -1,4 +1,4 @@
-"""Tasks and methods as they are typed: the same meaning as the restoring commands' options."""
+"""Syntax of tasks and methods: settings mean the same as the options of the commands."""
 
 import click
 import pytest
@@ -52,11 +52,11 @@ def test_any_physics_of_deepinv_with_its_arguments():
     ("inpaint:hole=3", "No such option '?--hole"),
     ("denoise", "Missing option '--noise'"),
     ("denoise:noise=1/0", "divides by zero"),
-    ("deblur:noise=0.1", "say which blur"),
+    ("deblur:noise=0.1", "a blur needs exactly one of --gaussian"),
     ("superres:std=2", "--std is the width of --filter gaussian"),
     ("superres:factor=1", "1 is not in the range"),
 ])
-def test_what_makes_no_task(text, message):
+def test_invalid_tasks(text, message):
     with pytest.raises(click.UsageError, match=message):
         read(text)
 
@@ -76,5 +76,5 @@ def test_methods():
 
 def test_numbers():
     assert Numbers().convert("0,2,2", None, None) == (0, 2)
-    with pytest.raises(click.UsageError, match="write whole numbers with commas"):
+    with pytest.raises(click.UsageError, match="write integers >= 0 with commas"):
         Numbers().convert("1,-2", None, None)

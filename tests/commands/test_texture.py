@@ -1,4 +1,4 @@
-"""The texture prior from the shell: inpaint, deblur, superres, denoise, sample, texture."""
+"""Texture prior on the command line: inpaint, deblur, superres, denoise, sample, texture."""
 
 import hashlib
 from pathlib import Path
@@ -145,12 +145,12 @@ def test_sample_draws_from_an_exemplar(tmp_path: Path) -> None:
 USAGE, INPUT, WEIGHTS = 2, 3, 4
 ERRORS = {
     "denoise @/a.png --noise 0.1 --prior texture": (
-        USAGE, "'texture' is estimated from a picture: give one with --exemplar (only inpaint"
+        USAGE, "'texture' is estimated from an image: give one with --exemplar (only inpaint"
     ),
     "deblur @/a.png --gaussian 1 --prior texture": (USAGE, "give one with --exemplar"),
     "superres @/a.png --prior texture": (USAGE, "give one with --exemplar"),
     "inpaint @/a.png --mask box=3x3 --exemplar @/a.png": (
-        USAGE, "'ddpm' is not estimated from a picture: choose texture, or leave the exemplar out"
+        USAGE, "'ddpm' is not estimated from an image: choose texture, or omit the exemplar"
     ),
     "inpaint @/a.png --mask box=3x3 --prior texture --exemplar @/none.png": (
         INPUT, "none.png: cannot be read"
@@ -161,8 +161,8 @@ ERRORS = {
     "inpaint @/a.png --mask box=3x3 --prior texture --steps 3": (
         USAGE, "solver 'gaussian' has no setting 'steps'"
     ),
-    "sample --prior texture -o @/x.png": (WEIGHTS, "it is estimated from a picture: see --exemp"),
-    "sample --exemplar @/a.png -o @/x.png": (USAGE, "'ddpm' is not estimated from a picture"),
+    "sample --prior texture -o @/x.png": (WEIGHTS, "it is estimated from an image: use --exemp"),
+    "sample --exemplar @/a.png -o @/x.png": (USAGE, "'ddpm' is not estimated from an image"),
     "priors info texture": (WEIGHTS, "prior 'texture' has no weights"),
     "texture @/none.png -o @/x.png": (INPUT, "none.png: cannot be read"),
     "texture @/a.png -o @/a.png": (INPUT, "a.png is an input: choose another -o"),

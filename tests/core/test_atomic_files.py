@@ -1,4 +1,4 @@
-"""A file is written whole or not at all."""
+"""Atomic writing: a file is written completely or not at all."""
 
 import os
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_a_failure_midway_leaves_the_old_file_and_nothing_else(
     assert os.listdir(tmp_path) == ["a.bin"]
 
 
-def test_readers_meet_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+def test_readers_see_the_old_file_until_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
     seen = []
@@ -58,7 +58,7 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="folders are not synced")
 @pytest.mark.parametrize("refuses", ["open", "fsync"])
-def test_a_folder_that_cannot_be_synced_is_no_obstacle(
+def test_a_folder_that_cannot_be_synced_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: str
 ) -> None:
     path, asked = tmp_path / "a.bin", []

@@ -17,7 +17,7 @@ def test_agrees_with_a_dense_solve():
     assert torch.allclose(x, torch.linalg.solve(matrix, b), rtol=1e-9, atol=1e-9)
 
 
-def test_a_preconditioner_and_a_start_change_the_path_not_the_answer():
+def test_a_preconditioner_and_a_start_do_not_change_the_solution():
     matrix, b = systems()
     diagonal = matrix.diagonal(dim1=-2, dim2=-1)
     x = cg(
@@ -108,18 +108,18 @@ def test_solve_raises_where_there_is_no_solution():
         solve(lambda v: v @ matrix, b, 20)
 
 
-def test_directions_of_negative_curvature_are_left_out():
+def test_directions_of_negative_curvature_are_skipped():
     values = torch.tensor([[-1.0, 2.0, 0.01], [0.5, 2.0, 4.0]]).double()
     b = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]).double()
     x = cg_image(lambda p: (values * p, p), b, b, iterations=3, least=0.1)
     torch.testing.assert_close(x[0], torch.zeros(3).double())
     torch.testing.assert_close(x[1], b[1] / values[1])
-    # a small curvature counts as the least there can be
+    # a curvature below `least` is raised to it
     x = cg_image(lambda p: (values * p, p), b.flip(1), b.flip(1), iterations=1, least=0.1)
     torch.testing.assert_close(x[0], torch.tensor([0.0, 0.0, 10.0]).double())
 
 
-def test_conjugate_residuals_solve_what_is_neither_positive_nor_symmetric():
+def test_conjugate_residuals_solve_indefinite_and_nonsymmetric_systems():
     matrix, b = systems()
     skew = torch.triu(torch.ones(12, 12).double())
     matrix = matrix - 3 * torch.eye(12).double() + skew - skew.mT
@@ -132,12 +132,12 @@ def test_conjugate_residuals_solve_what_is_neither_positive_nor_symmetric():
     expected = torch.linalg.solve(matrix, b)
     x = gcr_image(apply, b, 12, lambda r: 2 * r)
     torch.testing.assert_close(x, expected.repeat(1, 2), rtol=0, atol=1e-8)
-    # what is solved stands, and 0 has the answer 0
+    # a converged solution stays, and the solution for 0 is 0
     torch.testing.assert_close(gcr_image(apply, b, 30, lambda r: r), x, rtol=0, atol=1e-8)
     assert not gcr_image(apply, 0 * b, 3, lambda r: r).any()
 
 
-def test_residuals_fall_in_every_iteration():
+def test_residuals_never_grow():
     matrix, b = systems()
     matrix = matrix - 3 * torch.eye(12).double()
     last = b.norm(dim=1)

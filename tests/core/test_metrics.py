@@ -1,4 +1,4 @@
-"""PSNR and SSIM against scikit-image."""
+"""PSNR and SSIM against scikit-image; coverage and CRPS against their definitions."""
 
 import math
 
@@ -54,7 +54,7 @@ def test_errors_name_the_shapes() -> None:
         ssim(torch.zeros(1, 3, 20, 6), torch.zeros(1, 3, 20, 6))
 
 
-def test_coverage_of_exchangeable_samples_is_what_is_promised() -> None:
+def test_coverage_of_exchangeable_samples_is_the_expected_one() -> None:
     generator = torch.Generator().manual_seed(0)
     for count in (4, 19, 25):
         drawn = torch.randn(2, count + 1, 1, 150, 150, generator=generator)

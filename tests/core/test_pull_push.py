@@ -16,7 +16,7 @@ def scattered(size: tuple[int, int], share: float) -> Tensor:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
-def test_one_colour_is_continued(size: tuple[int, int], share: float) -> None:
+def test_a_constant_image_is_reproduced(size: tuple[int, int], share: float) -> None:
     colour = torch.tensor([[0.1, -0.4, 0.9], [0.7, 0.2, 0.0]])[:, :, None, None]
     known = scattered(size, share)
     filled = pull_push((colour * known).expand(-1, -1, *size), known)
@@ -43,12 +43,12 @@ def test_a_single_pixel_of_a_large_image_is_enough() -> None:
     assert density(known).sum() == pytest.approx(1)
 
 
-def test_where_nothing_is_known_it_is_zero() -> None:
+def test_images_without_known_pixels_become_zero() -> None:
     filled = pull_push(torch.full((1, 3, 9, 9), torch.nan), torch.zeros(1, 1, 9, 9))
     assert not filled.any()
 
 
-def test_a_ramp_is_about_continued() -> None:
+def test_a_ramp_is_nearly_reproduced() -> None:
     ramp = torch.linspace(0, 1, 64).expand(1, 1, 64, 64)
     known = scattered((64, 64), 0.3)[:1]
     filled = pull_push(ramp, known)

@@ -47,11 +47,11 @@ def test_uniform_numbers_fill_the_unit_interval():
 def test_errors():
     with pytest.raises(ValueError, match="0 or a positive integer, got -1"):
         Noise(-1, [0])
-    with pytest.raises(ValueError, match="noise for 2 images, asked for 3"):
+    with pytest.raises(ValueError, match="random streams for 2 images, but the batch has 3"):
         Noise(0, [0, 1]).normal(torch.empty(3, 4))
 
 
-def test_a_mirrored_chain_has_the_normal_numbers_of_its_key_with_the_other_sign():
+def test_a_mirrored_row_has_the_negated_normal_numbers_of_its_key():
     like = torch.empty(2, 3, 4)
     noise, plain = Noise(5, [(1, 0), (1, 0)], [False, True]), Noise(5, [(1, 0), (1, 0)])
     drawn, expected = noise.normal(like), plain.normal(like)
@@ -75,7 +75,7 @@ def test_any_number_of_threads_draws_the_same(monkeypatch):
     assert all(map(torch.equal, alone, together))
 
 
-def test_chains_of_one_key_have_the_same_numbers_at_every_draw():
+def test_rows_with_the_same_key_have_the_same_numbers_at_every_draw():
     like = torch.empty(3, 4, 4)
     noise, alone = Noise(1, [0, 5, (0,)]), Noise(1, [0])
     for _ in range(2):
@@ -115,7 +115,7 @@ def test_no_two_purposes_share_a_stream(weights: Path, monkeypatch: pytest.Monke
     assert all(a.isdisjoint(b) for a, b in combinations(streams.values(), 2))
 
 
-def test_zeros_at_the_end_of_a_key_do_not_count():
+def test_trailing_zeros_of_a_key_do_not_count():
     noise = Noise(1, [5, (5, 0), (5, 0, 0), (5, 0, 0, 1), (5, 0, 1)])
     first, *others = (generator.initial_seed() for generator in noise.generators)
     assert [other == first for other in others] == [True, True, False, False]

@@ -1,4 +1,4 @@
-"""The tables of the benchmarks say what their numbers do."""
+"""Tables in `benchmarks/results` agree with the committed values."""
 
 import json
 

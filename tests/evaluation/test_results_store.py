@@ -7,29 +7,29 @@ from genprior.core.errors import SettingError
 from genprior.evaluation.results_store import ResultsStore
 
 
-def ledger(folder: Path) -> ResultsStore:
+def store_in(folder: Path) -> ResultsStore:
     return ResultsStore(folder, ("image", "method"))
 
 
-def test_what_a_killed_process_left_of_a_line_is_dropped(tmp_path):
-    book = ledger(tmp_path)
-    book.open({"steps": 3})
-    book.append([{"image": 0, "method": "a", "psnr": 1.0}], rank=0)
+def test_an_incomplete_line_of_a_killed_process_is_dropped(tmp_path):
+    store = store_in(tmp_path)
+    store.open({"steps": 3})
+    store.append([{"image": 0, "method": "a", "psnr": 1.0}], rank=0)
     file = tmp_path / "results.0.jsonl"
     file.write_bytes(file.read_bytes() + b'{"image": 1, "meth')
-    assert list(book.read()) == [(0, "a")]
-    book.append([{"image": 1, "method": "a", "psnr": 2.0}], rank=0)
-    assert [r["psnr"] for r in book.read().values()] == [1.0, 2.0]
+    assert list(store.read()) == [(0, "a")]
+    store.append([{"image": 1, "method": "a", "psnr": 2.0}], rank=0)
+    assert [r["psnr"] for r in store.read().values()] == [1.0, 2.0]
 
 
 def test_merging_sorts_by_key_and_loses_nothing(tmp_path):
-    book = ledger(tmp_path)
-    book.open({})
+    store = store_in(tmp_path)
+    store.open({})
     for rank, image in ((1, 0), (0, 2), (1, 1)):
-        book.append([{"image": image, "method": "a"}], rank)
-    book.merge()
-    book.append([{"image": 0, "method": "b"}], 0)
-    book.merge()
+        store.append([{"image": image, "method": "a"}], rank)
+    store.merge()
+    store.append([{"image": 0, "method": "b"}], 0)
+    store.merge()
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     keys = [(r["image"], r["method"]) for r in map(json.loads, lines)]
     assert keys == [(0, "a"), (0, "b"), (1, "a"), (2, "a")]
@@ -37,28 +37,28 @@ def test_merging_sorts_by_key_and_loses_nothing(tmp_path):
 
 
 def test_settings_must_stay_but_dictionaries_may_grow(tmp_path):
-    book = ledger(tmp_path)
-    book.open({"steps": 3, "weights": {"a": "1f"}})
-    book.open({"steps": 3, "weights": {"b": "2f"}})
+    store = store_in(tmp_path)
+    store.open({"steps": 3, "weights": {"a": "1f"}})
+    store.open({"steps": 3, "weights": {"b": "2f"}})
     with pytest.raises(SettingError, match="results with steps = 3, now it is 4: give the old"):
-        book.open({"steps": 4, "weights": {}})
+        store.open({"steps": 4, "weights": {}})
     with pytest.raises(SettingError, match='results with weights a = "1f", now it is "3f"'):
-        book.open({"steps": 3, "weights": {"a": "3f"}})
+        store.open({"steps": 3, "weights": {"a": "3f"}})
     with pytest.raises(SettingError, match="results with lpips = null, now it is true"):
-        book.open({"steps": 3, "weights": {}, "lpips": True})
-    book.clear()
-    book.open({"steps": 4})
+        store.open({"steps": 3, "weights": {}, "lpips": True})
+    store.clear()
+    store.open({"steps": 4})
 
 
 def test_dictionaries_grow_at_every_depth(tmp_path):
-    book = ledger(tmp_path)
-    book.open({"methods": {"m": {"A": 1}}})
-    book.open({"methods": {"m": {"B": 1}}})
+    store = store_in(tmp_path)
+    store.open({"methods": {"m": {"A": 1}}})
+    store.open({"methods": {"m": {"B": 1}}})
     with pytest.raises(SettingError, match="results with methods m A = 1, now it is 2"):
-        book.open({"methods": {"m": {"A": 2}}})
+        store.open({"methods": {"m": {"A": 2}}})
 
 
 def test_results_without_settings_are_not_touched(tmp_path):
     (tmp_path / "results.jsonl").write_text("{}\n")
     with pytest.raises(SettingError, match="holds results without settings.json"):
-        ledger(tmp_path).open({})
+        store_in(tmp_path).open({})

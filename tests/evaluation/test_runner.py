@@ -1,4 +1,4 @@
-"""Evaluation from the shell: right numbers, resumable, the same by any number of processes."""
+"""Evaluation from the command line: correct scores, resume, several processes."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def results(folder: Path) -> list[dict]:
 
 
 def values(folder: Path) -> dict:
-    """What must not depend on who measured."""
+    """Returns the scores that must not depend on the number of processes."""
     return {
         (r["index"], r["task"], r["seed"], r["method"]): (r["psnr"], r["ssim"], r["misfit"])
         for r in results(folder)
@@ -54,7 +54,7 @@ def command(photos: Path, out: Path, weights: Path, *more: object) -> list[objec
 
 @pytest.fixture(scope="module")
 def whole(photos, weights, tmp_path_factory) -> Path:
-    """An evaluation that nothing disturbed."""
+    """Runs an evaluation without interruption."""
     out = tmp_path_factory.mktemp("whole")
     succeed(*command(photos, out, weights))
     return out
@@ -70,7 +70,7 @@ def test_a_baseline_gets_the_numbers_of_scikit_image(photos, whole):
     assert record[1] == pytest.approx(expected, abs=1e-5)
 
 
-def test_every_method_meets_every_task_that_it_suits(whole):
+def test_every_method_is_run_on_every_task_that_it_supports(whole):
     found = {(r["task"], r["method"].split()[-1]) for r in results(whole)}
     assert found == {(MASK, "hqs"), (SCALE, "hqs"), (MASK, "biharmonic"), (SCALE, "bicubic")}
     assert {r["nfe"] for r in results(whole)} == {0, 2}
@@ -90,7 +90,7 @@ def test_images_in_batches_and_one_by_one_agree(photos, weights, whole, tmp_path
     assert {r["nfe"] for r in results(tmp_path)} == {0, 2}
 
 
-def test_a_killed_evaluation_goes_on(photos, weights, whole, tmp_path):
+def test_a_killed_evaluation_is_resumed(photos, weights, whole, tmp_path):
     words = list(map(str, command(photos, tmp_path, weights)))
     process = subprocess.Popen([sys.executable, "-m", "genprior", *words], env=ONE_THREAD)
     part = tmp_path / "results.0.jsonl"
@@ -147,16 +147,16 @@ def test_other_pixels_or_another_mask_of_the_same_name_are_refused(photos, tmp_p
     assert 'results with images 0 = ["a.png", ' in refused(*words)[1]
 
 
-def test_a_method_that_is_made_for_no_task_is_left_out(photos, tmp_path):
+def test_a_method_that_supports_no_task_is_left_out(photos, tmp_path):
     result = succeed("evaluate", photos, "-o", tmp_path, "--prior", "none", "--every", 4,
                      "--baseline", "biharmonic", "--baseline", "wiener", "--task", MASK,
                      "--task", SCALE)
-    assert "wiener is made for none of the tasks: left out" in result.stderr
+    assert "wiener supports none of the tasks: left out" in result.stderr
     assert {r["method"] for r in results(tmp_path)} == {"biharmonic"}
     assert "wiener on superres" in (tmp_path / "report.md").read_text()
 
 
-def test_a_solver_is_left_out_of_the_tasks_that_it_cannot_do(photos, tmp_path):
+def test_a_solver_is_left_out_of_tasks_that_it_does_not_support(photos, tmp_path):
     succeed("evaluate", photos, "-o", tmp_path, "--every", 4, "--solver",
             "posterior-mean:turns=1,hqs:steps=1,ddrm:steps=1", "--task", "denoise:noise=0.1",
             "--task", "deblur:motion=3,30", "--crop", 16)
@@ -182,7 +182,7 @@ def test_a_method_that_diverges_does_not_end_the_others(photos, tmp_path, monkey
     words = ["evaluate", photos, "-o", tmp_path, "--prior", "none", "--baseline",
              "tv:iterations=2,biharmonic", "--task", MASK, "--crop", 20]
     told = succeed(*words).stderr
-    assert "tv:iterations=2 failed, the report says on which images: it diverged" in told
+    assert "tv:iterations=2 failed on the images that the report lists: it diverged" in told
     report = (tmp_path / "report.md").read_text()
     assert f"- failed: tv:iterations=2 on {MASK} of 1.png (it diverged)" in report
     rows = {line.split(" | ")[1]: line.split(" | ")[2] for line in report.splitlines()
@@ -193,7 +193,7 @@ def test_a_method_that_diverges_does_not_end_the_others(photos, tmp_path, monkey
     assert "psnr" not in found[0] and "torch" in found[0]["machine"]
 
 
-def test_that_nothing_could_be_measured_is_an_error(photos, tmp_path, monkeypatch):
+def test_an_evaluation_without_any_result_is_an_error(photos, tmp_path, monkeypatch):
     def restore(*_, **__):
         raise FloatingPointError("it diverged")
 
@@ -204,14 +204,14 @@ def test_that_nothing_could_be_measured_is_an_error(photos, tmp_path, monkeypatc
     assert (tmp_path / "report.md").exists()
 
 
-def test_steps_that_are_typed_of_a_solver_come_first(photos, weights, tmp_path):
+def test_steps_of_a_solver_take_precedence_over_steps_of_all(photos, weights, tmp_path):
     succeed("evaluate", photos, "-o", tmp_path, "--prior", weights, "--every", 4, "--crop", 20,
             "--solver", "hqs:steps=3,hqs:coupling=0.2,hqs", "--steps", 2, "--task", MASK,
             "--show", 0, "-q")
     assert [r["nfe"] for r in sorted(results(tmp_path), key=lambda r: r["method"])] == [2, 2, 3]
 
 
-def test_samples_are_scored_as_a_law(photos, weights, tmp_path):
+def test_samples_are_scored_by_coverage_and_crps(photos, weights, tmp_path):
     result = succeed("evaluate", photos, "-o", tmp_path, "--prior", weights, "--steps", 2,
                      "--every", 4, "--task", SCALE, "--solver", "auto,hqs", "--samples", 3,
                      "--baseline", "deepinv:diffpir:max_iter=2", "--json", "--show", 0)
@@ -225,7 +225,7 @@ def test_samples_are_scored_as_a_law(photos, weights, tmp_path):
     assert "50% of the time" in meaning and not (tmp_path / "contact.png").exists()
 
 
-def test_a_prior_goes_with_the_solvers_that_it_can(photos, weights, tmp_path):
+def test_a_prior_is_combined_with_the_solvers_that_support_it(photos, weights, tmp_path):
     succeed("evaluate", photos, "-o", tmp_path, "--prior", f"{weights},texture", "--steps", 2,
             "--every", 4, "--crop", 20, "--solver", "hqs,csgm,gaussian:mode=mean",
             "--task", "inpaint:box=4x4", "--show", 0, "-q")
@@ -236,7 +236,7 @@ def test_a_prior_goes_with_the_solvers_that_it_can(photos, weights, tmp_path):
     assert "| texture gaussian:mode=mean |" in (tmp_path / "report.md").read_text()
 
 
-def test_baselines_are_tuned_on_images_of_their_own(photos, tmp_path):
+def test_baselines_are_tuned_on_separate_images(photos, tmp_path):
     others = tmp_path / "others"
     others.mkdir()
     save_photo(others / "a.png", start=10)
@@ -261,17 +261,19 @@ def test_baselines_are_tuned_on_images_of_their_own(photos, tmp_path):
     save_photo(others / "b.png", start=30)
     _, message = refused("evaluate", photos, "-o", out, "--prior", "none", "--task", task,
                          "--every", 4, "--baseline", "wiener,richardson-lucy", "--tune", others)
-    assert "was tuned on 1 other images: give those, another folder, or --overwrite" in message
+    remedy = "give those images, another folder, or --overwrite"
+    assert f"was tuned on 1 other images: {remedy}" in message
 
 
 @pytest.mark.parametrize("words, message", [
     (["--prior", "none", "--task", MASK], "nothing to measure: give --prior or --baseline"),
-    (["--prior", "none", "--baseline", "bicubic", "--task", MASK], "bicubic: made for none of"),
+    (["--prior", "none", "--baseline", "bicubic", "--task", MASK],
+     "no method (bicubic) supports any of the tasks"),
     (["--prior", "none", "--baseline", "deepinv:dps", "--task", MASK], "needs a --prior that is"),
     (["--prior", "none", "--baseline", "tv:weigth=3", "--task", MASK], "no setting 'weigth'"),
     (["--prior", "nothing", "--task", MASK], "unknown prior 'nothing'"),
-    (["--prior", "glow", "--solver", "hqs", "--task", MASK], "solvers suits --prior glow"),
-    (["--prior", "glow", "--solver", "map,hqs", "--task", MASK], "--solver hqs suits none of"),
+    (["--prior", "glow", "--solver", "hqs", "--task", MASK], "solvers works with --prior glow"),
+    (["--prior", "glow", "--solver", "map,hqs", "--task", MASK], "solver hqs works with none of"),
     (["--prior", "none", "--baseline", "tv", "--crop", "900", "--task", MASK], "too few for a c"),
 ])
 def test_errors(photos, tmp_path, words, message):

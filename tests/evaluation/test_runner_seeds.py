@@ -1,4 +1,4 @@
-"""The noise, the mask and the draws of an evaluation are those of (seed, number of the image)."""
+"""Noise, masks and samples of an evaluation are seeded by (seed, index of the image)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ Seen = list[tuple[int, int, Tensor, Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Spy(Baseline):
-    """Notes the measurement of every image, and what is drawn for it."""
+    """Baseline that records the measurement of every image, and the noise drawn for it."""
 
     seen: ClassVar[list[tuple[Tensor, Tensor]]] = []
 
@@ -44,7 +44,7 @@ class Spy(Baseline):
 
 @pytest.fixture
 def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Seen]:
-    """Evaluates a task on two photos at two seeds: (seed, number, x, y, draws) of each."""
+    """Evaluates a task on two images with two seeds; gives (seed, index, x, y, noise) of each."""
     for name, start in (("a", 0), ("b", 40)):
         save_photo(tmp_path / f"{name}.png", start=start, size=(16, 12))
     truths = list(zip(NUMBERS, open_reference_images(tmp_path, MANY), strict=True))
@@ -63,24 +63,24 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Se
     return measured
 
 
-def test_noise_and_draws_are_those_of_the_seed_and_the_image(measure: Callable) -> None:
+def test_noise_is_seeded_by_the_seed_and_the_image(measure: Callable) -> None:
     for seed, number, x, y, drawn in measure("denoise", {}):
         noise = Noise(seed, [(number, *MEASUREMENT)]).normal(x)
         torch.testing.assert_close(y - x, SIGMA * noise, rtol=0, atol=1e-6)
         assert torch.equal(drawn, Noise(seed, [(number, 0)]).normal(x))
 
 
-def test_random_masks_are_those_of_the_next_seed_and_the_image(measure: Callable) -> None:
+def test_random_masks_are_seeded_by_the_next_seed_and_the_image(measure: Callable) -> None:
     for seed, number, x, y, _ in measure("inpaint", {"mask": ("random", 0.5)}):
         keep = random_keep(x.shape, 0.5, Noise(seed + 1, [number]).generators)
         assert torch.equal(y != 0, keep.expand_as(y))
 
 
-def test_a_random_physics_of_deepinv_is_that_of_the_next_seed(measure: Callable) -> None:
+def test_a_random_physics_of_deepinv_is_seeded_by_the_next_seed(measure: Callable) -> None:
     settings = {"name": "CompressedSensing", "settings": {"m": 30}}
     for seed, _, x, y, _ in measure("deepinv", settings, 0.0):
         rng = torch.Generator().manual_seed(seed + 1)
         physics = deepinv.physics.CompressedSensing(30, tuple(x.shape[1:]), rng=rng)
         expected = physics.A(x).flatten()
-        # a solver is handed a measurement in units of the physics
+        # the solver gets a measurement rescaled by the norm of the physics
         assert torch.cosine_similarity(y.flatten(), expected, dim=0) > 0.999

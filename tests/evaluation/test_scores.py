@@ -51,7 +51,7 @@ def test_small_images_have_no_lpips_and_values_beyond_the_range_are_clipped():
     assert seen == [(1, 1)] and scored(28)["psnr"] is None  # equal, once they are clipped
 
 
-def test_lpips_takes_images_to_where_its_network_is(monkeypatch):
+def test_lpips_moves_images_to_the_device_of_its_network(monkeypatch):
     seen = []
 
     class Distance:

@@ -1,4 +1,4 @@
-"""Baselines are tuned where nothing is typed, on other images than are measured."""
+"""Tuning of baselines: settings that the user did not type, on separate images."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_what_is_typed_is_not_tuned(photos: Path, tmp_path: Path) -> None:
+def test_settings_that_the_user_typed_are_not_tuned(photos: Path, tmp_path: Path) -> None:
     words = ["evaluate", photos, "-o", tmp_path / "out", "--prior", "none", "--task", TASK,
              "--tune", tmp_path / "others", "-q"]
     typed = "tv:weight=0.01:iterations=5,tv:weight=0.5:iterations=5"
@@ -35,12 +35,12 @@ def test_what_is_typed_is_not_tuned(photos: Path, tmp_path: Path) -> None:
     assert "tv:iterations=5 on denoise" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_images_are_not_tuned_on_that_are_measured(photos: Path, tmp_path: Path) -> None:
+def test_evaluated_images_are_refused_for_tuning(photos: Path, tmp_path: Path) -> None:
     words = ["evaluate", photos, "-o", tmp_path / "out", "--prior", "none", "--task", TASK]
     code, message = refused(*words, "--baseline", "tv", "--tune", photos)
-    assert code == 2 and "1 of its images are measured, too" in message
+    assert code == 2 and "1 of its images are also evaluated" in message
     code, message = refused(*words, "--baseline", "tv", "--exemplar", tmp_path / "nowhere.png")
-    assert code == 2 and "--exemplar goes with --prior texture" in message
+    assert code == 2 and "--exemplar needs --prior texture" in message
 
 
 def test_two_processes_share_every_method(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def test_two_processes_share_every_method(photos: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(runner, "not_suited", lambda plan: [])
     assert [unit.method.name for unit in _units(plan, set())] == 8 * ["slow", "quick"]
     shares = [runner.shared(list(_units(plan, set())), Ranks(rank, 2)) for rank in (0, 1)]
-    assert sorted(unit.truths[0][0] for share in shares for unit in share) == sorted(
+    assert sorted(unit.references[0][0] for share in shares for unit in share) == sorted(
         2 * list(range(8)))
     for share in shares:
         assert {unit.method.name for unit in share} == {"slow", "quick"} and len(share) == 8

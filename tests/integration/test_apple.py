@@ -1,4 +1,4 @@
-"""Where the device has no float64, as Apple's GPUs."""
+"""Devices without float64, such as the GPUs of Apple."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from genprior.operators.superres import SuperResolution
 
 
 class Apple(torch.Tensor):
-    """A tensor that refuses what one on Apple's GPUs refuses, until it is brought to the CPU."""
+    """Tensor that raises the errors of the mps device until it is moved to the CPU."""
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -27,8 +27,8 @@ class Apple(torch.Tensor):
         return result
 
 
-class Told(Apple):
-    """One that says where it is, too."""
+class OnMPS(Apple):
+    """`Apple` tensor whose `device` is mps."""
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -52,20 +52,20 @@ def photo() -> torch.Tensor:
     (Wiener(), Blur(torch.ones(1, 1, 3, 3) / 9)),
     (Bicubic(), SuperResolution(2)),
 ])
-def test_baselines_do_there_what_they_do_here(method, operator):
+def test_baselines_agree_with_the_cpu(method, operator):
     y, noise_std = operator.A(photo()), torch.tensor([0.1])
-    here = method.estimate(y, operator, noise_std)
+    expected = method.estimate(y, operator, noise_std)
     for name, buffer in list(operator.named_buffers()):
         operator.get_buffer(name).data = buffer.as_subclass(Apple)
-    there = method.estimate(y.as_subclass(Apple), operator, noise_std)
-    assert isinstance(there, Apple) and there.dtype == torch.float32
-    torch.testing.assert_close(there.cpu(), here)
+    estimate = method.estimate(y.as_subclass(Apple), operator, noise_std)
+    assert isinstance(estimate, Apple) and estimate.dtype == torch.float32
+    torch.testing.assert_close(estimate.cpu(), expected)
 
 
 @pytest.mark.parametrize("antithetic", [False, True])
-def test_a_score_is_there_what_it_is_here(antithetic):
+def test_crps_agrees_with_the_cpu(antithetic):
     samples = torch.rand(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    truths = samples.mean(dim=1)
-    there = crps(samples.as_subclass(Told), truths.as_subclass(Told), antithetic)
-    assert isinstance(there, Told)
-    torch.testing.assert_close(there.cpu(), crps(samples, truths, antithetic))
+    references = samples.mean(dim=1)
+    score = crps(samples.as_subclass(OnMPS), references.as_subclass(OnMPS), antithetic)
+    assert isinstance(score, OnMPS)
+    torch.testing.assert_close(score.cpu(), crps(samples, references, antithetic))

@@ -1,4 +1,4 @@
-"""What must hold on a CUDA device; run with -m gpu."""
+"""Tests on a CUDA device; run with -m gpu."""
 
 import warnings
 
@@ -23,7 +23,7 @@ SOLVERS = [
     "hqs", "red-diff", "diffpir", "pigdm", "dps", "mmps", "tmpd", "jfps", "ddrm", "daps",
     "pnp-dm", "moment-matched",
 ]
-# until it stands: what a solve has left undone is chaotic
+# iterated until the solve converges: the error of an unfinished solve is chaotic
 SETTINGS = {"jfps": {"iterations": 100}}
 
 

@@ -1,4 +1,4 @@
-"""Whatever is killed at whatever moment, there is nothing that cannot be read."""
+"""Killed processes leave complete files: restorations and trainings stopped at random times."""
 
 import json
 import os
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork")
 
 
 def kill_midway(work: Callable[[], object], seconds: float) -> bool:
-    """Does work in another process, which is killed after a time; whether it was at work then."""
+    """Kills a child process that does the work; returns whether it was still running."""
     with warnings.catch_warnings(action="ignore"):  # of Python 3.12, about threads
         child = os.fork()
     if child == 0:
@@ -53,7 +53,7 @@ def kill_restorations(folder: Path, weights: Path, times: int) -> None:
     for number, suffix in enumerate((".png", ".jpg", ".tif", ".webp", ".npy")):
         photo = read_image(save_photo(folder / "photo.png", size=(30, 40), start=number))
         write_image(folder / "in" / f"{number}{suffix}", photo)
-    restore_all(folder, weights)  # imports what the children need, too
+    restore_all(folder, weights)  # also imports the modules that the children need
     rng = random.Random(0)
     for _ in range(times):
         assert kill_midway(
@@ -103,7 +103,7 @@ def test_50_killed_trainings_leave_a_whole_checkpoint(tmp_path: Path) -> None:
     kill_trainings(tmp_path, 50)
 
 
-def test_what_a_killed_run_left_is_swept_up_later(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_run_are_removed_later(tmp_path: Path) -> None:
     half = [f".genprior-{digits}" for digits in ("0123456789abcdef", "fedcba9876543210")]
     mine = ["mine", ".genprior-", ".genprior-notes", ".genprior-0123456789abcdef.txt"]
     old, new = (tmp_path / name for name in half)

@@ -1,4 +1,4 @@
-"""A command that may take little memory gets by with it, or ends with exit code 5."""
+"""Commands under a memory limit: smaller tiles, or exit code 5."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ import torch
 from genprior.cli import main
 
 torch.set_num_threads(1)
-main(sys.argv[2:], standalone_mode=False)  # so that all libraries are there
+main(sys.argv[2:], standalone_mode=False)  # loads all libraries
 size = next(x for x in Path("/proc/self/status").read_text().splitlines() if "VmSize" in x)
 limit = int(size.split()[1]) * 2**10 + int(sys.argv[1]) * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

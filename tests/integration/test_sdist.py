@@ -1,4 +1,4 @@
-"""What an archive of the sources holds."""
+"""Contents of the source distribution."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from repository import ROOT
 MADE = {".pyc", ".pyo"}
 
 
-def test_whoever_has_the_sources_can_test_them(tmp_path: Path) -> None:
+def test_the_source_distribution_holds_all_files(tmp_path: Path) -> None:
     pytest.importorskip("setuptools")
     command = [sys.executable, "-c", "import setuptools; setuptools.setup()", "-q", "egg_info",
                "--egg-base", str(tmp_path)]

@@ -56,7 +56,7 @@ def test_errors(solver: object) -> None:
 
 @pytest.mark.parametrize("solver", [DPS(2), PiGDM(2), DiffPIR(2)], ids=lambda s: type(s).__name__)
 def test_there_must_be_a_random_stream_for_every_image(solver: object) -> None:
-    with pytest.raises(ValueError, match="noise for 3 images, asked for 2"):
+    with pytest.raises(ValueError, match="random streams for 3 images, but the batch has 2"):
         solver(image(), Denoising(), Crooked(), 0.1, Noise(0, [0, 1, 2]))
 
 

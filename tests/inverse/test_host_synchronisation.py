@@ -1,4 +1,4 @@
-"""No solver stops the host in a step: what would is counted on the CPU by its operations."""
+"""Host synchronisation: no step of a solver waits for the device; counted on the CPU."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ SETTINGS = {
 
 
 class Linear(Dense):
-    """The exact denoiser, without a look at the values."""
+    """The exact denoiser, without reading values back to the host."""
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         values, vectors = self._spectrum(x.shape[1:], x)
@@ -64,7 +64,7 @@ class Count(TorchDispatchMode):
 def stops(
     name: str, steps: int, op: Operator, y: Tensor, prior: Denoiser | None = None
 ) -> list[str]:
-    """What stops the host in `solve`, past the checks at the door and after a first call."""
+    """Operations in `solve` that stop the host, without input checks, in a second call."""
     settings = dict(SETTINGS.get(name, {}))
     if name == "posterior-mean":
         settings["turns"] = steps
@@ -78,7 +78,7 @@ def stops(
     return mode.stops
 
 
-def test_the_count_sees_what_stops() -> None:
+def test_operations_that_synchronise_are_counted() -> None:
     with Count() as mode:
         float(torch.ones(1).sum())
         torch.ones(3)[torch.tensor([True, False, True])]
@@ -94,21 +94,21 @@ OPERATORS = {
 
 @pytest.mark.parametrize("task", OPERATORS)
 @pytest.mark.parametrize("name", sorted(set(LEVELS) - {"posterior-mean"}))
-def test_a_step_does_not_stop_the_host(name: str, task: str) -> None:
+def test_a_step_does_not_synchronise_with_the_host(name: str, task: str) -> None:
     op = OPERATORS[task]
     y = op.A(Linear(dtype=torch.float32).draw(2, (1, 4, 6)))
     few, many = stops(name, 2, op, y), stops(name, 5, op, y)
     assert many == few, f"{len(many) - len(few)} in 3 more steps"
 
 
-def test_denoising_does_not_stop_the_host() -> None:
+def test_denoising_does_not_synchronise_with_the_host() -> None:
     y = Linear(dtype=torch.float32).draw(2, (1, 4, 6))
     few = stops("posterior-mean", 1, Denoising(), y)
     assert stops("posterior-mean", 4, Denoising(), y) == few
 
 
 @pytest.mark.parametrize("name", ["posterior-mean", "hqs"])
-def test_filling_holes_that_the_prior_knows_of_does_not_stop_the_host(name: str) -> None:
+def test_filling_holes_by_an_inpainter_does_not_synchronise_with_the_host(name: str) -> None:
     op = OPERATORS["mask"]
     y = op.A(Linear(dtype=torch.float32).draw(2, (1, 4, 6)))
     prior = DDPM(1, widths=(4, 8), blocks=(1, 1), holes=True).requires_grad_(False)
@@ -116,7 +116,7 @@ def test_filling_holes_that_the_prior_knows_of_does_not_stop_the_host(name: str)
 
 
 @pytest.mark.parametrize("name", ["mmps", "moment-matched", "smc", "tmpd", "dps", "jfps"])
-def test_nor_with_a_foreign_physics(name: str) -> None:
+def test_external_physics_does_not_synchronise_with_the_host(name: str) -> None:
     assert issubclass(LEVELS[name], DiffusionSolver)
     op = External(SuperResolution(2), (1, 4, 6))
     y = op.A(Linear(dtype=torch.float32).draw(2, (1, 4, 6)))

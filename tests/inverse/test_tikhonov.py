@@ -58,7 +58,7 @@ def test_it_is_the_tikhonov_solution(op: Operator) -> None:
 @pytest.mark.parametrize("axis", [2, 3])
 @pytest.mark.parametrize("size", [20, 45])
 def test_a_hole_is_filled_from_its_border(axis: int, size: int) -> None:
-    # a ramp has no curvature, so nothing that meets the border is smoother
+    # a ramp has no curvature, so no image with the same border is smoother
     ramp = torch.linspace(0, 1, 3 * size // 2).expand(1, 1, 3 * size // 2, -1)
     ramp = ramp if axis == 3 else ramp.mT
     op = Inpainting(~box_hole(ramp.shape, size, size))
@@ -71,15 +71,15 @@ def test_a_hole_is_filled_from_its_border(axis: int, size: int) -> None:
 
 
 @pytest.mark.parametrize("side", [16, 48, 64])
-def test_rounding_errors_do_not_grow_where_nothing_is_known(side: int) -> None:
-    # of the three colours only a weighted mean is measured: of the others not even the mean is
+def test_rounding_errors_do_not_grow_in_undetermined_directions(side: int) -> None:
+    # only a weighted mean of the colours is measured: differences of colours are undetermined
     op = External(deepinv.physics.Decolorize(), (3, side, side))
     x = 0.5 + 0.2 * normals(1, 1, 3, side, side)[0].float()
     start = smooth_start(op.A(x), op)
     assert -1 < start.min() and start.max() < 2
 
 
-def test_every_image_by_itself() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     op = Inpainting(random_keep((2, 1, 9, 8), 0.7))
     y = op.A(0.5 + 0.2 * normals(1, 2, *SHAPE)[0])
     y[1] *= 1e4

@@ -1,4 +1,4 @@
-"""docs/files.md says what comes out of each kind of file; here it is made and looked at."""
+"""The table of file kinds in docs/files.md against the files that are written."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +56,7 @@ KINDS: dict[str, Callable[[], bytes]] = {
     "NPY, bool": lambda: npy(GREY[..., 0] > 100),
     "NPY, float16, float32 or float64": lambda: npy(FLOAT.astype(np.float64)),
     "GIF, or another format": lambda: encoded("GIF", GREY),
-    "several pictures in a file": lambda: tiff(
+    "several images in a file": lambda: tiff(
         np.zeros((3, 9, 9), np.uint8), photometric="minisblack"
     ),
     "5 channels": lambda: npy(np.zeros((9, 9, 5), np.uint8)),
@@ -71,7 +71,7 @@ SUFFIX = {"PNG": "png", "JPE": "jpg", "Web": "webp", "TIF": "tif", "BMP": "bmp",
 
 
 def table() -> dict[str, tuple[str, str]]:
-    """The rows of the table of kinds."""
+    """Returns the rows of the table of kinds."""
     rows = {}
     for line in DOCS.read_text().split("<!-- kinds -->")[1].splitlines():
         if line.startswith("| ") and not line.startswith("| file"):
@@ -81,7 +81,7 @@ def table() -> dict[str, tuple[str, str]]:
 
 
 def describe(path: Path) -> tuple[str, str]:
-    """What a file is, as the table puts it, by other programs than ours."""
+    """Describes a file in the words of the table, read by other libraries."""
     data = path.read_bytes()
     if path.suffix == ".npy":
         return f"NPY, {np.load(path).dtype}", ""
@@ -109,9 +109,9 @@ def test_the_table_has_a_row_for_every_kind() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_comes_out(tmp_path: Path, weights: Path, kind: str) -> None:
+def test_written_files_are_those_of_the_docs(tmp_path: Path, weights: Path, kind: str) -> None:
     path = tmp_path / f"a.{SUFFIX.get(kind[:3], 'png')}"
-    if kind in ("several pictures in a file", "32-bit integers"):
+    if kind in ("several images in a file", "32-bit integers"):
         path = path.with_suffix(".tif")
     if kind.startswith(("5 ", "NaN", "floats")):
         path = path.with_suffix(".npy")

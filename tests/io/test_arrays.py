@@ -1,4 +1,4 @@
-"""Images in memory go to tensors and come back as what they were."""
+"""Conversion of images in memory to tensors and back."""
 
 import warnings
 from typing import Any
@@ -126,7 +126,10 @@ def test_read_only_arrays_are_read_without_a_warning() -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.full((4, 4, 3), 255.0), "values from 255 to 255: scale them, by 255"),
+        (
+            np.full((4, 4, 3), 255.0),
+            r"values from 255 to 255: rescale them \(divide 8-bit values by 255\)",
+        ),
         (torch.full((3, 4, 4), -7.0), "values from -7 to -7"),
         (np.full((4, 4), np.nan), "NaN or infinite"),
         (np.zeros((4, 4, 3), np.int32), "uint8, uint16 or float, got int32"),
@@ -140,7 +143,7 @@ def test_read_only_arrays_are_read_without_a_warning() -> None:
         (Image.new("HSV", (2, 2)), "mode HSV"),
     ],
 )
-def test_what_is_refused(image: Any, message: str) -> None:
+def test_invalid_images_raise(image: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         to_tensor(image)
 

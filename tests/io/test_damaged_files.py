@@ -1,4 +1,4 @@
-"""Damaged, misnamed and outlandish files end in one line that says what to do."""
+"""Damaged, misnamed and unsupported files raise errors that say what to do."""
 
 import io
 import struct
@@ -62,11 +62,11 @@ def test_reading_refuses(tmp_path: Path) -> None:
         ("a.png", encoded("JPEG"), r"a\.png: holds JPEG, not PNG: rename it to \.jpg"),
         ("a.bmp", bytes(huge), "is 60000 x 60000 pixels, more than 178956970"),
         ("a.bmp", bytes(zero), "is 0 x 40 pixels|damaged"),
-        ("a.tif", pages.getvalue(), "holds 2 pictures"),
+        ("a.tif", pages.getvalue(), "holds 2 images"),
         ("a.tif", five.getvalue(), "has 5 channels"),
         ("a.tif", signed.getvalue(), "holds 32-bit int32: save it with 8 or 16 bits"),
         ("a.tif", deep_tiff()[:-20], "damaged or cut short"),
-        ("a.png", encoded("PNG", save_all=True, append_images=frames), "holds 3 pictures"),
+        ("a.png", encoded("PNG", save_all=True, append_images=frames), "holds 3 images"),
         ("a.tif", encoded("TIFF", np.zeros((4, 4, 1), np.int32)), "32-bit int32"),
     ]
     for name, data, message in cases:
@@ -104,7 +104,7 @@ def test_a_flipped_bit_in_a_png_is_found(tmp_path: Path) -> None:
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(sorted(FUZZED)), st.data())
-def test_damage_is_an_image_error_or_none(
+def test_damaged_files_raise_image_errors_or_are_read(
     tmp_path: Path, suffix: str, draw: st.DataObject
 ) -> None:
     data = bytearray(FUZZED[suffix])

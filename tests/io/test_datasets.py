@@ -1,4 +1,4 @@
-"""Where training images may come from."""
+"""Image collections: arrays, folders, data sets of torch and torchvision."""
 
 import gzip
 import io
@@ -117,7 +117,7 @@ class Kept(torch.utils.data.Dataset):
         self.told = (Path(root), download)
 
 
-def test_data_sets_are_kept_in_the_folder_of_the_caches(monkeypatch, tmp_path: Path) -> None:
+def test_data_sets_are_downloaded_into_the_cache_folder(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torchvision.datasets, "SVHN", Kept)
     monkeypatch.delenv("GENPRIOR_HOME", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
@@ -138,7 +138,7 @@ class Items(torch.utils.data.Dataset):
         return self.items[k]
 
 
-def test_items_are_read_as_files_are() -> None:
+def test_items_are_read_like_files() -> None:
     deep = Image.fromarray((np.arange(256) * 257).astype(np.uint16).reshape(16, 16))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -179,7 +179,7 @@ def test_rows_of_a_batch_are_those_of_the_whole() -> None:
     assert torch.equal(torch.cat(parts), whole)
 
 
-def test_a_process_that_reads_is_not_handed_the_images(tmp_path: Path, monkeypatch) -> None:
+def test_pickled_crops_do_not_contain_the_images(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     pixels = np.random.default_rng(1).integers(0, 256, (9, 40, 40, 3), dtype=np.uint8)
     np.save("array.npy", pixels)
@@ -192,7 +192,7 @@ def test_a_process_that_reads_is_not_handed_the_images(tmp_path: Path, monkeypat
         handed = pickle.dumps(crops)
         assert len(handed) < pixels[0].nbytes
         assert torch.equal(pickle.loads(handed).batch(0, 6), batch)
-        assert len(crops.images.places[0][0].held) == 9  # the one here has them still
+        assert len(crops.images.places[0][0].held) == 9  # this process still holds them
 
 
 def test_images_of_true_and_false_are_white_and_black(tmp_path: Path) -> None:
@@ -220,5 +220,6 @@ def test_errors(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(SettingError, match="no data set 'Nothing': choose one of"):
         open_source("torchvision:Nothing", 3)
     monkeypatch.setattr(torchvision.datasets, "MNIST", Unreachable)
-    with pytest.raises(SettingError, match="MNIST cannot be had .no route to host.: fetch it in"):
+    message = "MNIST cannot be loaded .no route to host.: download it in"
+    with pytest.raises(SettingError, match=message):
         open_source("torchvision:MNIST", 1)

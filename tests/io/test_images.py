@@ -1,4 +1,4 @@
-"""Image files come back as they went: bits, alpha, orientation, profile, EXIF. Masks."""
+"""Image files after writing and reading: bits, alpha, orientation, profile, EXIF. Masks."""
 
 import io
 import os
@@ -249,7 +249,7 @@ def test_masks(tmp_path: Path) -> None:
     Image.fromarray(np.rot90(hole, -1)).save(path, exif=exif)
     check()
     Image.fromarray(hole.astype(np.uint8)).save(path)
-    with pytest.raises(ImageError, match="brightest value is 1: a hole is white"):
+    with pytest.raises(ImageError, match="largest value of the mask is 1, but a hole is white"):
         read_mask(path)
 
 

@@ -1,4 +1,4 @@
-"""Pictures that are too large are refused by their header, wherever a picture can be given."""
+"""Too large images are refused by their header, in every command that reads images."""
 
 import struct
 import zlib
@@ -17,7 +17,7 @@ from genprior.io.images import read_size
 TEXTURE = "--prior texture --exemplar @BIG"
 EVALUATE = "evaluate --quiet @SMALL -o @/out --prior none --baseline tv --task"
 TRAIN = "-o @/out --crop 8 --steps 1 --quiet"
-# @BIG is a picture that is too large, @FOLDER one that holds it, @SMALL one of small ones.
+# @BIG is an image that is too large, @FOLDER the folder of it, @SMALL a folder of small images.
 COMMANDS = [
     "inpaint @BIG --mask box=3x3",
     "inpaint @/a.png --mask @BIG",
@@ -79,12 +79,12 @@ def test_too_large_is_refused_everywhere(
 
 
 @pytest.mark.parametrize("name", ["many.npy", "many-idx3"])
-def test_arrays_of_large_pictures_are_refused(here: Path, name: str) -> None:
+def test_arrays_of_large_images_are_refused(here: Path, name: str) -> None:
     np.save(here / "many.npy", np.zeros((2, 60, 61), np.uint8))
     (here / "many-idx3").write_bytes(struct.pack(">HBB3I", 0, 8, 3, 2**20, 60, 61))
     words = f"train vae {here / name} -o {here / 'out'} --crop 8 --steps 1 --max-pixels 3659"
     code, message = refused(*words.split())
-    assert code == 3 and f"{name}: an image of it is 61 x 60 pixels, more than 3659" in message
+    assert code == 3 and f"{name}: each image is 61 x 60 pixels, more than 3659" in message
 
 
 def test_the_limit_can_be_raised(here: Path) -> None:

@@ -1,11 +1,11 @@
-"""Panels and maps show what they are given."""
+"""Panels and uncertainty maps."""
 
 import torch
 
 from genprior.io.panels import GAP, panel, std_map
 
 
-def test_pictures_stand_side_by_side_on_white() -> None:
+def test_images_are_placed_side_by_side_on_white() -> None:
     colour, grey = torch.rand(1, 3, 8, 5), torch.rand(1, 1, 8, 6)
     joined = panel([colour, grey])
     assert joined.shape == (1, 3, 8, 5 + GAP + 6)
@@ -14,13 +14,13 @@ def test_pictures_stand_side_by_side_on_white() -> None:
     assert torch.equal(joined[..., 5 + GAP :], grey.expand(-1, 3, -1, -1))
 
 
-def test_a_small_measurement_is_enlarged_by_a_whole_factor() -> None:
+def test_a_small_measurement_is_enlarged_by_an_integer_factor() -> None:
     small, large = torch.rand(1, 1, 3, 4), torch.rand(1, 1, 11, 16)  # 11 is not 4 x 3
     left = panel([small, large])[..., :16]
     assert torch.equal(left, small.repeat_interleave(4, 2).repeat_interleave(4, 3)[..., :11, :])
 
 
-def test_a_measurement_without_margin_stays_and_noise_is_clipped() -> None:
+def test_a_measurement_without_margin_keeps_its_size_and_is_clipped() -> None:
     y, x = torch.rand(1, 1, 6, 6) * 4 - 2, torch.rand(1, 1, 8, 8)
     joined = panel([y, x])
     assert torch.equal(joined[..., :6, :6], y.clamp(0, 1))

@@ -67,10 +67,10 @@ def test_agrees_with_scipy_and_deepinv(boundary: str, size: tuple[int, int]) -> 
     op = Blur(k, boundary)
     y = op.A(x)
     if size != (1, 1):  # deepinv warns about it
-        theirs = deepinv.physics.Blur(filter=k[None, None], padding=boundary)
-        torch.testing.assert_close(y, theirs.A(x), rtol=0, atol=1e-12)
+        deepinv_blur = deepinv.physics.Blur(filter=k[None, None], padding=boundary)
+        torch.testing.assert_close(y, deepinv_blur.A(x), rtol=0, atol=1e-12)
     if min(size) > 2:  # below, deepinv's adjoint is wrong or fails
-        torch.testing.assert_close(op.A_adjoint(y), theirs.A_adjoint(y), rtol=0, atol=1e-12)
+        torch.testing.assert_close(op.A_adjoint(y), deepinv_blur.A_adjoint(y), rtol=0, atol=1e-12)
     if boundary == "valid":
         expected = scipy.signal.convolve2d(x[1, 2], k, mode="valid")
     else:
@@ -78,7 +78,7 @@ def test_agrees_with_scipy_and_deepinv(boundary: str, size: tuple[int, int]) -> 
     np.testing.assert_allclose(y[1, 2], expected, atol=1e-12)
 
 
-def test_valid_is_smaller_and_visible_is_what_it_shows() -> None:
+def test_valid_blur_is_smaller_and_aligned_with_crop_margin() -> None:
     delta = torch.zeros(4, 3)
     delta[2, 1] = 1
     op = Blur(delta)
@@ -99,7 +99,7 @@ def test_accuracy_of_the_default_number_of_iterations(
     x = scipy.ndimage.gaussian_filter(rand(1, 1, 64, 70), (0, 0, 1, 1))
     x = torch.from_numpy(x)
     ours, exact = Blur(k, boundary), Blur(k, boundary, iterations=2000, tolerance=1e-14)
-    assert ours._parts() is None
+    assert ours._column_and_row() is None
     y = ours.A(x) + 0.01 * randn(ours.A(x))
     start = x + 0.05 * randn(x)
     expected = exact.prox(start, y, rho)

@@ -13,7 +13,7 @@ def matrix(rows: int, columns: int, smallest: float) -> torch.Tensor:
     return U[:, :count] * s @ V[:, :count].T
 
 
-def test_a_polynomial_converges_at_the_rate_of_chebyshev() -> None:
+def test_the_error_decays_at_the_rate_of_chebyshev_polynomials() -> None:
     M = matrix(30, 30, 0.05)
     M = M @ M.T
     least, largest = 0.05**2, 1.0

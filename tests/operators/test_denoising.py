@@ -24,7 +24,7 @@ def test_draws_no_noise() -> None:
 
 
 @pytest.mark.parametrize("solver", ["hqs", "moment-matched", "dps", "pnp-dm"])
-def test_what_has_no_noise_stays_as_it_is(solver: str) -> None:
+def test_an_image_without_noise_is_returned_unchanged(solver: str) -> None:
     y = torch.rand(2, 3, 12, 10, generator=torch.Generator().manual_seed(0))
     x = restore(y, Denoising(), Dense(dtype=torch.float32), solver, [0.0, 0.1], steps=4).image
     assert torch.equal(x[0], y[0])

@@ -63,14 +63,14 @@ DECOMPOSED = {
 
 
 @pytest.mark.parametrize("name", DECOMPOSED)
-def test_laws_of_a_physics_that_knows_its_singular_vectors(name: str) -> None:
+def test_laws_of_a_physics_with_known_singular_vectors(name: str) -> None:
     physics = DECOMPOSED[name]()
     if name != "complex":
         physics = physics.double()
     size = {"MRI": (2, 6, 8), "MRIs": (2, 6, 8), "camera": (1, 8, 8)}.get(name, (3, 6, 8))
     op, x = External(physics, iterations=0), rand(3, *size)
     op.check_shape(op.A(x).shape)
-    digits = 1e-6 if name == "grey" else 1e-9  # of its vectors deepinv has single precision
+    digits = 1e-6 if name == "grey" else 1e-9  # deepinv's vectors are in single precision
     check_operator(op, x, digits)
     some = op.select([2, 0, 2, 1])
     assert (some is op) == (name not in ("blurs", "MRIs", "weights"))
@@ -121,7 +121,7 @@ def test_an_object_that_is_no_module_with_a_given_shape() -> None:
     check_operator(External(Mean()), rand(2, 3, 4, 5))
 
 
-def test_an_object_that_is_no_module_is_tried_out_where_its_tensors_are() -> None:
+def test_an_object_that_is_no_module_is_tested_on_the_device_of_its_tensors() -> None:
     class Plain:
         M = None
 
@@ -136,7 +136,7 @@ def test_an_object_that_is_no_module_is_tried_out_where_its_tensors_are() -> Non
     assert External(Plain()).image_shape(torch.Size((1, 1, 4, 4))) == (1, 1, 4, 4)
 
 
-def test_the_users_physics_is_left_alone() -> None:
+def test_the_users_physics_is_not_changed() -> None:
     noisy = deepinv.physics.GaussianNoise(0.3, rng=torch.Generator().manual_seed(0))
     physics = deepinv.physics.Blur(filter=kernel(), padding="valid", noise_model=noisy)
     before = {name: t.clone() for name, t in physics.state_dict().items()}
@@ -153,12 +153,12 @@ def test_the_users_physics_is_left_alone() -> None:
     assert torch.equal(copy.deepcopy(op).A(x), op.A(x))
 
 
-def test_something_else() -> None:
+def test_an_object_without_A_is_refused() -> None:
     with pytest.raises(TypeError, match="must have the methods A and A_adjoint, int has no A"):
         External(3)
 
 
-def test_what_is_never_measured_is_not_observed() -> None:
+def test_entries_that_are_always_zero_are_unmeasured() -> None:
     mask = (rand(1, 1, 6, 7) > 0.4).double()
     op = External(deepinv.physics.Inpainting(img_size=(3, 6, 7), mask=mask))
     assert torch.equal(
@@ -173,7 +173,7 @@ def test_what_is_never_measured_is_not_observed() -> None:
 
 
 class Odd(deepinv.physics.LinearPhysics):
-    """Ours to break: A and A_adjoint as given."""
+    """A physics with the given A and A_adjoint."""
 
     def __init__(self, A: object, A_adjoint: object) -> None:
         super().__init__()
@@ -188,17 +188,17 @@ class Odd(deepinv.physics.LinearPhysics):
         (lambda x: x, lambda y: 2 * y, TypeError, "A_adjoint is not the adjoint of A"),
         (lambda x: x.roll(1, 3), lambda y: y.roll(1, 3), TypeError, "not the adjoint of A"),
         (lambda x: x[..., :3], lambda y: y, ValueError, "makes measurements of shape"),
-        (lambda x: x @ torch.ones(3, 3), lambda y: y, ValueError, "does not go with measurements"),
+        (lambda x: x @ torch.ones(3, 3), lambda y: y, ValueError, "does not accept measurements"),
     ],
 )
-def test_a_physics_that_is_not_what_it_says_is_found_out(
+def test_a_physics_that_is_not_linear_or_has_a_wrong_adjoint_is_refused(
     A: object, A_adjoint: object, kind: type, message: str
 ) -> None:
     with pytest.raises(kind, match=message):
         External(Odd(A, A_adjoint)).check_shape(torch.Size((2, 1, 4, 5)))
 
 
-def test_an_adjoint_that_forgot_to_flip_a_kernel_is_found_out() -> None:
+def test_an_adjoint_with_an_unflipped_kernel_is_refused() -> None:
     def trail(x: torch.Tensor) -> torch.Tensor:
         return sum(x.roll(k, dims=-1) for k in range(9)) / 9
 
@@ -206,13 +206,13 @@ def test_an_adjoint_that_forgot_to_flip_a_kernel_is_found_out() -> None:
         External(Odd(trail, trail)).check_shape(torch.Size((2, 3, 16, 16)))
 
 
-def test_batches_with_three_axes_are_told_from_images() -> None:
+def test_a_batch_of_measurements_may_have_three_axes() -> None:
     op = External(deepinv.physics.CompressedSensing(m=9, img_size=(1, 4, 5), channelwise=True))
     assert op.is_batch(torch.Size((3, 1, 9)))
     assert not External(deepinv.physics.Blur(filter=kernel())).is_batch(torch.Size((3, 1, 9)))
 
 
-def test_images_are_told_apart_where_a_physics_holds_something_for_each() -> None:
+def test_a_physics_with_parameters_per_image_is_selected_per_image() -> None:
     kernels = torch.rand(3, 1, 3, 3, generator=torch.Generator().manual_seed(1)).double()
     op = External(deepinv.physics.Blur(filter=kernels, padding="valid"), tolerance=1e-14)
     x = rand(4, 1, 7, 8)
@@ -232,7 +232,7 @@ def test_images_are_told_apart_where_a_physics_holds_something_for_each() -> Non
     assert same.select(images) is same
 
 
-def test_what_preconditions_is_near_the_solve_for_every_image() -> None:
+def test_the_preconditioner_is_near_the_solve_for_every_image() -> None:
     kernels = torch.rand(3, 1, 3, 3, generator=torch.Generator().manual_seed(1)).double()
     kernels[1] *= 1000
     op = External(deepinv.physics.Blur(filter=kernels, padding="valid"), tolerance=1e-14)

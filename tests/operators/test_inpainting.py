@@ -48,7 +48,7 @@ def test_known_pixels_are_bit_identical_and_nothing_leaks_from_the_hole(kind: to
     assert op.prox(x, y, 0.3).isfinite().all()
 
 
-def test_measured_counts_known_numbers() -> None:
+def test_num_measurements_counts_known_entries() -> None:
     keep = torch.ones(2, 1, 4, 5)
     keep[0, 0, 0, 0] = 0
     keep[1, 0, :2] = 0
@@ -83,7 +83,7 @@ def test_mask_of_another_size(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("missing", [0.001, 0.5, 0.9, 0.999])
-def test_random_keep_misses_exactly_that_many(missing: float) -> None:
+def test_random_keep_has_the_given_fraction_missing(missing: float) -> None:
     keep = random_keep((3, 3, 10, 11), missing)
     expected = min(max(round(missing * 110), 1), 109)
     assert (~keep).flatten(1).sum(dim=1).tolist() == [expected] * 3

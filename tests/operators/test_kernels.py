@@ -33,7 +33,7 @@ def test_motion_of_odd_length_along_an_axis_is_a_box() -> None:
 
 
 @pytest.mark.parametrize("angle", [0, 20, 45, 110, -60])
-def test_motion_has_the_direction_length_and_thickness_asked_for(angle: float) -> None:
+def test_motion_has_the_given_direction_length_and_thickness(angle: float) -> None:
     length = 12.5
     k = motion_kernel(length, angle)
     assert all(n % 2 == 1 for n in k.shape)

@@ -1,4 +1,4 @@
-"""A physics of deepinv, or of a user, instead of an operator of ours."""
+"""Restoration with a physics of deepinv or of a user as the operator."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def prior(weights: Path) -> DDPM:
     return load_prior(weights)
 
 
-def test_a_physics_of_deepinv_goes_in(prior: DDPM) -> None:
+def test_a_physics_of_deepinv_is_accepted(prior: DDPM) -> None:
     mask = (torch.rand(2, 1, 12, 20, generator=torch.Generator().manual_seed(3)) > 0.5).float()
     physics = deepinv.physics.Inpainting(img_size=SHAPE, mask=mask)
     y = physics.A(batch())
@@ -32,13 +32,13 @@ def test_a_physics_of_deepinv_goes_in(prior: DDPM) -> None:
     assert torch.allclose(theirs.misfit, ours.misfit, atol=1e-4)
 
 
-def test_numbers_without_noise_have_no_holes(prior: DDPM) -> None:
+def test_noiseless_measurements_without_a_hole_are_fitted(prior: DDPM) -> None:
     physics = deepinv.physics.CompressedSensing(m=400, img_size=SHAPE)
     y = physics.A(batch(1))
     assert restore(y, physics, prior, steps=1).misfit < 0.1 * y.square().mean().sqrt()
 
 
-def test_what_is_no_image_is_not_made_one() -> None:
+def test_measurements_that_are_not_images_keep_their_format() -> None:
     rays = deepinv.physics.Tomography(img_width=12, angles=5, normalize=False)
     pixels = np.full((12, 12), 200, np.uint8)
     exact = rays.A(torch.from_numpy(pixels)[None, None] / 255)
@@ -51,7 +51,7 @@ def test_what_is_no_image_is_not_made_one() -> None:
 @pytest.mark.parametrize(
     "solver", [make_solver("moment-matched", steps=3), make_solver("smc", steps=3, particles=4)]
 )
-def test_a_physics_may_hold_something_for_each_image(prior: DDPM, solver: Solver) -> None:
+def test_a_physics_may_have_parameters_per_image(prior: DDPM, solver: Solver) -> None:
     kernels = torch.rand(3, 1, 3, 3, generator=torch.Generator().manual_seed(1))
     kernels /= kernels.sum(dim=(2, 3), keepdim=True)
     each = (kernels, *kernels[:, None])
@@ -65,7 +65,7 @@ def test_a_physics_may_hold_something_for_each_image(prior: DDPM, solver: Solver
 
 
 @pytest.mark.parametrize("solver", ["diffpir", "pigdm", "hqs"])
-def test_a_physics_that_measures_no_image_goes_in(solver: str) -> None:
+def test_a_physics_whose_measurements_are_not_images_is_accepted(solver: str) -> None:
     x = batch(2)[..., :6, :6]
     physics = deepinv.physics.CompressedSensing(m=90, img_size=(3, 6, 6), device="cpu")
     y = 10 * degrade(x, physics, 0.001)

@@ -1,4 +1,4 @@
-"""A physics of any code, unit, type of numbers and kind of measurement."""
+"""Physics in other libraries, units and dtypes, with complex or several measurements."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ SMALL = (3, 6, 6)
 M = torch.randn(90, 108, generator=torch.Generator().manual_seed(3)).double() / 108**0.5
 
 
-class Inside:
-    """A matrix."""
+class TorchMatrix:
+    """A matrix in torch, float32."""
 
     def __init__(self, scale: float = 1.0) -> None:
         self.M = scale * M.float()
@@ -28,8 +28,8 @@ class Inside:
         return (y @ self.M).reshape(len(y), *SMALL)
 
 
-class Outside:
-    """That matrix where autograd does not see it, in double precision."""
+class NumpyMatrix:
+    """The same matrix in NumPy, float64, hidden from autograd."""
 
     def __init__(self) -> None:
         self.held = [M.numpy()]
@@ -44,7 +44,7 @@ class Outside:
 
 
 class Fourier:
-    """Some frequencies, as complex numbers."""
+    """Some Fourier coefficients, complex."""
 
     def A(self, x: Tensor) -> Tensor:
         return torch.fft.rfft2(x, norm="ortho")[..., :3]
@@ -55,7 +55,7 @@ class Fourier:
 
 
 class Pair(deepinv.physics.StackedLinearPhysics):
-    """A blur and every second pixel."""
+    """Two measurements of an image: a blur and a downsampled image."""
 
     def __init__(self) -> None:
         blur = deepinv.physics.Blur(torch.ones(1, 1, 3, 3) / 9, padding="circular")
@@ -69,8 +69,8 @@ def flattened(y: Any) -> Tensor:
     return torch.cat([part.flatten(1) for part in real], dim=1)
 
 
-class Flat(Inside):
-    """Any physics as a matrix."""
+class Flat(TorchMatrix):
+    """The matrix of any physics, with real measurements in one vector."""
 
     def __init__(self, physics: Any) -> None:
         self.M = flattened(physics.A(torch.eye(108).reshape(108, *SMALL))).T
@@ -86,39 +86,39 @@ def gaussian() -> PCA:
 
 
 @pytest.mark.parametrize("solver", ["map", "csgm", "langevin", "image-langevin", "gaussian"])
-def test_a_physics_need_not_be_of_torch(solver: str) -> None:
-    y = Inside().A(pixels())
+def test_a_physics_need_not_be_written_in_torch(solver: str) -> None:
+    y = TorchMatrix().A(pixels())
     options = {"prior": gaussian(), "solver": solver, "noise_std": 0.05, "steps": None}
-    seen = restore(y, Inside(), **options)
-    unseen = restore(y, Outside(), **options)
-    torch.testing.assert_close(unseen.image, seen.image, rtol=0, atol=1e-3)
-    assert unseen.misfit.max() < 2
+    expected = restore(y, TorchMatrix(), **options)
+    result = restore(y, NumpyMatrix(), **options)
+    torch.testing.assert_close(result.image, expected.image, rtol=0, atol=1e-3)
+    assert result.misfit.max() < 2
 
 
 @pytest.mark.parametrize(
     "solver", ["hqs", "moment-matched", "dps", "red-diff", "csgm", "map", "langevin"]
 )
 def test_the_unit_of_a_measurement_does_not_matter(solver: str) -> None:
-    y = degrade(pixels(), Inside(), 0.02)
+    y = degrade(pixels(), TorchMatrix(), 0.02)
     prior = gaussian() if solver in ("map", "langevin", "csgm") else Shrink()
-    expected = restore(y, Inside(), prior, solver, noise_std=0.02)
+    expected = restore(y, TorchMatrix(), prior, solver, noise_std=0.02)
     for scale in (2.0**-12, 2.0**10):
-        result = restore(scale * y, Inside(scale), prior, solver, noise_std=scale * 0.02)
+        result = restore(scale * y, TorchMatrix(scale), prior, solver, noise_std=scale * 0.02)
         torch.testing.assert_close(result.image, expected.image, rtol=0, atol=1e-6)
         torch.testing.assert_close(result.misfit, expected.misfit, rtol=1e-5, atol=0)
         assert result.noise_std == scale * 0.02
 
 
 def test_the_misfit_without_noise_is_in_the_unit_of_the_measurement() -> None:
-    y = Inside().A(pixels())
+    y = TorchMatrix().A(pixels())
     for scale in (1.0, 2.0**-12, 2.0**10):
-        result = restore(scale * y, Inside(scale), Shrink(), "diffpir", steps=2)
-        rms = (Inside(scale).A(result.image) - scale * y).square().mean(dim=1).sqrt()
+        result = restore(scale * y, TorchMatrix(scale), Shrink(), "diffpir", steps=2)
+        rms = (TorchMatrix(scale).A(result.image) - scale * y).square().mean(dim=1).sqrt()
         torch.testing.assert_close(result.misfit, rms, rtol=1e-3, atol=0)
 
 
 def test_units_that_differ_by_image() -> None:
-    class Weights(Inside):
+    class Weights(TorchMatrix):
         def A(self, x: Tensor) -> Tensor:
             return super().A(x) * torch.tensor([1e-3, 1.0, 500.0])[:, None]
 
@@ -130,7 +130,7 @@ def test_units_that_differ_by_image() -> None:
     together = restore(y, Weights(), Shrink(), noise_std=[2e-5, 0.02, 10.0], samples=2)
     for i, scale in enumerate((1e-3, 1.0, 500.0)):
         alone = restore(
-            y[i : i + 1], Inside(scale), Shrink(), noise_std=0.02 * scale, samples=2, index=i
+            y[i : i + 1], TorchMatrix(scale), Shrink(), noise_std=0.02 * scale, samples=2, index=i
         )
         torch.testing.assert_close(together.samples[i], alone.samples[0], rtol=0, atol=1e-4)
 
@@ -150,7 +150,7 @@ def test_complex_numbers_and_several_measurements(physics: object) -> None:
     torch.testing.assert_close(result.samples, flat.samples, rtol=0, atol=1e-4)
 
 
-def test_an_image_of_other_channels_is_measured() -> None:
+def test_an_image_with_two_channels_is_measured() -> None:
     mask = (pixels(1)[:, :1] > 0.5).float()
     physics = deepinv.physics.MRI(mask=mask, img_size=(2, 6, 6))
     x = 9 * pixels()[:, :2]
@@ -173,12 +173,12 @@ def test_a_single_measurement_of_any_scale() -> None:
     one = restore(y[0], Scaled(), Shrink(), noise_std=0.2, samples=2)
     assert torch.equal(one.image, whole.image[0]) and torch.equal(one.std, whole.std[0])
     assert torch.equal(one.samples, whole.samples[0])
-    with pytest.raises(ValueError, match="no image is given as a float tensor"):
+    with pytest.raises(ValueError, match="not an image as a float tensor"):
         restore(y[0, 0].numpy(), Scaled(), Shrink(), noise_std=0.2)
 
 
-def test_results_do_not_hold_on_to_the_parameters_of_a_physics() -> None:
-    class Learned(torch.nn.Module, Inside):
+def test_results_do_not_require_gradients_of_a_physics() -> None:
+    class Learned(torch.nn.Module, TorchMatrix):
         def __init__(self) -> None:
             super().__init__()
             self.M = torch.nn.Parameter(M.float())
@@ -189,18 +189,18 @@ def test_results_do_not_hold_on_to_the_parameters_of_a_physics() -> None:
     assert not (result.image.requires_grad or result.misfit.requires_grad)
 
 
-def test_noise_of_a_physics_that_is_not_counted_is_told() -> None:
+def test_an_unused_noise_model_of_a_physics_gives_a_warning() -> None:
     noisy = deepinv.physics.BlurFFT(
         img_size=SMALL, filter=torch.ones(1, 1, 3, 3) / 9,
         noise_model=deepinv.physics.GaussianNoise(0.1),
     )
     y = noisy(pixels())
-    said = "".join(restore(y, noisy, Shrink()).warnings)
-    assert "noise_std is 0, and the GaussianNoise of the physics is not used" in said
+    warning = "".join(restore(y, noisy, Shrink()).warnings)
+    assert "noise_std is 0, and the GaussianNoise of the physics is not used" in warning
     assert "GaussianNoise" not in "".join(restore(y, noisy, Shrink(), noise_std=0.1).warnings)
 
 
-def test_the_mean_of_few_measurements_may_be_near_them() -> None:
+def test_a_small_misfit_of_few_measurements_gives_no_warning() -> None:
     physics = deepinv.physics.CompressedSensing(m=10, img_size=SMALL)
     y = degrade(pixels(), physics, 0.02)
     result = restore(y, physics, Shrink(), noise_std=0.02)

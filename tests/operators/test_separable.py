@@ -13,7 +13,7 @@ def matrices() -> tuple[torch.Tensor, torch.Tensor]:
     return vertical, torch.randn(4, 4, generator=generator, dtype=torch.float64)
 
 
-def test_it_is_the_kronecker_product() -> None:
+def test_separable_is_the_kronecker_product() -> None:
     vertical, horizontal = matrices()
     x = torch.randn(2, 1, 5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     y = torch.randn(2, 1, 3, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -25,7 +25,7 @@ def test_it_is_the_kronecker_product() -> None:
         torch.testing.assert_close(op.pinv(y)[i].flatten(), torch.linalg.pinv(A) @ y[i].flatten())
 
 
-def test_it_computes_in_the_type_asked_for() -> None:
+def test_it_computes_in_the_given_dtype() -> None:
     x = torch.ones(2, 1, 5, 4)
     op = Separable(*matrices(), x)
     assert {part.dtype for part in (op.A(x), *op.svd)} == {torch.float32}
@@ -33,12 +33,12 @@ def test_it_computes_in_the_type_asked_for() -> None:
 
 @pytest.mark.parametrize("quick", [True, False])
 @pytest.mark.parametrize("size", [(30, 60), (30, 59), (1, 2)])
-def test_its_singular_value_decomposition(
+def test_singular_value_decomposition(
     quick: bool, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     m, n = size
     matrix = SuperResolution(2)._matrix(n) if quick else torch.ones(m, n, dtype=torch.float64)
-    if quick:  # torch's is not asked
+    if quick:  # torch's SVD must not be called
         monkeypatch.setattr(torch.linalg, "svd", None)
     U, s, Vh = svd(matrix.expand(2, *size))
     eye = torch.eye(m, dtype=torch.float64).expand(2, m, m)

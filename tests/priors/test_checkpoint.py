@@ -20,7 +20,7 @@ from genprior.registry import find_prior
 def saved(tmp_path):
     prior = DDPM(widths=(8, 16), blocks=(1, 1))
     generator = torch.Generator().manual_seed(0)
-    half = {  # no layer is zero, as the last one of a network that is to be trained
+    half = {  # no zero layers; the last layer of an untrained network is zero
         key: 0.1 * torch.randn(value.shape, generator=generator).half()
         for key, value in prior.state_dict().items()
     }
@@ -64,7 +64,7 @@ def test_every_flipped_bit_and_every_truncation_is_refused(saved):
             load_checkpoint(folder)
 
 
-def test_a_folder_without_manifest_is_no_checkpoint(saved):
+def test_a_folder_without_manifest_is_not_a_checkpoint(saved):
     folder = saved[1]
     (folder / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match="no checkpoint in"):
@@ -151,7 +151,7 @@ def test_small_variances_are_packed_whole(tmp_path):
     assert torch.equal(load_checkpoint(tmp_path / "packed")[0].variances, prior.variances)
 
 
-def test_what_is_packed_is_in_files_of_bounded_size(tmp_path, monkeypatch):
+def test_packed_checkpoints_have_files_of_bounded_size(tmp_path, monkeypatch):
     torch.manual_seed(0)
     prior = DDPM(widths=(8, 16), blocks=(1, 1), holes=True)
     model = prior.state_dict()
@@ -172,7 +172,7 @@ def test_what_is_packed_is_in_files_of_bounded_size(tmp_path, monkeypatch):
         file.seek(-1, 2)
         file.write(b"x")
     with pytest.raises(CheckpointError, match=r"model-2\.safetensors are corrupt"):
-        load_checkpoint(tmp_path / "packed", anew=True)
+        load_checkpoint(tmp_path / "packed")
 
 
 def test_unknown_priors_list_the_known_ones(monkeypatch, tmp_path):

@@ -16,7 +16,7 @@ def prior(**settings) -> DDPM:
 
 @pytest.mark.parametrize("objective", ["eps", "v", "edm"])
 def test_preconditioning_gives_targets_of_unit_variance(objective):
-    # data of variance 1 on [-1, 1], or of 0.25 for edm, which is what each assumes
+    # each objective assumes data of variance 1 on [-1, 1], or of 0.25 for edm
     sd = 0.5 if objective == "edm" else 1.0
     u = sd * torch.randn(200_000, dtype=torch.float64)
     noise = torch.randn_like(u)
@@ -65,7 +65,7 @@ def test_without_noise_an_image_comes_back():
 
 
 def learned(group, steps):
-    """A model of images of one random colour, and such images with noise: (model, y, sigma)."""
+    """Returns a model trained on constant colour images, noisy images, and sigma."""
     torch.manual_seed(0)
     holes = group == "filler"
     model = DDPM(widths=(16, 32), blocks=(1, 1), noise_mean=-1.5, noise_std=0.1, holes=holes)
@@ -98,7 +98,7 @@ def crooked(**settings) -> DDPM:
 
 
 def holes(size):
-    """Where pixels are unknown: scattered ones, and a corner."""
+    """Returns a mask of unknown pixels: scattered ones, and a corner."""
     torch.manual_seed(1)
     unknown = torch.rand(2, 1, *size) < 0.4
     unknown[..., : size[0] // 2, : size[1] // 2] = True
@@ -108,7 +108,7 @@ def holes(size):
 
 @pytest.mark.parametrize("size", [(1, 7), (5, 3), (31, 18)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_what_is_known_exactly_stays(size, channels):
+def test_noiseless_known_pixels_are_unchanged(size, channels):
     model, unknown = crooked(), holes(size)
     x, sigma = torch.rand(2, channels, *size, dtype=torch.float64), torch.tensor([0.0, 0.3])
     x_hat = model.denoise_masked(x, sigma.double(), unknown)
@@ -118,7 +118,7 @@ def test_what_is_known_exactly_stays(size, channels):
     assert (x_hat[0] != x[0])[~exact].all() and (x_hat[1] != x[1]).all()
 
 
-def test_the_loss_with_holes_is_the_weighted_error_where_something_is_to_be_found():
+def test_the_loss_with_holes_is_the_weighted_error_of_uncertain_pixels():
     model = crooked()
     x = torch.rand(24, 3, 16, 24, dtype=torch.float64)
     loss = model.losses(x, Noise(5, range(24)))["filler"]
@@ -162,7 +162,7 @@ def test_the_two_networks_are_trained_apart():
     assert torch.equal(alone["network"], losses["network"])
 
 
-def test_a_filler_begins_as_the_network_it_is_added_to():
+def test_a_filler_starts_from_the_weights_of_the_network():
     plain, model = prior(), prior(holes=True)
     kept = model.inherit(plain.state_dict())
     assert set(model.state_dict()) - set(kept) == {"filler.holes.weight"}

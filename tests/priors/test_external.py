@@ -23,7 +23,7 @@ class Theirs(deepinv.models.Denoiser):
 
 @pytest.mark.parametrize("solver", ["hqs", "moment-matched", "ddrm"])
 @pytest.mark.parametrize("prior", [Theirs(), External(Shrink().denoise)])
-def test_what_denoises_is_a_prior(prior: object, solver: str) -> None:
+def test_any_denoiser_is_a_prior(prior: object, solver: str) -> None:
     op = Inpainting(~HOLE)
     options = {"solver": solver, "noise_std": [0.02, 0.1]}
     result = restore(op.A(batch()), op, prior, **options)
@@ -32,7 +32,7 @@ def test_what_denoises_is_a_prior(prior: object, solver: str) -> None:
     assert result.prior == type(prior).__name__
 
 
-def test_a_network_of_deepinv_goes_through_any_size_and_is_left_alone() -> None:
+def test_a_network_of_deepinv_takes_any_size_and_is_not_modified() -> None:
     torch.manual_seed(0)
     network = deepinv.models.DRUNet(nc=[8, 8, 8, 8], nb=1, pretrained=None).train()
     op = Inpainting(~HOLE[..., :11, :19])
@@ -43,12 +43,13 @@ def test_a_network_of_deepinv_goes_through_any_size_and_is_left_alone() -> None:
     assert not torch.equal(result.samples[:, 0], result.samples[:, 1])
 
 
-def test_what_is_no_denoiser_is_refused() -> None:
-    with pytest.raises(TypeError, match="is called with images and a noise level, got 3"):
+def test_invalid_denoisers_are_refused() -> None:
+    with pytest.raises(TypeError, match="must be callable with images and a noise level, got 3"):
         External(3)
     smaller = External(lambda x, sigma: x[..., 1:])
     op = Inpainting(~HOLE)
-    with pytest.raises(ValueError, match="makes images of shape .1, 3, 12, 19. of images"):
+    message = r"must keep the shape of the images, but .* into \(1, 3, 12, 19\)"
+    with pytest.raises(ValueError, match=message):
         restore(op.A(batch()), op, smaller, "hqs")
     with pytest.raises(ValueError, match="made one by genprior.priors.external.External"):
         restore(op.A(batch()), op, lambda x, sigma: x)

@@ -58,7 +58,7 @@ def test_the_losses_are_those_of_the_papers(loss):
         assert max(p.abs().max() for p in D.parameters()) == 0.05
 
 
-def test_weights_are_clipped_as_in_the_paper_unless_told_before_either_network_learns():
+def test_the_critic_is_clipped_at_the_default_of_the_paper_before_any_update():
     model, x = prior(loss="wgan-clip"), images(2, 1, 8, 8)
     assert model.config["strength"] == 0.01 and GAN(loss="wgan-gp").config["strength"] == 10
     model.losses_of(["generator"], x, noise(x))
@@ -66,15 +66,15 @@ def test_weights_are_clipped_as_in_the_paper_unless_told_before_either_network_l
 
 
 @pytest.mark.parametrize("count", [1, 2, 16])
-def test_the_law_of_styles_stays_where_it_is_whatever_the_batch(count):
+def test_style_statistics_do_not_drift_for_any_batch_size(count):
     model, random = prior(**STYLE), generator(5)
     z = torch.randn(4000, model.latent_shape((1, 1, 8, 12))[1], generator=random).double()
     with torch.no_grad():
         w = model.generator.map(z[:, : model.latent])
     model.w_mean.copy_(w.mean(dim=0)), model.w_std.copy_(w.std(dim=0))
     for part in z.split(count):
-        model._follow_styles(part)
-    # of what is averaged over the last images, 5 standard deviations
+        model._update_style_statistics(part)
+    # 5 standard deviations of the moving average
     error = 5 * (0.01 / count) ** 0.5
     assert ((model.w_mean - w.mean(0)) / w.std(0)).abs().max() < error
     assert (model.w_std / w.std(0) - 1).abs().max() < error
@@ -127,7 +127,7 @@ def test_a_modulated_convolution_is_a_convolution_with_other_weights():
         torch.testing.assert_close(found[i], y[0], rtol=0, atol=1e-10)
 
 
-def test_the_spaces_of_styles_hold_each_other():
+def test_every_style_space_contains_the_smaller_ones():
     model = prior(**STYLE)
     model.w_mean.copy_(normals(3))
     model.w_std.copy_(normals(3).abs())
@@ -144,21 +144,22 @@ def test_the_spaces_of_styles_hold_each_other():
         in_w_plus.decode(torch.cat((w.repeat(1, count), z[:, 3:]), 1), shape), x
     )
     assert model.space == "z" and in_w.generator is model.generator
-    # every noise input counts
+    # every noise input has an effect
     for p in model.generator.layers:
         p.strength.data.fill_(1.0)
     J = torch.autograd.functional.jacobian(lambda v: model.decode(v, shape).sum(), z)
     assert (J[:, 3:] != 0).all()
 
 
-def test_truncation_draws_styles_to_their_mean():
+def test_truncation_moves_styles_towards_their_mean():
     model, shape = prior(**STYLE), torch.Size((2, 1, 8, 12))
     z = normals(*model.latent_shape(shape))
     none = model.truncated(0.0).decode(z, shape)
     mean = model.in_space("w").decode(torch.cat((0 * z[:, :3], z[:, 3:]), 1), shape)
     torch.testing.assert_close(none, mean)
     torch.testing.assert_close(model.truncated(1.0).decode(z, shape), model.decode(z, shape))
-    with pytest.raises(ValueError, match=r"needs styles and psi in \[0, 1\], got psi = 0.5"):
+    message = r"needs a style-based generator and psi in \[0, 1\], got psi = 0.5"
+    with pytest.raises(ValueError, match=message):
         prior().truncated(0.5)
 
 
@@ -174,7 +175,7 @@ def test_styles_are_searched_in_their_spaces(space):
 
 
 class Levels:
-    """Even images, each white or black: a law with two modes."""
+    """Dataset of constant images, bright or dark: a distribution with two modes."""
 
     def batch(self, number: int, count: int) -> Tensor:
         random = generator(number)
@@ -198,7 +199,7 @@ def test_it_learns_two_modes(settings, tmp_path):
     level = loaded.decode(z, shape).mean(dim=(1, 2, 3))
     near = torch.minimum((level - 0.2).abs(), (level - 0.8).abs())
     assert near.median() < 0.1
-    if not loaded.style:  # the tiny style-based one collapses onto one of the two
+    if not loaded.style:  # the tiny style-based generator collapses onto one mode
         assert 0.1 < (level > 0.5).float().mean() < 0.9
 
 

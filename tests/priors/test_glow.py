@@ -50,9 +50,9 @@ def test_log_determinants_of_the_layers(layer, halves):
 
 @pytest.mark.parametrize("logit", [0.0, 0.05])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_density_is_that_of_the_map_to_the_latents(kind, logit):
+def test_the_density_matches_the_jacobian_of_the_encoder(kind, logit):
     model = prior(architecture=kind, logit=logit)
-    x = 1.4 * images(2, 1, 4, 8) - 0.2  # some of it is black below 0, or white above 1
+    x = 1.4 * images(2, 1, 4, 8) - 0.2  # some values are below 0 or above 1
     torch.testing.assert_close(model.decode(model.encode(x), x.shape), x, rtol=0, atol=1e-9)
     found = model.log_prob(x)
     for i in range(2):
@@ -75,7 +75,7 @@ def test_the_inverse_is_exact_in_float32(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_latents_far_from_all_that_was_seen_make_finite_images(kind):
+def test_latents_far_from_the_training_data_decode_to_finite_images(kind):
     model = prior(0.1, channels=3, levels=3, depth=8, width=16, architecture=kind).float()
     shape = torch.Size((2, 3, 32, 24))
     z = 20 * torch.randn(model.latent_shape(shape), generator=generator(2))
@@ -83,7 +83,7 @@ def test_latents_far_from_all_that_was_seen_make_finite_images(kind):
 
 
 def test_a_density_integrates_to_one():
-    # importance sampling with a wide normal law on images of 2 x 2 numbers
+    # importance sampling with a wide normal distribution on images of 2 x 2 numbers
     model = prior(levels=1)
     count, wide = 200_000, 1.5
     e = torch.randn(count, 4, generator=generator(0), dtype=torch.float64)
@@ -110,7 +110,7 @@ def test_any_size_grey_and_colour(size, channels):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_forgotten_activations_give_the_same_gradients(kind):
+def test_recomputed_activations_give_the_same_gradients(kind):
     plain, lean = (prior(architecture=kind, recompute=r).requires_grad_() for r in (False, True))
     x, z = images(2, 1, 8, 4).requires_grad_(), images(2, 32).requires_grad_()
     weight = images(2, 1, 8, 4)
@@ -127,7 +127,7 @@ def test_forgotten_activations_give_the_same_gradients(kind):
                 torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9)
 
 
-def test_forgetting_keeps_no_activations():
+def test_recompute_stores_no_activations():
     def saved(recompute: bool) -> int:
         torch.manual_seed(0)
         layers = [Coupling(4, 8, "last") for _ in range(10)]
@@ -171,7 +171,7 @@ def test_one_number_a_channel_sets_the_actnorms_too():
 
 def test_bits_per_dim_of_a_gaussian_law():
     # Couplings start at 0 and mixing is orthogonal: an untrained flow of one level is the
-    # normal law of its actnorms, and 8-bit values of a wide law cost its entropy.
+    # normal distribution set by its actnorms; 8-bit values then cost its entropy.
     model = Glow(1, levels=1, depth=1, width=2).double()
     model.levels[0].after.layers[0].log_scale.data.fill_(-math.log(0.1))
     x = (0.5 + 0.1 * torch.randn(4000, 1, 2, 2, generator=generator(3))).double()
@@ -182,7 +182,7 @@ def test_bits_per_dim_of_a_gaussian_law():
 
 
 def test_it_learns_a_law_better_than_any_gaussian():
-    # the contrast of an image is low or high: the best Gaussian cannot know
+    # the contrast of an image is low or high: no Gaussian can model that
     torch.manual_seed(0)
     model = Glow(1, levels=1, depth=4, width=16)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)

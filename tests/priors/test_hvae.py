@@ -23,7 +23,7 @@ def images(*shape: int) -> Tensor:
     return torch.rand(shape, generator=generator(1), dtype=torch.float64)
 
 
-def test_the_bound_meets_a_likelihood_that_needs_no_encoder():
+def test_the_bound_matches_a_likelihood_estimated_from_prior_samples():
     # log p(x) by averaging p(x | z) over the prior, for images of one grey pixel
     model = prior(0.3, channels=1, widths=(4, 4), groups=(1, 1), latent=1)
     model.log_std.data.fill_(math.log(0.3))

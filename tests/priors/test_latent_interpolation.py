@@ -14,7 +14,7 @@ def normals(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def test_the_way_is_a_great_circle() -> None:
+def test_the_path_is_a_great_circle() -> None:
     a, b = normals(3, 5, 2), normals(3, 5, 2, seed=1)
     a, b = (v / v.flatten(1).norm(dim=1).reshape(3, 1, 1) for v in (a, b))
     whole = (a * b).flatten(1).sum(dim=1).acos()
@@ -62,7 +62,7 @@ def test_truncation_keeps_its_digits_in_single_precision() -> None:
 def test_errors() -> None:
     prior = PCA(torch.zeros(1, 2, 2), torch.eye(4)[:1].reshape(1, 1, 2, 2), torch.ones(1), 0.1)
     x = torch.zeros(1, 1, 2, 2)
-    with pytest.raises(TypeError, match="PCA finds no latents of images"):
+    with pytest.raises(TypeError, match="PCA has no encoder for images"):
         interpolate(prior, x, x, 3)
     with pytest.raises(ValueError, match="count must be at least 2, got 1"):
         interpolate(prior, x, x, 1)

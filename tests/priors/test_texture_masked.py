@@ -1,4 +1,4 @@
-"""Textures estimated from a picture of which single pixels are missing."""
+"""Textures estimated from an image with scattered missing pixels."""
 
 import pytest
 import torch
@@ -11,8 +11,8 @@ from genprior.priors.texture_masked import is_scattered, known_pairs, nearest_sp
 SIZE = 64
 
 
-def smooth_picture(channels: int) -> torch.Tensor:
-    """Channels that share one white field, as the model wants it."""
+def smooth_image(channels: int) -> torch.Tensor:
+    """Returns an image whose channels share one white noise field, as in the model."""
     f = torch.fft.fftfreq(SIZE, dtype=torch.float64)
     gain = 1 / (0.003 + f[:, None] ** 2 + f**2)
     w = torch.randn(SIZE, SIZE, generator=generator(0), dtype=torch.float64)
@@ -31,8 +31,8 @@ def autocovariance(prior: Texture) -> torch.Tensor:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("share", [0.5, 0.8])
-def test_covariances_are_those_of_the_picture(channels, share):
-    u, keep = smooth_picture(channels), random_keep(share)
+def test_covariances_are_those_of_the_image(channels, share):
+    u, keep = smooth_image(channels), random_keep(share)
     r = u[0] - u.mean(dim=(2, 3))[0][:, None, None]
     truth = ifft2(fft2(r)[:, None] * fft2(r).conj()[None]).real / SIZE**2
     estimate = autocovariance(Texture.from_exemplar(torch.where(keep > 0, u, torch.nan), keep))
@@ -42,7 +42,7 @@ def test_covariances_are_those_of_the_picture(channels, share):
 
 
 def test_variances_are_those_of_the_known_pixels():
-    u, keep = smooth_picture(3), random_keep(0.5)
+    u, keep = smooth_image(3), random_keep(0.5)
     known = u[0][:, keep[0, 0] > 0]
     prior = Texture.from_exemplar(u, keep)
     variance = prior.texton.square().sum(dim=(1, 2))
@@ -80,10 +80,10 @@ def test_the_nearest_spectrum_is_a_projection():
 def test_a_grid_of_pixels_is_refused():
     keep = torch.zeros(1, 1, SIZE, SIZE)
     keep[..., ::2, ::2] = 1
-    with pytest.raises(ValueError, match="has a known neighbour"):
-        Texture.from_exemplar(smooth_picture(1), keep)
+    with pytest.raises(ValueError, match="have a known neighbour"):
+        Texture.from_exemplar(smooth_image(1), keep)
 
 
-def test_a_flat_picture_has_no_texture():
+def test_a_constant_image_has_no_texture():
     prior = Texture.from_exemplar(torch.full((1, 1, SIZE, SIZE), 0.3), random_keep(0.5).float())
     assert prior.texton.abs().max() < 1e-6

@@ -37,7 +37,7 @@ def test_covariances_in_grey_are_the_mean_of_those_of_the_windowed_images():
     assert prior.mean_colour.item() == pytest.approx(x.mean().item())
 
 
-def test_channels_that_are_one_field_are_found_exactly():
+def test_channels_that_share_one_field_are_recovered_exactly():
     weights = torch.tensor([1.0, 0.5, -0.2]).double()
     x = 0.5 + weights[:, None, None] * (images(1) - 0.5)
     prior = Texture.from_images(x, margin=0)
@@ -49,7 +49,7 @@ def test_channels_that_are_one_field_are_found_exactly():
     torch.testing.assert_close(S, expected, rtol=0, atol=1e-9)
 
 
-def test_the_law_and_its_floor_are_found_again_from_its_images():
+def test_texture_and_floor_are_recovered_from_sampled_images():
     truth = Texture(
         0.1 * torch.rand(3, 3, 3, generator=generator(1), dtype=torch.float64),
         torch.tensor([0.2, 0.5, 0.6]).double(), margin=None, floor=0.04,

@@ -41,7 +41,7 @@ def test_beta_weighs_the_divergence(likelihood):
     assert losses[1.0] == pytest.approx((losses[0.3] + losses[1.7]) / 2, rel=1e-9)
 
 
-def test_the_divergence_has_its_closed_form_and_its_estimate_that_mean():
+def test_the_divergence_has_its_closed_form_and_its_estimate_is_unbiased():
     mean, log_std = normals(3, 5), 0.5 * normals(3, 5).flip(0)
     law = torch.distributions.Normal(mean, log_std.exp())
     exact = torch.distributions.kl_divergence(law, torch.distributions.Normal(0.0, 1.0)).sum(1)
@@ -79,7 +79,7 @@ def test_more_samples_tighten_the_bound_of_a_wrong_encoder():
 @pytest.mark.parametrize(
     ("architecture", "widths", "scale"), [("dense", (5,), 1.0), ("convolutional", (3, 4), 0.5)]
 )
-def test_all_binary_images_together_are_certain(architecture, widths, scale):
+def test_probabilities_of_all_binary_images_sum_to_one(architecture, widths, scale):
     torch.manual_seed(0)
     law = {"likelihood": "bernoulli", "std": 0.1}
     prior = VAE(1, 2, widths, size=(2, 2), architecture=architecture, **law).double()

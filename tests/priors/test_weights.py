@@ -1,4 +1,4 @@
-"""What the sets of weights that ship can do, each with its default solver."""
+"""Restoration quality of the shipped weights, each with its default solver."""
 
 import pytest
 import torch
@@ -16,28 +16,28 @@ KEEP = random_keep((1, 1, 64, 64), 0.5)
 
 
 @pytest.fixture(scope="module")
-def picture() -> Tensor:
+def image() -> Tensor:
     return torch.from_numpy(photo(size=(64, 64)) / 255.0).float().permute(2, 0, 1)[None]
 
 
 @pytest.fixture(scope="module")
-def baseline(picture) -> float:
-    """The texture of the known part."""
-    y = Inpainting(KEEP).A(picture)
+def baseline(image) -> float:
+    """Returns the PSNR with a texture estimated from the known pixels."""
+    y = Inpainting(KEEP).A(image)
     prior = estimate_prior("texture", y, KEEP)
-    return psnr(restore(y, Inpainting(KEEP), prior).image.clamp(0, 1), picture).item()
+    return psnr(restore(y, Inpainting(KEEP), prior).image.clamp(0, 1), image).item()
 
 
 @pytest.mark.parametrize("name, gain", [("ddpm", 3), ("glow", 2), ("vae", 2), ("gan", 0)])
-def test_photos_are_filled_better_than_by_a_texture(picture, baseline, name, gain):
-    found = restore(Inpainting(KEEP).A(picture), Inpainting(KEEP), name).image.clamp(0, 1)
-    assert psnr(found, picture).item() > baseline + gain
+def test_photos_are_filled_better_than_by_a_texture(image, baseline, name, gain):
+    found = restore(Inpainting(KEEP).A(image), Inpainting(KEEP), name).image.clamp(0, 1)
+    assert psnr(found, image).item() > baseline + gain
 
 
-def test_the_flow_of_photos_is_inverted_in_single_precision(picture):
+def test_the_flow_of_photos_is_inverted_in_single_precision(image):
     glow = load_prior("glow")
-    again = glow.decode(glow.encode(picture), picture.shape)
-    torch.testing.assert_close(again, picture, rtol=0, atol=1e-4)
+    again = glow.decode(glow.encode(image), image.shape)
+    torch.testing.assert_close(again, image, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["ddpm", "vae", "gan", "glow"])

@@ -1,4 +1,4 @@
-"""A linear variational autoencoder whose encoder is the exact posterior."""
+"""Linear variational autoencoder whose encoder is the exact posterior."""
 
 import math
 
@@ -14,7 +14,7 @@ STD = 0.2
 def linear_vae(
     shape: tuple[int, int, int], latent: int = 3, divergence: str = "sampled"
 ) -> tuple[VAE, Tensor, Tensor]:
-    """x = b + W z + STD n with orthogonal columns of W: the posterior of z is diagonal.
+    """Builds x = b + W z + STD n with orthogonal columns of W: the posterior of z is diagonal.
 
     Returns:
         The prior, b, and the covariance W W^T + STD^2 I.

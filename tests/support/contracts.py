@@ -1,4 +1,4 @@
-"""The laws that every operator and every solver must pass."""
+"""Properties that every operator and every solver must have."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ NOISE_STD = (0.0, 0.05, 0.2)
 
 
 def dense(op: Operator, image: Tensor) -> Tensor:
-    """The matrix of an operator, measurements by pixels, from the images of a basis.
+    """Returns the matrix of an operator, shape (measurements, pixels), from unit images.
 
     Arguments:
         op: The operator.
@@ -36,7 +36,7 @@ def check_operator(op: Operator, x: Tensor, rtol: float = 1e-9) -> None:
 
     Arguments:
         op: The operator.
-        x: Images (B, C, H, W), small: matrices of C H W columns are inverted.
+        x: Small images (B, C, H, W): matrices with C H W columns are inverted.
         rtol: Tolerance of the solves, relative to the norm of the result.
     """
     assert x.dtype == torch.float64
@@ -132,8 +132,8 @@ def check_solver(
 
     Arguments:
         solver: The solver, with few steps.
-        operators: Names out of `measurements` that it is for; () means all.
-        seeded: Whether its answer depends on the seed; None if only samples do.
+        operators: Names in `measurements` of the operators to test; () means all.
+        seeded: Whether its answer depends on the seed; None means `solver.stochastic`.
     """
     for dtype, channels, tolerance in ((torch.float64, 3, 1e-10), (torch.float32, 1, 1e-5)):
         for name, op, shape in measurements(channels):
@@ -146,7 +146,7 @@ def check_solver(
 
 
 def measurements(channels: int) -> Iterator[tuple[str, Operator, tuple[int, int, int]]]:
-    """Name, operator of three images, and shape of an image: odd sizes, none of them square."""
+    """Yields a name, an operator of three images and the shape of an image, never square."""
     kernels = torch.rand(3, 1, 3, 2, generator=torch.Generator().manual_seed(2))
     kernels[..., 1, 1] += 4  # so that rounding is not amplified by inverting the blur
     valid = Blur(kernels, "valid", iterations=400, tolerance=1e-13)
@@ -158,7 +158,7 @@ def measurements(channels: int) -> Iterator[tuple[str, Operator, tuple[int, int,
 
 
 def measure(op: Operator, x: Tensor, noise_std: Tensor) -> Tensor:
-    """y = A x + sigma n."""
+    """Returns y = A x + sigma n, with fixed noise."""
     y = op.A(x)
     noise = normals(1, *y.shape, seed=7)[0].to(y)
     return y + noise_std.to(y).reshape(-1, 1, 1, 1) * op.mask_unmeasured(noise)
@@ -197,10 +197,10 @@ def _check_solver(
 
     hidden = torch.where(op.mask_unmeasured(torch.ones_like(y)) == 0, 0.7, y)
     answer = solver(hidden, op, prior, sigma, Noise(0, KEYS))
-    assert torch.equal(answer, together), f"{law}: what is in a hole matters"
+    assert torch.equal(answer, together), f"{law}: the answer depends on pixels in a hole"
     assert torch.equal(
         misfit(answer, hidden, op, sigma), misfit(answer, y, op, sigma)
-    ), f"{law}: the misfit counts what is in a hole"
+    ), f"{law}: the misfit depends on pixels in a hole"
     other = solver(y, op, prior, sigma, Noise(1, KEYS))
     assert torch.equal(together, other) != seeded, f"{law}: the seed"
     for i, key in enumerate(KEYS):

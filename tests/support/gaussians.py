@@ -1,4 +1,4 @@
-"""The laws that every Gaussian prior must pass, against dense float64 algebra."""
+"""Properties that every Gaussian prior must have, against dense float64 algebra."""
 
 import torch
 from torch import Tensor
@@ -8,17 +8,17 @@ from genprior.priors.base import Gaussian
 
 
 def identity(shape: torch.Size) -> Tensor:
-    """All unit images of shape (1, C, H, W), as a batch."""
+    """Returns all unit images of shape (1, C, H, W), as a batch."""
     return torch.eye(shape.numel(), dtype=torch.float64).reshape(-1, *shape[1:])
 
 
 def dense_cov(prior: Gaussian, shape: torch.Size) -> Tensor:
-    """The covariance as a matrix."""
+    """Returns the covariance as a matrix."""
     return prior.cov(identity(shape)).flatten(1)
 
 
 def check_gaussian(prior: Gaussian, shape: torch.Size) -> None:
-    """Checks that mean, covariance, its root and the denoiser are one law."""
+    """Checks that mean, covariance, its square root and the denoiser agree."""
     S, mean = dense_cov(prior, shape), prior.mean(shape).double().expand(shape).flatten()
     assert torch.allclose(S, S.T, rtol=0, atol=1e-13)
 
@@ -43,7 +43,7 @@ def check_gaussian(prior: Gaussian, shape: torch.Size) -> None:
         for got in (prior.denoise(x, sigma)[i], prior.denoise(x[i : i + 1], s)[0]):
             assert_close(got.flatten(), expected, 1e-10)
 
-    # the limit sigma -> 0: the nearest image that the law has
+    # the limit sigma -> 0: the nearest image in the support of the prior
     values, vectors = torch.linalg.eigh(S)
     inside = vectors[:, values > 1e-12 * values.max()]
     expected = mean + inside @ (inside.T @ (x[0].flatten() - mean))
@@ -51,23 +51,23 @@ def check_gaussian(prior: Gaussian, shape: torch.Size) -> None:
 
 
 def dense_log_prob(x: Tensor, mean: Tensor, S: Tensor) -> Tensor:
-    """log N(x; mean, S) for images x."""
+    """Returns log N(x; mean, S) for images x."""
     law = torch.distributions.MultivariateNormal(mean, S)
     return law.log_prob(x.flatten(1))
 
 
 def assert_close(a: Tensor, b: Tensor, rtol: float) -> None:
-    """The norm of a - b is at most rtol times that of b."""
+    """Asserts that the norm of a - b is at most rtol times that of b."""
     assert a.shape == b.shape
     error = (a - b).norm() / b.norm()
     assert error <= rtol, f"relative error {error:.1e}"
 
 
 def noise(x: Tensor, seed: int = 0) -> Noise:
-    """Random numbers for each image of a batch."""
+    """Returns a random stream for each image of a batch."""
     return Noise(seed, range(len(x)))
 
 
 def generator(seed: int) -> torch.Generator:
-    """A seeded generator."""
+    """Returns a seeded generator."""
     return torch.Generator().manual_seed(seed)

@@ -1,16 +1,18 @@
-"""GRF-64: deblurring a Gaussian field on a torus, where distances are known to 16 digits.
+"""Gaussian random fields as test problems, with exact distances of samplers to the posterior.
 
-The field has 64 x 64 pixels, mean 0, spectrum S(k) = c (1 + (2 pi 4 |k|)^2)^-2 and standard
-deviation 1/2 on [-1, 1]; the blur is a periodic Gaussian of standard deviation 2 pixels. The
-law of a sampler is read off its code: it is affine, so the answers to a unit impulse in y and
-in every image of noise that it draws are all there is to know, frequency by frequency.
+GRF-64 is deblurring of a field on a torus, where distances are known to 16 digits. The field
+has 64 x 64 pixels, mean 0, spectrum S(k) = c (1 + (2 pi 4 |k|)^2)^-2 and standard deviation 1/2
+on [-1, 1]. The blur is a periodic Gaussian with a standard deviation of 2 pixels. A sampler is
+affine, so its distribution follows from its answers to a unit impulse in y and in every image
+of noise that it draws, frequency by frequency.
 
-GRF-12 has 12 x 12 pixels, rho 2 instead of 4, four operators and noise of 0.05; its laws are
-matrices.
+GRF-12 has 12 x 12 pixels, rho 2 instead of 4, four operators and noise 0.05; its distributions
+are computed with matrices.
 """
 
 import math
 
+import affine_samplers
 import torch
 from oracles import Impulses, Stationary
 from torch import Tensor
@@ -18,7 +20,6 @@ from torch.fft import fft2, ifft2
 
 from genprior.core.linalg import Singular, per_image
 from genprior.core.schedules import step_coefficients
-from genprior.evaluation.gaussian_theory import affine_samplers
 from genprior.evaluation.gaussian_theory.exact_laws import (
     Law,
     Problem,
@@ -45,19 +46,19 @@ VAR = 0.25
 def distance(
     solver: Solver, noise_std: float, draws: int | None = None
 ) -> tuple[float, float, float]:
-    """How far the law of a solver's answers is from the posterior.
+    """Returns the distance of the distribution of a solver's answers to the posterior.
 
     Arguments:
         solver: Affine in y and in its noise.
         noise_std: Noise level on [-1, 1].
-        draws: How many images of noise it draws; None is one for each evaluation.
+        draws: Number of images of noise it draws; None means one per evaluation.
 
     Returns:
-        W2, its part that is due to the means, both on [-1, 1], and the ratio of variances.
+        W2, the part of it due to the means, both on [-1, 1], and the ratio of variances.
     """
     S, h = field64()
     kernel = torch.fft.ifft2(h).real.roll((SIZE // 2, SIZE // 2), dims=(0, 1))
-    # a chain for every image of noise, and one for y
+    # one sample for every image of noise, and one for y
     count = draws or solver.nfe
     y = torch.full((count + 1, 1, SIZE, SIZE), 0.5, dtype=torch.float64)
     y[-1, 0, 0, 0] += 1
@@ -70,13 +71,13 @@ def distance(
 
 
 def field64() -> tuple[Tensor, Tensor]:
-    """Spectrum of the field on [-1, 1], and transfer function of the blur."""
+    """Returns the spectrum of the field on [-1, 1] and the transfer function of the blur."""
     k2, S = spectrum(SIZE, 4)
     return 4 * S, torch.exp(-2 * math.pi**2 * 2**2 * k2)
 
 
 def score(gain: Tensor, variance: Tensor, noise_std: float) -> tuple[float, float, float]:
-    """Distance to the posterior of the law N(gain y, variance), frequency by frequency.
+    """Returns the distance of N(gain y, variance) to the posterior, frequency by frequency.
 
     Returns:
         As `distance`.
@@ -91,7 +92,7 @@ def score(gain: Tensor, variance: Tensor, noise_std: float) -> tuple[float, floa
 
 
 def spectrum(size: int, rho: float) -> tuple[Tensor, Tensor]:
-    """Squared frequencies, and the spectrum of the field in image units."""
+    """Returns squared frequencies and the spectrum of the field in image units."""
     f = torch.fft.fftfreq(size, dtype=torch.float64)
     k2 = f[:, None] ** 2 + f**2
     S = (1 + (2 * math.pi * rho) ** 2 * k2) ** -2
@@ -130,7 +131,7 @@ class Convolution(Operator):
 
 
 def grf12() -> tuple[Texture, list[Operator], list[Problem]]:
-    """Prior and operators of the small reference problem, and the matrices of both."""
+    """Returns prior, operators and dense problems of GRF-12."""
     k2, S = spectrum(12, 2)
     prior = Texture.from_spectrum(S)
     i, j = torch.meshgrid(torch.arange(12), torch.arange(12), indexing="ij")
@@ -153,7 +154,7 @@ def grf12() -> tuple[Texture, list[Operator], list[Problem]]:
 
 
 def distance12(solver: Solver, index: int) -> float:
-    """W2 on [-1, 1] of the law of a solver's code to the posterior, for one of the operators."""
+    """Returns W2 on [-1, 1] between a solver's distribution and the posterior, for GRF-12."""
     prior, operators, problems = grf12()
     op = operators[index]
     y = op.A(torch.zeros(1, 1, 12, 12, dtype=torch.float64))
@@ -163,7 +164,7 @@ def distance12(solver: Solver, index: int) -> float:
 
 
 def distance6(solver: Solver, index: int) -> float:
-    """W2 in image units for a field of 6 x 6 pixels, a random mask or averages of 3 x 3."""
+    """Returns W2 in image units for a 6 x 6 field, a random mask or averages of 3 x 3."""
     prior = Texture.from_spectrum(spectrum(6, 2)[1])
     i, j = torch.meshgrid(torch.arange(6), torch.arange(6), indexing="ij")
     random = Inpainting(((5 * i + 7 * j) % 10 < 3)[None, None])
@@ -178,14 +179,15 @@ def distance6(solver: Solver, index: int) -> float:
 
 
 def mean_norm(r: Tensor, dim: int) -> Tensor:
-    """The norm of residuals (B, m) as the mean-field law has it: root mean square over chains."""
+    """Returns the mean-field norm of residuals (B, m): the root mean square over samples."""
     return r.square().sum(dim=dim).mean().sqrt().expand(len(r))
 
 
 def dps_law(solver: DPS, problem: Problem) -> Law:
-    """The mean-field law of DPS: the residual is divided by its root mean square over all chains.
+    """Returns the mean-field distribution of DPS.
 
-    In high dimension the norm of each chain is near that.
+    The residual is divided by its root mean square over all samples. In high dimension, the norm
+    of each sample's residual is near that.
     """
     A, one = problem.A, eye(problem.S.shape[-1], problem.S)
     law = white(problem, VAR + solver.sigmas[0] ** 2)

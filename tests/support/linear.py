@@ -1,4 +1,4 @@
-"""Linear decoders, whose posterior is in closed form, for tests of solvers that descend."""
+"""Linear decoders with a closed-form posterior, for tests of optimisation solvers."""
 
 import torch
 from contracts import dense
@@ -10,7 +10,7 @@ from genprior.priors.pca import PCA
 
 
 def linear(shape: tuple[int, int, int], floor: float, rank: int = 6) -> tuple[PCA, Tensor]:
-    """A PCA prior and its covariance as a matrix."""
+    """Returns a PCA prior and its covariance as a matrix."""
     values, vectors = torch.linalg.eigh(Dense().cov(shape))
     values, vectors = values[-rank:], vectors[:, -rank:]
     prior = PCA(torch.full(shape, 0.4).double(), vectors.mT.reshape(-1, *shape), values, floor)
@@ -21,7 +21,7 @@ def linear(shape: tuple[int, int, int], floor: float, rank: int = 6) -> tuple[PC
 def posterior_means(
     op: Operator, S: Tensor, y: Tensor, sigma: Tensor, mean: float
 ) -> Tensor:
-    """E[x | y] of every image under x ~ N(mean, S), from dense matrices."""
+    """Returns E[x | y] of every image under x ~ N(mean, S), from dense matrices."""
     shape, exact = op.image_shape(y.shape)[1:], []
     for i in range(len(y)):
         A = dense(op.select([i]), torch.zeros(1, *shape, dtype=S.dtype))
@@ -32,6 +32,6 @@ def posterior_means(
 
 
 def relative_error(x: Tensor, exact: Tensor, mean: float) -> float:
-    """Largest error of an image, relative to how far the exact one is from the prior mean."""
+    """Returns the largest error of an image, relative to its exact distance to the mean."""
     error = (x - exact).flatten(1).norm(dim=1) / (exact - mean).flatten(1).norm(dim=1)
     return error.max().item()

@@ -1,6 +1,6 @@
-"""Gaussian priors with an exact denoiser, and noise that tests can steer.
+"""Gaussian priors with an exact denoiser, and deterministic noise for tests.
 
-Written apart from the package's own Gaussian algebra, so that one can check the other.
+Written independently of the package's own Gaussian algebra, so that one can check the other.
 """
 
 import math
@@ -15,12 +15,12 @@ from genprior.priors.base import Decoder, Denoiser, Density
 
 
 class Dense(nn.Module, Denoiser, Decoder, Density):
-    """x ~ N(1/2, S) for images of any shape: smooth fields that correlate over the colours.
+    """x ~ N(1/2, S) for images of any shape: smooth fields with correlated channels.
 
     Arguments:
         std: Standard deviation of a pixel.
-        length: Length of the correlation in pixels; 0 makes all pixels independent.
-        dtype: Type of the mean, a parameter; what is computed has the type of the images.
+        length: Correlation length in pixels; 0 makes all pixels independent.
+        dtype: Type of the mean, a parameter; results have the type of the images.
     """
 
     symmetries = range(8)
@@ -36,7 +36,7 @@ class Dense(nn.Module, Denoiser, Decoder, Density):
         self._factors: dict[tuple, tuple[Tensor, Tensor]] = {}
 
     def cov(self, shape: tuple[int, int, int]) -> Tensor:
-        """S for images of shape (C, H, W), float64."""
+        """Returns S for images of shape (C, H, W), float64."""
         c, i, j = torch.cartesian_prod(*(torch.arange(n).double() for n in shape)).T
         if self.length == 0:
             return self.std**2 * torch.eye(len(c), dtype=torch.float64)
@@ -66,13 +66,13 @@ class Dense(nn.Module, Denoiser, Decoder, Density):
         return self._counted(-0.5 * (z.square() + values.log() + math.log(2 * math.pi)).sum(dim=1))
 
     def draw(self, count: int, shape: tuple[int, int, int]) -> Tensor:
-        """Samples, shape (count, C, H, W)."""
+        """Draws samples, shape (count, C, H, W)."""
         values, vectors = self._spectrum(shape, self.mean)
         z = normals(1, count, len(values), seed=5)[0].to(self.mean)
         return (self.mean + ((z * values.sqrt()) @ vectors.mT).reshape(count, *shape)).detach()
 
     def _counted(self, answer: Tensor) -> Tensor:
-        """The same, whose products with the Jacobian are counted, one for each image."""
+        """Returns the answer with a hook that counts its Jacobian products, one per image."""
         def count(v: Tensor) -> None:
             self.products += len(v)
 
@@ -89,7 +89,7 @@ class Dense(nn.Module, Denoiser, Decoder, Density):
 
 
 class Seeing(Dense):
-    """The Gaussian law again, of which single pixels may be unknown."""
+    """The same Gaussian prior as an inpainter: single pixels may be unknown."""
 
     is_inpainter = True
 
@@ -113,13 +113,13 @@ class Stationary(Denoiser):
         self.spectrum, self.mean = spectrum, mean
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        half = self.spectrum[:, : x.shape[-1] // 2 + 1]  # of a real field: S(k) = S(-k)
+        half = self.spectrum[:, : x.shape[-1] // 2 + 1]  # the field is real: S(k) = S(-k)
         gain = half / (half + per_image(sigma, x) ** 2)
         return self.mean + irfft2(gain * rfft2(x - self.mean), s=x.shape[-2:])
 
 
 class Crooked(Denoiser):
-    """No law at all: a smooth non-linear map whose Jacobian is neither symmetric nor local."""
+    """A smooth non-linear map whose Jacobian is neither symmetric nor local; no true denoiser."""
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         n = x[0].numel()
@@ -129,7 +129,7 @@ class Crooked(Denoiser):
 
 
 class Stream(Noise):
-    """One stream for all chains: quick where there are thousands."""
+    """One random stream for all samples: fast for thousands of samples."""
 
     def __init__(self) -> None:
         self.generator = torch.Generator().manual_seed(0)
@@ -139,7 +139,7 @@ class Stream(Noise):
 
 
 class Silence(Noise):
-    """Zeros: what an affine solver makes of them is its mean."""
+    """Zero noise: an affine solver then returns its mean."""
 
     def __init__(self) -> None:
         self.drawn = 0
@@ -150,7 +150,7 @@ class Silence(Noise):
 
 
 class Replay(Noise):
-    """Given tensors, one after the other."""
+    """Noise that replays given tensors in order."""
 
     def __init__(self, draws: list[Tensor]) -> None:
         self.draws = iter(draws)
@@ -162,7 +162,7 @@ class Replay(Noise):
 
 
 class Impulses(Noise):
-    """Chain i gets a single 1, at pixel 0 of the image that it draws as number i."""
+    """Unit impulses: sample i receives a single 1, at pixel 0 of its draw number i."""
 
     def __init__(self) -> None:
         self.drawn = 0
@@ -176,6 +176,6 @@ class Impulses(Noise):
 
 
 def normals(count: int, *shape: int, seed: int = 0) -> list[Tensor]:
-    """White noise in float64."""
+    """Returns white noise in float64."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""Pictures to test with, and files of them made without the package."""
+"""Test images, and image files written without the package."""
 
 import io
 import struct
@@ -26,7 +26,7 @@ def pillow(array: np.ndarray) -> Image.Image:
 def encoded(
     format: str, array: np.ndarray | None = None, mode: str | None = None, **about: object
 ) -> bytes:
-    """The file that Pillow makes of levels (H, W, C), or of random ones."""
+    """Returns the file that Pillow writes for levels (H, W, C), or for random levels."""
     file = io.BytesIO()
     image = pillow(levels(3, 8, (40, 40)) if array is None else array)
     (image.convert(mode) if mode else image).save(file, format, **about)
@@ -46,7 +46,7 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def as_array(picture: ImageFile) -> np.ndarray:
-    """Levels (H, W, C) of a picture, alpha last."""
+    """Returns the levels (H, W, C) of an image, alpha last."""
     channels = [picture.pixels] + ([] if picture.alpha is None else [picture.alpha])
     values = torch.cat(channels, 1)[0].permute(1, 2, 0).double().numpy()
     return values if picture.bits == 32 else np.round(values * (2**picture.bits - 1))
@@ -60,7 +60,7 @@ def as_picture(array: np.ndarray, **about: object) -> ImageFile:
 
 
 def png(array: np.ndarray, extra: bytes = b"") -> bytes:
-    """A 16-bit PNG, written after the specification."""
+    """Returns a 16-bit PNG file, written from the specification."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         crc = zlib.crc32(kind + data)

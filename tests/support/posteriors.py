@@ -1,4 +1,4 @@
-"""Problems with a Gaussian posterior, and that posterior from dense matrices, float64."""
+"""Problems with a Gaussian posterior, and their posterior from dense float64 matrices."""
 
 import torch
 from contracts import dense
@@ -58,7 +58,7 @@ def priors(size, channels):
 
 
 def exact(prior, op, sigma, shape):
-    """The gain, the mean's offset and the covariance of the posterior, from dense matrices."""
+    """Returns gain, mean offset and covariance of the posterior, and the prior covariance."""
     S = prior.cov(torch.eye(shape.numel(), dtype=torch.float64).reshape(-1, *shape[1:]))
     S, A = S.flatten(1), dense(op, torch.zeros(shape, dtype=torch.float64))
     mean = prior.mean(shape).expand(shape).flatten()

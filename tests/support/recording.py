@@ -1,4 +1,4 @@
-"""A denoiser that remembers what it was called with."""
+"""Denoiser that records the image sizes of its calls."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from genprior.priors.base import Denoiser
 
 
 class Recording(Denoiser):
-    """Remembers the sizes it saw."""
+    """Wraps a denoiser and records the size of every input in `seen`."""
 
     def __init__(self, prior: Denoiser) -> None:
         self.prior, self.receptive_radius, self.stride, self.seen = (

@@ -1,4 +1,4 @@
-"""The folder of the repository that the tests run in."""
+"""Root folder of the repository."""
 
 from pathlib import Path
 

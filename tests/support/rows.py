@@ -1,10 +1,10 @@
-"""Distances of samplers to the posterior, computed apart for the two fields of `golden`.
+"""Distances of samplers to the posterior, computed independently for the fields of `golden`.
 
-On [-1, 1]. DPS and its strength zeta, DiffPIR and its renewal zeta (lambda 1 unless said), DDRM
-and its eta; the steps are those of DDPM's linear schedule.
+Values are on [-1, 1]. A name gives DPS's strength zeta, DiffPIR's stochasticity zeta (lambda is
+1 by default) or DDRM's eta. The steps are those of DDPM's linear schedule.
 """
 
-# (method, steps, noise): (W2, part of the means, ratio of variances)
+# (method, steps, noise): (W2, part due to the means, ratio of variances)
 GRF64 = {
     ("MMPS DDPM", 10, 0.01): (0.06103, 0.00000, 0.1195),
     ("MMPS DDPM", 10, 0.05): (0.07030, 0.00000, 0.1868),

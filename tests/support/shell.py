@@ -1,4 +1,4 @@
-"""Running commands in tests, and photos to run them on."""
+"""Functions to run commands in tests, and photographs to run them on."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ SIZE = (24, 32)
 
 
 def genprior(*arguments: object) -> Result:
-    """Runs a command; whatever is no `SystemExit` is raised here."""
+    """Runs a command; raises any exception other than `SystemExit`."""
     words = list(map(str, arguments))
     return CliRunner().invoke(main, words, prog_name="genprior", catch_exceptions=False)
 
@@ -27,7 +27,7 @@ def succeed(*arguments: object) -> Result:
 
 
 def refused(*arguments: object) -> tuple[int, str]:
-    """Exit code and message of a command that must fail with one line."""
+    """Returns exit code and message of a command that must fail with one line."""
     result = genprior(*arguments)
     assert result.stdout == ""
     assert result.stderr.startswith("genprior: ") and result.stderr.count("\n") == 1
@@ -35,7 +35,7 @@ def refused(*arguments: object) -> tuple[int, str]:
 
 
 def photo(channels: int = 3, size: tuple[int, int] = SIZE, start: int = 100) -> np.ndarray:
-    """Part of a real photo, uint8 (H, W, C)."""
+    """Returns a crop of a real photograph, uint8 (H, W, C)."""
     crop = data.astronaut()[start : start + size[0], 200 : 200 + size[1]]
     return crop if channels == 3 else crop[:, :, :1]
 

@@ -1,4 +1,4 @@
-"""Small batches, operators and an exact denoiser, for the tests of the interface."""
+"""Small batches, operators and an exact denoiser, for tests of the API."""
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ def batch(count: int = 2) -> Tensor:
 
 
 class Shrink(Denoiser):
-    """The exact denoiser of pixels that are N(1/2, 1/16)."""
+    """Exact denoiser of independent pixels with distribution N(1/2, 1/16)."""
 
     symmetries = range(8)
 

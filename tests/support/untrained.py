@@ -1,4 +1,4 @@
-"""Priors that were not trained, and numbers to show them."""
+"""Untrained priors and random inputs for them."""
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def trained(prior: nn.Module) -> nn.Module:
-    """A prior none of whose layers is zero or the identity."""
+    """Perturbs a prior so that none of its layers is zero or the identity."""
     for number, parameter in enumerate(prior.parameters()):
         if parameter.ndim > 1 or prior.__class__ is not Glow:
             parameter.data += 0.2 * random(*parameter.shape, seed=number).to(parameter)

@@ -1,4 +1,4 @@
-"""Random crops: where they come from, and that they repeat."""
+"""Random crops: reproducible, from images that are large enough and not damaged."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_a_batch_is_a_function_of_seed_and_number(photos: Path) -> None:
     assert not torch.equal(Crops([photos], 16, seed=4).batch(5, 4), later)
 
 
-def test_native_crops_are_pixels_of_the_photo(tmp_path: Path) -> None:
+def test_native_crops_are_pixels_of_the_image(tmp_path: Path) -> None:
     y, x = np.mgrid[:32, :32]
     photo = np.stack([x, y, 0 * x], 2).astype(np.uint8)
     Image.fromarray(photo).save(tmp_path / "a.png")
@@ -71,7 +71,7 @@ def test_damaged_images_are_left_out(tmp_path: Path, monkeypatch, held: int, nam
     Image.fromarray(levels).save(tmp_path / "whole.png")
     Image.fromarray(levels).save(tmp_path / name)
     data = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes(data[: len(data) // 2])  # with a header that is whole
+    (tmp_path / name).write_bytes(data[: len(data) // 2])  # its header stays valid
     told: list[str] = []
     crops = Crops([tmp_path], 16, warn=told.append)
     batch = crops.batch(0, 8)
@@ -87,7 +87,7 @@ def test_damaged_images_are_left_out(tmp_path: Path, monkeypatch, held: int, nam
 
 
 def test_errors(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    with pytest.raises(ValueError, match="none of the 3 images in .* is 51 pixels"):
+    with pytest.raises(ValueError, match="none of the 3 images in .* is at least 51 pixels"):
         Crops([photos], 51)
     empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(ValueError, match="no image in .*empty"):

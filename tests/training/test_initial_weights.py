@@ -1,4 +1,4 @@
-"""A training that begins with the weights of another one."""
+"""Training that starts from the weights of another run (--init)."""
 
 from pathlib import Path
 
@@ -43,4 +43,4 @@ def test_a_filler_is_added_to_weights_that_have_none_or_left_out(photos, tmp_pat
     assert code == 2 and "its weights do not fit --set widths=[4]" in message
     short[1] = tmp_path / "b"
     code, message = refused("train", "ddpm", photos, *short, *small, "--resume")
-    assert code == 4 and "of another network, holes was True, now it is False: give its" in message
+    assert code == 4 and "another network, holes was True, now it is False: give the" in message

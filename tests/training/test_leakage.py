@@ -1,4 +1,4 @@
-"""What is trained on does not judge the training."""
+"""Data leakage: images of the training data are refused as validation data."""
 
 import shutil
 from pathlib import Path
@@ -31,7 +31,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def sheets(folder: Path, images: np.ndarray) -> list[Path]:
-    """Files of one size and one head, which are told apart by their ends only."""
+    """Files of equal size that begin alike and differ at their ends only."""
     folder.mkdir()
     files = [folder / f"{k}.bmp" for k in range(len(images))]
     for file, pixels in zip(files, images, strict=True):
@@ -41,14 +41,14 @@ def sheets(folder: Path, images: np.ndarray) -> list[Path]:
     return files
 
 
-def test_the_shell_refuses_to_judge_by_what_is_trained_on(photos: Path, tmp_path: Path) -> None:
+def test_the_command_refuses_training_images_as_validation(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(photos / "judge")
     (tmp_path / "copy").mkdir()
     save_photo(tmp_path / "copy" / "0.png", start=99)
     shutil.copyfile(photos / "b.png", tmp_path / "copy" / "another-name.png")
-    places = {photos: "a.png", photos / "judge": "c.png", photos / "b.png": "b.png",
-              tmp_path / "link": "c.png", tmp_path / "copy": "another-name.png"}
-    for where, name in places.items():
+    sources = {photos: "a.png", photos / "judge": "c.png", photos / "b.png": "b.png",
+               tmp_path / "link": "c.png", tmp_path / "copy": "another-name.png"}
+    for where, name in sources.items():
         words = ["train", "ddpm", photos, "-o", tmp_path / "run", *OPTIONS, "--validate", where]
         code, message = refused(*words)
         assert code == 2 and f"{name} is in the training and in the validation" in message
@@ -59,15 +59,15 @@ def test_the_shell_refuses_to_judge_by_what_is_trained_on(photos: Path, tmp_path
 
 
 @pytest.mark.parametrize("suffix", [".npy", ""])
-def test_fit_refuses_a_set_that_is_trained_on(suffix: str, tmp_path: Path) -> None:
+def test_fit_refuses_a_training_set_as_validation(suffix: str, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", PIXELS)
     np.save(tmp_path / "copy.npy", PIXELS)
-    ours, theirs = (tmp_path / "a.npy", tmp_path / "copy.npy") if suffix else (PIXELS, PIXELS + 0)
+    images, copy = (tmp_path / "a.npy", tmp_path / "copy.npy") if suffix else (PIXELS, PIXELS + 0)
     prior = DDPM(widths=(4, 8), blocks=(1, 1))
-    for validation in (ours, theirs):
+    for validation in (images, copy):
         named = str(validation) if suffix else "image 0 of 4"
         with pytest.raises(SettingError, match=f"{named} is in the training and in the valid"):
-            fit("ddpm", prior, Crops([ours], 16), tmp_path / "run", Settings(steps=1, batch=2),
+            fit("ddpm", prior, Crops([images], 16), tmp_path / "run", Settings(steps=1, batch=2),
                 validation=Crops([validation], 16))
 
 
@@ -76,8 +76,8 @@ def test_sets_of_torchvision_are_compared_as_a_whole(tmp_path: Path) -> None:
     data = Crops([name], 16)
     assert common_image(data, Crops([name], 16, held_out=True)) == "image 0 of 9"
     assert common_image(data, Crops(["torchvision:FakeData,size=8"], 16)) is None
-    pictures = torch.utils.data.Subset(data.images.places[0][0].items, range(1, 9))
-    assert common_image(data, Crops([pictures], 16)) is None
+    images = torch.utils.data.Subset(data.images.entries[0][0].items, range(1, 9))
+    assert common_image(data, Crops([images], 16)) is None
 
 
 def test_files_of_one_size_are_told_apart_and_few_are_read(tmp_path: Path, monkeypatch) -> None:

@@ -1,11 +1,12 @@
-"""One training at a time is at work in a folder."""
+"""One training at a time runs in a folder."""
 
 import errno
+import fcntl
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 from repository import ROOT
@@ -32,45 +33,54 @@ def test_a_folder_is_locked_until_its_process_ends_however_that_ends(tmp_path: P
                               env={"PYTHONPATH": root}, stdin=-1, stdout=-1)
     with holder:
         assert holder.stdout.readline().strip() == b"locked"
-        with pytest.raises(SettingError, match="has a training at work: wait for its end"):
+        with pytest.raises(SettingError, match="a training is running in .*: wait for its end"):
             with exclusive_run(tmp_path):
                 pass
         holder.send_signal(signal.SIGTERM)
-    with exclusive_run(tmp_path), pytest.raises(SettingError, match="at work"):
+    with exclusive_run(tmp_path), pytest.raises(SettingError, match="is running"):
         with exclusive_run(tmp_path):
             pass
     assert not list(tmp_path.iterdir())
 
 
+def test_a_second_training_is_refused_at_once(tmp_path: Path) -> None:
+    with exclusive_run(tmp_path):
+        started = time.monotonic()
+        with pytest.raises(SettingError, match="is running"), exclusive_run(tmp_path):
+            pass
+        assert time.monotonic() - started < 0.5
+
+
 def test_a_lock_that_was_removed_meanwhile_is_taken_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, files = lock._lock, []
+    original, files = fcntl.flock, []
 
-    def late(file: BinaryIO) -> None:
+    def late(file: int, operation: int) -> None:
         files.append(file)
         if len(files) == 1:
             (tmp_path / lock.LOCK).unlink()
-        original(file)
+        original(file, operation)
 
-    monkeypatch.setattr(lock, "_lock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     with exclusive_run(tmp_path):
-        with pytest.raises(SettingError, match="at work"), exclusive_run(tmp_path):
+        assert len(files) == 2
+        with pytest.raises(SettingError, match="is running"), exclusive_run(tmp_path):
             pass
-    assert len(files) == 3 and not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EINVAL])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS])
 def test_a_file_system_without_locks_is_no_obstacle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     asked = []
 
-    def refuse(file: BinaryIO) -> None:
+    def refuse(file: int, operation: int) -> None:
         asked.append(file)
         raise OSError(number, "No locks available")
 
-    monkeypatch.setattr(lock, "_lock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with exclusive_run(tmp_path):
         assert len(asked) == 1
     with exclusive_run(tmp_path / "none"):

@@ -1,3 +1,5 @@
+"""The training loop: resuming, logging, checkpoints, groups of parameters, errors."""
+
 import json
 
 import numpy as np
@@ -38,7 +40,7 @@ def run(crops, out, steps, resume=False, **settings) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("flushed", [False, True])
-def test_small_numbers_count_afterwards_as_they_did_before(crops, tmp_path, flushed):
+def test_the_flushing_of_denormals_is_restored(crops, tmp_path, flushed):
     torch.set_flush_denormal(flushed)
     try:
         run(crops, tmp_path, 1)
@@ -75,7 +77,7 @@ def test_the_loss_falls_and_is_logged(crops, tmp_path):
     assert lines[-1]["network"] < 0.8 * lines[0]["network"]
 
 
-def test_old_checkpoints_go_and_the_manifest_tells_the_story(crops, tmp_path):
+def test_old_checkpoints_are_removed_and_the_manifest_is_complete(crops, tmp_path):
     run(crops, tmp_path / "run", 4, save_minutes=0)
     folders = sorted(p.name for p in (tmp_path / "run").glob("step-*"))
     assert len(folders) == 2
@@ -132,11 +134,11 @@ def test_groups_take_turns_each_with_its_own_batch_and_optimiser(crops, tmp_path
 
 
 def test_groups_of_one_update_see_each_other_unchanged(crops, tmp_path):
-    class AtomicFiles(Duel):
+    class Together(Duel):
         def updates(self):
             return [["low", "high"]]
 
-    duel = AtomicFiles()
+    duel = Together()
     settings = Settings(steps=1, batch=2, warmup=1, lr=0.01, clip=10.0, dtype="float32")
     fit("ddpm", duel, crops, tmp_path / "run", settings)
     assert duel.low.item() == pytest.approx(0.99, abs=1e-6)
@@ -144,7 +146,7 @@ def test_groups_of_one_update_see_each_other_unchanged(crops, tmp_path):
     assert len(duel.seen) == 1
 
 
-def test_a_folder_that_holds_a_training_is_not_trained_into(crops, tmp_path):
+def test_a_folder_that_holds_a_training_is_refused(crops, tmp_path):
     run(crops, tmp_path, 3)
     with pytest.raises(SettingError, match="holds a training: resume it"):
         run(crops, tmp_path, 2)
@@ -152,19 +154,19 @@ def test_a_folder_that_holds_a_training_is_not_trained_into(crops, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["ddpm", "vae"])
-def test_frozen_weights_are_told_of(crops, tmp_path, name):
+def test_frozen_weights_are_refused(crops, tmp_path, name):
     settings = Settings(steps=1, batch=2, dtype="float32")
     frozen = {"ddpm": prior, "vae": VAE}[name]().requires_grad_(False)
     with pytest.raises(SettingError, match="frozen: call prior.requires_grad_"):
         fit(name, frozen, crops, tmp_path, settings)
 
 
-def test_what_a_first_save_left_half_is_no_training(crops, tmp_path):
+def test_an_incomplete_first_checkpoint_is_no_training(crops, tmp_path):
     (tmp_path / "step-00000001").mkdir()
     assert run(crops, tmp_path, 2)
 
 
-def test_what_is_not_turned_in_training_is_not_turned_by_solvers(crops, tmp_path):
+def test_symmetries_not_used_in_training_are_not_used_by_solvers(crops, tmp_path):
     crops.flip = crops.turn = False
     folder = fit("ddpm", prior(), crops, tmp_path, Settings(steps=1, batch=2, dtype="float32"))
     assert load_checkpoint(folder)[0].symmetries == [0]

@@ -1,3 +1,5 @@
+"""Optimisers: first steps of AdamW, Muon, SGD and RMSProp against their formulas."""
+
 import pytest
 import torch
 from torch import nn
@@ -47,7 +49,7 @@ def test_muon_moves_an_inner_convolution_by_a_nearly_orthogonal_matrix(memory_fo
 
 
 @pytest.mark.parametrize("shape", [(24, 144), (144, 24)])
-def test_matrices_are_orthogonalised_in_what_the_device_is_fast_in(monkeypatch, shape):
+def test_matrices_are_orthogonalised_in_the_precision_that_is_fast(monkeypatch, shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     found = {}
     for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
@@ -76,7 +78,7 @@ def test_steps_of_sgd_follow_the_gradient_and_first_ones_of_rmsprop_its_signs():
     torch.testing.assert_close(rmsprop[5], -0.1 * gradients[5].sign(), rtol=1e-4, atol=0)
 
 
-def test_weights_that_are_no_matrix_in_memory_are_refused():
+def test_weights_in_other_memory_formats_are_refused():
     weight = nn.Parameter(torch.zeros(32, 32, 3, 3).permute(0, 1, 3, 2).contiguous().mT)
     with pytest.raises(ValueError, match="contiguous or the channels_last format"):
         build_optimizers("g", [weight], "muon", 0.01)

@@ -1,4 +1,4 @@
-"""Which precision a training has that is given none."""
+"""Default precision of a training, by device and of a resumed run."""
 
 import platform
 import sys
@@ -18,7 +18,7 @@ from genprior.training.loop import Settings, fit
 
 
 def run(out: Path, steps: int, resume: bool = False, **more: object) -> str:
-    """Trains; the precision that is recorded."""
+    """Trains, and returns the recorded precision."""
     torch.manual_seed(0)
     images = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), dtype=np.uint8)
     settings = Settings(steps=steps, batch=2, warmup=2, **more)
@@ -28,7 +28,7 @@ def run(out: Path, steps: int, resume: bool = False, **more: object) -> str:
 
 
 @pytest.mark.parametrize("native, expected", [(False, "float32"), (True, "bfloat16")])
-def test_a_cpu_trains_in_what_it_has_instructions_for(
+def test_a_cpu_trains_in_the_precision_it_has_instructions_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: bool, expected: str
 ) -> None:
     other = {"float32": "bfloat16", "bfloat16": "float32"}[expected]
@@ -54,7 +54,7 @@ def test_a_resumed_training_keeps_its_precision(
 @pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() != "x86_64", reason="asks Linux on x86"
 )
-def test_what_the_cpu_has_is_what_the_system_says() -> None:
+def test_bfloat16_support_is_that_of_proc_cpuinfo() -> None:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = next(line for line in lines if line.startswith("flags")).split()
     assert has_bfloat16(torch.device("cpu")) == ("avx512_bf16" in flags)

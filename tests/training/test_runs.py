@@ -1,4 +1,4 @@
-"""What a training leaves behind: checkpoints, a log, nothing of the user's missing."""
+"""Files of a training run: checkpoints, the log, and files of the user, which stay."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def log(out):
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def test_a_prior_that_knows_holes_is_validated(crops, others, tmp_path):
+def test_a_prior_that_inpaints_is_validated(crops, others, tmp_path):
     prior = DDPM(widths=(4, 8), blocks=(1, 1), holes=True)
     run(crops, tmp_path / "run", 1, prior=prior, validation=others)
     assert log(tmp_path / "run")[0]["validation"] > 0
@@ -64,7 +64,7 @@ class Broken(DDPM):
         return losses
 
 
-def test_weights_that_are_no_numbers_are_not_saved(crops, tmp_path):
+def test_nan_weights_are_not_saved(crops, tmp_path):
     broken = Broken(widths=(4, 8), blocks=(1, 1))
     with pytest.raises(FloatingPointError, match="NaN or infinite after step 3 and not saved"):
         run(crops, tmp_path / "run", 3, prior=broken, save_minutes=0)
@@ -73,7 +73,7 @@ def test_weights_that_are_no_numbers_are_not_saved(crops, tmp_path):
     assert all(value.isfinite().all() for value in state.values())
 
 
-def test_what_is_saved_is_not_written_again(crops, others, tmp_path):
+def test_a_checkpoint_is_not_written_twice(crops, others, tmp_path):
     folder = run(crops, tmp_path / "run", 2, validation=others, save_minutes=0)
     times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     again = run(crops, tmp_path / "run", 2, resume=True, validation=others)
@@ -105,7 +105,7 @@ def test_the_log_is_of_one_run(crops, tmp_path):
     assert log(tmp_path / "run")[0]["network"] < 9
 
 
-def test_weights_lie_in_memory_as_they_are_asked_to(crops, tmp_path):
+def test_weights_have_the_requested_memory_format(crops, tmp_path):
     for last in (True, False):
         prior = DDPM(widths=(4, 8), blocks=(1, 1))
         run(crops, tmp_path / str(last), 1, prior=prior, channels_last=last)
@@ -113,13 +113,13 @@ def test_weights_lie_in_memory_as_they_are_asked_to(crops, tmp_path):
         assert weight.is_contiguous() is not last
 
 
-def test_two_trainings_are_not_at_work_in_one_folder(crops, tmp_path):
+def test_two_trainings_do_not_run_in_one_folder(crops, tmp_path):
     class Second(DDPM):
-        """Has another training begin in its first step."""
+        """Starts another training in its first step."""
 
         def losses(self, x, noise):
             for resume in (False, True):
-                with pytest.raises(SettingError, match="run has a training at work: wait for"):
+                with pytest.raises(SettingError, match="a training is running in .*run: wait for"):
                     run(crops, tmp_path / "run", 9, resume=resume)
             return super().losses(x, noise)
 

@@ -1,4 +1,4 @@
-"""What a training does with its settings, and what it refuses to go on with."""
+"""Effect of the training settings, and which of them a resumed run may change."""
 
 import json
 import signal
@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from genprior.state import state
-from genprior.state.crops import Crops
-from genprior.state.loop import Settings, fit
 
 from genprior.api.factory import load_checkpoint
 from genprior.core.errors import CheckpointError, SettingError
 from genprior.priors.checkpoint import newest
 from genprior.priors.ddpm import DDPM
 from genprior.priors.gan import GAN
+from genprior.training import state
+from genprior.training.crops import Crops
+from genprior.training.loop import Settings, fit
 
 PLAIN = {"batch": 4, "warmup": 2, "dtype": "float32"}
 
@@ -70,7 +70,7 @@ def test_the_average_follows_the_weights(crops, tmp_path):
     assert (kept - seen[-1]).abs().max() > 1e-4
 
 
-def test_steps_of_descent_have_the_length_of_the_clipped_gradient_times_the_rate(crops, tmp_path):
+def test_steps_of_sgd_have_the_length_of_the_clipped_gradient_times_the_rate(crops, tmp_path):
     seen = steps_of(crops, tmp_path, steps=8, lr=0.5, clip=0.01, optimizer="sgd", warmup=4)
     lengths = [(b - a).norm().item() for a, b in zip(seen, seen[1:], strict=False)]
     falling = [0.5 + 0.5 * np.cos(np.pi * k / 8) for k in range(8)]
@@ -78,23 +78,25 @@ def test_steps_of_descent_have_the_length_of_the_clipped_gradient_times_the_rate
     np.testing.assert_allclose(lengths, 0.5 * 0.01 * rates, rtol=2e-3)
 
 
-def test_a_resumed_run_may_be_longer_but_not_another(crops, tmp_path):
+def test_a_resumed_run_may_be_longer_but_not_different(crops, tmp_path):
     about = {"data": ["a"], "crop": 16}
     run(crops, tmp_path, about=about)
     run(crops, tmp_path, about=about, resume=True, steps=5, accumulate=2, save_minutes=1.0)
-    with pytest.raises(SettingError, match="batch was 4, now it is 8, seed was 0, now it is 1: "
-                                           "give what it had, or begin another run.*--init"):
+    message = ("batch was 4, now it is 8, seed was 0, now it is 1: "
+               "give the earlier values, or start another run.*--init")
+    with pytest.raises(SettingError, match=message):
         run(crops, tmp_path, about=about, resume=True, batch=8, seed=1)
     with pytest.raises(SettingError, match=r"data was \['a'\], now it is \['b'\]: give"):
         run(crops, tmp_path, about=about | {"data": ["b"]}, resume=True)
-    with pytest.raises(CheckpointError, match="objective was edm, now it is eps: give its --set"):
+    message = "objective was edm, now it is eps: give the same --set"
+    with pytest.raises(CheckpointError, match=message):
         run(crops, tmp_path, network(objective="eps"), about, resume=True)
     with pytest.raises(CheckpointError, match="is a ddpm, not a gan"):
         fit("gan", GAN(size=(16, 16), widths=(4, 8)), crops, tmp_path, Settings(steps=9), None,
             True)
 
 
-def test_a_gan_goes_on_bit_for_bit(crops, tmp_path):
+def test_a_gan_resumes_bit_for_bit(crops, tmp_path):
     def gan_run(out, resume=False, report=None):
         torch.manual_seed(0)
         prior = GAN(size=(16, 16), widths=(4, 8), loss="wgan-gp", critic_steps=2)
@@ -124,7 +126,7 @@ def not_ended():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_a_checkpoint_to_go_on_from(crops, tmp_path, not_ended, number):
+def test_an_interrupt_leaves_a_checkpoint_to_resume_from(crops, tmp_path, not_ended, number):
     def interrupt(step, done, loss):
         if step == 3:
             signal.raise_signal(number)
@@ -142,7 +144,7 @@ def test_an_interrupt_leaves_a_checkpoint_to_go_on_from(crops, tmp_path, not_end
 def test_a_validation_takes_no_more_memory_than_a_step(crops, others, tmp_path):
     class MonitoredDenoiser(DDPM):
         def losses(self, x, noise):
-            assert len(x) <= 2 and (self.state or not torch.is_grad_enabled())
+            assert len(x) <= 2 and (self.training or not torch.is_grad_enabled())
             return super().losses(x, noise)
 
     torch.manual_seed(0)
@@ -154,8 +156,8 @@ def test_a_validation_takes_no_more_memory_than_a_step(crops, others, tmp_path):
     assert notes[0] == pytest.approx(notes[1], rel=1e-5)
 
 
-def test_no_loss_of_a_gan_is_a_validation(crops, others, tmp_path):
-    with pytest.raises(SettingError, match="no loss of a gan says how good it is"):
+def test_a_gan_has_no_validation(crops, others, tmp_path):
+    with pytest.raises(SettingError, match="the losses of a gan do not measure its quality"):
         fit("gan", GAN(size=(16, 16), widths=(4, 8)), crops, tmp_path,
             Settings(steps=1), validation=others)
 

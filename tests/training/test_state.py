@@ -1,4 +1,4 @@
-"""What a training promises: exact, shared by processes, and it says how it goes."""
+"""Exact resuming, several processes, precision and logs of a training."""
 
 import json
 import math
@@ -69,13 +69,13 @@ def command(photos: Path, out: Path, *more: object) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(photos, tmp_path_factory) -> Path:
-    """A training that nothing disturbed."""
+    """A training that was not interrupted."""
     out = tmp_path_factory.mktemp("whole") / "run"
     succeed(*command(photos, out))
     return out
 
 
-def test_ten_steps_are_five_a_kill_and_five(photos, whole, tmp_path):
+def test_a_killed_training_resumes_exactly(photos, whole, tmp_path):
     words = command(photos, tmp_path, "--save-minutes", 0)
     process = subprocess.Popen([sys.executable, "-m", "genprior", *words], env=ONE_THREAD)
     until_step(23, process, tmp_path)
@@ -120,9 +120,9 @@ def shared(photos, tmp_path_factory) -> Path:
 
 
 def test_two_processes_do_what_one_does(whole, shared):
-    ours, theirs = log(shared), log(whole)
-    assert [line["step"] for line in ours] == [20, 40, 60]
-    for a, b in zip(ours, theirs, strict=True):
+    logged, expected = log(shared), log(whole)
+    assert [line["step"] for line in logged] == [20, 40, 60]
+    for a, b in zip(logged, expected, strict=True):
         assert a["network"] == pytest.approx(b["network"], rel=1e-6)
     one, two = tensors(whole), tensors(shared)
     for key in one:
@@ -130,7 +130,7 @@ def test_two_processes_do_what_one_does(whole, shared):
     assert read_manifest(shared / "step-00000060")["processes"] == 2
 
 
-def test_two_killed_processes_go_on_exactly(photos, shared, tmp_path):
+def test_two_killed_processes_resume_exactly(photos, shared, tmp_path):
     words = command(photos, tmp_path, "--save-minutes", 0)
     process = subprocess.Popen(by_two(*words), env=ONE_THREAD, start_new_session=True,
                                stderr=subprocess.DEVNULL)
@@ -154,7 +154,7 @@ def test_two_killed_processes_go_on_exactly(photos, shared, tmp_path):
     ("glow", {"levels": 2, "depth": 2, "width": 8}),
     ("gan", {"widths": (4, 8), "size": (16, 16), "architecture": "style", "loss": "wgan-gp"}),
 ])
-def test_it_does_not_matter_into_how_many_parts_a_batch_is_split(
+def test_splitting_a_batch_does_not_change_the_result(
     crops, tmp_path, name, arguments
 ):
     class Exact:
@@ -177,7 +177,7 @@ def test_it_does_not_matter_into_how_many_parts_a_batch_is_split(
 
 
 @pytest.mark.parametrize("workers", [1])
-def test_who_reads_the_data_does_not_matter(crops, tmp_path, workers):
+def test_reader_processes_do_not_change_the_result(crops, tmp_path, workers):
     a = train(crops, tmp_path / "a", steps=3)
     b = train(crops, tmp_path / "b", steps=3, workers=workers)
     assert equal(tensors(a), tensors(b))
@@ -223,7 +223,7 @@ def test_a_gradient_that_overflows_is_skipped_and_the_scale_halved(crops, tmp_pa
     assert read_manifest(folder)["loss_scale"] == [4096.0, 0]
 
 
-def test_pictures_are_drawn_with_the_average_and_change_nothing(crops, tmp_path):
+def test_previews_use_the_average_and_change_nothing(crops, tmp_path):
     seen = []
 
     def preview(prior):
@@ -290,4 +290,4 @@ def test_errors(crops, photos, tmp_path):
     code, message = refused(*command(photos, tmp_path / "none", "--resume"))
     assert code == 4 and f"no checkpoint in {tmp_path / 'none'}" in message
     code, message = refused("train", "ddpm", photos, "-o", tmp_path / "x", "--time", "20")
-    assert code == 2 and "'20' is no time: write 90s, 20m or 2h" in message
+    assert code == 2 and "'20' is not a duration: write 90s, 20m or 2h" in message

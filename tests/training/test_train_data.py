@@ -1,4 +1,4 @@
-"""Every prior is trained, and evaluated, on every kind of data."""
+"""Training of every prior, and evaluation, on every kind of data source."""
 
 import json
 import struct
@@ -25,19 +25,19 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> dict[str, str]:
-    """The same pictures in four kinds of places."""
+    """The same images in four kinds of sources."""
     root = tmp_path_factory.mktemp("data")
-    pictures = np.random.default_rng(0).integers(0, 256, (5, 20, 18), dtype=np.uint8)
-    idx = struct.pack(">HBB3I", 0, 8, 3, *pictures.shape) + pictures.tobytes()
+    images = np.random.default_rng(0).integers(0, 256, (5, 20, 18), dtype=np.uint8)
+    idx = struct.pack(">HBB3I", 0, 8, 3, *images.shape) + images.tobytes()
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
     (root / "folder").mkdir()
-    for number, picture in enumerate(pictures):
-        Image.fromarray(picture).save(root / "folder" / f"{number}.png")
-    np.save(root / "array.npy", pictures)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(root / "folder" / f"{number}.png")
+    np.save(root / "array.npy", images)
     for part in ("train", "t10k"):
         (raw / f"{part}-images-idx3-ubyte").write_bytes(idx)
-        labels = struct.pack(">HBBI", 0, 8, 1, len(pictures)) + bytes(len(pictures))
+        labels = struct.pack(">HBBI", 0, 8, 1, len(images)) + bytes(len(images))
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(labels)
     return {
         "folder": str(root / "folder"), "npy": str(root / "array.npy"),
@@ -73,31 +73,31 @@ def test_all_kinds_of_data_are_evaluated_alike(data: dict, tmp_path: Path) -> No
 def test_images_of_an_array_keep_their_floats(tmp_path: Path) -> None:
     images = np.random.default_rng(1).random((2, 5, 4, 3), dtype=np.float32)
     np.save(tmp_path / "images.npy", images)
-    truths = open_reference_images(tmp_path / "images.npy", MAX_PIXELS)
-    assert [truth.name for truth in truths] == ["images.npy[0]", "images.npy[1]"]
-    pixels = truths[1].read(MAX_PIXELS).pixels
+    references = open_reference_images(tmp_path / "images.npy", MAX_PIXELS)
+    assert [reference.name for reference in references] == ["images.npy[0]", "images.npy[1]"]
+    pixels = references[1].read(MAX_PIXELS).pixels
     assert np.array_equal(pixels[0].permute(1, 2, 0).numpy(), images[1])
 
 
-def test_a_folder_may_be_called_as_a_file_is(data: dict, tmp_path: Path) -> None:
+def test_a_folder_may_have_the_name_of_a_file(data: dict, tmp_path: Path) -> None:
     for name in ("a-idx", "b.npy"):
         (tmp_path / name).symlink_to(data["folder"])
         assert len(open_reference_images(tmp_path / name, MAX_PIXELS)) == 5
 
 
-def test_a_data_set_is_called_by_its_name() -> None:
+def test_the_name_of_a_data_set() -> None:
     assert collection_name("torchvision:MNIST:/home/me/data") == "MNIST"
     assert collection_name("/home/me/digits.npy") == "digits.npy"
 
 
-def test_the_texture_of_one_picture_is_not_resized(data: dict, tmp_path: Path) -> None:
+def test_the_texture_of_one_image_is_not_resized(data: dict, tmp_path: Path) -> None:
     words = ["train", "texture", Path(data["folder"]) / "0.png", "-o", tmp_path / "t"]
     assert "drop --resize" in refused(*words, "--resize", 8)[1]
 
 
-def test_one_picture_is_a_collection(data: dict) -> None:
-    (truth,) = open_reference_images(Path(data["folder"]) / "3.png", MAX_PIXELS)
-    assert truth.name == "3.png" and truth.read(MAX_PIXELS).pixels.shape == (1, 1, 20, 18)
+def test_one_image_is_a_collection(data: dict) -> None:
+    (reference,) = open_reference_images(Path(data["folder"]) / "3.png", MAX_PIXELS)
+    assert reference.name == "3.png" and reference.read(MAX_PIXELS).pixels.shape == (1, 1, 20, 18)
 
 
 @pytest.mark.parametrize("name, message", [
@@ -105,7 +105,7 @@ def test_one_picture_is_a_collection(data: dict) -> None:
     ("torchvision:NoSuchThing", "has no data set 'NoSuchThing'"),
     ("empty.npy", "there is no image in"), ("bytes.npy", "bytes.npy[0]: "),
 ])
-def test_collections_that_are_not_there(name: str, message: str, tmp_path: Path) -> None:
+def test_missing_collections(name: str, message: str, tmp_path: Path) -> None:
     options = ["-o", tmp_path / "out", "--task", "denoise:noise=0.1", "--prior", "none"]
     np.save(tmp_path / "empty.npy", np.zeros((0, 8, 8), np.uint8))
     np.save(tmp_path / "bytes.npy", np.full((2, 8, 8), 100.0))
@@ -142,7 +142,7 @@ def test_a_resized_training_is_one_on_resized_images(tmp_path: Path) -> None:
         assert word in message
 
 
-def test_a_resumed_training_is_judged_on_what_it_was_judged_on(tmp_path: Path) -> None:
+def test_a_resumed_training_keeps_its_validation_data(tmp_path: Path) -> None:
     for seed, name in enumerate(("photos", "judge", "other")):
         (tmp_path / name).mkdir()
         pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)

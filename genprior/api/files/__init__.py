@@ -1,1 +1,1 @@
-"""Restores image files: paths in, images and JSON sidecars out."""
+"""Restoration of image files: paths in, images and JSON sidecars out."""

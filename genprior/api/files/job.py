@@ -1,4 +1,4 @@
-"""Settings of the restoration of files."""
+"""Settings for the restoration of files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ MakeOperator = Callable[[list[ImageFile], bool], Operator]
 
 @dataclass(frozen=True)
 class Job:
-    """What to do with files.
+    """Settings shared by all files of one restoration run.
 
     Arguments:
-        task: Name of the task, for the record.
-        operator: Builds the operator of a batch of pictures of one size; the flag says that
-            they are clean.
-        settings: Settings of the operator as they are typed, for the record.
-        noise: Noise level in units of [0, 1], or "auto" to estimate that of each file.
-        save: What to save besides the picture, see `saves`.
-        degrade: The files are clean: measure them first, then compare.
-        opaque: The alpha of the files was the hole: it does not go into the result.
-        max_pixels: Larger pictures are refused, the exemplar too.
-        exemplar: Picture that the prior "texture" is estimated from; None to inpaint each
-            file with the texture of its own known part.
+        task: Name of the task, for the sidecar.
+        operator: Builds the operator for a batch of images of one size; the flag says that the
+            images are clean.
+        settings: Settings of the operator as the user typed them, for the sidecar.
+        noise: Noise level in units of [0, 1], or "auto" to estimate it for each file.
+        save: Names of the extra outputs besides the restored image, see `save_options`.
+        degrade: The files are clean: simulate their measurements, restore these and compare.
+        opaque: The alpha channel of the files was the hole: results are written without it.
+        max_pixels: Larger images are refused, also as exemplar.
+        exemplar: Image from which the prior "texture" is estimated; None estimates it from the
+            known part of each file (inpainting only).
         prior, solver, steps, samples, seed, device, dtype, tile: See `restore`.
     """
 

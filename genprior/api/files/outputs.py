@@ -1,4 +1,4 @@
-"""What is left of a restored file: pictures, and a record from which it can be made again."""
+"""Output files of a restoration: images, and a JSON sidecar with all settings to repeat it."""
 
 import json
 from dataclasses import replace
@@ -26,27 +26,29 @@ def write_results(
     record: dict[str, Any],
     opaque: bool = False,
 ) -> dict[str, Any]:
-    """Writes the pictures of image i of a batch, and its record; all, or the older ones stay.
+    """Writes the images and the sidecar of image i of a batch, atomically.
+
+    Either all files are written, or the files of an earlier run stay as they were.
 
     Arguments:
-        target: Where to.
-        picture: The input, which gives the results its bits, transparency and metadata.
+        target: Paths of the files.
+        picture: The input; results get its bit depth, transparency and metadata.
         result: The restored batch.
-        i: Number of the image in the batch.
+        i: Index of the image in the batch.
         y: The measurements of the batch.
-        truth: What the picture should be, (1, C, H, W), if that is known.
-        record: What the sidecar says besides: see `record.describe`.
-        opaque: The results are without the transparency of the input.
+        truth: Reference image, (1, C, H, W); None if it is unknown.
+        record: Other entries of the sidecar, see `sidecar.facts` and `sidecar.describe`.
+        opaque: Write the results without the transparency of the input.
 
     Returns:
-        The whole record.
+        All entries of the sidecar.
 
     Raises:
-        ImageError: A picture cannot be written.
+        ImageError: An image cannot be written.
     """
     target.output.parent.mkdir(parents=True, exist_ok=True)
     with AtomicFiles() as files:
-        record = record | _write_pictures(files, target, picture, result, i, y, truth, opaque)
+        record = record | _write_images(files, target, picture, result, i, y, truth, opaque)
         if truth is not None:
             record |= quality(files.read(target.output), target.output, truth, y[i : i + 1])
         record["files"] = {path.name: sha256(files.read(path)) for path in target.pictures}
@@ -55,7 +57,7 @@ def write_results(
     return record
 
 
-def _write_pictures(
+def _write_images(
     files: AtomicFiles,
     target: OutputPaths,
     picture: ImageFile,
@@ -65,7 +67,7 @@ def _write_pictures(
     truth: Tensor | None,
     opaque: bool,
 ) -> dict[str, Any]:
-    """Returns where the extra ones are, and the scale of the std map."""
+    """Writes the images; returns the paths of the extras and the scale of the std map."""
     one = slice(i, i + 1)
     without_alpha = replace(picture, alpha=None)
     shown = [y[one], result.image[one]]

@@ -1,17 +1,14 @@
-"""Which files are restored and where everything goes; nothing is replaced unasked."""
+"""Input and output paths of a restoration, with checks that no file is overwritten unasked."""
 
 import glob
 import json
 import os
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from genprior.core.atomic_files import TEMPORARY
 from genprior.core.checksums import sha256
 from genprior.core.errors import ImageError
 from genprior.io.images import (
@@ -27,9 +24,9 @@ from genprior.io.images import (
 
 
 class InputFile(NamedTuple):
-    """A file, the folder it was found in below the one that was given, and what it holds.
+    """An input file, its folder relative to the folder that the user gave, and its content.
 
-    `data` is None where the file is still to be read.
+    `data` is None if the content has not been read yet.
     """
 
     file: Path
@@ -38,25 +35,25 @@ class InputFile(NamedTuple):
 
     @property
     def suffix(self) -> str:
-        """That of the file; of standard input the one it should have."""
+        """Suffix of the file; for standard input and pipes, the suffix that fits the content."""
         return self.file.suffix if self.data is None else suffix_for(self.data, self.file)
 
     @property
     def stem(self) -> str:
-        """Name of the file without suffix."""
+        """Name of the file without suffix; "stdin" for standard input and pipes."""
         return self.file.stem if self.data is None else "stdin"
 
 
 @dataclass(frozen=True)
 class OutputPaths:
-    """An input and what is written for it.
+    """Paths of an input file and of all files that are written for it.
 
     Arguments:
         source: The file to restore.
-        output: Where the picture goes; the other files stand beside it.
-        extras: What else is written: "mean", "std", "panel", "q05", "sample-00" and so on.
-        below: Folder of the source, below the one that was given.
-        data: What the source holds, if it is not a file.
+        output: Path of the restored image; the other files are written beside it.
+        extras: Names of the extra images: "mean", "std", "panel", "q05", "sample-00" and so on.
+        below: Folder of the source, relative to the folder that the user gave.
+        data: Content of the source, if it is standard input or a pipe.
     """
 
     source: Path
@@ -67,33 +64,36 @@ class OutputPaths:
 
     @property
     def sidecar(self) -> Path:
-        """Where the record goes."""
+        """Path of the JSON sidecar."""
         return self.output.with_suffix(".json")
 
     def side(self, extra: str) -> Path:
-        """Where one of the extras goes."""
+        """Returns the path of an extra image."""
         return self.output.with_name(f"{self.output.stem}.{extra}.png")
 
     @property
     def pictures(self) -> list[Path]:
-        """The pictures that are written."""
+        """Paths of the images that are written."""
         return [self.output, *map(self.side, self.extras)]
 
     @property
     def written(self) -> list[Path]:
-        """All files that are written."""
+        """Paths of all files that are written."""
         return [*self.pictures, self.sidecar]
 
     def content(self) -> bytes:
-        """What the source holds.
+        """Returns the content of the source.
 
         Raises:
-            ImageError: It cannot be read.
+            ImageError: The source cannot be read.
         """
         return read_bytes(self.source) if self.data is None else self.data
 
     def is_made(self, task: str) -> bool:
-        """Whether a task has written all that this is for, from the input as it is now."""
+        """Returns whether a task has written all these files from the current input.
+
+        The checksums in the sidecar are compared with the files.
+        """
         try:
             record = json.loads(self.sidecar.read_text())
             files = {path.name: sha256(path.read_bytes()) for path in self.pictures}
@@ -103,29 +103,37 @@ class OutputPaths:
             return False
 
     def may_be_redone(self, task: str, whole: bool) -> bool:
-        """Whether what is there is of a task, by its record; if not whole, it may have none."""
+        """Returns whether the existing outputs may be replaced when a task is repeated.
+
+        Arguments:
+            task: Name of the task.
+            whole: True requires complete outputs, see `is_made`. False permits outputs whose
+                sidecar names the task, is missing or cannot be read.
+        """
         if whole:
             return self.is_made(task)
         try:
             return json.loads(self.sidecar.read_text())["task"] == task
-        except (OSError, ValueError, KeyError, TypeError):  # what a killed run left
+        except (OSError, ValueError, KeyError, TypeError):  # left by a killed run
             return True
 
     def read(self, max_pixels: int = MAX_PIXELS) -> ImageFile:
-        """The picture to restore; see `read_image`."""
+        """Returns the image to restore; see `read_image`."""
         picture = parse_image(self.content(), self.source, max_pixels)
         return replace(picture, name=self.below / self.source.name)
 
 
 def list_files(files: Sequence[Path], recursive: bool = False) -> list[InputFile]:
-    """Image files among paths, folders and patterns opened; results of earlier runs left out.
+    """Returns the image files that paths, folders and glob patterns stand for.
+
+    Results of earlier runs in folders and among matches of patterns are left out.
 
     Arguments:
-        files: Files, folders, or patterns such as "photos/*.jpg" that no shell has opened.
-        recursive: Look into the folders of folders too.
+        files: Files, folders, or glob patterns such as "photos/*.jpg".
+        recursive: Include subfolders.
 
     Raises:
-        ImageError: A path does not exist, or a folder holds no image.
+        ImageError: A path does not exist, or a folder contains no image.
     """
     found = []
     for path in files:
@@ -133,7 +141,7 @@ def list_files(files: Sequence[Path], recursive: bool = False) -> list[InputFile
             found += [
                 InputFile(p, p.parent.relative_to(path)) for p in image_files(path, recursive)
             ]
-        elif path.exists():  # a pipe can be read but once
+        elif path.exists():  # a pipe can be read only once
             found.append(InputFile(path, data=None if path.is_file() else read_bytes(path)))
         else:
             matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
@@ -154,22 +162,24 @@ def plan(
     redo: str | None = None,
     reads: Sequence[Path] = (),
 ) -> list[OutputPaths]:
-    """Where the results of every file go.
+    """Returns the output paths of every input, after checks that they can be written.
 
     Arguments:
         files: The inputs.
-        output: One file, a folder that may not exist yet, or None: beside each input.
-        save: What to save besides the picture, see `saves`.
-        samples: How many samples are drawn.
-        overwrite: Files that exist may be replaced, but for the inputs.
-        suffix: Format of the results; None is that of each input.
-        redo: The task whose results of an earlier run may be replaced: those that their name
-            tells, unless their record is of another task, or one file that is whole.
-        reads: Files that are read besides the inputs, and not replaced either.
+        output: A file, or a folder (created if missing). None writes beside each input.
+        save: Names of the extra outputs besides the restored image, see `save_options`.
+        samples: Number of samples.
+        overwrite: Existing files may be replaced, except inputs.
+        suffix: Suffix of the results; None keeps that of each input.
+        redo: Task whose results of an earlier run may be replaced. An output file that the user
+            named must be complete; results with automatic names qualify unless their sidecar
+            names another task, see `OutputPaths.may_be_redone`.
+        reads: Other files that are read, and must not be replaced.
 
     Raises:
-        ImageError: Two results would go to one place, onto an input or a file that exists, or
-            a format or a folder cannot be written.
+        ImageError: Two results have one path (also if it differs in case or Unicode form only),
+            a result would replace an input or an existing file, or a format or folder cannot
+            be written.
     """
     inputs = [file if isinstance(file, InputFile) else InputFile(file) for file in files]
     names = [name for name in save if name != "samples"]
@@ -185,7 +195,7 @@ def plan(
         return OutputPaths(file.file, output if one else made, tuple(names), file.below, file.data)
 
     targets = list(map(target, inputs))
-    _check_apart(targets, reads)
+    _check_distinct(targets, reads)
     for each in targets:
         free = overwrite or (redo is not None and each.may_be_redone(redo, whole=one))
         check_free([each.output], free)
@@ -193,48 +203,33 @@ def plan(
     return targets
 
 
-def _check_apart(targets: Sequence[OutputPaths], reads: Sequence[Path]) -> None:
-    """Makes sure that no two results go to one place, and none onto what is read."""
-    taken: dict[str, tuple[Path, OutputPaths]] = {}
+def _check_distinct(targets: Sequence[OutputPaths], reads: Sequence[Path]) -> None:
+    """Checks that all output paths differ, from each other and from the files that are read.
+
+    File systems differ in which names they take for one file. Paths that differ in case or
+    Unicode form only count as equal, so that the same call works on all of them.
+    """
+    taken: dict[str, OutputPaths] = {}
     written = [path for target in targets for path in target.written]
-    _check_no_input(written, [*(target.source for target in targets), *reads])
+    _check_not_read(written, [*(target.source for target in targets), *reads])
     for target in targets:
         for path in target.written:
-            if _folded(path) not in taken:
-                taken[_folded(path)] = path, target
-                continue
-            before, other = taken[_folded(path)]
-            if path != before and _are_two(before, path):
-                continue
-            where = f"both be written to {path}" if path == before else (
-                f"be written to {before} and {path}, which are one file there"
-            )
-            raise ImageError(
-                f"{other.source} and {target.source} would {where}: restore them apart, into "
-                f"two folders"
-            )
+            key = _caseless(path)
+            if key in taken:
+                raise ImageError(
+                    f"{taken[key].source} and {target.source} would both be written to {path} "
+                    f"(names that differ in case or Unicode form only count as one): restore them "
+                    f"separately, into two folders"
+                )
+            taken[key] = target
 
 
-def _folded(path: Path) -> str:
-    """One name for all that are one on some file system, by case or form of the letters."""
+def _caseless(path: Path) -> str:
+    """Returns a key that is equal for paths that differ in case or Unicode form only."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
 
 
-def _are_two(one: Path, other: Path) -> bool:
-    """Whether the file system tells two paths apart, as tried out in a folder that is there."""
-    folder = next(f for f in one.absolute().parents if f.exists())
-    names = [os.path.relpath(path.absolute(), folder) for path in (one, other)]
-    if names[1].startswith(os.pardir):
-        return False
-    with suppress(OSError), TemporaryDirectory(prefix=TEMPORARY, dir=folder) as trial:
-        first, second = (Path(trial, name) for name in names)
-        first.parent.mkdir(parents=True, exist_ok=True)
-        first.touch()
-        return not second.exists()
-    return False
-
-
-def _check_no_input(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
+def _check_not_read(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
     read = {path.resolve() for path in inputs}
     for path in paths:
         if path.resolve() in read:
@@ -247,26 +242,26 @@ def check_free(
     formats: Sequence[str] | None = WRITABLE,
     reads: Sequence[Path] = (),
 ) -> None:
-    """Makes sure, before any work, that files can be written.
+    """Checks, before any work, that files can be written.
 
     Arguments:
-        paths: The files.
-        overwrite: They may exist.
-        formats: Suffixes that are fine, None for any.
-        reads: Files that are read, and so not replaced.
+        paths: Paths of the files.
+        overwrite: Existing files may be replaced.
+        formats: Permitted suffixes; None permits any.
+        reads: Files that are read, and must not be replaced.
 
     Raises:
-        ImageError: One has another suffix, exists, or cannot be where it should.
+        ImageError: A file has another suffix, exists, is read, or its folder is not writable.
     """
-    _check_no_input(paths, reads)
+    _check_not_read(paths, reads)
     for path in paths:
         if formats is not None and path.suffix.lower() not in formats:
             raise ImageError(
-                f"{path}: cannot write {path.suffix or 'files without suffix'}: give to -o a "
-                f"file that ends with one of {', '.join(formats)}, or a folder that is there"
+                f"{path}: cannot write {path.suffix or 'files without suffix'}: give -o a "
+                f"file that ends with one of {', '.join(formats)}, or an existing folder"
             )
         if os.path.isdir(path) or (os.path.exists(path) and not overwrite):
-            raise ImageError(f"{path} exists: add --overwrite, or another -o")
-        there = next(folder for folder in path.absolute().parents if folder.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise ImageError(f"{path}: {there} is no folder that can be written: change -o")
+            raise ImageError(f"{path} exists: add --overwrite, or choose another -o")
+        parent = next(folder for folder in path.absolute().parents if folder.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise ImageError(f"{path}: {parent} is not a writable folder: choose another -o")

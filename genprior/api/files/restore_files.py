@@ -1,7 +1,7 @@
-"""Restoring files: read, group into batches, restore, write the pictures and a sidecar.
+"""Restoration of files in batches: read, restore, write the images and a sidecar.
 
-Every file is restored as if it were alone: its noise depends on the seed only, not on the
-files beside it, and what is wrong with one file is no obstacle to the next.
+Files are independent: the noise of a file depends on the seed only, not on the other files,
+and an error in one file does not stop the others.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ BATCH, BATCH_PIXELS = 16, 2**24
 
 @dataclass(frozen=True)
 class _Prior:
-    """A prior, and the checksum of the file that it comes from."""
+    """A prior and the checksum of the file that it was loaded or estimated from."""
 
     model: nn.Module
     sha256: str
@@ -46,17 +46,17 @@ class _Prior:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Pictures of one size."""
+    """Images of one size, which are restored together."""
 
     targets: list[OutputPaths] = field(default_factory=list)
     pictures: list[ImageFile] = field(default_factory=list)
 
-    def takes(self, picture: ImageFile, most: int) -> bool:
-        """Whether one more picture fits."""
+    def has_room_for(self, picture: ImageFile, max_images: int) -> bool:
+        """Returns whether one more image fits: same shape, and neither limit is exceeded."""
         shape = picture.pixels.shape
-        room = min(most, BATCH_PIXELS // shape[-2:].numel())
+        capacity = min(max_images, BATCH_PIXELS // shape[-2:].numel())
         return not self.pictures or (
-            len(self.pictures) < room and self.pictures[0].pixels.shape == shape
+            len(self.pictures) < capacity and self.pictures[0].pixels.shape == shape
         )
 
 
@@ -66,20 +66,20 @@ def run(
     progress: Callable[[int, int], object] | None = None,
     failed: Callable[[OutputPaths, Exception], object] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Restores files and yields the record of each, as it goes into the sidecar.
+    """Restores files and yields the record of each, as written to its sidecar.
 
     Arguments:
-        job: What to do.
-        targets: The files.
+        job: The settings.
+        targets: The inputs and the paths of their outputs.
         progress: See `restore`.
-        failed: Called with a file and what is wrong with it; the others are restored all the
-            same. None: the first error is raised.
+        failed: Called with a file and its error; the other files are still restored. None
+            raises the first error.
 
     Raises:
-        ImageError: A file cannot be read, or not be restored as asked.
+        ImageError: A file cannot be read, or cannot be restored with these settings.
         CheckpointError: The prior does not exist or is corrupt.
-        SettingError: The device, the solver or a setting of it does not exist, or the prior
-            does not go with the exemplar or the lack of one.
+        SettingError: The device, the solver or one of its settings does not exist, the prior
+            takes no exemplar, or it needs one and there is none.
     """
 
     def stop(target: OutputPaths, error: Exception) -> None:
@@ -102,13 +102,13 @@ def measure(
     seed: int,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
-    """Writes a measurement of a clean file; pixels that are missing become transparent.
+    """Writes a simulated measurement of a clean file; missing pixels become transparent.
 
     Raises:
         ImageError: The file cannot be read, measured or written.
     """
     picture = read_image(file, max_pixels)
-    with _named(file):
+    with _naming_file(file):
         built = operator([picture], True)
         y = degrade(picture.pixels, built, noise, seed)
     alpha = None if picture.alpha is None else built.crop_margin(picture.alpha)
@@ -120,7 +120,7 @@ def measure(
 
 
 def _prior_of_all(job: Job, device: torch.device) -> _Prior | None:
-    """The prior of all files; None if each file has its own."""
+    """Returns the prior for all files; None if each file has its own."""
     if job.exemplar is not None:
         model, _ = read_exemplar(job.prior, job.exemplar, job.max_pixels)
         return _Prior(model.to(device), sha256(job.exemplar.read_bytes()))
@@ -129,32 +129,32 @@ def _prior_of_all(job: Job, device: torch.device) -> _Prior | None:
         return _Prior(model.to(device), fingerprint(manifest))
     if job.task != "inpaint":
         raise SettingError(
-            f"prior {job.prior!r} is estimated from a picture: give one with --exemplar (only "
-            f"inpaint does without, it has the known part of each file)"
+            f"prior {job.prior!r} is estimated from an image: give one with --exemplar (only "
+            f"inpaint works without one, it uses the known part of each file)"
         )
     return None
 
 
 def _prior_of_one(job: Job, target: OutputPaths, y: Tensor, operator: Operator) -> _Prior:
-    """The prior of one file: that of its known part."""
+    """Returns the prior of one file, estimated from its known part."""
     keep = operator.mask_unmeasured(torch.ones_like(y))[:, :1]
     return _Prior(estimate_prior(job.prior, y, keep), sha256(target.content()))
 
 
 def _batches(
-    job: Job, targets: list[OutputPaths], most: int, failed: Callable
+    job: Job, targets: list[OutputPaths], max_images: int, failed: Callable
 ) -> Iterator[_Batch]:
     batch = _Batch()
     for target in targets:
         try:
-            with _named(target.source):
+            with _naming_file(target.source):
                 picture = target.read(job.max_pixels)
-                if picture.is_transparent and not job.opaque:  # told before all the work
+                if picture.is_transparent and not job.opaque:  # raise before any restoration
                     check_transparency(FORMAT_OF[target.output.suffix.lower()])
         except OF_ONE_FILE as error:
             failed(target, error)
             continue
-        if not batch.takes(picture, most):
+        if not batch.has_room_for(picture, max_images):
             yield batch
             batch = _Batch()
         batch.targets.append(target)
@@ -172,7 +172,7 @@ def _run_batch(
     failed: Callable,
 ) -> Iterator[dict[str, Any]]:
     try:
-        with _named(batch.targets[0].source):
+        with _naming_file(batch.targets[0].source):
             restored = _restore_batch(job, batch, prior, device, progress)
     except FOR_ALL:
         raise
@@ -180,7 +180,7 @@ def _run_batch(
         if len(batch.targets) == 1:
             failed(batch.targets[0], error)
             return
-        restored = None  # and it is not known by which of them
+        restored = None  # the file that failed is unknown: restore them one by one
     if restored is None:
         for target, picture in zip(batch.targets, batch.pictures, strict=True):
             yield from _run_batch(
@@ -198,7 +198,7 @@ def _run_batch(
 
 @dataclass(frozen=True)
 class _Restored:
-    """A batch of results, and all that was used for them."""
+    """Results of a batch, with the operator, prior and solver that gave them."""
 
     result: Restoration
     y: Tensor
@@ -210,7 +210,7 @@ class _Restored:
     missing: list[float]
 
     def write(self, job: Job, target: OutputPaths, picture: ImageFile, i: int) -> dict[str, Any]:
-        """Writes image i and its record."""
+        """Writes image i and its sidecar; returns the entries of the sidecar."""
         truth = None
         if job.degrade:
             truth = self.operator.crop_margin(picture.pixels)
@@ -251,8 +251,8 @@ def _choose_solver(job: Job, operator: Operator, model: nn.Module) -> tuple[str,
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Says which file an error is about."""
+def _naming_file(path: Path) -> Iterator[None]:
+    """Prefixes error messages with the path of the file."""
     try:
         yield
     except FOR_ALL:

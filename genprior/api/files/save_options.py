@@ -1,4 +1,4 @@
-"""What can be saved besides a restored picture. No torch."""
+"""Extra outputs that can be saved besides a restored image. Does not import torch."""
 
 import re
 from collections.abc import Sequence
@@ -7,16 +7,16 @@ SAVES = ("mean", "std", "samples", "panel", "q05", "q95")
 
 
 def is_save(name: str) -> bool:
-    """Whether there is such a thing: one of `SAVES`, or another quantile from q01 to q99."""
+    """Returns whether a name is one of `SAVES`, or another quantile from q01 to q99."""
     return name in SAVES or bool(quantiles([name]))
 
 
 def of_several(name: str) -> bool:
-    """Whether one sample does not have it."""
+    """Returns whether an extra output needs more than one sample."""
     return name != "panel"
 
 
 def quantiles(save: Sequence[str]) -> dict[str, float]:
-    """The quantiles among what is saved and their levels: `q05` is 0.05."""
+    """Returns the quantiles among the extra outputs, with their levels: `q05` has 0.05."""
     found = {name: re.fullmatch(r"q(?!00)(\d\d)", name) for name in save}
     return {name: int(match[1]) / 100 for name, match in found.items() if match}

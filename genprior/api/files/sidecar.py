@@ -1,4 +1,4 @@
-"""What a sidecar says of one restored file: facts, doubts and quality."""
+"""Contents of the JSON sidecar of a restored file: settings, warnings and quality metrics."""
 
 import hashlib
 import platform
@@ -19,10 +19,11 @@ from genprior.io.images import FORMAT_OF, ImageFile, parse_image
 if TYPE_CHECKING:
     from genprior.api.files.job import Job
 
-# Share of a picture beyond which a mask is looked at twice, and masks that leave no doubt.
-HALF, SAID = 0.5, ("None", "alpha", "random", "box")
+# A mask that hides a larger share of the image may be inverted: the user gets a warning. Masks of
+# these kinds cannot be inverted by mistake: no warning.
+LARGE_SHARE, CLEAR_MASKS = 0.5, ("None", "alpha", "random", "box")
 METRICS = (
-    f"of the picture as written, data range 1, all channels; "
+    f"of the image as written, data range 1, all channels; "
     f"SSIM of {WINDOW}x{WINDOW} uniform windows"
 )
 
@@ -35,7 +36,7 @@ def facts(
     name: str,
     solver: Solver,
 ) -> dict[str, Any]:
-    """What was asked of one file, in full: enough to do it again."""
+    """Returns the settings of the restoration of one file: all that is needed to repeat it."""
     return {
         "task": job.task,
         "input": str(target.source),
@@ -58,7 +59,7 @@ def facts(
 
 
 def describe(result: Restoration, i: int, count: int) -> dict[str, Any]:
-    """How image i of a batch of `count` was restored, JSON types."""
+    """Returns the cost, misfit, warnings and versions for image i of `count`, as JSON types."""
     about_i, about_any = f"image {i}: ", "image "
     mine = [w for w in result.warnings if w.startswith(about_i) or not w.startswith(about_any)]
     estimated = isinstance(result.noise_std, Tensor)
@@ -82,20 +83,20 @@ def describe(result: Restoration, i: int, count: int) -> dict[str, Any]:
 
 
 def doubts(job: "Job", output: Path, picture: ImageFile, missing: float) -> list[str]:
-    """What may be wrong with a mask, and what the format of the output takes away.
+    """Returns warnings: a mask that may be inverted, an output format that loses precision.
 
     Arguments:
-        job: What was asked for.
-        output: The file of the result.
-        picture: The picture that was restored.
-        missing: Share of its values that are missing.
+        job: The settings of the run.
+        output: Path of the result.
+        picture: The image that was restored.
+        missing: Share of its values that are missing, 0 to 1.
     """
     found = []
     mask = str(job.settings.get("mask")).partition("=")[0]
-    if missing > HALF and mask not in SAID:
+    if missing > LARGE_SHARE and mask not in CLEAR_MASKS:
         found.append(
-            f"{missing:.0%} of the picture is filled in: what is white in the mask; "
-            f"--invert-mask swaps the two"
+            f"{missing:.0%} of the image is filled in: white pixels of the mask are filled in, "
+            f"--invert-mask fills in the black ones"
         )
     format = FORMAT_OF[output.suffix.lower()]
     exact = format != "JPEG" and BITS[format] >= picture.bits
@@ -107,18 +108,19 @@ def doubts(job: "Job", output: Path, picture: ImageFile, missing: float) -> list
 
 
 def quality(data: bytes, output: Path, truth: Tensor, y: Tensor) -> dict[str, Any]:
-    """PSNR and SSIM of a written picture, and the PSNR of its measurement.
+    """Returns PSNR and SSIM of a written image, and the PSNR of its measurement.
 
     Arguments:
-        data: The picture as it is written.
-        output: Its name.
-        truth: What it should be, (1, C, H, W).
-        y: The measurement it was made from.
+        data: The bytes of the written image file.
+        output: Path of the image file.
+        truth: Reference image, (1, C, H, W).
+        y: The measurement from which the image was restored.
 
     Returns:
-        Decibels; None where they are infinite, which JSON has no number for.
+        PSNR in dB, None if infinite: JSON cannot hold infinity.
     """
-    # Not what was computed: what a user can check. How large it may be was asked of the input.
+    # Metrics of the file that a user has, not of the tensor before rounding. The size limit is
+    # the size of the reference: the input has passed `max_pixels` already.
     written = parse_image(data, output, truth.shape[-2:].numel()).pixels
     truth = truth.expand_as(written)
     record: dict[str, Any] = {"psnr": finite(psnr(written, truth)), "metrics": METRICS}

@@ -1,1 +1,1 @@
-"""Exact laws of samplers for Gaussian priors, and calibration measures."""
+"""Exact output distributions of samplers for Gaussian priors, and calibration tests."""

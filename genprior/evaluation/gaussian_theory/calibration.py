@@ -1,7 +1,7 @@
-"""Monte-Carlo measures of a sampler against an exact posterior N(mean, cov).
+"""Monte-Carlo tests of the calibration of a sampler, against an exact posterior N(mean, cov).
 
-Every measure says what a perfect sampler gets. Samples are rows: shape (N, d), all for the
-same measurement; images are flattened.
+The docstring of each test says what an exact sampler gets. Samples are rows, shape (N, d), all for
+the same measurement; images are flattened.
 
 References:
     Sliced and Radon Wasserstein Barycenters of Measures, Bonneel et al., 2015.
@@ -10,43 +10,43 @@ References:
 import torch
 from torch import Tensor
 
-NULL = 1e-10
+RANK_TOLERANCE = 1e-10
 
 
 def z_scores(samples: Tensor, mean: Tensor, cov: Tensor) -> Tensor:
-    """Coordinates of samples that are N(0, I) if the samples are N(mean, cov).
+    """Returns whitened samples, which are N(0, I) if the samples are N(mean, cov).
 
-    A perfect sampler gets a mean of z^2 of 1, with standard deviation sqrt(2 / z.numel()).
+    For an exact sampler, the mean of z^2 is 1 with standard deviation sqrt(2 / z.numel()).
 
     Arguments:
         samples: Shape (N, d).
         mean: Shape (d,) or (N, d).
-        cov: Shape (d, d); directions without variance are left out.
+        cov: Shape (d, d); directions of zero variance are left out.
 
     Returns:
         Scores, shape (N, rank of cov).
     """
     values, vectors = torch.linalg.eigh(cov)
-    seen = values > NULL * values[-1]
-    return (samples - mean) @ vectors[:, seen] / values[seen].sqrt()
+    nonzero = values > RANK_TOLERANCE * values[-1]
+    return (samples - mean) @ vectors[:, nonzero] / values[nonzero].sqrt()
 
 
 def bias_over_floor(samples: Tensor, mean: Tensor, cov: Tensor) -> float:
-    """Error of the mean of the samples, over what N exact samples would have: 1 if perfect."""
+    """Returns the error of the sample mean over that of N exact samples: 1 if exact."""
     floor = (cov.trace() / len(samples)).sqrt()
     return ((samples.mean(dim=0) - mean).norm() / floor).item()
 
 
 def std_ratio(samples: Tensor, cov: Tensor, pixels: Tensor) -> float:
-    """Standard deviation of some pixels over the exact one, in root mean square: 1 if perfect.
+    """Returns the RMS standard deviation of chosen pixels over the exact one: 1 if exact.
 
     Arguments:
         samples: Shape (N, d).
         cov: Exact covariance, shape (d, d).
-        pixels: Which pixels, True or False, shape (d,): the observed ones, or the missing.
+        pixels: Boolean mask of the chosen pixels, shape (d,): observed or missing ones, say.
 
     Raises:
-        ValueError: There is no such pixel, or they have no variance.
+        ValueError: No pixel is chosen, or the exact posterior has no variance there.
     """
     exact = cov.diagonal()[pixels].sum()
     if not exact > 0:
@@ -55,7 +55,7 @@ def std_ratio(samples: Tensor, cov: Tensor, pixels: Tensor) -> float:
 
 
 def misfit_ratio(samples: Tensor, y: Tensor, matrix: Tensor, mean: Tensor, cov: Tensor) -> float:
-    """RMS(A x - y) over its value for the exact posterior: 1 if perfect.
+    """Returns RMS(A x - y) over its value for the exact posterior: 1 if exact.
 
     Arguments:
         samples: Shape (N, d).
@@ -71,20 +71,20 @@ def misfit_ratio(samples: Tensor, y: Tensor, matrix: Tensor, mean: Tensor, cov: 
 def sliced_wasserstein(
     a: Tensor, b: Tensor, generator: torch.Generator, slices: int = 1000
 ) -> float:
-    """Sliced Wasserstein-2 distance of two sets of samples, for laws with many modes.
+    """Returns the sliced Wasserstein-2 distance of two sample sets, for multimodal laws.
 
-    Two sets from the same law are not at distance 0: compare with a second exact set.
+    Two finite sets from one law have a positive distance: compare with that of two exact sets.
 
     Arguments:
         a, b: Samples, both of shape (N, d).
-        generator: Random directions, on the CPU.
-        slices: How many directions.
+        generator: Draws random directions, on the CPU.
+        slices: Number of directions.
 
     Raises:
         ValueError: The sets differ in shape.
     """
     if a.shape != b.shape:
-        raise ValueError(f"both sets must have one shape, got {tuple(a.shape)}, {tuple(b.shape)}")
+        raise ValueError(f"a and b must have equal shapes, got {tuple(a.shape)}, {tuple(b.shape)}")
     v = torch.randn(a.shape[1], slices, generator=generator, dtype=torch.float64).to(a)
     v = v / v.norm(dim=0)
     difference = (a @ v).sort(dim=0).values - (b @ v).sort(dim=0).values

@@ -1,16 +1,15 @@
-"""The law of what a sampler returns, exactly, where the prior is Gaussian.
+"""Exact output distributions ("laws") of samplers, for Gaussian priors.
 
-Then every linearly guided step is affine, x <- M x + N y + noise of covariance Q, and the
-output given y is N(G y, V):
+For a Gaussian prior, every linearly guided step is affine, x <- M x + N y + noise of covariance Q,
+and the output given y is N(G y, V):
 
     G <- M G + N,    V <- M V M^H + Q
 
-and the distance to the true posterior N(K y, P), averaged over y, is
+The distance to the true posterior N(K y, P), averaged over y, is
 
     W2^2 = tr((G - K) Cov(y) (G - K)^H) + tr(V + P - 2 (V^1/2 P V^1/2)^1/2)
 
-Nothing is sampled. `propagate` takes the steps as matrices, `law_of` the code of a solver as
-it is called by users.
+Nothing is sampled. `propagate` takes the steps as matrices, `law_of` calls a solver as users do.
 
 References:
     Exact Evaluation of the Accuracy of Diffusion Models for Inverse Problems with Gaussian
@@ -33,9 +32,9 @@ CHUNK = 1024
 
 @dataclass(frozen=True)
 class Problem:
-    """x ~ N(0, S) and y = A x + sigma n, in blocks that are independent of each other.
+    """Linear Gaussian inverse problem: x ~ N(0, S), y = A x + sigma n, in independent blocks.
 
-    One block holds everything, or there is a block per frequency of an orthonormal FFT.
+    There is one block for the whole image, or one per frequency of an orthonormal FFT.
 
     Arguments:
         S: Covariance, shape (..., n, n).
@@ -65,7 +64,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Step:
-    """x <- M x + N y + noise of covariance Q; shapes (..., n, n), (..., n, m), (..., n, n)."""
+    """Affine sampler step x <- M x + N y + noise of covariance Q.
+
+    M and Q have shape (..., n, n), N has shape (..., n, m).
+    """
 
     M: Tensor
     N: Tensor
@@ -74,7 +76,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Law:
-    """N(G y, V) given y; shapes (..., n, m) and (..., n, n)."""
+    """Output distribution N(G y, V) given y; G has shape (..., n, m), V (..., n, n)."""
 
     G: Tensor
     V: Tensor
@@ -82,11 +84,11 @@ class Law:
 
 @dataclass(frozen=True)
 class Distance:
-    """How far a law is from the posterior, per pixel, averaged over y.
+    """Distance of a law to the posterior, per pixel, averaged over y.
 
     Arguments:
         mean: Root mean square difference of the means.
-        bures: Distance of the covariances.
+        bures: Bures distance of the covariances.
         ratio: Total variance over that of the posterior.
     """
 
@@ -101,13 +103,13 @@ class Distance:
 
 
 def white(problem: Problem, variance: float) -> Law:
-    """White noise of that variance, which knows nothing of y."""
+    """Returns the law of white noise of a given variance, independent of y."""
     V = (variance * eye(problem.S.shape[-1], problem.S)).expand_as(problem.S)
     return Law(torch.zeros_like(problem.gain), V)
 
 
 def propagate(start: Law, steps: Iterable[Step]) -> Law:
-    """The law of a sampler after its steps, given that of its first state."""
+    """Returns the law after the steps of a sampler, from the law of its first state."""
     G, V = start.G, start.V
     for step in steps:
         G = step.M @ G + step.N
@@ -116,7 +118,7 @@ def propagate(start: Law, steps: Iterable[Step]) -> Law:
 
 
 def distance(law: Law, problem: Problem) -> Distance:
-    """Distance of a law to the posterior of the problem."""
+    """Returns the distance of a law to the posterior of the problem."""
     pixels = problem.S.shape[:-1].numel()
     error = law.G - problem.gain
     mean2 = trace(error @ problem.cov_y @ error.mH) / pixels
@@ -131,22 +133,23 @@ def distance(law: Law, problem: Problem) -> Distance:
 def law_of(
     solver: Solver, operator: Operator, prior: object, noise_std: float, y: Tensor
 ) -> tuple[Law, Tensor]:
-    """The law of a solver's output, from its code: the response to each of its random numbers.
+    """Returns the law of a solver's output, from its responses to unit impulses.
 
-    Exact for solvers that are affine in the measurement and in the noise they draw, as most
-    are for a Gaussian prior; a normalised step (DPS) or clipping is not.
+    There is an impulse for each entry of y, and for each random number that the solver draws. The
+    law is exact for solvers that are affine in the measurement and in their noise. For
+    a Gaussian prior, most are; those with a normalised step (DPS) or clipping are not.
 
     Arguments:
         solver: The solver, as users call it.
-        operator, prior, noise_std: As in the call.
-        y: A measurement, shape (1, ...), float64; only its shape counts.
+        operator, prior, noise_std: Passed to the solver.
+        y: A measurement, shape (1, ...), float64; its values are not used.
 
     Returns:
-        The law, with one block, for y and images as flat vectors, and the answer to y = 0
+        The law, with one block, for y and images as flat vectors, and the output for y = 0
         without noise, shape (n,).
     """
-    silence = _Impulses(range(0), y)
-    offset = solver(torch.zeros_like(y), operator, prior, noise_std, silence).flatten()
+    no_impulse = _Impulses(range(0), y)
+    offset = solver(torch.zeros_like(y), operator, prior, noise_std, no_impulse).flatten()
 
     def responses(count: int, y: Tensor, first: int) -> Tensor:
         impulses = _Impulses(range(first, first + count), y)
@@ -155,15 +158,18 @@ def law_of(
     basis = torch.eye(y.numel()).to(y).reshape(-1, *y.shape[1:])
     G = responses(0, basis, 0).mT
     V = torch.zeros(len(offset), len(offset)).to(y)
-    for first in range(0, silence.drawn, CHUNK):
-        count = min(CHUNK, silence.drawn - first)
+    for first in range(0, no_impulse.drawn, CHUNK):
+        count = min(CHUNK, no_impulse.drawn - first)
         L = responses(count, torch.zeros_like(y).expand(count, *y.shape[1:]), first)
         V = V + L.mT @ L
     return Law(G, V), offset
 
 
 class _Impulses(Noise):
-    """In place of noise: chain i gets a single 1, as the `numbers[i]`-th number it draws."""
+    """Unit impulses in position of noise.
+
+    Of all random numbers drawn for image i of the batch, number `numbers[i]` is 1, the others 0.
+    """
 
     def __init__(self, numbers: range, like: Tensor) -> None:
         self.numbers = torch.tensor(numbers, dtype=torch.long, device=like.device)
@@ -172,35 +178,35 @@ class _Impulses(Noise):
     def normal(self, like: Tensor) -> Tensor:
         size = like[0].numel()
         noise = torch.zeros(like.shape, dtype=like.dtype, device=like.device)
-        place = self.numbers - self.drawn
-        inside = (place >= 0) & (place < size)
-        rows = inside.nonzero().flatten()
-        noise.view(len(like), -1)[rows, place[rows]] = 1
+        position = self.numbers - self.drawn
+        in_image = (position >= 0) & (position < size)
+        rows = in_image.nonzero().flatten()
+        noise.view(len(like), -1)[rows, position[rows]] = 1
         self.drawn += size
         return noise
 
 
 def eye(n: int, like: Tensor) -> Tensor:
-    """Identity matrix of the type and device of `like`, shape (n, n)."""
+    """Returns the identity matrix, shape (n, n), with dtype and device of `like`."""
     return torch.eye(n, dtype=like.dtype, device=like.device)
 
 
 def right_solve(a: Tensor, b: Tensor) -> Tensor:
-    """a b^{-1} for Hermitian b."""
+    """Returns a b^{-1} for Hermitian b."""
     return torch.linalg.solve(b, a.mH).mH
 
 
 def symmetric(a: Tensor) -> Tensor:
-    """The Hermitian part."""
+    """Returns the Hermitian part of a matrix."""
     return (a + a.mH) / 2
 
 
 def square_root(a: Tensor) -> Tensor:
-    """Hermitian square root of a positive semi-definite matrix."""
+    """Returns the Hermitian square root of a positive semi-definite matrix."""
     values, vectors = torch.linalg.eigh(symmetric(a))
     return (vectors * values.clamp(min=0).sqrt()[..., None, :]) @ vectors.mH
 
 
 def trace(a: Tensor) -> float:
-    """Sum of the real diagonals of all blocks."""
+    """Returns the real part of the trace, summed over all blocks."""
     return a.diagonal(dim1=-2, dim2=-1).real.sum().item()

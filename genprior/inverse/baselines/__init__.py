@@ -1,1 +1,1 @@
-"""Classical methods without a generative prior, one file each."""
+"""Classical reconstruction methods without a generative prior; one method per file."""

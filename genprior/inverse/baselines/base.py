@@ -1,7 +1,7 @@
-"""What a classical method is: a solver that asks for no prior.
+"""Base class of classical methods: solvers that need no prior.
 
-`restore(y, operator, None, solver=Biharmonic())` runs one. Methods that hold for some
-operators only say which.
+`restore(y, operator, None, solver=Biharmonic())` runs one. A method that works for some operators
+only declares them in `suits`.
 """
 
 from abc import abstractmethod
@@ -19,7 +19,7 @@ from genprior.operators.base import Operator
 
 @dataclass(frozen=True)
 class Baseline(Solver):
-    """A method to be compared with; fields are its settings."""
+    """A method to compare with; its fields are its settings."""
 
     needs: ClassVar[type] = object
     stochastic: ClassVar[bool] = False
@@ -27,10 +27,10 @@ class Baseline(Solver):
 
     @abstractmethod
     def suits(self, operator: Operator) -> bool:
-        """Whether the method is made for such a measurement."""
+        """Whether the method supports this operator."""
 
     def choices(self, noise_std: float) -> Mapping[str, Sequence[Any]]:
-        """Settings to be tuned at a noise level, and the values to try; none by default."""
+        """Returns the settings to tune at a noise level and the values to try; none by default."""
         return {}
 
     def solve(
@@ -48,4 +48,4 @@ class Baseline(Solver):
 
     @abstractmethod
     def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
-        """The method itself; `noise_std` has shape (B,)."""
+        """Returns the images, shape (B, C, H, W); `noise_std` has shape (B,)."""

@@ -1,4 +1,4 @@
-"""Biharmonic inpainting: the smoothest surface through the known pixels, Delta^2 x = 0.
+"""Biharmonic inpainting: a smooth surface through the known pixels, Delta^2 x = 0.
 
 References:
     On surface completion and image inpainting by biharmonic functions: Numerical aspects,
@@ -19,7 +19,7 @@ from genprior.operators.base import Operator
 
 @dataclass(frozen=True)
 class Biharmonic(Baseline):
-    """scikit-image's `inpaint_biharmonic`; noise in the known pixels stays there."""
+    """scikit-image's `inpaint_biharmonic`; the known pixels keep their noise."""
 
     summary: ClassVar[str] = "inpainting by biharmonic functions"
 
@@ -32,7 +32,7 @@ class Biharmonic(Baseline):
 
 
 def _filled(y: Tensor, missing: Tensor) -> Tensor:
-    """One image (C, H, W); the channels together if they miss the same pixels."""
+    """Fills one image (C, H, W); channels with the same missing pixels are filled together."""
     if (missing == missing[:1]).all():
         array = y.permute(1, 2, 0).cpu().double().numpy()
         filled = inpaint_biharmonic(array, missing[0].cpu().numpy(), channel_axis=-1)

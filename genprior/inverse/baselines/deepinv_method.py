@@ -1,9 +1,9 @@
-"""Any reconstructor or sampler of deepinv by name, on our operators and with our denoisers.
+"""Adapter for the reconstructors and samplers of deepinv, with genprior operators and denoisers.
 
-`deepinv:NAME` is the class of that name, whatever its capitals, in `deepinv.sampling`,
-`deepinv.optim` or `deepinv.models`. Arguments that it must have and that follow from the task
-are filled in: the denoiser, the noise level, the data fidelity, the prior. `pigdm` and `mmps`
-are deepinv's reverse diffusion by DDPM steps, guided by its terms of these papers.
+`deepinv:NAME` is the class of that name (case-insensitive) in `deepinv.sampling`, `deepinv.optim`
+or `deepinv.models`. Arguments that follow from the task are filled in: the denoiser, the noise
+level, the data fidelity, the prior. `pigdm` and `mmps` are deepinv's reverse diffusion with DDPM
+steps and deepinv's guidance terms for these papers.
 """
 
 import copy
@@ -26,27 +26,28 @@ from genprior.priors.base import Denoiser
 MODULES = (deepinv.sampling, deepinv.optim, deepinv.models)
 DENOISERS = ("denoiser", "model", "backbone_net")
 SMALLEST_SIGMA = 1e-3
-# What a method may raise that is not its fault: the denoiser is ours, and so is the memory.
-OURS = (FloatingPointError, SettingError, CheckpointError, MemoryError, torch.OutOfMemoryError)
-# Their guidance of a pixel falls with the root of the number of pixels.
+# Errors of genprior's denoiser or of memory, not of the deepinv method: they are re-raised.
+RERAISED = (FloatingPointError, SettingError, CheckpointError, MemoryError, torch.OutOfMemoryError)
+# deepinv's guidance per pixel falls with the square root of the number of pixels.
 DPS_WEIGHTS = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)
 
 
 @dataclass(frozen=True)
 class Peer(Baseline):
-    """A method of deepinv.
+    """A reconstruction method of deepinv.
 
-    Samples of images with one noise level are drawn together, from one stream: they depend on
-    what else is computed at once, on a CPU nothing by default. Tuning DPS chooses its weight.
+    Images of equal noise level are sampled in one batch from one random stream, so that a sample
+    depends on the rest of its batch; on a CPU a batch holds one image by default. Tuning DPS
+    chooses its weight.
 
     Arguments:
-        name: Name of its class.
-        settings: Its arguments (name, value) other than the defaults.
+        name: Name of the class.
+        settings: Constructor arguments (name, value) that differ from the defaults.
 
     Raises:
-        SettingError: deepinv has no such method, or the method no such argument; of a call, it
-            does not go with these.
-        PeerError: Of a call: the method failed.
+        SettingError: deepinv has no such method, or the method has no such argument. When
+            called: the method cannot be constructed with these settings.
+        PeerError: When called: the method failed.
     """
 
     summary: ClassVar[str] = "a reconstructor or sampler of deepinv"
@@ -56,7 +57,7 @@ class Peer(Baseline):
     settings: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        known = inspect.signature(_find(self.name)).parameters
+        known = inspect.signature(_find_method(self.name)).parameters
         for setting, _ in self.settings:
             if setting not in known:
                 raise SettingError(
@@ -65,16 +66,16 @@ class Peer(Baseline):
 
     @property
     def needs(self) -> type:
-        """`Denoiser` if the method takes one, else nothing."""
-        cls = _find(self.name)
-        taken = inspect.signature(cls).parameters
+        """`Denoiser` if the method takes one, else `object`."""
+        cls = _find_method(self.name)
+        accepted = inspect.signature(cls).parameters
         of_models = cls.__module__.startswith("deepinv.models")
         wanted = DENOISERS if of_models else (*DENOISERS, "prior")
-        return Denoiser if any(name in taken for name in wanted) else object
+        return Denoiser if any(name in accepted for name in wanted) else object
 
     @property
     def stochastic(self) -> bool:
-        return _samples(_find(self.name))
+        return _is_sampler(_find_method(self.name))
 
     def choices(self, noise_std: float) -> Mapping[str, Sequence[Any]]:
         if self.name.lower() != "dps" or "weight" in dict(self.settings):
@@ -82,7 +83,7 @@ class Peer(Baseline):
         return {"settings": [(*self.settings, ("weight", value)) for value in DPS_WEIGHTS]}
 
     def suits(self, operator: Operator) -> bool:
-        method, kinds = _find(self.name), deepinv.physics
+        method, kinds = _find_method(self.name), deepinv.physics
         if method is deepinv.models.WienerDeconvolution:
             return _is_circular(operator)
         if method is deepinv.sampling.DDRM:
@@ -97,23 +98,24 @@ class Peer(Baseline):
         for rows in self._groups(operator, generator.images, levels):
             sigma, several = levels[rows[0]], len({generator.images[k] for k in rows}) > 1
             part = operator.select(rows if several else rows[:1])
-            physics = _as_theirs(part, x.shape)
+            physics = _deepinv_physics(part, x.shape)
             physics.noise_model = deepinv.physics.GaussianNoise(sigma)
-            data = y[rows]
-            if operator.is_pixel_mask:  # DDRM wants a mask of all channels
+            measurement = y[rows]
+            if operator.is_pixel_mask:  # DDRM needs a mask with all channels
                 count = physics.mask.shape[:1] or (1,)
                 physics.mask = physics.mask.expand(*count, *y.shape[1:])
-                if several and _find(self.name) is deepinv.sampling.DDRM:  # and takes just one
-                    physics.mask = physics.mask.expand_as(data).flatten(0, 1)[None]
-                    data = data.flatten(0, 1)[None]
+                # and supports only one mask per batch
+                if several and _find_method(self.name) is deepinv.sampling.DDRM:
+                    physics.mask = physics.mask.expand_as(measurement).flatten(0, 1)[None]
+                    measurement = measurement.flatten(0, 1)[None]
             channels = x.shape[1]
-            denoiser = _Adapted(prior, channels) if isinstance(prior, Denoiser) else None
+            denoiser = _DeepinvDenoiser(prior, channels) if isinstance(prior, Denoiser) else None
             method = self._build(denoiser, max(sigma, SMALLEST_SIGMA), y.device)
-            # deepinv draws from the global state; fork_rng gives it back as it was.
+            # deepinv draws from the global random state; fork_rng restores it afterwards.
             with torch.random.fork_rng([y.device] if y.is_cuda else []), catch_warnings():
-                simplefilter("ignore", DeprecationWarning)  # what deepinv says of itself
+                simplefilter("ignore", DeprecationWarning)  # from deepinv's own code
                 seed_global(generator.generators[rows[0]].initial_seed(), y.device)
-                found = self._run(method, data, physics)
+                found = self._run(method, measurement, physics)
             found = found[0] if isinstance(found, tuple) else found
             x[rows] = found.reshape(x[rows].shape).to(y.dtype)
         return x
@@ -124,10 +126,10 @@ class Peer(Baseline):
     def _groups(
         self, operator: Operator, images: Sequence[int], levels: Sequence[float]
     ) -> list[list[int]]:
-        """Rows of the batch that are restored at once.
+        """Returns groups of batch indices that are restored in one call.
 
-        One image alone if the method does not sample (it may look at the whole batch, to stop
-        say) or if each has an operator of its own that is not a mask.
+        A group has one image if the method is not a sampler (its stopping rule, for example, may
+        depend on the whole batch) or if every image has its own operator that is not a mask.
         """
         same = operator.is_pixel_mask or operator.select([0]) is operator
         together = self.stochastic and same
@@ -135,7 +137,7 @@ class Peer(Baseline):
         return [[k for k, other in enumerate(keys) if other == key] for key in dict.fromkeys(keys)]
 
     def _build(self, denoiser: nn.Module | None, sigma: float, device: torch.device) -> Callable:
-        cls = _find(self.name)
+        cls = _find_method(self.name)
         given = dict(self.settings)
         filled = _arguments(cls, denoiser, sigma, device)
         missing = [
@@ -147,7 +149,7 @@ class Peer(Baseline):
         ]
         if missing:
             raise SettingError(
-                f"deepinv:{self.name} needs {', '.join(missing)}, which no task gives: "
+                f"deepinv:{self.name} needs {', '.join(missing)}, which a task does not provide: "
                 f"choose another method"
             )
         try:
@@ -161,22 +163,22 @@ class Peer(Baseline):
     def _run(self, method: Callable, y: Tensor, physics: deepinv.physics.Physics) -> Any:
         try:
             return method(y, physics)
-        except OURS:
+        except RERAISED:
             raise
         except Exception as error:
             raise PeerError(f"deepinv:{self.name} failed: {_reason(error)}") from error
 
 
-class _Adapted(deepinv.models.Denoiser):
-    """A denoiser of ours as deepinv calls it; images may come as channels of one."""
+class _DeepinvDenoiser(deepinv.models.Denoiser):
+    """A genprior denoiser with deepinv's interface; a batch may be stacked as channels."""
 
     def __init__(self, prior: Denoiser, channels: int) -> None:
         super().__init__()
         self.channels = channels
-        self.prior = [prior]  # in a list: not a submodule, so that nothing moves or copies it
+        self.prior = [prior]  # in a list, so that it is not a submodule that is moved or copied
 
     def forward(self, x: Tensor, sigma: float | Tensor, *_: Any, **__: Any) -> Tensor:
-        # Some methods ask for sigma 0, where a denoiser has nothing to do.
+        # Some methods call with sigma 0, which a denoiser does not accept.
         sigma = torch.as_tensor(sigma).to(x).flatten().clamp(min=1e-5)
         images = x.reshape(-1, self.channels, *x.shape[2:])
         return self.prior[0].denoise(images, sigma).reshape(x.shape)
@@ -190,18 +192,18 @@ def _is_circular(operator: Operator) -> bool:
     return isinstance(operator, deepinv.physics.Blur) and operator.padding == "circular"
 
 
-def _as_theirs(operator: Operator, shape: torch.Size) -> deepinv.physics.LinearPhysics:
-    """An operator of one image as deepinv has it: a circular blur with its singular values."""
+def _deepinv_physics(operator: Operator, shape: torch.Size) -> deepinv.physics.LinearPhysics:
+    """Returns deepinv's physics for one operator; a circular blur with its singular values."""
     if _is_circular(operator):
         filter_ = operator.filter
         return deepinv.physics.BlurFFT(tuple(shape[1:]), filter=filter_, device=filter_.device)
-    theirs = copy.copy(operator)  # which still shares what it holds, and is to be changed
-    theirs._buffers, theirs._modules = dict(operator._buffers), dict(operator._modules)
-    return theirs
+    physics = copy.copy(operator)  # shallow: the dictionaries are copied before they are changed
+    physics._buffers, physics._modules = dict(operator._buffers), dict(operator._modules)
+    return physics
 
 
 def _guided(fidelity: type) -> Callable[..., nn.Module]:
-    """How to build deepinv's reverse diffusion with one of its guidance terms."""
+    """Returns a constructor of deepinv's reverse diffusion with one of its guidance terms."""
 
     def build(
         denoiser: nn.Module,
@@ -225,12 +227,12 @@ GUIDED = {
 }
 
 
-def _samples(method: Callable) -> bool:
-    """Whether a method draws samples."""
+def _is_sampler(method: Callable) -> bool:
+    """Whether a method is a sampler."""
     return method in GUIDED.values() or method.__module__.startswith("deepinv.sampling")
 
 
-def _find(name: str) -> Callable:
+def _find_method(name: str) -> Callable:
     if name.lower() in GUIDED:
         return GUIDED[name.lower()]
     found = {}
@@ -249,20 +251,20 @@ def _find(name: str) -> Callable:
 def _arguments(
     cls: Callable, denoiser: nn.Module | None, sigma: float, device: torch.device
 ) -> Mapping[str, Any]:
-    """What follows from the task, of the arguments that the class takes."""
-    taken = inspect.signature(cls).parameters
-    samples = _samples(cls)
+    """Returns those arguments of the class that follow from the task."""
+    accepted = inspect.signature(cls).parameters
+    samples = _is_sampler(cls)
     prior = deepinv.optim.ScorePrior if samples else deepinv.optim.PnP
     given = {} if denoiser is None else {name: denoiser for name in DENOISERS}
     if given and not cls.__module__.startswith("deepinv.models"):
         given["prior"] = prior(denoiser)
     values = {
         **given,
-        "data_fidelity": deepinv.optim.L2(sigma if samples and "prior" in taken else 1.0),
+        "data_fidelity": deepinv.optim.L2(sigma if samples and "prior" in accepted else 1.0),
         "sigma": sigma,
         "sigma_denoiser": sigma,
         "dtype": torch.float32,
         "verbose": False,
         "device": device,
     }
-    return {name: value for name, value in values.items() if name in taken}
+    return {name: value for name, value in values.items() if name in accepted}

@@ -1,4 +1,4 @@
-"""The measurement itself, taken for the image: what any method must improve on."""
+"""Identity baseline: the measurement itself as the image estimate."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +11,7 @@ from genprior.operators.base import Operator
 
 @dataclass(frozen=True)
 class Measurement(Baseline):
-    """Does nothing, where the measurement is an image of the same size."""
+    """Returns the measurement unchanged, if it is an image of the same size."""
 
     summary: ClassVar[str] = "the measurement itself"
 

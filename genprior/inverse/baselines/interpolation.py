@@ -1,9 +1,9 @@
-"""Interpolation: enlarging without a prior, on the grid that the pixels were taken from.
+"""Bicubic and Lanczos interpolation for super-resolution, aligned with the sampling grid.
 
     x(j) = sum over i of y(i) w(j / f - o - i)
 
-where low-resolution pixel i lies at f (i + o). The offset o is read off the operator: it is
-the centre of mass of A^T of one pixel.
+where low-resolution pixel i lies at f (i + o). The offset o is computed from the operator: it
+is the centre of mass of A^T applied to one pixel.
 
 References:
     Cubic Convolution Interpolation for Digital Image Processing, Keys, 1981.
@@ -26,7 +26,7 @@ SHARPNESS = -0.75
 
 @dataclass(frozen=True)
 class Interpolation(Baseline):
-    """Separable interpolation of a decimated image; the edge pixel goes on beyond the border."""
+    """Separable interpolation of a downsampled image; edge pixels are repeated at the border."""
 
     support: ClassVar[int]
 
@@ -35,7 +35,7 @@ class Interpolation(Baseline):
 
     @abstractmethod
     def kernel(self, t: Tensor) -> Tensor:
-        """Weight at distance t >= 0, in pixels of y."""
+        """Returns the weight at distance t >= 0, in pixels of y."""
 
     def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
         shape = operator.image_shape(y.shape)
@@ -46,7 +46,7 @@ class Interpolation(Baseline):
         return rows @ y @ columns.T
 
     def _weights(self, fine: int, coarse: int, factor: int, offset: float) -> Tensor:
-        """Matrix (fine, coarse) of one axis."""
+        """Returns the interpolation matrix (fine, coarse) of one axis."""
         position = torch.arange(fine, dtype=torch.float64) / factor - offset
         first = position.floor() - self.support + 1
         taps = first[:, None] + torch.arange(2 * self.support)
@@ -58,7 +58,7 @@ class Interpolation(Baseline):
 
 @dataclass(frozen=True)
 class Bicubic(Interpolation):
-    """Keys' cubic with a = -0.75, the one of torch and OpenCV."""
+    """Keys' cubic kernel with a = -0.75, as in torch and OpenCV."""
 
     summary: ClassVar[str] = "bicubic interpolation"
     support: ClassVar[int] = 2
@@ -72,7 +72,7 @@ class Bicubic(Interpolation):
 
 @dataclass(frozen=True)
 class Lanczos(Interpolation):
-    """Lanczos' windowed sinc with 3 lobes."""
+    """Lanczos kernel: windowed sinc with 3 lobes."""
 
     summary: ClassVar[str] = "Lanczos interpolation"
     support: ClassVar[int] = 3
@@ -82,11 +82,11 @@ class Lanczos(Interpolation):
 
 
 def _offsets(operator: Operator, y: Tensor) -> list[float]:
-    """Where pixel i of y lies, in pixels of y from its corner i, per axis."""
+    """Returns the offset o per axis: the position of pixel i of y minus i, in pixels of y."""
     middle = [side // 2 for side in y.shape[2:]]
-    spot = torch.zeros_like(y[:1])
-    spot[..., middle[0], middle[1]] = 1
-    mass = operator.A_adjoint(spot).cpu().double().mean(dim=(0, 1))
+    impulse = torch.zeros_like(y[:1])
+    impulse[..., middle[0], middle[1]] = 1
+    mass = operator.A_adjoint(impulse).cpu().double().mean(dim=(0, 1))
     offsets = []
     for axis, at in enumerate(middle):
         line = mass.sum(dim=1 - axis)
@@ -96,5 +96,5 @@ def _offsets(operator: Operator, y: Tensor) -> list[float]:
 
 
 def _rounded(offset: float, factor: int) -> float:
-    """The offset without rounding: filters are centred on a pixel or between two of them."""
+    """Removes rounding errors: filters are centred on a pixel or midway between two pixels."""
     return math.floor(2 * factor * offset + 0.5) / (2 * factor)

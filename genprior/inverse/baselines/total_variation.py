@@ -1,9 +1,9 @@
-"""Total variation, for any linear measurement, by the primal-dual method.
+"""Total variation (TV) regularisation for any linear operator, by the primal-dual method.
 
     min_x  ||A x - y||^2 / 2 + lambda TV(x),    TV(x) = sum over pixels of |(D x)(pixel)|
 
 where |.| is the Euclidean norm over both directions and all channels, and lambda = weight
-sigma^2. Without noise it is the image of least total variation with A x = y.
+sigma^2. Without noise it is the image with the smallest total variation that satisfies A x = y.
 
     x <- prox_f(x - t D^T p),    p <- project(p + s D (2 x_new - x_old)),    8 s t = 1
 
@@ -32,13 +32,13 @@ WEIGHTS = (4.0, 8.0, 16.0, 32.0, 64.0)
 
 @dataclass(frozen=True)
 class TotalVariation(Baseline):
-    """Least total variation, or total variation against the data under noise.
+    """TV-regularised least squares; for noise-free data the smallest TV with A x = y.
 
     Arguments:
-        weight: lambda / sigma^2; it has no part where there is no noise. The default was the
-            best of powers of 2 on four photos of BSDS500 that no benchmark here reports on.
-        iterations: Of the primal-dual method.
-        step: Primal step times lambda (times 1 without noise): what is moved at a time.
+        weight: lambda / sigma^2; unused without noise. The default was the best power of 2 on
+            four photos of BSDS500 that are in no benchmark here.
+        iterations: Iterations of the primal-dual method.
+        step: Primal step size times lambda (times 1 without noise).
     """
 
     summary: ClassVar[str] = "total variation"
@@ -71,7 +71,7 @@ class TotalVariation(Baseline):
 
 
 def _gradient(x: Tensor) -> Tensor:
-    """Forward differences, 0 across the far border: (B, C, H, W) -> (B, 2, C, H, W)."""
+    """Forward differences, 0 at the last row or column: (B, C, H, W) -> (B, 2, C, H, W)."""
     g = x.new_zeros(len(x), 2, *x.shape[1:])
     g[:, 0, :, :-1] = x[..., 1:, :] - x[..., :-1, :]
     g[:, 1, :, :, :-1] = x[..., 1:] - x[..., :-1]

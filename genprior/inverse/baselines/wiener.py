@@ -1,4 +1,4 @@
-"""Wiener's filter with a Laplacian, and Richardson-Lucy: deblurring without a prior.
+"""Wiener filter with a Laplacian, and Richardson-Lucy: deblurring without a prior.
 
     Wiener              x^ = k^* y^ / (|k^|^2 + balance |L^|^2)
     Richardson-Lucy     x <- x  A^T (y / A x) / A^T 1
@@ -9,8 +9,8 @@ References:
     Bayesian-based iterative method of image restoration, Richardson, 1972; Lucy, 1974.
 
 Differs from the authors' code:
-    1. Where the blur is not circular, the filter sees the measurement continued by its mirror.
-    2. Richardson-Lucy takes the true boundary of the operator, not zeros.
+    1. For a non-circular blur the measurement is padded by reflection before filtering.
+    2. Richardson-Lucy uses the boundary condition of the operator, not zeros.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ from genprior.operators.base import Operator
 
 BALANCES = tuple((10.0 ** np.arange(-3, 0.01, 0.25)).tolist())
 SMALLEST = 1e-12
-# Of kernels that sum to 1, in units of the machine precision.
+# Rounding error of a blur whose kernel sums to 1, in units of the machine precision.
 ROUNDING = 64
 
 
@@ -38,12 +38,12 @@ class Wiener(Baseline):
     """scikit-image's `wiener`.
 
     Arguments:
-        balance: Weight of the Laplacian; None is `weight` times the variance of the noise.
-        weight: Inverse variance of the Laplacian of an image; the default was the best of
-            powers of 2 on four photos of BSDS500 that no benchmark here reports on.
+        balance: Weight of the Laplacian; None means `weight` times the noise variance.
+        weight: Inverse variance of the Laplacian of an image; the default was the best power
+            of 2 on four photos of BSDS500 that are in no benchmark here.
     """
 
-    summary: ClassVar[str] = "Wiener's filter with a Laplacian"
+    summary: ClassVar[str] = "Wiener filter with a Laplacian"
 
     balance: float | None = None
     weight: float = setting(128.0, gt=0)
@@ -55,7 +55,7 @@ class Wiener(Baseline):
         return {"balance": BALANCES}
 
     def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
-        pads, inside = _continuation(operator, y)
+        pads, inside = _padding(operator, y)
         images = []
         for number, (image, sigma) in enumerate(zip(y, noise_std.tolist(), strict=True)):
             kernel = operator.filter[number if len(operator.filter) > 1 else 0, 0]
@@ -73,8 +73,8 @@ class Wiener(Baseline):
         return torch.from_numpy(np.stack(images)).to(y)
 
 
-def _continuation(operator: Operator, y: Tensor) -> tuple[list[tuple[int, int]], tuple]:
-    """How far y is continued before a circular filter, per axis, and where the image is then."""
+def _padding(operator: Operator, y: Tensor) -> tuple[list[tuple[int, int]], tuple]:
+    """Returns the padding per axis for a circular filter, and the slices of the image in it."""
     shape = operator.image_shape(y.shape)
     if operator.padding == "circular":
         return [(0, 0), (0, 0)], (slice(None), slice(None))
@@ -83,9 +83,9 @@ def _continuation(operator: Operator, y: Tensor) -> tuple[list[tuple[int, int]],
         position = torch.arange(shape[axis]).reshape([-1 if k == axis else 1 for k in range(4)])
         before = int(operator.crop_margin(position.expand(shape)).min())
         after = shape[axis] - y.shape[axis] - before
-        reach = operator.filter.shape[axis]
-        pads.append((before + reach, after + reach))
-        inside.append(slice(reach, reach + shape[axis]))
+        margin = operator.filter.shape[axis]
+        pads.append((before + margin, after + margin))
+        inside.append(slice(margin, margin + shape[axis]))
     return pads, tuple(inside)
 
 
@@ -94,7 +94,7 @@ class RichardsonLucy(Baseline):
     """Maximum likelihood under Poisson noise, stopped early.
 
     Arguments:
-        iterations: How many; more of them sharpen and let the noise through.
+        iterations: Number of iterations; more give a sharper image with more noise.
     """
 
     summary: ClassVar[str] = "Richardson-Lucy deconvolution"
@@ -108,13 +108,13 @@ class RichardsonLucy(Baseline):
         return {"iterations": (3, 5, 10, 20, 40, 80)}
 
     def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
-        # blur by FFT rounds: what is left of 0 may be negative, and is no weight to divide by
-        least = ROUNDING * torch.finfo(y.dtype).eps
+        # a blur by FFT has rounding errors: values that should be 0 may be negative
+        floor = ROUNDING * torch.finfo(y.dtype).eps
         y = y.clamp(min=0)
         weight = operator.A_adjoint(torch.ones_like(y))
-        seen = weight > least
+        observed = weight > floor
         x = torch.full(operator.image_shape(y.shape), 0.5).to(y)
         for _ in range(self.iterations):
-            ratio = operator.A_adjoint(y / operator.A(x).clamp(min=least))
-            x = torch.where(seen, x * ratio.clamp(min=0) / weight.clamp(min=least), x)
+            ratio = operator.A_adjoint(y / operator.A(x).clamp(min=floor))
+            x = torch.where(observed, x * ratio.clamp(min=0) / weight.clamp(min=floor), x)
         return x

@@ -1,1 +1,1 @@
-"""Posterior samplers that use a denoiser at many noise levels, one file each."""
+"""Diffusion solvers: a denoiser is evaluated at many noise levels; one file per solver."""

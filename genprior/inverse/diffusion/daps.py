@@ -1,27 +1,28 @@
-"""DAPS: estimate x0, draw it given the data, add noise of the next level; levels are decoupled.
+"""Decoupled annealing posterior sampling (DAPS): estimate x0, draw it given y, add new noise.
 
     x_hat = end of the probability-flow ODE from x          (a few Euler steps)
     x0 ~ N(x0; x_hat, s^2 I) p(y | x0)                      (the kernel)
     x_next = x0 + s_next n
 
-Kernels:
+The noise of every level is drawn anew, which decouples the levels. Kernels:
 
-    "published"  100 Langevin steps, on the tau of the authors and not the sigma of the data
-    "isotropic"  the same law drawn exactly, with sigma: a prox of perturbed x_hat and y
-    "exact"      N(D(x), C) instead of N(x_hat, s^2 I), C = s^2 D'(x), drawn as in
-                 `moment-matched`; no ODE. For Gaussian priors DAPS is exact then, with
-                 `iterations` to the end
+    "published"  100 Langevin steps, with the authors' tau instead of the sigma of the data
+    "isotropic"  an exact draw from the same law, with sigma: the prox of x_hat and y, both
+                 perturbed
+    "exact"      N(D(x), C) instead of N(x_hat, s^2 I), with C = s^2 D'(x), drawn as in
+                 `moment-matched`; no ODE. DAPS is then exact for Gaussian priors, if
+                 `iterations` suffice for convergence
 
 References:
     Improving Diffusion Inverse Problem Solving with Decoupled Noise Annealing, Zhang et al.,
     2024.
 
 Differs from the authors' code:
-    1. Levels, tau and rate are in units of [0, 1]; theirs, 100 to 0.1, 0.01 and 1e-4, are on
-        [-1, 1].
-    2. tau and the rate are tuned for noise of 0.025 on [0, 1]: at other levels of noise the
-        published kernel is wrong, and stays so. Its rate is at the limit of stability for an A of
-        norm 1: where A enlarges, as a blur with replicated borders does, it diverges.
+    1. Levels, tau and rate are in units of [0, 1]. The authors' values, 100 to 0.1, 0.01 and
+        1e-4, are for images in [-1, 1].
+    2. tau and the rate are tuned for noise of 0.025 on [0, 1], and are not adapted: at other noise
+        levels the published kernel is wrong. Its rate is at the limit of stability for an A of
+        norm 1. It diverges if A amplifies, as a blur with replicated borders does.
 """
 
 from dataclasses import dataclass
@@ -47,23 +48,23 @@ class DAPS(Solver):
     """Decoupled annealing posterior sampling.
 
     Arguments:
-        steps: Levels, placed as Karras et al. do.
-        kernel: "published", "isotropic" or "exact", see the head of this file.
-        ode_steps: Network evaluations of a level; "exact" has one.
+        steps: Number of levels, with the spacing of Karras et al.
+        kernel: "published", "isotropic" or "exact", see the docstring of this module.
+        ode_steps: Network evaluations at each level; the exact kernel takes one.
         sigma_max: First level, in image units.
-        sigma_min: Last level; the published kernel stops one level before it.
-        ode_min: Where the ODE ends ("published"), or its last step begins.
-        langevin_steps, rate, rate_end, tau: Of the published kernel; the rate falls linearly
-            from `rate` to `rate_end`.
-        iterations, root_products: Of the exact kernel, see `moment-matched`.
+        sigma_min: Last level, in image units; the published kernel stops one level before it.
+        ode_min: Level at which the ODE ends ("published"), or at which its last step begins.
+        langevin_steps, rate, rate_end, tau: Settings of the published kernel; the rate falls
+            linearly from `rate` towards `rate_end`.
+        iterations, root_products: Settings of the exact kernel, see `moment-matched`.
 
     Raises:
-        ValueError: Another kernel.
+        ValueError: The kernel is unknown, or a setting is out of its range.
     """
 
     needs = Denoiser
     stochastic = True
-    summary = "samples, too wide, or tuned to noise of 0.025"
+    summary = "samples, spread too wide, or tuned to noise of 0.025"
 
     steps: int = setting(200, ge=1)
     kernel: Literal["published", "isotropic", "exact"] = "published"
@@ -82,17 +83,17 @@ class DAPS(Solver):
         super().__post_init__()
         if self.kernel not in KERNELS:
             raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {self.kernel!r}")
-        _ = self.sigmas  # which complains of levels that cannot be
+        _ = self.sigmas  # raises an error if the levels are invalid
 
     @property
     def sigmas(self) -> list[float]:
-        """The levels, decreasing, in image units."""
+        """Noise levels, decreasing, in image units."""
         levels = sigma_steps(self._levels, self.sigma_max, self.sigma_min, "karras")
         return levels[: self.steps]
 
     @property
     def _levels(self) -> int:
-        """The authors make one level more and leave it out: the rate does not reach its end."""
+        """Length of the schedule; the authors drop its last level: `rate_end` is not reached."""
         return self.steps + (self.kernel == "published")
 
     @property
@@ -107,8 +108,8 @@ class DAPS(Solver):
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        fall = (self.rate_end - self.rate) / self._levels
-        rate_at = {sigma: self.rate + k * fall for k, sigma in enumerate(self.sigmas)}
+        rate_change = (self.rate_end - self.rate) / self._levels
+        rate_at = {sigma: self.rate + k * rate_change for k, sigma in enumerate(self.sigmas)}
         variance = noise_std**2
 
         def exact(x: Tensor, sigma: float) -> Tensor:
@@ -140,9 +141,9 @@ class DAPS(Solver):
         return run_levels(images_of(y, operator), self.sigmas, generator, step)
 
     def _flow(self, prior: Denoiser, x: Tensor, sigma: float) -> Tensor:
-        """Euler steps of dx = (x - D) / s ds: down to 0, where the last one returns D itself.
+        """Integrates dx = (x - D) / s ds by Euler steps, down to 0; the last step returns D.
 
-        The published kernel stops at `ode_min`.
+        The published kernel stops at `ode_min` instead.
         """
         published = self.kernel == "published"
         end = min(self.ode_min, sigma)

@@ -1,7 +1,7 @@
-"""DDRM, which is DDNM+: each singular coordinate of A is denoised on its own terms.
+"""Denoising diffusion restoration (DDRM, DDNM+): one update per singular coordinate of A.
 
-With A = U diag(s) V^T, coordinates V^T x of the denoised image D, data y' = U^T y / s whose noise
-is sigma / s, and the next level t
+Let A = U diag(s) V^T, D the denoised image, y' = U^T y / s the data, with noise sigma / s, and t
+the next level. Each coordinate of V^T x is updated on its own (V^T is left out):
 
     s = 0          D + sqrt(1 - eta^2) t (x - D) / sigma_t + eta t n
     t < sigma / s  D + sqrt(1 - eta^2) t (y' - D) / (sigma / s) + eta t n
@@ -15,9 +15,11 @@ References:
     (DDNM+, appendix I).
 
 Differs from the authors' code:
-    1. Any operator whose singular vectors are had: masks, circular blur, separable filters with
-        any boundary, decimation, each `DecomposablePhysics` of deepinv. Others raise an error.
-    2. The first state has mean 1/2, the middle of the range; theirs 0, the middle of theirs.
+    1. It takes any operator with known singular vectors: masks, circular blur, separable filters
+        with any boundary, decimation, each `DecomposablePhysics` of deepinv. Others raise an
+        error.
+    2. The first state has mean 1/2, the middle of [0, 1]; the authors' has mean 0, the middle of
+        [-1, 1].
 """
 
 from dataclasses import dataclass, field
@@ -40,12 +42,13 @@ class DDRM(DiffusionSolver):
 
     Arguments:
         steps: Network evaluations.
-        eta: How much of the noise is drawn anew, in [0, 1].
-        eta_b: How far the data replace the denoised image, in [0, 1].
+        eta: Share of the noise's standard deviation that is drawn anew, in [0, 1].
+        eta_b: Weight of data that are less noisy than the next level, in [0, 1].
         spacing, sigma_max, sigma_min: See `DiffusionSolver`.
 
     Raises:
-        SettingError: When called: the operator has no singular vectors to work with.
+        ValueError: A setting is out of its range.
+        SettingError: When called: the singular vectors of the operator are not known.
     """
 
     needs = Denoiser
@@ -67,31 +70,31 @@ class DDRM(DiffusionSolver):
         like = images_of(y, operator)
         svd = operator.singular(like.shape, y)
         u, s = svd.data(y), svd.values
-        seen = s > 0
-        inverse = torch.where(seen, 1 / torch.where(seen, s, 1), 0)
+        measured = s > 0
+        inverse = torch.where(measured, 1 / torch.where(measured, s, 1), 0)
         noise_level = per_image(noise_std, u.real) * inverse
-        rest = (1 - self.eta**2) ** 0.5
+        kept = (1 - self.eta**2) ** 0.5
 
-        def move(x_hat: Tensor, x: Tensor, noise: Tensor, sigma: float, level: float) -> Tensor:
-            """All coordinates, from the level sigma of x to the next one."""
-            base = x_hat + rest * level * (x - x_hat) / sigma + self.eta * level * noise
+        def update(x_hat: Tensor, x: Tensor, noise: Tensor, sigma: float, level: float) -> Tensor:
+            """Updates all coordinates of x, from level sigma to `level`."""
+            base = x_hat + kept * level * (x - x_hat) / sigma + self.eta * level * noise
             d, n = svd.image(x_hat), svd.image(noise)
-            clear = noise_level <= level
-            share = torch.where(clear, self.eta_b, rest * level / noise_level.clamp(min=1e-30))
-            left = (level**2 - (self.eta_b * noise_level) ** 2).clamp(min=0).sqrt()
-            spread = torch.where(clear, left, self.eta * level)
-            coordinates = (1 - share) * d + share * inverse * u + spread * n
-            return base + svd.back(torch.where(seen, coordinates - svd.image(base), 0))
+            clean = noise_level <= level
+            weight = torch.where(clean, self.eta_b, kept * level / noise_level.clamp(min=1e-30))
+            std = (level**2 - (self.eta_b * noise_level) ** 2).clamp(min=0).sqrt()
+            spread = torch.where(clean, std, self.eta * level)
+            coordinates = (1 - weight) * d + weight * inverse * u + spread * n
+            return base + svd.back(torch.where(measured, coordinates - svd.image(base), 0))
 
         def step(x: Tensor, sigma: float, sigma_next: float, noise: Tensor | None) -> Tensor:
             x_hat = prior.denoise(x, sigma)
             zero = torch.zeros_like(x)
-            return move(x_hat, x, zero if noise is None else noise, sigma, sigma_next)
+            return update(x_hat, x, zero if noise is None else noise, sigma, sigma_next)
 
         n, first = generator.normal(like), self.sigmas[0]
         start = torch.full_like(like, PRIOR_MEAN).contiguous() + first * n
-        known = (noise_level <= first) & seen
-        left = (first**2 - noise_level**2).clamp(min=0).sqrt()
-        data = inverse * u + left * svd.image(n)
+        known = (noise_level <= first) & measured
+        std = (first**2 - noise_level**2).clamp(min=0).sqrt()
+        data = inverse * u + std * svd.image(n)
         start = start + svd.back(torch.where(known, data - svd.image(start), 0))
         return run_levels(like, self.sigmas, generator, step, start)

@@ -1,4 +1,6 @@
-"""Plug-and-play diffusion: each denoised image is pulled to the data, then noised again.
+"""Denoising diffusion models for plug-and-play image restoration (DiffPIR).
+
+Each denoised image is fitted to the data by a proximal step, then noise is added.
 
     x_hat = argmin_u ||A u - y||^2 + rho ||u - D(x)||^2,   rho = lambda sigma^2 / sigma_t^2
     e = (x - x_hat) / sigma_t
@@ -8,12 +10,13 @@ References:
     Denoising Diffusion Models for Plug-and-Play Image Restoration, Zhu et al., 2023.
 
 Differs from the authors' code:
-    1. Noise-free data are met exactly at every step (rho = 0, the limit); theirs puts a
-        floor of 0.001 under sigma.
-    2. The levels are placed by noise, not on a quadratic grid of the training steps.
-    3. lambda is that of the paper, where all is in one unit. In their code sigma is of [0, 1] and
-        sigma_t of [-1, 1]: theirs is 4 times as large for the same.
-    4. The last network evaluation is returned; theirs is as well, in deepinv it is lost.
+    1. Noise-free data are matched exactly at every step (rho = 0, the limit); the authors' code
+        does not let sigma fall below 0.001.
+    2. The levels are spaced by noise, not on a quadratic grid of the training steps.
+    3. lambda is that of the paper, where sigma and sigma_t are in one unit. In the authors' code
+        sigma is in units of [0, 1] and sigma_t of [-1, 1]: their lambda is 4 times as large for
+        the same rho.
+    4. The last network evaluation is returned, as in the authors' code; deepinv discards it.
 """
 
 from dataclasses import dataclass
@@ -33,9 +36,12 @@ class DiffPIR(DiffusionSolver):
 
     Arguments:
         steps: Network evaluations.
-        coupling: lambda of the paper, > 0; the larger, the less the data pull.
-        renewal: zeta of the paper in [0, 1]: share of the noise variance drawn anew.
+        coupling: lambda of the paper, > 0; the larger it is, the less weight the data have.
+        stochasticity: zeta of the paper in [0, 1]: share of the noise variance drawn anew.
         spacing, sigma_max, sigma_min: See `DiffusionSolver`.
+
+    Raises:
+        ValueError: A setting is out of its range.
     """
 
     needs = Denoiser
@@ -56,7 +62,7 @@ class DiffPIR(DiffusionSolver):
             if noise is None and self.steps > 1:
                 return x_hat
             x_hat = operator.prox(x_hat, y, self.coupling * variance / sigma**2)
-            if noise is None:  # a single step has to see the data
+            if noise is None:  # a single step must use the data
                 return x_hat
             e = (x - x_hat) / sigma
             return x_hat + sigma_next * (kept * e + renewed * noise)

@@ -1,4 +1,4 @@
-"""Diffusion posterior sampling: every reverse step is followed by a step down the residual.
+"""Diffusion posterior sampling (DPS): every reverse step is followed by a gradient step.
 
     x_next = DDPM(x, D(x)) - zeta grad_x ||y - A D(x)||_2
 
@@ -6,12 +6,12 @@ References:
     Diffusion Posterior Sampling for General Noisy Inverse Problems, Chung et al., 2023.
 
 Differs from the authors' code:
-    1. The norm is taken per image; theirs is over the batch.
-    2. `strength` is their zeta on 256x256 colour images with as many measurements; for m
-        measurements it is scaled by sqrt(m / 196608), so that the push per measured number does
-        not depend on the size of the image. Theirs is not scaled: of their size, where few are
-        measured, theirs is stronger (4 times in super-resolution by 4).
-    3. Fixed DDPM posterior variance; no clipping of D(x) to the image range.
+    1. The norm is taken per image; the authors' is over the batch.
+    2. `strength` is the authors' zeta on 256x256 colour images with as many measurements, 196608.
+        For m measurements it is scaled by sqrt(m / 196608), so that the gradient step per measured
+        number does not depend on the size of the image. The authors' zeta is not scaled: on images
+        of that size with few measurements their step is larger (4 times in super-resolution by 4).
+    3. The DDPM posterior variance is fixed, and D(x) is not clipped to the image range.
 """
 
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class DPS(DiffusionSolver):
     """Diffusion posterior sampling.
 
     Arguments:
-        steps: Network evaluations, each with a backward pass; the paper takes 1000.
+        steps: Network evaluations, each with a backward pass; 1000 in the paper.
         strength: Step size zeta of the paper, >= 0.
         spacing, sigma_max, sigma_min: See `DiffusionSolver`.
     """
@@ -67,13 +67,13 @@ class DPS(DiffusionSolver):
             x_hat, vjp = denoise_with_vjp(prior.denoise, x, sigma)
             residual = y - operator.A(x_hat)
             norm = torch.linalg.vector_norm(residual.flatten(1), dim=1).clamp(min=1e-12)
-            ascent = vjp(operator.A_adjoint(residual)) / norm.reshape(-1, 1, 1, 1)
+            descent = vjp(operator.A_adjoint(residual)) / norm.reshape(-1, 1, 1, 1)
             x_next = reverse_step(x, x_hat, noise, sigma, sigma_next, eta=1.0)
-            return x_next + zeta * self.unscale(sigma, sigma_next) * ascent
+            return x_next + zeta * self.unscale(sigma, sigma_next) * descent
 
         return run_levels(images_of(y, operator), self.sigmas, generator, step)
 
     def unscale(self, sigma: float, sigma_next: float) -> float:
-        """The paper's step is on sqrt(a_t) x in [-1, 1]; this brings it to x in [0, 1]."""
+        """Returns the factor from the paper's step, on sqrt(a_t) x in [-1, 1], to x in [0, 1]."""
         a, a_next = (PRIOR_VAR / (PRIOR_VAR + s**2) for s in (sigma, sigma_next))
         return 0.5 / (a * a_next) ** 0.5

@@ -1,20 +1,20 @@
-"""Guidance without a backward pass: the covariance of x0 is that of a Gaussian law of images.
+"""Guidance by the covariance of a Gaussian prior, without backward passes (JFPS).
 
     C = (S^{-1} + I / sigma_t^2)^{-1} = S - S (S + sigma_t^2 I)^{-1} S
     x_hat = D(x) + C A^T (A C A^T + sigma^2 I)^{-1} (y - A D(x)),   then a DDIM / DDPM step
 
-S is the covariance of a Gaussian prior, a texture for one, or else that of `photos`. Where the
-prior itself is Gaussian with covariance S, this is `mmps`.
+S is the covariance of a Gaussian prior, for example a texture, or that of the model `photos`. If
+the prior itself is Gaussian with covariance S, this is `mmps`.
 
 References:
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al.,
     2024 (the heuristics (S^{-1} + I / sigma_t^2)^{-1} for C).
 
 Differs from the authors' code:
-    1. S may be the covariance of any Gaussian prior; theirs (azula) takes a matrix.
-    2. Twenty iterations of conjugate gradient, since its products are cheap; theirs is one. At the
-        first levels sixty would change an estimate by a quarter, and samples of photos by nothing
-        to speak of (0.001 dB).
+    1. S may be the covariance of any Gaussian prior; the authors' code (azula) takes a matrix.
+    2. Conjugate gradient has twenty iterations, since its products are cheap; the authors' has
+        one. Sixty would change an estimate at the first levels by a quarter, but hardly the
+        samples of photos (0.001 dB).
 """
 
 from dataclasses import dataclass
@@ -34,18 +34,18 @@ from genprior.priors.base import Denoiser, Gaussian
 
 @dataclass(frozen=True)
 class JFPS(DiffusionSolver):
-    """Guidance by the covariance of a Gaussian law of images.
+    """Guidance by the covariance of a Gaussian prior.
 
     Arguments:
-        steps: Network evaluations; nothing else costs.
+        steps: Network evaluations; there are no backward passes.
         eta: 1 is DDPM, 0 is DDIM.
-        covariance: A Gaussian prior with S, "photos" or "isotropic".
-        prior_var: Variance of a pixel of "isotropic", in squared image units.
-        iterations: Of the conjugate gradient.
+        covariance: A Gaussian prior with covariance S, or "photos" or "isotropic".
+        prior_var: Variance of a pixel for "isotropic", in squared image units.
+        iterations: Iterations of conjugate gradient.
         spacing, sigma_max, sigma_min: See `DiffusionSolver`.
 
     Raises:
-        ValueError: Another covariance.
+        ValueError: The covariance is none of these, or a setting is out of its range.
     """
 
     needs = Denoiser
@@ -68,7 +68,7 @@ class JFPS(DiffusionSolver):
 
     @property
     def supports_windows(self) -> bool:
-        return not isinstance(self.covariance, Gaussian)  # which may be of one size only
+        return not isinstance(self.covariance, Gaussian)  # it may have one image size only
 
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
@@ -83,9 +83,9 @@ class JFPS(DiffusionSolver):
         return run_ddim(y, operator, self.sigmas, generator, estimate, self.eta)
 
     def _cov(self, sigma: float) -> Linear:
-        """The map v -> C v at level sigma."""
+        """Returns the map v -> C v at level sigma."""
         S = self.covariance
-        if isinstance(S, Gaussian):  # its denoiser is affine, of slope C / sigma^2
+        if isinstance(S, Gaussian):  # its denoiser is affine, with slope C / sigma^2
             return lambda v: sigma**2 * (
                 S.denoise(S.mean(v.shape).to(v) + v, sigma) - S.mean(v.shape).to(v)
             )

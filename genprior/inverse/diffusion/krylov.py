@@ -1,4 +1,4 @@
-"""Krylov subspaces of the Jacobian of a denoiser: functions and eigenvalues of a matrix."""
+"""Krylov subspaces of a denoiser's Jacobian: functions and eigenvalues of small matrices."""
 
 from collections.abc import Callable
 from itertools import combinations
@@ -10,19 +10,23 @@ from genprior.core.linalg import inner
 
 SWEEPS = 6
 
-
-# A vector of which less than this is new is rounding.
+# A basis vector of which a smaller fraction than this is new is rounding error.
 REPEATED = 1e-5
-
 
 Linear = Callable[[Tensor], Tensor]
 
 
 def krylov(matrix: Linear, n: Tensor, products: int) -> tuple[Tensor, Tensor, Tensor]:
-    """|n|, an orthonormal basis V of n, M n, M^2 n ... and the symmetric part of T = V^T M V.
+    """Returns a Krylov basis of a matrix M, and M projected onto it.
+
+    Arguments:
+        matrix: Maps v, shape (B, ...), to M v.
+        n: First vectors, shape (B, ...), with d numbers each.
+        products: Number of basis vectors, and of products with M.
 
     Returns:
-        Shapes (B, 1, ..., 1), (B, products, d) and (B, products, products).
+        The norm |n|, shape (B, 1, ..., 1); an orthonormal basis V of n, M n, M^2 n ..., shape
+        (B, products, d); the symmetric part of T = V^T M V, shape (B, products, products).
     """
     norm = inner(n, n).sqrt()
     basis, images = [n / norm.clamp(min=1e-30)], []
@@ -33,7 +37,7 @@ def krylov(matrix: Linear, n: Tensor, products: int) -> tuple[Tensor, Tensor, Te
         if k + 1 < products:
             for v in basis:
                 w = w - inner(v, w) * v
-            for v in basis:  # once more: rounding
+            for v in basis:  # again, to remove rounding errors
                 w = w - inner(v, w) * v
             size = inner(w, w).sqrt()
             basis.append(torch.where(size > rounding, w / size.clamp(min=1e-30), 0))
@@ -43,15 +47,15 @@ def krylov(matrix: Linear, n: Tensor, products: int) -> tuple[Tensor, Tensor, Te
 
 
 def spectral_function(T: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
-    """f(T) for small symmetric matrices, shape (B, m, m); f acts on eigenvalues (B, m)."""
+    """Returns f(T) for small symmetric matrices (B, m, m); f acts on eigenvalues (B, m)."""
     values, V = eigen(T)
     return (V * f(values)[:, None]) @ V.mT
 
 
 def eigen(T: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, unsorted, and eigenvectors of small symmetric matrices, shape (B, m, m).
+    """Returns unsorted eigenvalues and eigenvectors of small symmetric matrices (B, m, m).
 
-    By Jacobi's rotations: an eigenvalue solver of the library would stop the host.
+    It uses Jacobi rotations, since PyTorch's eigenvalue solver would synchronise with the host.
     """
     m = T.shape[-1]
     V = torch.eye(m, dtype=T.dtype, device=T.device).expand_as(T)

@@ -1,17 +1,20 @@
-"""What a particle filter knows of the data: how likely they are, given one noisy image or two.
+"""Likelihood of the data given one noisy state or two, for sequential Monte Carlo.
 
-With D and C the mean and covariance of x0 given x at level s, the twist is
+With D and C the mean and covariance of x0 given the state x at level s, the likelihood of y (the
+twisting function of Wu et al.) is
 
     psi(x) = N(y; A D, A C A^T + sigma^2 I)
 
-and given x' of the next level s' as well, x0 has by Bayes, were it Gaussian, the moments
+Let x' be the state at the next level s'. If x0 given x is Gaussian, then by Bayes' rule x0 given x
+and x' has the moments
 
     C' = (C^{-1} + (1/s'^2 - 1/s^2) I)^{-1}
     D' = D + C'/s'^2 (x' - D - s'^2/s^2 (x - D))
 
-For a Gaussian prior those are the moments at x' itself. With few measured numbers the likelihood
-is dense algebra, one product with C for each. With many the solve is conjugate gradient and
-log det a Lanczos quadrature, whose probe is the same for all particles.
+For a Gaussian prior these are the moments given x' alone. For a measurement of at most 16
+entries the likelihood is computed by dense algebra, with one product with C for each entry. For
+more entries the linear system is solved by conjugate gradient, and log det is a Lanczos
+quadrature, whose probe is the same for all particles.
 
 References:
     Practical and Asymptotically Exact Conditional Sampling in Diffusion Models, Wu et al., 2023.
@@ -33,20 +36,20 @@ TINY = 1e-12
 
 
 def products(rows: int, iterations: int) -> int:
-    """Products with C of a likelihood of so many measured numbers."""
+    """Returns the number of products with C for a measurement of `rows` entries."""
     return rows if rows <= DENSE_ROWS else 2 * iterations
 
 
 def predicted_moments(
     at: Moments, x: Tensor, x_next: Tensor, sigma_next: float, steps: int
 ) -> Moments:
-    """Moments of x0 given x at level `at.sigma` and x_next at `sigma_next`, were it Gaussian.
+    """Returns the moments of x0 given x and x_next, if x0 given x is Gaussian.
 
     Arguments:
         at: Moments given x alone.
-        x, x_next: States, shape (B, C, H, W).
+        x, x_next: States at the levels `at.sigma` and `sigma_next`, shape (B, C, H, W).
         sigma_next: Level of x_next, in (0, at.sigma).
-        steps: Of Lanczos for a product with C', one product with C each.
+        steps: Lanczos steps for a product with C'; each takes one product with C.
     """
     ratio = (at.sigma / sigma_next) ** 2
 
@@ -64,17 +67,18 @@ def predicted_moments(
 def log_likelihood(
     y: Tensor, operator: Operator, at: Moments, variance: Tensor, iterations: int
 ) -> Tensor:
-    """log N(y; A D, A C A^T + sigma^2 I) up to what is the same for all D and C.
+    """Returns log N(y; A D, A C A^T + sigma^2 I) up to a constant, the same for all D and C.
 
     Arguments:
-        y: Measurements, one for each image.
-        operator: A, of that many images.
+        y: Measurements, shape (B, ...).
+        operator: A, for B images.
         at: D and C.
         variance: sigma^2 of the data, shape (B,).
-        iterations: Of the conjugate gradient and of the quadrature, where y is large.
+        iterations: Iterations of conjugate gradient and of the quadrature; used for measurements
+            of more than 16 entries.
 
     Returns:
-        Shape (B,).
+        Log-likelihoods, shape (B,).
     """
     r = y - operator.A(at.mean)
     solve = _dense if y[0].numel() <= DENSE_ROWS else _krylov
@@ -85,26 +89,26 @@ def log_likelihood(
 def _dense(
     r: Tensor, operator: Operator, at: Moments, variance: Tensor, iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """r^T G^{-1} r and log det G, with G = A C A^T + sigma^2 I as a matrix."""
+    """Returns r^T G^{-1} r and log det G, with G = A C A^T + sigma^2 I as a matrix."""
     rows = r[0].numel()
     unit = torch.eye(rows, dtype=r.dtype, device=r.device).reshape(rows, 1, *r.shape[1:])
     columns = [operator.mask_unmeasured(e.expand_as(r)) for e in unit]
     images = [operator.A(at.cov(operator.A_adjoint(e))).flatten(1) for e in columns]
     G = torch.stack(images, dim=2)
-    seen = torch.stack(columns, dim=1).flatten(2).diagonal(dim1=1, dim2=2)
-    # what is not measured is an independent number of variance 1
-    G = (G + G.mT) / 2 + torch.diag_embed(seen * variance[:, None] + (1 - seen))
+    measured = torch.stack(columns, dim=1).flatten(2).diagonal(dim1=1, dim2=2)
+    # an entry that is not measured counts as an independent number of variance 1
+    G = (G + G.mT) / 2 + torch.diag_embed(measured * variance[:, None] + (1 - measured))
     values, V = eigen(G)
     # a network's C may have negative eigenvalues
     values = torch.maximum(values, variance.clamp(min=TINY)[:, None])
-    turned = (r.flatten(1)[:, None] @ V)[:, 0]
-    return (turned.square() / values).sum(dim=1), values.log().sum(dim=1)
+    coordinates = (r.flatten(1)[:, None] @ V)[:, 0]
+    return (coordinates.square() / values).sum(dim=1), values.log().sum(dim=1)
 
 
 def _krylov(
     r: Tensor, operator: Operator, at: Moments, variance: Tensor, iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """The same without the matrix."""
+    """Returns the same two terms as `_dense`, without forming the matrix G."""
     noise = variance.reshape(-1, *[1] * (r.ndim - 1))
 
     def gram(v: Tensor) -> Tensor:
@@ -118,7 +122,7 @@ def _krylov(
     return (r * w).flatten(1).sum(dim=1), norm.flatten() ** 2 * log_det
 
 
-@functools.lru_cache(maxsize=4)  # a GPU waits for what comes from the CPU, once
+@functools.lru_cache(maxsize=4)  # so that a GPU waits for the CPU only once
 def _probe(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
     probe = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     return probe.to(device=device, dtype=dtype)

@@ -1,17 +1,19 @@
-"""Moment matching posterior sampling: Tweedie's covariance in the mean of x0 given x and y.
+"""Moment matching posterior sampling (MMPS): E[x0 | x, y] from Tweedie's covariance.
 
     C = sigma_t^2 J,    J = D'(x)
     x_hat = D(x) + C A^T (A C A^T + sigma^2 I)^{-1} (y - A D(x)),   then a DDIM / DDPM step
 
-x_hat is E[x0 | x, y] for Gaussian priors and any A, with `iterations` to the end. The chain takes
-the mean for a draw, so its spread is too small until steps are many; `moment-matched` draws.
+For Gaussian priors and any A, x_hat is E[x0 | x, y], if `iterations` suffice for convergence. The
+steps use this mean where a draw of x0 would be exact, so the spread of the samples is too small
+unless there are many steps; `moment-matched` draws x0.
 
 References:
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al., 2024.
 
 Differs from the authors' code:
-    1. Conjugate residuals, the iterates of GMRES, with a preconditioner; theirs have none.
-    2. An iteration costs one backward pass; theirs needs one more at the end.
+    1. The solve is by preconditioned conjugate residuals, with the iterates of GMRES; the
+        authors' has no preconditioner.
+    2. An iteration costs one backward pass; the authors' code needs one more at the end.
 """
 
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ class MMPS(DiffusionSolver):
     Arguments:
         steps: Network evaluations, each with `iterations` backward passes.
         eta: 1 is DDPM, 0 is DDIM.
-        iterations: Of the solve.
+        iterations: Iterations of the linear solve.
         spacing, sigma_max, sigma_min: See `DiffusionSolver`.
     """
 

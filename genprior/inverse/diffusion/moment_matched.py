@@ -4,26 +4,26 @@
     x0 = D + xi + C A^T (A C A^T + sigma^2 I)^{-1} (y - A (D + xi) - n)
     x_next = x0 + s_next (sqrt(1 - zeta) (x - x0) / sigma_t + sqrt(zeta) n')
 
-zeta is the renewal: 1 - (s_next / sigma_t)^2 makes the ancestral sampler, x_next ~ q(x_next | x,
-x0), the DDPM posterior; 1 that of `daps` with its exact kernel, where errors of earlier levels
-are forgotten.
+zeta is `stochasticity`. zeta = 1 - (s_next / sigma_t)^2 gives the ancestral sampler, x_next ~
+q(x_next | x, x0), the DDPM posterior. zeta = 1 gives `daps` with its exact kernel, where errors of
+earlier levels do not persist.
 
-Every step is an exact conditional if the prior is Gaussian: then the samples are exact, whatever
-the number of steps, one included, and whatever zeta, with calm = slack = 0, inflation = sustain =
-1 and iterations to the end. Gaussian priors give xi in closed form, xi = x' - D(x' + sigma_t n')
-for x' drawn from the prior; for a network C^(1/2) n is a few steps of Lanczos. On a prior of
-several modes the weights of the modes are wrong, see `smc`.
+For a Gaussian prior every step is an exact conditional draw. The samples are then exact for any
+number of steps, one included, and any zeta, with full_above = extra_noise = 0, max_inflation =
+max_rescaling = 1 and enough iterations for convergence. Gaussian priors give xi in closed form,
+xi = x' - D(x' + sigma_t n') for x' drawn from the prior; for a network C^(1/2) n is computed by a
+few steps of Lanczos. For a prior of several modes the weights of the modes are wrong, see `smc`.
 
-A prior that knows of holes gives m = E[x0 | y] of images with holes at once. It tells more of
-them than x does at high levels, where D and y are replaced by
+A prior that is an inpainter gives m = E[x0 | y] for images with holes directly. At high levels m
+holds more information about them than x does, and D and y are replaced by
 
     m + (D(x) - D(2 m - x)) / 2    and    A m
 
-which is the same for Gaussian priors: E[x0 | x = m, y] is m. At the first level, where x tells
-next to nothing, m alone is taken.
+For Gaussian priors the result is the same: E[x0 | x = m, y] is m. At the first level, where x
+holds almost no information, D is replaced by m alone.
 
-An image that is only noisy is x at the level of its noise: the chain begins there, y is no longer
-needed, and x0 = D + xi is all that is drawn.
+An image that is only noisy is itself the state x at the level of its noise. Sampling begins
+there, y is not used again, and each step draws x0 = D + xi.
 
 References:
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al.,
@@ -35,10 +35,10 @@ References:
     image that is only noisy).
 
 Differs from the authors' code:
-    1. There is none that we know of: Rozet et al. put the mean where this has a draw.
-    2. C is scaled to the residuals that the data show, and to the last draw of x0, see
-       `moments.inflated` and `moments.sustained`.
-    3. Holes that the prior knows of: m is ours.
+    1. No such code is known to us: Rozet et al. use the mean where this solver draws.
+    2. C is scaled to the residuals of the data, and to the last draw of x0, see
+       `moments.inflated` and `moments.rescaled`.
+    3. The use of m, for holes, is new here.
 """
 
 from dataclasses import dataclass, field
@@ -56,21 +56,21 @@ from genprior.inverse.diffusion.moments import (
     draw_prior,
     inflated,
     moments,
-    sustained,
+    rescaled,
 )
 from genprior.inverse.diffusion.sampler import DiffusionSolver, images_of, run_levels
-from genprior.inverse.self_ensemble import LEAST, mean_of_views, sees_holes
+from genprior.inverse.self_ensemble import MIN_NOISE_STD, mean_of_views, sees_holes
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
-# Above, where few numbers tell images apart, residuals say nothing of C.
+# Level above which residuals do not estimate C, since few numbers distinguish images there.
 INFLATED_BELOW = 1.5
-# Between these levels, and above `NOISY` times the noise of y, details of photos come to light.
-SUSTAINED, NOISY = (0.05, 1.0), 2.0
-# Evaluations that go into E[x0 | y] of an image with holes.
+# Details of photos appear between these levels, and above this multiple of the noise of y.
+RESCALED, ABOVE_NOISE = (0.05, 1.0), 2.0
+# Views that are averaged in E[x0 | y] of an image with holes.
 VIEWS = 2
-# The last level of an image that is only noisy, as a share of its noise.
-NOISE_LEFT = 0.05
+# Last level for an image that is only noisy, as a fraction of its noise.
+LAST_FRACTION = 0.05
 
 
 @dataclass(frozen=True)
@@ -78,21 +78,23 @@ class MomentMatched(DiffusionSolver):
     """Moment-matched sampling.
 
     Arguments:
-        steps: Network evaluations, each with `iterations` + `root_products` backward passes; of
-            holes that the prior knows of, some have none; of noise alone, each has
-            `root_products`, and no other setting counts.
-        iterations: Of the solve.
-        root_products: Of Lanczos for C^(1/2); a Gaussian prior needs none.
-        calm: Level, in image units, up to which one of each does: C is near sigma_t^2 I.
-        slack: The data count as if they had noise of at least `extra_noise` sigma_t. It keeps the
-            solve well conditioned, and the level below is noisier than that; 0 is exact.
-        inflation: Largest factor by which C is scaled to the residuals, >= 1; 1 is exact. It is
-            not scaled where pixels are missing.
-        sustain: Largest factor by which C is scaled to the last draw of x0, >= 1; 1 is exact. It
-            is not scaled at levels up to twice the noise.
-        renewal: Share zeta of the noise that is drawn anew, in [0, 1]; None is that of the
-            ancestral sampler.
-        informed_max: Level, in image units, above which E[x0 | y] of such holes is used.
+        steps: Network evaluations, each with `iterations` + `root_products` backward passes. For
+            holes and an inpainter, some have none. For images that are only noisy, each has
+            `root_products`, and no other setting is used.
+        iterations: Iterations of the linear solve.
+        root_products: Lanczos steps for C^(1/2); a Gaussian prior needs none.
+        full_above: Level, in image units, above which `iterations` and `root_products` are used.
+            Up to it one of each suffices, since C is near sigma_t^2 I.
+        extra_noise: Noise of this times sigma_t is assumed in the data in addition to their own.
+            It keeps the solve well conditioned, and is below the noise of the next level; 0 is
+            exact.
+        max_inflation: Largest factor by which C is scaled to the residuals, >= 1; 1 is exact.
+            Images with missing pixels are not scaled.
+        max_rescaling: Largest factor by which C is scaled to the last draw of x0, >= 1; 1 is
+            exact. There is no scaling at levels up to twice the noise.
+        stochasticity: Share zeta of the noise variance that is drawn anew, in [0, 1]; None gives
+            the ancestral sampler.
+        informed_max: Level, in image units, above which E[x0 | y] from an inpainter is used.
         spacing, sigma_max, sigma_min: See `DiffusionSolver`.
 
     Raises:
@@ -144,14 +146,14 @@ class MomentMatched(DiffusionSolver):
             iterations, products = self._work(sigma)
             at, data = moments(prior, x, sigma), y
             if informed and (x0 is None or sigma > self.informed_max):
-                odd = 0 if x0 is None else at.mean - prior.denoise(2 * mean - x, sigma)
-                at, data = Moments(mean + odd / 2, at.cov, sigma), operator.A(mean)
+                antisymmetric = 0 if x0 is None else at.mean - prior.denoise(2 * mean - x, sigma)
+                at, data = Moments(mean + antisymmetric / 2, at.cov, sigma), operator.A(mean)
             xi = draw_prior(prior, at, products, generator)
             if self.max_inflation > 1 and sigma < INFLATED_BELOW:
                 at, xi = inflated(data, operator, at, xi, noise_std**2, self.max_inflation)
-            if self.max_rescaling > 1 and x0 is not None and SUSTAINED[0] < sigma < SUSTAINED[1]:
-                most = 1 + (self.max_rescaling - 1) * (sigma > NOISY * noise_std).to(y)
-                at, xi = sustained(x0, operator, at, xi, most)
+            if self.max_rescaling > 1 and x0 is not None and RESCALED[0] < sigma < RESCALED[1]:
+                max_factor = 1 + (self.max_rescaling - 1) * (sigma > ABOVE_NOISE * noise_std).to(y)
+                at, xi = rescaled(x0, operator, at, xi, max_factor)
             n = generator.normal(y)
             variance = noise_std**2 + (self.extra_noise * sigma) ** 2
             x0 = draw_given_data(data, operator, at, xi, n, variance, iterations)
@@ -167,24 +169,27 @@ class MomentMatched(DiffusionSolver):
     def _denoised(
         self, y: Tensor, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        """Samples of images that are only noisy; levels are shares of their noise."""
-        level = per_image(noise_std.clamp(min=LEAST), y)
+        """Draws samples of images that are only noisy; levels are fractions of their noise."""
+        level = per_image(noise_std.clamp(min=MIN_NOISE_STD), y)
 
-        def step(x: Tensor, share: float, share_next: float, noise: Tensor | None) -> Tensor:
-            at = moments(prior, x, share * level)
+        def step(x: Tensor, fraction: float, fraction_next: float, noise: Tensor | None) -> Tensor:
+            at = moments(prior, x, fraction * level)
             x0 = at.mean + draw_prior(prior, at, self.root_products, generator)
             added = None if noise is None else level * noise
-            return reverse_step(x, x0, added, share, share_next, eta=1.0)
+            return reverse_step(x, x0, added, fraction, fraction_next, eta=1.0)
 
         return run_levels(
-            y, sigma_steps(self.steps, 1.0, NOISE_LEFT, "karras"), generator, step, y
+            y, sigma_steps(self.steps, 1.0, LAST_FRACTION, "karras"), generator, step, y
         )
 
     def _informed(self, operator: Operator, prior: Denoiser) -> bool:
         return sees_holes(prior, operator) and self.steps > VIEWS
 
     def _fewer_sigmas(self, prior: Denoiser) -> list[float]:
-        """Levels where all but the first above `informed_max` have two evaluations."""
+        """Returns fewer levels, which together take no more than `steps` evaluations.
+
+        Above `informed_max` all levels but the first take two; m takes one for each view.
+        """
         evaluations = self.steps - len(prior.symmetries[:VIEWS])
         for steps in range(evaluations, 0, -1):
             sigmas = sigma_steps(steps, self.sigma_max, self.sigma_min, self.spacing)
@@ -193,5 +198,5 @@ class MomentMatched(DiffusionSolver):
         return sigmas
 
     def _work(self, sigma: float) -> tuple[int, int]:
-        """Iterations of the solve and products of the root at a level."""
+        """Returns the iterations of the solve and the Lanczos steps of the root at a level."""
         return (self.iterations, self.root_products) if sigma > self.full_above else (1, 1)

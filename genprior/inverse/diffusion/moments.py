@@ -2,11 +2,12 @@
 
     E[x0 | x] = D(x),    C = Cov[x0 | x] = sigma^2 J
 
-Given y as well, and p(x0 | x) taken as Gaussian, a draw of x0 is
+If p(x0 | x) is taken as Gaussian, a draw of x0 given x and y is
 
     D + xi + C A^T (A C A^T + sigma_y^2 I)^{-1} (y - A (D + xi) - n),   xi ~ N(0, C)
 
-and without xi and n it is the mean. One product with J costs a backward pass.
+with n ~ N(0, sigma_y^2 I), and without xi and n it is the mean. One product with J costs a
+backward pass.
 
 References:
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al.,
@@ -49,7 +50,10 @@ class Moments:
 
 
 def moments(prior: Denoiser, x: Tensor, sigma: float | Tensor) -> Moments:
-    """Moments of x0 given x at level sigma; one evaluation, and one product for each C v."""
+    """Returns the moments of x0 given x at level sigma.
+
+    They cost one network evaluation, and one backward pass for each product C v.
+    """
     level = sigma.flatten() if isinstance(sigma, Tensor) else sigma
     x_hat, vjp = denoise_with_vjp(prior.denoise, x, level)
     return Moments(x_hat, lambda v: sigma**2 * vjp(v), sigma)
@@ -63,17 +67,19 @@ def correction(
     iterations: int,
     symmetric: bool = False,
 ) -> Tensor:
-    """C A^T (A C A^T + sigma_y^2 I)^{-1} r by conjugate residuals, one product an iteration.
+    """Returns C A^T (A C A^T + sigma_y^2 I)^{-1} r, by preconditioned conjugate residuals.
 
-    Preconditioned by the solve for an isotropic C, or where A keeps pixels for that of photos.
+    The preconditioner solves the system with an isotropic C, or, if A is a pixel mask, with the C
+    of `photo_covariance`.
 
     Arguments:
-        r: Residuals in the measurement, shape (B, ...).
+        r: Residuals of the measurement, shape (B, ...).
         operator: A.
         at: Moments with C.
         variance: sigma_y^2 per image, shape (B,).
-        iterations: Of the solve.
-        symmetric: C is symmetric and positive, unlike that of a network: conjugate gradient.
+        iterations: Iterations of the solve; each takes one product with C.
+        symmetric: Whether C is symmetric and positive, unlike that of a network; then conjugate
+            gradient is used.
 
     Returns:
         Images, shape (B, C, H, W).
@@ -84,24 +90,25 @@ def correction(
         image = at.cov(operator.A_adjoint(v))
         return operator.A(image) + noise * v, image
 
-    def near_isotropic(v: Tensor) -> Tensor:
+    def isotropic_solve(v: Tensor) -> Tensor:
         size = PHOTO_VAR * at.sigma**2 / (PHOTO_VAR + at.sigma**2)
         return operator.precondition(v, size, variance)
 
-    def near_photos(v: Tensor) -> Tensor:
+    def photo_solve(v: Tensor) -> Tensor:
         full = photo_filter(v, lambda S: 1 / (1 / (1 / S + 1 / at.sigma**2) + noise))
         return operator.mask_unmeasured(full)
 
-    near = near_photos if operator.is_pixel_mask else near_isotropic
+    preconditioner = photo_solve if operator.is_pixel_mask else isotropic_solve
     if symmetric:
-        return cg_image(gram, r, r, iterations, near, least=noise)
-    return gcr_image(gram, r, iterations, near)
+        return cg_image(gram, r, r, iterations, preconditioner, least=noise)
+    return gcr_image(gram, r, iterations, preconditioner)
 
 
 def draw_prior(prior: Denoiser, at: Moments, products: int, generator: Noise) -> Tensor:
-    """xi, a draw of N(0, C): exactly for Gaussian priors, else by Lanczos.
+    """Draws xi ~ N(0, C): exactly for Gaussian priors, otherwise by Lanczos.
 
-    Of a Gaussian law u - J (u + sigma n) has covariance C, for u drawn from it around its mean.
+    For a Gaussian prior u - J (u + sigma n) has covariance C, where u is a draw from the prior
+    minus its mean.
     """
     if not isinstance(prior, Gaussian):
         return root(at, generator.normal(at.mean), products)
@@ -120,7 +127,7 @@ def draw_given_data(
     variance: Tensor,
     iterations: int,
 ) -> Tensor:
-    """A draw of x0 given x and y; xi is a draw of N(0, C), noise is white on measurements."""
+    """Draws x0 given x and y, from a draw xi of N(0, C) and white noise of the shape of y."""
     std = variance.sqrt().reshape(-1, *[1] * (y.ndim - 1))
     x0 = at.mean + xi
     r = y - operator.A(x0) - std * operator.mask_unmeasured(noise)
@@ -128,56 +135,57 @@ def draw_given_data(
 
 
 def inflated(
-    y: Tensor, operator: Operator, at: Moments, xi: Tensor, variance: Tensor, most: float
+    y: Tensor, operator: Operator, at: Moments, xi: Tensor, variance: Tensor, max_factor: float
 ) -> tuple[Moments, Tensor]:
-    """C, and the draw xi of N(0, C), scaled to the residuals that the data show, image by image.
+    """Returns C and the draw xi of N(0, C), scaled to the residuals of the data, per image.
 
-    By |y - A D|^2 / (|A xi|^2 + m sigma_y^2), which is about 1 if C is right. A network's C is
-    too small where an image is rougher than its like, and too large where it is smoother. Where
-    pixels are missing it is left alone: the others may be rougher than what is in a hole.
+    C is scaled by |y - A D|^2 / (|A xi|^2 + m sigma_y^2), for m measured numbers; this is about 1
+    if C is right. A network's C is too small for images that are rougher than typical, and too
+    large for smoother ones. An image with missing pixels is not scaled, since its measured
+    pixels may be rougher than the content of the hole.
 
     Arguments:
         y, operator, at, xi: As for `draw_given_data`.
         variance: sigma_y^2 per image, shape (B,).
-        most: Largest factor, >= 1; the smallest is most^(-1/2).
+        max_factor: Largest factor, >= 1; the smallest is max_factor^(-1/2).
     """
     r, spread = y - operator.A(at.mean), operator.A(xi)
     count = operator.num_measurements(y)
-    seen, expected = _energy(r), _energy(spread) + count.to(y) * variance
+    observed, expected = _energy(r), _energy(spread) + count.to(y) * variance
     if operator.is_pixel_mask:
-        seen = torch.where(count == at.mean[0].numel(), seen, expected)
-    return _scaled(at, xi, seen, expected, most)
+        observed = torch.where(count == at.mean[0].numel(), observed, expected)
+    return _scaled(at, xi, observed, expected, max_factor)
 
 
-def sustained(
-    x0: Tensor, operator: Operator, at: Moments, xi: Tensor, most: float | Tensor
+def rescaled(
+    x0: Tensor, operator: Operator, at: Moments, xi: Tensor, max_factor: float | Tensor
 ) -> tuple[Moments, Tensor]:
-    """C, and the draw xi of N(0, C), scaled to the draw of x0 that x is a noisy version of.
+    """Returns C and the draw xi of N(0, C), scaled to the draw of x0 that was noised to x.
 
-    By |x0 - D|^2 / |xi|^2, about 1 if x0 has its true law. Draws of Gaussians lack the few
-    large details of photos: a network takes what they have in their place for noise, and
-    without this, detail and spread dwindle from level to level. Where pixels are missing it
-    is these that are looked at.
+    C is scaled by |x0 - D|^2 / |xi|^2, which is about 1 if x0 has its true law. Gaussian draws
+    lack the few large details of photos. A network treats the details that they have instead as
+    noise, so that without this factor detail and spread shrink from level to level. In images with
+    missing pixels only those pixels are compared.
 
     Arguments:
         x0: The draw, shape (B, C, H, W).
         operator: A.
         at, xi: As for `inflated`.
-        most: Likewise, a number or shape (B,).
+        max_factor: As for `inflated`; a number or shape (B,).
     """
-    seen, expected = x0 - at.mean, xi
+    observed, expected = x0 - at.mean, xi
     if operator.is_pixel_mask:
         known = operator.mask_unmeasured(torch.ones_like(xi))
         missing = torch.where(known.flatten(1).all(dim=1).reshape(-1, 1, 1, 1), 1, 1 - known)
-        seen, expected = missing * seen, missing * expected
-    return _scaled(at, xi, _energy(seen), _energy(expected), most)
+        observed, expected = missing * observed, missing * expected
+    return _scaled(at, xi, _energy(observed), _energy(expected), max_factor)
 
 
 def _scaled(
-    at: Moments, xi: Tensor, seen: Tensor, expected: Tensor, most: float | Tensor
+    at: Moments, xi: Tensor, observed: Tensor, expected: Tensor, max_factor: float | Tensor
 ) -> tuple[Moments, Tensor]:
-    factor = torch.where(expected > 0, seen / torch.where(expected > 0, expected, 1), 1)
-    factor = per_image(factor.clamp(most**-0.5, most), xi)
+    factor = torch.where(expected > 0, observed / torch.where(expected > 0, expected, 1), 1)
+    factor = per_image(factor.clamp(max_factor**-0.5, max_factor), xi)
     return Moments(at.mean, lambda v: factor * at.cov(v), at.sigma), factor.sqrt() * xi
 
 
@@ -186,9 +194,9 @@ def _energy(v: Tensor) -> Tensor:
 
 
 def root(at: Moments, n: Tensor, products: int) -> Tensor:
-    """C^(1/2) n by `products` steps of Lanczos; a draw of N(0, C) for white n.
+    """Returns C^(1/2) n by `products` steps of Lanczos; for white n it is a draw of N(0, C).
 
-    Negative eigenvalues of J, as a network may have, count as 0.
+    The Jacobian of a network may have negative eigenvalues; they count as 0.
     """
     return at.sigma * function_of(at, n, products, lambda values: values.clamp(min=0).sqrt())
 
@@ -196,9 +204,9 @@ def root(at: Moments, n: Tensor, products: int) -> Tensor:
 def function_of(
     at: Moments, v: Tensor, products: int, f: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """f(J) v by `products` steps of Lanczos, where f acts on eigenvalues.
+    """Returns f(J) v by `products` steps of Lanczos, where f acts on eigenvalues.
 
-    |v| V f(T) e_1, where V is a basis of the Krylov space of J from v and T = V^T J V.
+    It is |v| V f(T) e_1, where V is a basis of the Krylov space of J from v and T = V^T J V.
     """
     norm, V, T = krylov(lambda w: at.cov(w) / at.sigma**2, v, products)
     weights = spectral_function(T, f)[:, :, 0]

@@ -1,6 +1,9 @@
-"""A rough Gaussian law of photos: power falls with the square of the frequency, colours agree.
+"""Gaussian model of photos: stationary, with a power-law spectrum and correlated colours.
 
     S(f) = v c / (f_0^2 + |f|^2),    correlation of two colours 0.9
+
+Above the corner frequency f_0 the power falls with the square of the frequency. c is such that a
+pixel has variance v.
 
 References:
     Relations between the Statistics of Natural Images and the Response Properties of Cortical
@@ -20,20 +23,23 @@ CORRELATION = 0.9
 
 
 def photo_filter(v: Tensor, gain: Callable[[Tensor], Tensor]) -> Tensor:
-    """g(S) v for images v (B, C, H, W) on a torus; `gain` g acts on the eigenvalues of S."""
+    """Returns g(S) v for images v (B, C, H, W) with periodic boundary.
+
+    `gain` is g; it acts on the eigenvalues of the covariance S.
+    """
     S = _power(v.shape[-2], v.shape[-1], v.dtype, v.device)
-    # eigenvalues of the correlation of the colours: of their mean, of differences from it
-    alike, apart = 1 + (v.shape[1] - 1) * CORRELATION, 1 - CORRELATION
+    # eigenvalues of the colour correlation matrix: for the mean colour, for differences from it
+    of_mean, of_difference = 1 + (v.shape[1] - 1) * CORRELATION, 1 - CORRELATION
     colours = rfft2(v)
     grey = colours.mean(dim=1, keepdim=True)
-    u = gain(alike * S) * grey + gain(apart * S) * (colours - grey)
+    u = gain(of_mean * S) * grey + gain(of_difference * S) * (colours - grey)
     return irfft2(u, s=v.shape[-2:])
 
 
 @lru_cache(maxsize=8)
 def _power(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """v c / (f_0^2 + |f|^2) at the frequencies of `rfft2`, of mean v over all frequencies."""
-    with torch.inference_mode(False):  # which may be left before the next use
+    """Returns v c / (f_0^2 + |f|^2) at the frequencies of `rfft2`; the mean over all is v."""
+    with torch.inference_mode(False):  # the cached tensor may be used outside it
         f = fftfreq(height, dtype=dtype, device=device)[:, None]
         S = 1 / (CORNER**2 + f**2 + fftfreq(width, dtype=dtype, device=device) ** 2)
         half = 1 / (CORNER**2 + f**2 + rfftfreq(width, dtype=dtype, device=device) ** 2)

@@ -1,4 +1,4 @@
-"""Pseudo-inverse guided diffusion: the posterior mean of x0 under an isotropic guess.
+"""Pseudo-inverse guided diffusion (PiGDM): E[x0 | x, y] under an isotropic covariance.
 
     r^2 = max(v sigma_t^2 / (v + sigma_t^2), sigma_t^2 - sigma_next^2)
     g = J^T A^T (r^2 A A^T + sigma^2 I)^{-1} (y - A D(x))
@@ -8,13 +8,14 @@ References:
     Pseudoinverse-Guided Diffusion Models for Inverse Problems, Song et al., 2023.
 
 Differs from the authors' code:
-    1. The weight of g is the one that Tweedie's formula asks for, sigma_t^2; the paper adds
-        r^2 g after the step, and gets worse with more steps. `variant="published"` is
-        that of the paper (their code has a weight of its own, and starts at the pseudo-inverse).
-    2. v is theirs, 1 on [-1, 1], but r^2 is no less than a step takes off the noise. Along the low
-        frequencies of photos the variance is far above v, guidance is sigma_t^2 J / r^2 times too
-        strong, and chains of few steps, or of large images, would overshoot more at every step.
-        Where a tenth of the pixels is known it makes them slow instead: take v, or more steps.
+    1. g has weight sigma_t^2, as Tweedie's formula requires. The paper adds r^2 g after the step,
+        and its results get worse with more steps. `variant="published"` is the sampler of the
+        paper (the authors' code has another weight, and starts at the pseudo-inverse).
+    2. v is the authors', 1 on [-1, 1], but r^2 is at least the noise variance that a step removes.
+        At the low frequencies of photos the variance is far above v, and guidance is
+        sigma_t^2 J / r^2 times too strong. Without the bound, samplers with few steps, or of large
+        images, would overshoot more at every step. Where only a tenth of the pixels is known, the
+        bound makes convergence slow: set `prior_var`, which removes it, or take more steps.
 """
 
 from dataclasses import dataclass
@@ -44,15 +45,18 @@ class PiGDM(DiffusionSolver):
     Arguments:
         steps: Network evaluations, each with a backward pass.
         eta: 1 is DDPM, 0 is DDIM.
-        variant: "consistent" or "published", see the head of this file.
-        prior_var: Variance v of the images in squared image units, whatever a step takes off;
-            None is the authors'.
+        variant: "consistent" or "published", see the docstring of this module.
+        prior_var: Variance v of a pixel in squared image units, without the bound on r^2. None is
+            the authors' v, in the consistent variant with the bound.
         spacing, sigma_max, sigma_min: See `DiffusionSolver`.
+
+    Raises:
+        ValueError: The variant is unknown, or a setting is out of its range.
     """
 
     needs = Denoiser
     stochastic = True
-    summary = "samples, covariance guessed isotropic"
+    summary = "samples, by an isotropic covariance"
 
     eta: float = setting(1.0, ge=0, le=1)
     variant: Literal["consistent", "published"] = "consistent"
@@ -74,14 +78,14 @@ class PiGDM(DiffusionSolver):
     ) -> Tensor:
         variance = noise_std**2
         v = self.prior_var or PRIOR_VAR
-        cautious = self.prior_var is None and self.variant == "consistent"
-        following = dict(zip(self.sigmas, [*self.sigmas[1:], 0.0], strict=True))
+        bounded = self.prior_var is None and self.variant == "consistent"
+        next_sigma = dict(zip(self.sigmas, [*self.sigmas[1:], 0.0], strict=True))
 
         def guide(x: Tensor, sigma: float) -> tuple[Tensor, Tensor, float]:
             x_hat, vjp = denoise_with_vjp(prior.denoise, x, sigma)
             r2 = v * sigma**2 / (v + sigma**2)
-            if cautious:
-                r2 = max(r2, sigma**2 - following[sigma] ** 2)
+            if bounded:
+                r2 = max(r2, sigma**2 - next_sigma[sigma] ** 2)
             residual = operator.solve_gram(y - operator.A(x_hat), r2, variance)
             return x_hat, vjp(operator.A_adjoint(residual)), r2
 

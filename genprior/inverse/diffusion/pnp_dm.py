@@ -1,22 +1,23 @@
-"""PnP-DM: a split Gibbs sampler whose prior step is a reverse diffusion.
+"""Split Gibbs sampling with a diffusion prior (PnP-DM).
 
     z ~ p(y | z) N(z; x, rho^2)      exactly: the operator's prox of perturbed x and y
     x ~ p(x) N(z; x, rho^2)          reverse diffusion from level rho, started at z
 
-for rho falling from `rho_max` by a factor `decay` a sweep to `rho_min`. The last x is returned;
-it is a posterior sample up to the coupling, which rho_min leaves.
+The coupling rho falls from `rho_max` to `rho_min`, by a factor `decay` per sweep. The last x is
+returned. It is a sample of the posterior, up to the error that a coupling of rho_min leaves.
 
 References:
     Principled Probabilistic Imaging Using Diffusion Models as Plug-and-Play Priors, Wu et al.,
     2024.
 
 Differs from the authors' code:
-    1. The prior step has `inner` DDPM steps from rho down, placed by noise level; theirs takes
-        those of a fixed grid of 100 that are below rho, 200 sweeps of them.
-    2. Levels are in units of [0, 1]; theirs, 10 to 0.1, are on [-1, 1].
-    3. Their prior step is the probability-flow ODE unless told otherwise, and they keep several
-        states of a chain as samples.
-    4. rho falls faster than their 0.9 where sweeps are few, else they would end far from rho_min.
+    1. The prior step has `inner` DDPM steps from rho down, spaced by noise level. The authors'
+        takes those levels of a fixed grid of 100 that are below rho; there are 200 sweeps.
+    2. Levels are in units of [0, 1]; the authors', 10 to 0.1, are on [-1, 1].
+    3. The authors' prior step is by default the probability-flow ODE, and they keep several
+        states of one Markov chain as samples.
+    4. With few sweeps rho falls faster than by the authors' factor of 0.9; otherwise it would
+        end far from rho_min.
 """
 
 from dataclasses import dataclass
@@ -38,13 +39,14 @@ class PnPDM(Solver):
     """Split Gibbs sampling with a diffusion prior.
 
     Arguments:
-        steps: Sweeps, each of `inner` network evaluations.
-        inner: Network evaluations of a sweep.
+        steps: Number of sweeps.
+        inner: Network evaluations per sweep.
         rho_max: First coupling, in image units.
-        rho_min: Last one, > 0: where it is small the answer is right, and sweeps mix slowly.
-        decay: Factor of rho from sweep to sweep, in (0, 1); None is 0.9, or less where sweeps
-            are so few that less than the last fifth of them would have rho_min.
-        sigma_min: Last level of the reverse diffusion.
+        rho_min: Last coupling, in image units, > 0. The smaller it is, the more accurate the
+            samples are, and the more slowly the sweeps mix.
+        decay: Factor of rho from sweep to sweep, in (0, 1). None is 0.9, or less if otherwise
+            less than the last fifth of the sweeps would have rho_min.
+        sigma_min: Last level of the reverse diffusion, in image units.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -52,7 +54,7 @@ class PnPDM(Solver):
 
     needs = Denoiser
     stochastic = True
-    summary = "samples by split Gibbs, in many evaluations"
+    summary = "samples by split Gibbs sampling; needs many evaluations"
 
     steps: int = setting(100, ge=1)
     inner: int = 5

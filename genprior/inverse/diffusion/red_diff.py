@@ -1,24 +1,25 @@
-"""RED-diff: one picture that explains the data and that a denoiser leaves as it is.
+"""Regularisation by denoising diffusion (RED-diff): a variational point estimate.
 
     gradient  g = A^T (A mu - y) + lambda (mu - D(mu + sigma_t n)),   sigma_t decreasing
     mu <- Adam(mu, g)
 
-which is the paper's loss ||A mu - y||^2 / 2 + lambda w_t sg[eps(x_t) - n]^T mu with its weights
-w_t = sqrt((1 - a_t) / a_t). A point estimate: what varies from seed to seed is no uncertainty.
+The paper's loss is ||A mu - y||^2 / 2 + lambda w_t sg[eps(x_t) - n]^T mu, with the weights
+w_t = sqrt((1 - a_t) / a_t); g is its gradient. The spread of estimates from several seeds is not a
+measure of uncertainty.
 
 References:
     A Variational Perspective on Solving Inverse Problems with Diffusion Models, Mardani et al.,
     2023.
 
 Differs from the authors' code:
-    1. `rate` is in units of [0, 1]; theirs, 0.1, is on [-1, 1].
-    2. The noise level of the data is not used, as in theirs: `weight` should grow with its
-        square, and 0.25 goes with noise of about 0.025 on [0, 1].
-    3. ||A mu - y||^2 and the loss of the denoiser are sums, as in the paper; theirs are means over
-        m measured numbers and d pixels, so that their 0.25 is 0.25 m / d here: a sixteenth in
-        super-resolution by 4, where the default is too strong.
-    4. The start is least squares damped towards 1/2 by the noise; theirs, A^+ y, is nothing but
-        noise for a blur.
+    1. `rate` is in units of [0, 1]; the authors', 0.1, is on [-1, 1].
+    2. The noise level of the data is not used, as in the authors' code: `weight` should grow with
+        its square, and 0.25 is right for noise of about 0.025 on [0, 1].
+    3. ||A mu - y||^2 and the loss of the denoiser are sums, as in the paper. In the authors' code
+        they are means over m measured numbers and d pixels, so that their 0.25 is 0.25 m / d here:
+        a sixteenth in super-resolution by 4, for which the default is too strong.
+    4. The start is the least-squares solution damped towards 1/2 according to the noise. The
+        authors' start, A^+ y, is only amplified noise for a blur.
 """
 
 from dataclasses import dataclass, field
@@ -43,13 +44,13 @@ class REDDiff(DiffusionSolver):
     Arguments:
         steps: Network evaluations.
         weight: lambda of the paper, > 0.
-        rate: Step size of Adam, in image units.
+        rate: Learning rate of Adam, in image units, > 0.
         spacing, sigma_max, sigma_min: See `DiffusionSolver`.
     """
 
     needs = Denoiser
     stochastic = False
-    summary = "one picture, variational point estimate; for comparisons"
+    summary = "one image, variational point estimate; for comparisons"
 
     weight: float = setting(0.25, gt=0)
     rate: float = setting(0.05, gt=0)
@@ -67,6 +68,6 @@ class REDDiff(DiffusionSolver):
                 g = operator.A_adjoint(operator.A(mu) - y) + self.weight * (mu - x_hat)
                 m = BETAS[0] * m + (1 - BETAS[0]) * g
                 v = BETAS[1] * v + (1 - BETAS[1]) * g**2
-                speed = (v / (1 - BETAS[1] ** k)).sqrt() + EPSILON
-                mu = mu - self.rate * m / (1 - BETAS[0] ** k) / speed
+                scale = (v / (1 - BETAS[1] ** k)).sqrt() + EPSILON
+                mu = mu - self.rate * m / (1 - BETAS[0] ** k) / scale
         return mu

@@ -1,8 +1,8 @@
-"""What all diffusion solvers share: the levels, the loop, one step, Jacobian products.
+"""Diffusion sampling loop: noise levels, DDIM / DDPM steps and vector-Jacobian products.
 
-A solver is an estimate of x0 given the state x at level sigma, and the measurement; `run_ddim`
-goes from estimate to estimate by DDIM or DDPM steps. Some papers make a step of their own:
-those call `run_levels` with it.
+All diffusion solvers share these parts. Most solvers are an estimate of x0, given the state x at
+level sigma and the measurement: `run_ddim` runs DDIM or DDPM steps with it. Solvers whose papers
+define another step pass that step to `run_levels`.
 """
 
 from abc import ABC
@@ -17,6 +17,7 @@ from genprior.core.schedules import Spacing, reverse_step, sigma_steps
 from genprior.inverse.base import Solver, setting
 from genprior.operators.base import Operator
 
+# Of a pixel: mean 0 and variance 1 of DDPM on [-1, 1], in image units.
 PRIOR_MEAN, PRIOR_VAR = 0.5, 0.25
 
 Step = Callable[[Tensor, float, float, Tensor | None], Tensor]
@@ -25,13 +26,13 @@ Estimate = Callable[[Tensor, float], Tensor]
 
 @dataclass(frozen=True)
 class DiffusionSolver(Solver, ABC):
-    """A solver that goes down through noise levels, with one network evaluation at each.
+    """Base class of solvers with decreasing noise levels, by default one evaluation at each.
 
     Arguments:
         steps: Number of levels.
         spacing: Placement of the levels, see `sigma_steps`.
         sigma_max: First level, in image units; unused by "ddpm".
-        sigma_min: Last level above 0, likewise.
+        sigma_min: Last level above 0, in image units; unused by "ddpm".
     """
 
     steps: int = setting(100, ge=1)
@@ -42,11 +43,11 @@ class DiffusionSolver(Solver, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.sigmas  # which complains of levels that cannot be
+        _ = self.sigmas  # raises an error if the levels are invalid
 
     @property
     def sigmas(self) -> list[float]:
-        """The levels, decreasing, in image units."""
+        """Noise levels, decreasing, in image units."""
         return sigma_steps(self.steps, self.sigma_max, self.sigma_min, self.spacing)
 
     @property
@@ -62,12 +63,12 @@ def run_ddim(
     estimate: Estimate,
     eta: float,
 ) -> Tensor:
-    """Goes down by DDIM / DDPM steps, given an estimate of E[x0 | x, y] at every level.
+    """Runs DDIM / DDPM steps, given an estimate of E[x0 | x, y] at every level.
 
     Arguments:
-        y, operator: The measurement, for the shape of the images.
+        y, operator: Measurement and operator; they determine the shape of the images.
         sigmas: Decreasing noise levels.
-        generator: Random streams.
+        generator: Random streams, one per image.
         estimate: Maps (state, sigma) to an estimate of x0.
         eta: 0 is DDIM (deterministic after the first state), 1 is DDPM.
 
@@ -82,7 +83,7 @@ def run_ddim(
 
 
 def images_of(y: Tensor, operator: Operator) -> Tensor:
-    """A tensor of the shape, type and device of the images behind y, without memory."""
+    """Returns zeros of the shape, type and device of the images measured in y, without memory."""
     return y.new_zeros(()).expand(operator.image_shape(y.shape))
 
 
@@ -93,9 +94,10 @@ def run_levels(
     step: Step,
     start: Tensor | None = None,
 ) -> Tensor:
-    """Runs a sampler through decreasing noise levels, the last one being 0.
+    """Runs a sampler through decreasing noise levels, the last of which is 0.
 
-    Unless it is given, the first state is N(1/2, 1/4 + sigma^2): DDPM's N(0, I) in image units.
+    If `start` is None, the first state is drawn from N(1/2, 1/4 + sigma^2), which is DDPM's
+    N(0, I) in image units.
 
     Arguments:
         like: Tensor of the shape, type and device of the images, (B, C, H, W).
@@ -103,7 +105,7 @@ def run_levels(
         generator: Noise of the first state and of every step but the last.
         step: Maps (state, sigma, sigma_next, noise) to the state at sigma_next; the noise
             is None where sigma_next is 0.
-        start: The first state, at level sigmas[0].
+        start: The first state, at level sigmas[0]; None draws it.
 
     Returns:
         Images, shape (B, C, H, W).
@@ -121,14 +123,14 @@ def run_levels(
 def denoise_with_vjp(
     denoise: Callable[[Tensor, float | Tensor], Tensor], x: Tensor, sigma: float | Tensor
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The denoised image and its vector-Jacobian product, from one network evaluation.
+    """Returns the denoised image and its vector-Jacobian product, from one network evaluation.
 
-    Vectors are scaled by powers of two to the size of an image, which rounds nothing: small ones
-    would be lost in float16.
+    Vectors are scaled to a largest entry between 1 and 2, since small ones would underflow in
+    float16. The scale is a power of two, so that it causes no rounding.
 
     Returns:
-        D(x) without gradient, and the map v -> J^T v, for any number of calls; it holds the
-        memory of the evaluation as long as it lives.
+        D(x) without gradient, and the map v -> J^T v. The map can be called many times, and keeps
+        the activations of the evaluation in memory as long as it exists.
 
     Raises:
         TypeError: The denoiser is not differentiable.

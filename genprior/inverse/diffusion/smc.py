@@ -1,28 +1,32 @@
-"""Twisted diffusion sampler: a particle filter around moment matching, for priors of many modes.
+"""Twisted diffusion sampler: sequential Monte Carlo around moment matching, for several modes.
 
     x0 ~ N(E[x0 | x, y], Cov[x0 | x, y]),    x' ~ q(x' | x, x0)      by moment matching
     w <- w  psi(x') / p(y | x, x')
 
-where psi(x) = p(y | x) is the `twist` and p(y | x, x') is what the moments at x foretell of it.
-Particles are resampled where fewer than half of them count. On a Gaussian prior both are the
-same, all weights stay equal, and the samples are exact in any number of steps, with `iterations`
-and `root_products` to the end. What fewer leave out adds up in the weights, more so the larger
-the image and the fewer the steps: at the defaults, of 8 particles of 12 x 12 pixels only 3 count
-at worst. Samplers without weights get the modes right and their weights wrong, and more steps do
-not help (benchmarks/results/mixture.md); with many particles this gets both.
+psi(x) = p(y | x) is the likelihood of the data given a state (the twisting function), and
+p(y | x, x') is its prediction from the moments at x, see `likelihood`. The particles of a run are
+resampled when their effective sample size is below half of their number.
 
-Each answer is one particle of a run of its own, so that samples share no ancestors.
+For a Gaussian prior psi(x') and p(y | x, x') are equal. All weights then stay equal, and the
+samples are exact for any number of steps, if `iterations` and `root_products` suffice for
+convergence. Errors of fewer iterations accumulate in the weights, more so the larger the image
+and the fewer the steps: at the defaults, with 8 particles of 12 x 12 pixels, the effective sample
+size falls to 3 at worst. Samplers without weights find the modes but weight them wrongly, and more
+steps do not help (benchmarks/results/mixture.md); with many particles this solver gets both right.
+
+Each answer is one particle of a separate run, so that samples share no ancestors.
 
 References:
     Practical and Asymptotically Exact Conditional Sampling in Diffusion Models, Wu et al., 2023.
     Learning Diffusion Priors from Observations by Expectation Maximization, Rozet et al., 2024.
 
 Differs from the authors' code:
-    1. The twist has the covariance of moment matching; theirs an isotropic one, or none.
-    2. A step has the covariance of x0 given x as well, theirs that of DDPM alone, which is too
-       narrow while steps are few. The weight is theirs, q-density over p-density, by Bayes:
-       N(x'; given y) / N(x') = p(y | x, x') / psi(x).
-    3. Systematic resampling per image, without a loop and without reading weights back.
+    1. The likelihood has the covariance of moment matching; the authors' has an isotropic one, or
+        none.
+    2. A step includes the covariance of x0 given x. The authors' has only the variance of DDPM,
+        which is too small with few steps. The weight is the authors', q-density over p-density,
+        by Bayes' rule: N(x'; given y) / N(x') = p(y | x, x') / psi(x).
+    3. Resampling is systematic, per image, without a loop and without reading weights back.
 """
 
 from dataclasses import dataclass, field
@@ -41,12 +45,12 @@ from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
 
-class _Crowd(Noise):
-    """The same problem for all particles of a run, and their noise: of a run, one stream.
+class _ParticleBatch(Noise):
+    """A batch with all particles of all runs, whose noise has one stream per run.
 
     Arguments:
-        y, operator, noise_std, generator: Of the runs.
-        count: Particles of a run.
+        y, operator, noise_std, generator: Those of the runs, shapes (B, ...).
+        count: Particles per run.
     """
 
     def __init__(
@@ -66,16 +70,17 @@ class SMC(DiffusionSolver):
     """Twisted diffusion sampler.
 
     Arguments:
-        steps: Levels; each evaluates the network twice for every particle.
-        particles: For each answer.
-        iterations: Of a solve; for the twist only where more than 16 numbers are measured.
-        root_products: Of Lanczos, for C^(1/2) and for the covariance that is foretold.
+        steps: Number of levels; each evaluates the network twice for every particle.
+        particles: Particles for each answer.
+        iterations: Iterations of a linear solve; the likelihood uses them only for
+            measurements of more than 16 entries.
+        root_products: Lanczos steps for C^(1/2) and for the predicted covariance.
         spacing, sigma_max, sigma_min: See `DiffusionSolver`.
     """
 
     needs = Denoiser
     stochastic = True
-    summary = "samples from several modes with their weights; a particle filter, dear"
+    summary = "samples from several modes with their weights; a particle filter, expensive"
 
     particles: int = setting(16, ge=1)
     iterations: int = setting(3, ge=1)
@@ -92,7 +97,7 @@ class SMC(DiffusionSolver):
 
     @property
     def jacobian_products(self) -> int:
-        likelihood = products(10**9, self.iterations)  # of few numbers it has one for each
+        likelihood = products(10**9, self.iterations)  # for 16 entries or fewer, one for each
         draw = self.iterations + self.root_products
         step = draw + likelihood + self.root_products * (1 + likelihood)
         return self.particles * (likelihood + (len(self.sigmas) - 1) * step) + draw
@@ -111,76 +116,76 @@ class SMC(DiffusionSolver):
         generator: Noise,
         answers: int | None = None,
     ) -> Tensor:
-        """Equally likely particles of a run, shape (B, answers, C, H, W).
+        """Returns equally likely particles of each run, shape (B, answers, C, H, W).
 
         Arguments:
             y, operator, prior, generator: As in a call of the solver.
-            noise_std: Shape (B,).
-            answers: How many, chosen by weight; None is all.
+            noise_std: Noise levels of the data, shape (B,).
+            answers: Number of particles to choose by weight; None takes `particles`.
         """
         count, answers = self.particles, answers or self.particles
-        crowd = _Crowd(y, operator, noise_std, generator, count)
+        batch = _ParticleBatch(y, operator, noise_std, generator, count)
         with torch.no_grad():
             spread = (PRIOR_VAR + self.sigmas[0] ** 2) ** 0.5
-            x = PRIOR_MEAN + spread * crowd.normal(images_of(crowd.y, crowd.operator))
-            log_w = self._likelihood(moments(prior, x, self.sigmas[0]), crowd)
+            x = PRIOR_MEAN + spread * batch.normal(images_of(batch.y, batch.operator))
+            log_w = self._likelihood(moments(prior, x, self.sigmas[0]), batch)
             for sigma, sigma_next in pairwise(self.sigmas):
                 index, log_w = resample(log_w.reshape(-1, count), generator)
                 x = x[index]
                 at = moments(prior, x, sigma)
-                x0 = self._draw(at, prior, crowd)
-                x_next = reverse_step(x, x0, crowd.normal(x), sigma, sigma_next, eta=1.0)
-                after = predicted_moments(at, x, x_next, sigma_next, self.root_products)
-                log_w = log_w - self._likelihood(after, crowd)
+                x0 = self._draw(at, prior, batch)
+                x_next = reverse_step(x, x0, batch.normal(x), sigma, sigma_next, eta=1.0)
+                predicted = predicted_moments(at, x, x_next, sigma_next, self.root_products)
+                log_w = log_w - self._likelihood(predicted, batch)
                 x = x_next
-                log_w = log_w + self._likelihood(moments(prior, x, sigma_next), crowd)
+                log_w = log_w + self._likelihood(moments(prior, x, sigma_next), batch)
             index = choose(log_w.reshape(-1, count).softmax(dim=1), answers, generator)
-            few = _Crowd(y, operator, noise_std, generator, answers)
-            x0 = self._draw(moments(prior, x[index], self.sigmas[-1]), prior, few)
+            chosen = _ParticleBatch(y, operator, noise_std, generator, answers)
+            x0 = self._draw(moments(prior, x[index], self.sigmas[-1]), prior, chosen)
             return x0.unflatten(0, (-1, answers))
 
-    def _draw(self, at: Moments, prior: Denoiser, crowd: _Crowd) -> Tensor:
-        """x0 given x and y."""
-        xi = draw_prior(prior, at, self.root_products, crowd)
-        n = crowd.normal(crowd.y)
-        y, A, variance = crowd.y, crowd.operator, crowd.variance
+    def _draw(self, at: Moments, prior: Denoiser, batch: _ParticleBatch) -> Tensor:
+        """Draws x0 given x and y."""
+        xi = draw_prior(prior, at, self.root_products, batch)
+        n = batch.normal(batch.y)
+        y, A, variance = batch.y, batch.operator, batch.variance
         return draw_given_data(y, A, at, xi, n, variance, self.iterations)
 
-    def _likelihood(self, at: Moments, crowd: _Crowd) -> Tensor:
-        return log_likelihood(crowd.y, crowd.operator, at, crowd.variance, self.iterations)
+    def _likelihood(self, at: Moments, batch: _ParticleBatch) -> Tensor:
+        return log_likelihood(batch.y, batch.operator, at, batch.variance, self.iterations)
 
 
 def resample(log_w: Tensor, generator: Noise) -> tuple[Tensor, Tensor]:
-    """Resamples the runs in which fewer than half of the particles count.
+    """Resamples the runs whose effective sample size is below half the number of particles.
 
     Arguments:
         log_w: Log-weights, shape (B, N).
-        generator: One random number a run.
+        generator: Random streams, one per run; one number is drawn from each.
 
     Returns:
-        Numbers of the particles to go on with, out of B N, and their log-weights, (B N,).
+        Indices of the particles to continue with, out of B N, and their log-weights, (B N,).
     """
     count = log_w.shape[1]
     w = log_w.softmax(dim=1)
-    few = 1 / w.square().sum(dim=1, keepdim=True) < count / 2
+    uneven = 1 / w.square().sum(dim=1, keepdim=True) < count / 2
     chosen = choose(w, count, generator).reshape(-1, count)
-    themselves = torch.arange(chosen.numel(), device=w.device).view_as(chosen)
-    return torch.where(few, chosen, themselves).flatten(), torch.where(few, 0, log_w).flatten()
+    kept = torch.arange(chosen.numel(), device=w.device).view_as(chosen)
+    return torch.where(uneven, chosen, kept).flatten(), torch.where(uneven, 0, log_w).flatten()
 
 
 def choose(w: Tensor, answers: int, generator: Noise) -> Tensor:
-    """Systematic resampling: `answers` particles of each run, by weight.
+    """Chooses `answers` particles of each run by weight: systematic resampling.
 
     Arguments:
         w: Weights, shape (B, N); the rows sum to 1.
-        answers: How many of a run.
-        generator: One random number a run.
+        answers: Number of particles to choose per run.
+        generator: Random streams, one per run; one number is drawn from each.
 
     Returns:
-        Their numbers out of B N, shape (B answers,).
+        Indices out of B N, shape (B answers,).
     """
     runs, count = w.shape
     u = torch.special.ndtr(generator.normal(w[:, :1]))
-    places = (torch.arange(answers, dtype=w.dtype, device=w.device) + u) / answers
-    chosen = torch.searchsorted(w.cumsum(dim=1), places.contiguous()).clamp(max=count - 1)
+    positions = (torch.arange(answers, dtype=w.dtype, device=w.device) + u) / answers
+    chosen = torch.searchsorted(w.cumsum(dim=1), positions.contiguous()).clamp(max=count - 1)
     return (count * torch.arange(runs, device=w.device)[:, None] + chosen).flatten()

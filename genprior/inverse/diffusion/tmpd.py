@@ -1,17 +1,17 @@
-"""Tweedie moment projected diffusion: Tweedie's covariance, replaced by its row sums.
+"""Tweedie moment projected diffusion (TMPD): Tweedie's covariance, replaced by its row sums.
 
     C = sigma_t^2 J,    J = D'(x),    q = A C A^T 1
     x_hat = D(x) + C A^T ((y - A D(x)) / (sigma^2 + q)),   then a DDIM / DDPM step
 
-Exact for Gaussian priors where A C A^T is diagonal, as for a single measured number. Where
-covariances of both signs cancel in a row, q is far below the variance and a step overshoots: on a
-periodic texture, and on others in few steps without noise, x_hat diverges.
+x_hat is exact for Gaussian priors where A C A^T is diagonal, as for a single measured number.
+Where positive and negative covariances cancel in a row, q is far below the variance and a step
+overshoots: x_hat diverges on a periodic texture, and on other textures in few steps without noise.
 
 References:
     Tweedie Moment Projected Diffusions for Inverse Problems, Boys et al., 2023.
 
 Differs from the authors' code:
-    1. Row sums below 0 count as 0, and what has neither noise nor variance is left alone.
+    1. Row sums below 0 count as 0. Entries with neither noise nor variance are not corrected.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class TMPD(DiffusionSolver):
 
     needs = Denoiser
     stochastic = True
-    summary = "samples, covariance by its row sums; for scattered pixels"
+    summary = "samples, covariance replaced by its row sums; for scattered pixels"
 
     eta: float = setting(1.0, ge=0, le=1)
 

@@ -1,4 +1,4 @@
-"""Images from a prior alone, without any measurement."""
+"""Unconditional sampling: images drawn from a prior alone, without a measurement."""
 
 from torch import Tensor
 
@@ -18,17 +18,17 @@ def sample_denoiser(
     sigma_max: float = 50.0,
     sigma_min: float = 0.005,
 ) -> Tensor:
-    """Runs the reverse diffusion of a prior.
+    """Draws images from a denoiser by reverse diffusion.
 
     Arguments:
         prior: Denoiser.
         like: Tensor of the shape, type and device of the images, (B, C, H, W).
         generator: Random streams, one per image.
         steps: Network evaluations.
-        eta: 1 is ancestral sampling (DDPM), 0 is DDIM, between is a mixture.
-        spacing: Placement of the noise levels.
+        eta: 1 is ancestral sampling (DDPM), 0 is DDIM; values between 0 and 1 interpolate.
+        spacing: Placement of the noise levels, see `sigma_steps`.
         sigma_max: First level, in image units.
-        sigma_min: Last level.
+        sigma_min: Last level above 0, in image units.
 
     Returns:
         Images, shape (B, C, H, W), not clipped.

@@ -1,1 +1,1 @@
-"""Runs a solver within memory: tiles, windows, batches; counts evaluations."""
+"""Memory-limited execution of solvers: tiles, windows, batches, counts of evaluations."""

@@ -1,7 +1,7 @@
-"""How a prior is shown an image: whole, in tiles, or without memory of its activations.
+"""Memory policy of a prior: whole images, tiles, or activation checkpointing.
 
-Images of more pixels than the memory is for are shown in tiles from the start. What keeps much
-for its gradients counts a pixel several times.
+Images with more pixels than a limit per device are tiled from the start. A prior or solver that
+stores activations for gradients counts a pixel several times.
 """
 
 from typing import Literal
@@ -16,113 +16,120 @@ from genprior.inverse.execution.tiled_decoder import TILED, activation_bytes
 from genprior.inverse.execution.tiled_denoiser import SMALLEST, Tiled
 from genprior.priors.base import ActivationCheckpointing, Denoiser
 
-# Side of the tiles, for images of more pixels than that.
+# Per device: side of the tiles, and the number of pixels above which images are tiled.
 TILES = {"cpu": (1024, 2**21), "mps": (1024, 2**21), "cuda": (2048, 2**24)}
-# Bytes that the network that ships takes: 1090 were measured.
-PER_PIXEL = 1000
-# What a pixel counts of which a solver keeps the gradient: 6350 bytes were measured, of which
-# half is granted, for to compute them again takes long.
-KEPT = 3.0
-# Tiles that are narrower, for the sake of dear pixels, would be mostly overlap.
+# Bytes per pixel of the shipped network; 1090 were measured.
+BYTES_PER_PIXEL = 1000
+# Memory per pixel of a solver with Jacobian products, relative to one without. 6350 bytes were
+# measured; only half of them is counted, because tiles would recompute activations, which is slow.
+GRADIENT_COST = 3.0
+# Smallest side to which tiles are reduced if a pixel takes much memory: overlap would dominate.
 NARROWEST = 256
 
 Tile = int | Literal["auto", "off"]
 
 
 class MemoryPolicy:
-    """A prior, for images of any shape.
+    """Choice between whole images, tiles and checkpointed activations, for any image shape.
 
     Arguments:
         prior: The prior.
-        method: The solver that it is for.
+        method: The solver that uses it.
         tile: See `Executor`.
 
     Attributes:
-        cuts: Tiles are possible.
+        can_tile: Tiles are possible.
+        can_checkpoint: Activation checkpointing is possible.
+        uses_denoiser: The solver needs a denoiser, and the prior is one.
 
     Raises:
-        SettingError: Tiles were asked for that cannot be.
+        SettingError: Tiles of this side, or any tiles, are not possible.
     """
 
     def __init__(self, prior: object, method: Solver, tile: Tile) -> None:
-        self.prior, self.method, self.asked = prior, method, tile
-        able = isinstance(prior, method.needs)
-        self.denoises = able and method.needs is Denoiser
-        searched = able and method.needs in TILED
-        reaches = getattr(prior, "reach", None) is not None
-        self.cuts = self.denoises or (searched and reaches and method.batch_multiplier > 0)
-        gradients = method.batch_multiplier > 0 and searched
+        self.prior, self.method, self.requested_tile = prior, method, tile
+        has_ability = isinstance(prior, method.needs)
+        self.uses_denoiser = has_ability and method.needs is Denoiser
+        searches = has_ability and method.needs in TILED
+        is_local = getattr(prior, "receptive_radius", None) is not None
+        self.can_tile = self.uses_denoiser or (
+            searches and is_local and method.batch_multiplier > 0
+        )
+        gradients = method.batch_multiplier > 0 and searches
         self.can_checkpoint = gradients and isinstance(prior, ActivationCheckpointing)
         self.checkpointed: ActivationCheckpointing | None = None
-        self.largest: int | None = None
+        self.side_limit: int | None = None
         self.activation_bytes: float | None = None
-        if isinstance(tile, int) and not self.cuts:
+        if isinstance(tile, int) and not self.can_tile:
             raise SettingError(
-                f"tiles are for priors of images of any size that say how far they reach; "
+                f"tiles need a prior for images of any size with a known receptive radius; "
                 f"{type(method).__name__} takes images as a whole here: leave tile at 'auto' or "
                 f"choose another solver or prior"
             )
-        least = max(SMALLEST, 4 * prior.stride) if self.cuts else SMALLEST
-        if tile not in ("auto", "off") and not (isinstance(tile, int) and tile >= least):
+        smallest_side = max(SMALLEST, 4 * prior.stride) if self.can_tile else SMALLEST
+        if tile not in ("auto", "off") and not (isinstance(tile, int) and tile >= smallest_side):
             raise SettingError(
-                f"tile must be 'auto', 'off' or a side of at least {least} pixels, got {tile!r}"
+                f"tile must be 'auto', 'off' or a side of at least {smallest_side} pixels, "
+                f"got {tile!r}"
             )
-        self.least = least
+        self.smallest_side = smallest_side
 
     def fit(self, shape: torch.Size, like: Tensor) -> tuple[object, int | None]:
-        """The prior for images of a shape, and the side of its tiles, None for whole images.
+        """Returns the prior for images of a shape, and the side of its tiles or None.
 
         Arguments:
             shape: Shape of the images, (B, C, H, W).
-            like: A tensor on their device.
+            like: A tensor on the device of the images.
         """
-        if not (self.cuts or self.can_checkpoint):
+        if not (self.can_tile or self.can_checkpoint):
             return self.prior, None
-        side, most = TILES.get(like.device.type, TILES["cpu"])
+        side, pixel_limit = TILES.get(like.device.type, TILES["cpu"])
         if (
-            self.asked == "auto"
+            self.requested_tile == "auto"
             and self.can_checkpoint
-            and self._pixels_at_once(shape, like) > most
+            and self._pixels_at_once(shape, like) > pixel_limit
         ):
             self._checkpoint_activations()
         prior, pixels = self.checkpointed or self.prior, self._pixels_at_once(shape, like)
-        if self.asked != "auto":
-            side = self.asked if isinstance(self.asked, int) else None
-        elif pixels <= most or not self.cuts or prior.receptive_radius is None:
+        if self.requested_tile != "auto":
+            side = self.requested_tile if isinstance(self.requested_tile, int) else None
+        elif pixels <= pixel_limit or not self.can_tile or prior.receptive_radius is None:
             side = None
         else:
-            narrow = int(side / self._bytes_per_pixel(shape, like) ** 0.5)
-            side = min(side, max(narrow, NARROWEST, self.least))
-        side = min(filter(None, (side, self.largest)), default=None)
+            narrow_side = int(side / self._bytes_per_pixel(shape, like) ** 0.5)
+            side = min(side, max(narrow_side, NARROWEST, self.smallest_side))
+        side = min(filter(None, (side, self.side_limit)), default=None)
         if side is None:
             return prior, None
-        if self.denoises:
+        if self.uses_denoiser:
             return (Tiled(prior, side), side) if max(shape[-2:]) > side else (prior, None)
-        # Small images too, of which there may be too many at once.
+        # Small images too: a batch of them may be too large, and the tiled prior splits it.
         return TILED[self.method.needs](prior, side), side if max(shape[-2:]) > side else None
 
     def reduce(self, shape: torch.Size) -> str:
-        """Makes one image take less memory than the last time, and says how.
+        """Reduces the memory of one image for the next attempt, and returns a description.
 
         Raises:
-            MemoryError: Nothing is left to be done.
+            MemoryError: No further reduction is possible.
         """
-        if self.can_checkpoint and not self.checkpointed and self.asked != "off":
+        if self.can_checkpoint and not self.checkpointed and self.requested_tile != "off":
             self._checkpoint_activations()
             return "activations are computed again"
         longest = max(shape[-2:])
-        side = -(-min(self.largest or longest, longest) // 2)
-        if not self.cuts:
-            raise MemoryError("make it smaller, or choose a solver that can be shown tiles")
-        if self.asked == "off" or side < self.least:
+        side = -(-min(self.side_limit or longest, longest) // 2)
+        if not self.can_tile:
+            raise MemoryError("make it smaller, or choose a solver that supports tiles")
+        if self.requested_tile == "off" or side < self.smallest_side:
             raise MemoryError("allow tiles, or make it smaller")
-        self.largest = side
+        self.side_limit = side
         return f"tiles of {side} pixels"
 
     def fits(self, shape: torch.Size, like: Tensor) -> bool:
-        """Whether there is the memory that images of a shape take."""
+        """Whether the memory that images of a shape need can be allocated."""
         try:
-            np.empty(int(PER_PIXEL * max(self._pixels_at_once(shape, like), shape[0])), np.uint8)
+            np.empty(
+                int(BYTES_PER_PIXEL * max(self._pixels_at_once(shape, like), shape[0])), np.uint8
+            )
         except MemoryError:
             return False
         return True
@@ -131,16 +138,21 @@ class MemoryPolicy:
         self.checkpointed = self.checkpointed or self.prior.with_checkpointing()
 
     def _pixels_at_once(self, shape: torch.Size, like: Tensor) -> float:
-        """Pixels that are shown at once; of a denoiser those for an image."""
-        images = 1 if self.denoises else shape[0] * self.method.batch_multiplier
+        """Returns the weighted number of pixels per call; for a denoiser that of one image."""
+        images = 1 if self.uses_denoiser else shape[0] * self.method.batch_multiplier
         return images * shape[-2:].numel() * self._bytes_per_pixel(shape, like)
 
     def _bytes_per_pixel(self, shape: torch.Size, like: Tensor) -> float:
-        """Bytes of a pixel, in units of PER_PIXEL; of a denoiser for all chains of an image."""
-        if self.denoises:
-            return self.method.batch_multiplier * (KEPT if self.method.jacobian_products else 1.0)
-        if self.checkpointed or not (self.cuts or self.can_checkpoint):
+        """Returns the bytes of a pixel in units of BYTES_PER_PIXEL.
+
+        For a denoiser it includes all states (such as particles) of an image.
+        """
+        if self.uses_denoiser:
+            return self.method.batch_multiplier * (
+                GRADIENT_COST if self.method.jacobian_products else 1.0
+            )
+        if self.checkpointed or not (self.can_tile or self.can_checkpoint):
             return 1.0
         if self.activation_bytes is None:
-            self.activation_bytes = activation_bytes(self.prior, shape[1], like) / PER_PIXEL
+            self.activation_bytes = activation_bytes(self.prior, shape[1], like) / BYTES_PER_PIXEL
         return max(self.activation_bytes, 1.0)

@@ -1,4 +1,4 @@
-"""Where and how a network runs: device, precision, progress."""
+"""Monitoring of network evaluations: precision, counts and progress, checks for NaN."""
 
 import copy
 import functools
@@ -13,20 +13,20 @@ from genprior.core.errors import SettingError
 from genprior.priors.base import Denoiser, Factor, Gaussian
 
 Prior = TypeVar("Prior")
-# What a search evaluates of a prior.
-SEARCHED = ("decode", "rest", "encode", "reconstruct", "log_prob")
+# Methods of a decoder or density whose calls are counted.
+MONITORED_METHODS = ("decode", "rest", "encode", "reconstruct", "log_prob")
 
 
 class Monitor:
-    """Runs a network in a given precision, counts its evaluations and looks for NaN.
+    """Runs a network in a given precision, counts its evaluations and checks for NaN.
 
     Arguments:
         dtype: Precision of the network: "float32", or autocast to "bfloat16" / "float16".
-        progress: Called with (evaluations done, in all), or None.
-        total: Evaluations in all.
+        progress: Called with (evaluations done, total evaluations), or None.
+        total: Total number of evaluations.
 
     Raises:
-        SettingError: A precision that does not exist.
+        SettingError: The precision is unknown.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Monitor:
     def evaluate(
         self, network: Callable[..., Tensor], x: Tensor, *rest: object, count: int = 1
     ) -> Tensor:
-        """The value of a network, noted as `count` evaluations."""
+        """Evaluates a network, and counts it as `count` evaluations."""
         low = self.dtype != torch.float32
         with torch.autocast(x.device.type, self.dtype if low else None, enabled=low):
             value = network(x, *rest).to(x.dtype)
@@ -58,18 +58,18 @@ class Monitor:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Evaluations done, and in all."""
+        """Evaluations done, and their total."""
         return self.done, self.total
 
     def rewind(self, done: int, total: int) -> None:
-        """Goes back to earlier counts, since the evaluations after them are made again."""
+        """Resets the counts to earlier ones, before the evaluations after them are repeated."""
         self.done, self.total, self.evaluations = done, total, []
 
     def check(self) -> None:
-        """Looks at the evaluations since the last look, and forgets them.
+        """Checks the evaluations since the last check for NaN, and clears them.
 
         Raises:
-            FloatingPointError: The network was given or gave NaN or infinite numbers.
+            FloatingPointError: The network received or returned NaN or infinite numbers.
         """
         seen, self.evaluations = self.evaluations, []
         for number, (given, got) in enumerate(seen, self.done - len(seen) + 1):
@@ -83,7 +83,7 @@ class Monitor:
 
 
 class MonitoredDenoiser(Monitor, Denoiser):
-    """A denoiser that is watched; arguments as of `Monitor`, after the denoiser."""
+    """A denoiser with monitoring; arguments: the denoiser, then those of `Monitor`."""
 
     def __init__(self, prior: Denoiser, *settings: object) -> None:
         super().__init__(*settings)
@@ -92,30 +92,30 @@ class MonitoredDenoiser(Monitor, Denoiser):
         self.is_inpainter, self.symmetries = prior.is_inpainter, prior.symmetries
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        return self._watched(self.prior.denoise, x, sigma)
+        return self._monitored(self.prior.denoise, x, sigma)
 
     def denoise_masked(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
-        return self._watched(self.prior.denoise_masked, x, sigma, unknown)
+        return self._monitored(self.prior.denoise_masked, x, sigma, unknown)
 
-    def _watched(self, network: Callable[..., Tensor], *arguments: object) -> Tensor:
+    def _monitored(self, network: Callable[..., Tensor], *arguments: object) -> Tensor:
         x, *_ = arguments
-        count = max(1, len(x) // self.batch)  # a crowd of particles for each image
+        count = max(1, len(x) // self.batch)  # a call with particles counts several times
         x_hat = self.evaluate(network, *arguments, count=count)
         if x_hat.shape != x.shape:
             raise TypeError(
-                f"{type(self.prior).__name__} must denoise images of shape {tuple(x.shape)} to "
-                f"images of that shape, and gave {tuple(x_hat.shape)}"
+                f"{type(self.prior).__name__} must return images of the shape that it is given, "
+                f"{tuple(x.shape)}, but it returned {tuple(x_hat.shape)}"
             )
-        if x_hat.device.type == "cpu":  # elsewhere a look would stop the host at every step
+        if x_hat.device.type == "cpu":  # on other devices each check would synchronise the host
             self.check()
         self.show()
         return x_hat
 
 
 class MonitoredGaussian(MonitoredDenoiser, Gaussian):
-    """A Gaussian law whose denoiser is watched: samplers draw from the law in closed form.
+    """A Gaussian prior with a monitored denoiser; samplers use the prior in closed form.
 
-    The law stays that of whole images where the denoiser is shown tiles.
+    Mean and covariance remain those of whole images even if the denoiser runs in tiles.
     """
 
     def __init__(self, prior: Gaussian, *settings: object) -> None:
@@ -146,26 +146,26 @@ class MonitoredGaussian(MonitoredDenoiser, Gaussian):
 
 
 def monitored_denoiser(prior: Denoiser, *settings: object) -> MonitoredDenoiser:
-    """A denoiser watched, and Gaussian if the prior is; arguments as of `MonitoredDenoiser`."""
+    """Returns a denoiser with monitoring, Gaussian if the prior is; see `MonitoredDenoiser`."""
     return (MonitoredGaussian if isinstance(prior, Gaussian) else MonitoredDenoiser)(
         prior, *settings
     )
 
 
 def monitored(prior: Prior, monitor: Monitor, images: int) -> Prior:
-    """A decoder or density whose evaluations are watched, sharing its weights.
+    """Returns a decoder or density with monitored evaluations that shares the prior's weights.
 
-    A search may try what gives NaN, and turn back: that is only noted.
+    NaN is recorded without an error: an optimiser may reject a trial point with NaN and continue.
 
     Arguments:
         prior: The prior.
-        monitor: Where they are counted.
-        images: How many images one evaluation is of; a network that is shown more of them, say
-            from several starts, is evaluated as often.
+        monitor: The monitor that counts the evaluations.
+        images: Number of images per evaluation. A call with a multiple of it, for example from
+            several starts, counts as that many evaluations.
     """
     kind = type(prior)
 
-    def watched(name: str) -> Callable[..., Tensor]:
+    def counted(name: str) -> Callable[..., Tensor]:
         def method(self: Any, x: Tensor, *rest: object, **named: object) -> Tensor:
             original = functools.partial(getattr(kind, name), self, **named)
             if self.busy:  # one method of a prior calls another one
@@ -181,7 +181,7 @@ def monitored(prior: Prior, monitor: Monitor, images: int) -> Prior:
         return method
 
     other = copy.copy(prior)
-    methods = {name: watched(name) for name in SEARCHED if hasattr(kind, name)}
+    methods = {name: counted(name) for name in MONITORED_METHODS if hasattr(kind, name)}
     for key, value in ("__class__", type(kind.__name__, (kind,), methods)), ("busy", False):
-        object.__setattr__(other, key, value)  # which may be frozen
+        object.__setattr__(other, key, value)  # the class may be a frozen dataclass
     return other

@@ -1,11 +1,10 @@
-"""A decoder that makes a large image tile by tile, from latents that stay whole; a density too.
+"""Tiled evaluation of decoders, encoders and densities on large images.
 
     G(z) = sum_k w_k G(z on tile k),   sum_k w_k = 1
 
-The solver's state and the operator are whole, as they are for a denoiser in tiles. Gradients
-reach all latents, but the activations of a tile are computed again when they are needed, so that
-those of one tile are there at a time. An encoder's latents are taken from the tile in whose
-middle they are.
+The latents, the solver's state and the operator cover the whole image. Gradients reach all
+latents. Gradient checkpointing keeps the activations of only one tile at a time in memory. Each
+latent of an encoder is taken from the tile whose centre is nearest.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,12 +22,12 @@ Maps = Sequence[tuple[int, int]]
 
 
 class TiledDecoder(nn.Module, Decoder):
-    """A decoder in overlapping tiles, which are blended as those of a denoiser.
+    """A decoder that is evaluated in overlapping tiles, blended as those of `Tiled`.
 
     Arguments:
-        prior: The decoder; it has `maps` and a `receptive_radius`.
-        side: Largest height and width of a tile in pixels; several images are in a tile at once
-            if they are smaller.
+        prior: The decoder; it has `latent_maps` and a `receptive_radius`.
+        side: Largest height and width of a tile in pixels; smaller images are decoded several
+            at once.
     """
 
     def __init__(self, prior: Decoder, side: int) -> None:
@@ -48,7 +47,7 @@ class TiledDecoder(nn.Module, Decoder):
 
 
 class TiledLayered(nn.Module, Layered):
-    """A decoder of layers in tiles; `rest` is in tiles too, a layer alone is not."""
+    """A layered decoder in tiles; `decode` and `rest` are tiled, single layers are not."""
 
     def __init__(self, prior: Layered, side: int) -> None:
         super().__init__()
@@ -77,7 +76,7 @@ class TiledLayered(nn.Module, Layered):
 
 
 class TiledVariational(nn.Module, Variational):
-    """A decoder with an encoder, both in tiles."""
+    """A variational autoencoder with encoder and decoder in tiles."""
 
     def __init__(self, prior: Variational, side: int) -> None:
         super().__init__()
@@ -99,26 +98,26 @@ class TiledVariational(nn.Module, Variational):
         return _decode(self.prior, self.side, z, image_shape)
 
     def encode(self, x: Tensor) -> Tensor:
-        parts = _few(x, x.shape, self.side)
+        parts = _sub_batches(x, x.shape, self.side)
         return torch.cat([_encode(self.prior, self.side, part) for part in parts])
 
     def reconstruct(self, x: Tensor, temperature: float = 1.0) -> Tensor:
         def run(x: Tensor) -> Tensor:
             return blended(
-                lambda tile: _forgetful(self.prior.reconstruct, x[(..., *tile)], temperature),
+                lambda tile: _checkpointed(self.prior.reconstruct, x[(..., *tile)], temperature),
                 torch.zeros_like(x), self.side, self.stride,
             )
 
-        return torch.cat([run(part) for part in _few(x, x.shape, self.side)])
+        return torch.cat([run(part) for part in _sub_batches(x, x.shape, self.side)])
 
 
 class TiledDensity(nn.Module, Density):
-    """A density whose gradient is blended from those of tiles.
+    """A density whose gradient is blended from the gradients of tiles.
 
-    The log-density of a tile counts in proportion to the pixels that are its own. It is not the
-    log-density of the whole image, whose latents are one law; nor is the gradient quite its
-    gradient, but within a tile, farther from its rim than the prior reaches, it is that of the
-    whole image.
+    The log-density of a tile is weighted by the share of pixels that the tile contributes. The
+    sum is not exactly the log-density of the whole image, whose latents have one joint prior, nor
+    is the gradient exactly that of the whole image. It is exact inside a tile, farther from the
+    edge than the receptive radius.
 
     Arguments:
         prior: The density; it has a `receptive_radius`.
@@ -131,20 +130,24 @@ class TiledDensity(nn.Module, Density):
         self.receptive_radius, self.stride = prior.receptive_radius, prior.stride
 
     def log_prob(self, x: Tensor) -> Tensor:
-        slopes = torch.is_grad_enabled() and x.requires_grad
+        needs_gradient = torch.is_grad_enabled() and x.requires_grad
 
         def window(tile: Tile) -> Tensor:
-            with torch.set_grad_enabled(slopes):
-                part = x[(..., *tile)].detach().requires_grad_(slopes)
+            with torch.set_grad_enabled(needs_gradient):
+                part = x[(..., *tile)].detach().requires_grad_(needs_gradient)
                 value = self.prior.log_prob(part)
-            slope = torch.autograd.grad(value.sum(), part)[0] if slopes else part
+            gradient = torch.autograd.grad(value.sum(), part)[0] if needs_gradient else part
             share = value.detach() / part.shape[-2:].numel()
-            return torch.cat((slope, share.reshape(-1, 1, 1, 1).expand_as(part[:, :1])), dim=1)
+            return torch.cat((gradient, share.reshape(-1, 1, 1, 1).expand_as(part[:, :1])), dim=1)
 
         whole = x.new_zeros(len(x), x.shape[1] + 1, *x.shape[2:])
         found = blended(window, whole, self.side, self.stride)
-        value, slope = found[:, -1].flatten(1).sum(dim=1), found[:, :-1]
-        return value + (slope * (x - x.detach())).flatten(1).sum(dim=1) if slopes else value
+        value, gradient = found[:, -1].flatten(1).sum(dim=1), found[:, :-1]
+        return (
+            value + (gradient * (x - x.detach())).flatten(1).sum(dim=1)
+            if needs_gradient
+            else value
+        )
 
 
 TILED = {
@@ -156,34 +159,34 @@ TILED = {
 
 
 def activation_bytes(prior: Decoder | Density, channels: int, like: Tensor) -> float:
-    """Bytes that a prior keeps for its gradient, per pixel of an image.
+    """Returns the bytes of activations that a prior stores for gradients, per image pixel.
 
     Arguments:
-        prior: A decoder that has `maps`, or a density, of images of any size.
+        prior: A decoder with `latent_maps`, or a density, for images of any size.
         channels: Channels of the image.
-        like: A tensor of the type and on the device of the latents.
+        like: A tensor with the type and device of the latents.
     """
     shape = torch.Size((1, channels, SMALLEST, SMALLEST))
-    own: set[int] = set()
+    parameters: set[int] = set()
     if isinstance(prior, nn.Module):
-        own = {t.data_ptr() for t in (*prior.parameters(), *prior.buffers())}
+        parameters = {t.data_ptr() for t in (*prior.parameters(), *prior.buffers())}
     sizes: dict[int, int] = {}
 
-    def note(t: Tensor) -> torch.UntypedStorage:
-        # held by its memory: the tensor would hold the graph that holds it, for ever
+    def record(t: Tensor) -> torch.UntypedStorage:
+        # keep the storage: keeping the tensor would be a reference cycle with its graph
         storage = t.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in parameters:
             sizes[storage.data_ptr()] = storage.nbytes()
         return storage
 
-    with torch.enable_grad(), saved_tensors_hooks(note, lambda storage: storage):
+    with torch.enable_grad(), saved_tensors_hooks(record, lambda storage: storage):
         if isinstance(prior, Decoder):
             z = like.new_zeros(prior.latent_shape(shape)).requires_grad_()
             result = prior.decode(z, shape)
         else:
             result = prior.log_prob(like.new_full(shape, 0.5).requires_grad_())
     total = sum(sizes.values())
-    del result  # until here, so that none of these was freed
+    del result  # only here, so that no storage was freed before
     return total / SMALLEST**2
 
 
@@ -202,7 +205,7 @@ def _in_tiles(
     side: int,
     image_shape: torch.Size,
 ) -> Tensor:
-    """Images of latents, or of activations, that consist of `maps`."""
+    """Decodes latents, or activations, that consist of `maps`, in tiles."""
 
     def run(z: Tensor) -> Tensor:
         whole = _split(z, maps, prior.stride, image_shape)
@@ -213,18 +216,18 @@ def _in_tiles(
                 m[(..., *_sites(tile, f, prior.stride))]
                 for m, (_, f) in zip(whole, maps, strict=True)
             ]
-            # a map alone may be activations, whose shape no `latent_shape` tells
+            # a single map may be activations, whose shape is not given by `latent_shape`
             local = torch.cat([m.flatten(1) for m in parts], dim=1) if parts[1:] else parts[0]
-            return _forgetful(decode, local, shape)
+            return _checkpointed(decode, local, shape)
 
         x = z.new_zeros(len(z), *image_shape[1:])
         return blended(window, x, side, prior.stride)
 
-    return torch.cat([run(part) for part in _few(z, image_shape, side)])
+    return torch.cat([run(part) for part in _sub_batches(z, image_shape, side)])
 
 
-def _few(z: Tensor, image_shape: torch.Size, side: int) -> tuple[Tensor, ...]:
-    """Latents of as many images as have no more pixels in a tile than one large image has."""
+def _sub_batches(z: Tensor, image_shape: torch.Size, side: int) -> tuple[Tensor, ...]:
+    """Splits a batch so that each part has at most the pixels of one full tile."""
     height, width = image_shape[-2:]
     return z.split(max(1, side**2 // (min(height, side) * min(width, side))))
 
@@ -248,14 +251,14 @@ def _encode(prior: Variational, side: int, x: Tensor) -> Tensor:
 def _cores(
     tiles: list[tuple[int, int]], overlap: int, stride: int
 ) -> list[tuple[slice, slice]]:
-    """Tiles of an axis, and the part of each that is nearer to its middle than to others'."""
+    """Returns the tiles of an axis, each with the part that is nearest to its own centre."""
     cuts = [(start + overlap // 2) // stride * stride for start, _ in tiles[1:]]
     cores = zip([0, *cuts], [*cuts, tiles[-1][1]], strict=True)
     return [(slice(*tile), slice(*core)) for tile, core in zip(tiles, cores, strict=True)]
 
 
 def _split(z: Tensor, maps: Maps, stride: int, image_shape: torch.Size) -> list[Tensor]:
-    """The maps that latents consist of, views of them."""
+    """Returns the maps that latents consist of, as views."""
     height, width = (_extended(n, stride) for n in image_shape[-2:])
     shapes = [torch.Size((channels, height // f, width // f)) for channels, f in maps]
     parts = z.flatten(1).split([shape.numel() for shape in shapes], dim=1)
@@ -263,7 +266,7 @@ def _split(z: Tensor, maps: Maps, stride: int, image_shape: torch.Size) -> list[
 
 
 def _sites(tile: Tile, f: int, stride: int) -> Tile:
-    """Rows and columns of the sites, f pixels wide, that a tile is made from."""
+    """Returns the rows and columns of the sites, f pixels wide, that determine a tile."""
     return tuple(slice(s.start // f, _extended(s.stop, stride) // f) for s in tile)
 
 
@@ -271,8 +274,8 @@ def _extended(length: int, stride: int) -> int:
     return -(-length // stride) * stride
 
 
-def _forgetful(function: Callable[..., Tensor], *arguments: object) -> Tensor:
-    """The value of a function whose activations are not kept for gradients."""
+def _checkpointed(function: Callable[..., Tensor], *arguments: object) -> Tensor:
+    """Evaluates a function with gradient checkpointing if gradients are enabled."""
     if not torch.is_grad_enabled():
         return function(*arguments)
     return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)

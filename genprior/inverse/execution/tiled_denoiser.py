@@ -1,11 +1,11 @@
-"""A denoiser that sees a large image tile by tile.
+"""Tiled evaluation of a denoiser on large images, with overlap and blending.
 
     D(x) = sum_k w_k D(x on tile k),   sum_k w_k = 1
 
-Only the denoiser is cut up: the solver's state and the operator stay whole, so the data are
-fitted across the tiles at every step, and seams cannot build up as they do where tiles are
-restored one by one. Tiles begin at multiples of the prior's stride, since a network that
-halves the resolution is equivariant to such shifts only.
+Only the denoiser is tiled: the solver's state and the operator cover the whole image. The data
+are fitted across tiles at every step, and no seams build up, as they do if tiles are restored one
+by one. Tiles begin at multiples of the prior's stride, since a network that halves the resolution
+is equivariant only to such shifts.
 """
 
 from collections.abc import Callable
@@ -23,18 +23,18 @@ SMALLEST = 64
 
 
 class Tiled(Denoiser):
-    """A denoiser in overlapping tiles.
+    """A denoiser that is evaluated in overlapping tiles.
 
-    A quarter of the overlap at the rim of a tile is not used, and the half inside it is
-    blended with the neighbour. With the 128 pixels of the default, the shipped network differs
-    by less than 1/255 from itself on the whole image, at every noise level.
+    At each inner edge of a tile the outer quarter of the overlap is discarded, and the next half
+    is blended with the neighbour. With the default overlap of 128 pixels, the result of the
+    shipped network differs by less than 1/255 from that on the whole image, at every noise level.
 
     Arguments:
         prior: The denoiser.
         side: Largest height and width of a tile in pixels, >= 64.
 
     Raises:
-        ValueError: The tiles are too small.
+        ValueError: `side` is too small.
     """
 
     def __init__(self, prior: Denoiser, side: int) -> None:
@@ -57,7 +57,7 @@ class Tiled(Denoiser):
         def window(tile: Tile) -> Tensor:
             parts = [t[(..., *tile)] for t in (x, *maps)]
             if torch.is_grad_enabled() and x.requires_grad:
-                # else the backward pass would hold the activations of all tiles at once
+                # otherwise the backward pass would hold the activations of all tiles at once
                 return checkpoint(run, *parts, use_reentrant=False)
             return run(*parts)
 
@@ -65,13 +65,13 @@ class Tiled(Denoiser):
 
 
 def blended(run: Callable[[Tile], Tensor], whole: Tensor, side: int, stride: int) -> Tensor:
-    """The sum over tiles of their weight times what `run` gives for them.
+    """Returns the weighted sum over tiles of the results of `run`.
 
     Arguments:
-        run: Maps (rows, columns) to images of that tile.
-        whole: Zeros of the shape (B, C, H, W) of the result, which is written to them.
+        run: Maps a tile (rows, columns) to its images.
+        whole: Zeros of the shape (B, C, H, W) of the result; overwritten with the result.
         side: Largest height and width of a tile.
-        stride: Where tiles may begin.
+        stride: Tiles begin at multiples of this.
     """
     overlap = shared(side)
     rows, columns = (spans(length, side, overlap, stride) for length in whole.shape[-2:])
@@ -83,17 +83,17 @@ def blended(run: Callable[[Tile], Tensor], whole: Tensor, side: int, stride: int
 
 
 def shared(side: int) -> int:
-    """Pixels that neighbours share, of tiles of a side."""
+    """Returns the overlap in pixels of neighbouring tiles of the given side."""
     return min(OVERLAP, side // 2)
 
 
 def spans(length: int, side: int, overlap: int, stride: int = 1) -> list[tuple[int, int]]:
-    """Tiles of an axis: as few as can be, nearly even, each begins at a multiple of `stride`.
+    """Returns the fewest tiles of an axis, nearly equal, that begin at multiples of `stride`.
 
     Arguments:
         length: Pixels of the axis.
-        side: Most pixels of a tile, more than `overlap + stride`.
-        overlap: Pixels that neighbours share.
+        side: Largest side of a tile, more than `overlap + stride`.
+        overlap: Overlap of neighbouring tiles in pixels.
         stride: See `Denoiser`.
 
     >>> spans(1000, side=400, overlap=100, stride=8)
@@ -101,20 +101,20 @@ def spans(length: int, side: int, overlap: int, stride: int = 1) -> list[tuple[i
     """
     if length <= side:
         return [(0, length)]
-    most = (side - overlap) // stride * stride
-    count = -(-(length - overlap) // most)
+    largest_step = (side - overlap) // stride * stride
+    count = -(-(length - overlap) // largest_step)
     step = -(-(length - overlap) // (count * stride)) * stride
     starts = range(0, length - overlap, step)
     return [(start, min(start + step + overlap, length)) for start in starts]
 
 
 def blend(tiles: list[tuple[int, int]], k: int, overlap: int, like: Tensor) -> Tensor:
-    """Weights of tile k along an axis, of the type of `like`; those of all tiles sum to 1."""
+    """Returns the weights of tile k along an axis, in the type of `like`; all tiles sum to 1."""
     start, end = tiles[k]
-    at = torch.arange(start, end, dtype=like.dtype, device=like.device) + 0.5
+    centres = torch.arange(start, end, dtype=like.dtype, device=like.device) + 0.5
 
     def ramp(begin: int) -> Tensor:
-        return ((at - begin) / overlap * 2 - 0.5).clamp(0, 1)
+        return ((centres - begin) / overlap * 2 - 0.5).clamp(0, 1)
 
-    w = ramp(start) if k > 0 else torch.ones_like(at)
+    w = ramp(start) if k > 0 else torch.ones_like(centres)
     return w * (1 - ramp(tiles[k + 1][0])) if k + 1 < len(tiles) else w

@@ -1,1 +1,1 @@
-"""The exact posterior of Gaussian priors."""
+"""Exact posterior mean and samples for Gaussian priors."""

@@ -1,8 +1,8 @@
-"""Direct solves for images of which few pixels count, such as a band around a hole.
+"""Dense direct solves for few known pixels, such as a band around a hole.
 
     (S_CC + delta I) psi = r,    S_cd(x, y) = (t_c * t_d)(x - y) + floor^2 [c = d, x = y]
 
-The covariance of any two pixels is read off one table, the autocorrelation of the texton.
+The covariance of any two pixels is looked up in one table, the autocorrelation of the texton.
 
 References:
     Texture Inpainting Using Efficient Gaussian Conditional Simulation, Galerne and
@@ -17,17 +17,18 @@ from torch.fft import ifft2
 
 from genprior.priors.base import Factor
 
+# Eigenvalues up to this many rounding errors count as 0.
 RANK = 10
 
 
 def solve_pixels(r: Tensor, known: Tensor, factor: Factor, sigma2: Tensor) -> Tensor:
-    """(S_CC + sigma^2 I)^{-1} r on the known entries C of each image, 0 on the others.
+    """Returns (S_CC + sigma^2 I)^{-1} r on the known entries C of each image, 0 elsewhere.
 
-    The pseudo-inverse where neither noise nor a floor makes the matrix definite.
+    It is the pseudo-inverse if neither noise nor a floor makes the matrix positive definite.
 
     Arguments:
         r: Right-hand sides, shape (B, C, H, W).
-        known: 1 for the entries that count, 0 for others, shape (B, C, H, W).
+        known: 1 for the known entries, 0 for the others, shape (B, C, H, W).
         factor: The covariance S, with a `transfer`.
         sigma2: Variance of the noise per image, shape (B,), >= 0.
     """
@@ -40,13 +41,13 @@ def solve_pixels(r: Tensor, known: Tensor, factor: Factor, sigma2: Tensor) -> Te
 
 
 def _covariance(known: Tensor, transfer: Tensor) -> Tensor:
-    """Covariance of the known entries of one image, without the floor."""
+    """Returns the covariance of the known entries of one image, without the floor."""
     height, width = transfer.shape[-2:]
     table = ifft2(transfer[:, None] * transfer.conj()[None]).real
-    places = [(channel > 0).nonzero().unbind(dim=1) for channel in known]
+    positions = [(channel > 0).nonzero().unbind(dim=1) for channel in known]
 
     def block(c: int, d: int) -> Tensor:
-        (i, j), (k, m) = places[c], places[d]
+        (i, j), (k, m) = positions[c], positions[d]
         return table[c, d][(i[:, None] - k) % height, (j[:, None] - m) % width]
 
     channels = range(len(known))
@@ -63,15 +64,16 @@ def _inverse(S: Tensor, delta: float) -> Callable[[Tensor], Tensor]:
 
 
 def pseudo_inverse(S: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """(S + delta I)^{-1} of a matrix >= 0, as a map of vectors (B, n) and delta >= 0, (B,).
+    """Returns the map (r, delta) -> (S + delta I)^{-1} r, for a positive semidefinite matrix S.
 
-    Where delta is 0, eigenvalues that are nothing but rounding errors count as 0.
+    r has shape (B, n); delta >= 0 has shape (B,). Where delta is 0 it is the pseudo-inverse:
+    eigenvalues at the level of rounding errors count as 0.
     """
     values, vectors = torch.linalg.eigh(S)
-    kept = values > RANK * torch.finfo(S.dtype).eps * len(S) * values.amax()
+    nonzero = values > RANK * torch.finfo(S.dtype).eps * len(S) * values.amax()
 
     def inverse(r: Tensor, delta: Tensor) -> Tensor:
-        total = torch.where(kept, values, 0) + delta[:, None]
+        total = torch.where(nonzero, values, 0) + delta[:, None]
         weights = torch.where(total > 0, 1 / torch.where(total > 0, total, 1), 0)
         return (r @ vectors * weights) @ vectors.mT
 

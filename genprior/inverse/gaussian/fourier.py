@@ -1,14 +1,17 @@
-"""Stationary systems in the Fourier domain: one small matrix per frequency, across channels.
+"""Fourier-domain solves of stationary linear systems: one small matrix per frequency.
 
-A x = every s-th pixel of h * x has a Gram matrix that folds s^2 frequencies into one:
+The operator A x = every s-th pixel of h * x folds s^2 frequencies into one. Its Gram matrix is
 
     (A S A^T)(w) = s^-2 sum_j h(k_j) (t(k_j) t(k_j)^* + floor^2 I) h(k_j)^*,  k_j = w + n (p, q)
+
+The matrices couple the channels.
 
 References:
     Stochastic Super-Resolution for Gaussian Microtextures, Pierret and Galerne, 2024.
 
 Differs from the authors' code:
-    1. Noise of any level, and joint over the colour channels; theirs treat each alone.
+    1. Any noise level, and a joint solve over the colour channels; the authors treat each channel
+       separately.
 """
 
 from collections.abc import Callable
@@ -21,16 +24,17 @@ from genprior.operators.base import Operator
 from genprior.priors.base import Factor
 
 Linear = Callable[[Tensor], Tensor]
+# Eigenvalues up to this many rounding errors count as 0.
 RANK = 10
 
 
 def convolution(operator: Operator, x: Tensor, y: Tensor) -> tuple[Tensor, int] | None:
-    """(h, s) if A x is every s-th pixel of the circular convolution h * x, None if it is not.
+    """Returns (h, s) if A x is every s-th pixel of the circular convolution h * x, else None.
 
     Arguments:
         operator: A.
-        x: A white-noise image to try it on, shape (B, C, H, W).
-        y: A measurement, for its shape.
+        x: A white-noise image for the test, shape (B, C, H, W).
+        y: A measurement; only its shape matters.
 
     Returns:
         Transfer function of each image and channel, (B, C, H, W), and the stride.
@@ -51,20 +55,20 @@ def convolution(operator: Operator, x: Tensor, y: Tensor) -> tuple[Tensor, int] 
 
 
 def gram_inverse(h: Tensor, stride: int, factor: Factor, sigma2: Tensor) -> Linear:
-    """The map r -> (A S A^T + sigma^2 I)^{-1} r; the pseudo-inverse for images without noise.
+    """Returns the map r -> (A S A^T + sigma^2 I)^{-1} r; without noise the pseudo-inverse.
 
-    In float64 whatever the type of r: a colour texture is so near to singular that single
-    precision would lose several per cent of the posterior mean. On the CPU for a device that
-    has no float64.
+    It computes in float64 for any type of r: the covariance of a colour texture is so close to
+    singular that float32 would cause errors of several per cent in the posterior mean. Devices
+    without float64 use the CPU.
 
     Arguments:
-        h, stride: Of `convolution`.
+        h, stride: Results of `convolution`.
         factor: The covariance S, with a `transfer`.
         sigma2: Variance of the noise per image, shape (B,), >= 0.
     """
-    place = "cpu" if h.device.type == "mps" else h.device
-    h, transfer = (t.to(place).to(torch.complex128) for t in (h, factor.transfer))
-    sigma2 = sigma2.to(place).double().reshape(-1, 1, 1, 1)
+    device = "cpu" if h.device.type == "mps" else h.device
+    h, transfer = (t.to(device).to(torch.complex128) for t in (h, factor.transfer))
+    sigma2 = sigma2.to(device).double().reshape(-1, 1, 1, 1)
     g = _fold(h * transfer, stride)
     Q = torch.einsum("bcjuv,bdjuv->buvcd", g, g.conj())
     white = _fold(h.abs().square(), stride).sum(dim=2).permute(0, 2, 3, 1)
@@ -82,14 +86,14 @@ def gram_inverse(h: Tensor, stride: int, factor: Factor, sigma2: Tensor) -> Line
 def stationary_preconditioner(
     adjoint: Linear, y: Tensor, factor: Factor, sigma2: Tensor
 ) -> Linear:
-    """An approximate inverse of A S A^T + sigma^2 I, for a convolution A up to its borders.
+    """Returns an approximate inverse of A S A^T + sigma^2 I, for a non-circular convolution A.
 
-    It is the inverse for the circular convolution on the torus of the factor, between
-    padding with zeros and cropping: positive definite, whatever A is.
+    It pads with zeros, applies the inverse for the circular convolution on the torus of the
+    factor, and crops. It is positive definite for any A.
 
     Arguments:
         adjoint: A^T.
-        y: A measurement, about the size of the image.
+        y: A measurement, of about the size of the image.
         factor: The covariance S, with a `transfer`.
         sigma2: Variance of the noise per image, shape (B,), >= 0.
     """
@@ -113,7 +117,7 @@ def stationary_preconditioner(
 
 
 def _fold(h: Tensor, stride: int) -> Tensor:
-    """The aliases of each coarse frequency: (B, C, H, W) -> (B, C, s^2, H / s, W / s)."""
+    """Groups the aliases of each coarse frequency: (B, C, H, W) -> (B, C, s^2, H/s, W/s)."""
     height, width = (n // stride for n in h.shape[-2:])
     h = h.reshape(*h.shape[:2], stride, height, stride, width).transpose(-3, -2)
     return h.reshape(*h.shape[:2], stride**2, height, width)

@@ -1,27 +1,28 @@
-"""Linear regression of an image on a measurement, without forming a matrix.
+"""Linear minimum mean square error (LMMSE) estimate: regression of an image on a measurement.
 
     S A^T (A S A^T + sigma^2 I)^{-1} r,    S = F F^T + floor^2 I
 
-Five ways, the same result:
+There are five algorithms with the same result; the first three are direct, the last two use
+conjugate gradients:
 
-    frequencies  A and S are circular: directly, one small matrix per frequency
-    pixels       S is stationary, A keeps few pixels: directly, one matrix for those
-    numbers      A A^T is not c I, r has few numbers: directly, A S A^T column by column
-    latents      A A^T = c I, and w has fewer numbers than r:
+    frequencies  A and S are circular: one small matrix per frequency
+    pixels       S is stationary and A keeps few pixels: one dense matrix for those pixels
+    numbers      A A^T is not c I and r has few entries: A S A^T, built column by column
+    latents      A A^T = c I and w has fewer entries than r:
                  (F^T A^T A F + delta I) w = F^T A^T r,    delta = c floor^2 + sigma^2,
                  F w + floor^2 A^T (r - A F w) / delta
     measurement  (A S A^T + sigma^2 I) psi = r,    S A^T psi
 
-The last two are conjugate gradients, preconditioned where A A^T = c I, as for a mask, by the
-same law with nothing masked, and for a blur by the circular one on a larger torus.
+If A A^T = c I, as for a mask, the preconditioner is the inverse for the unmasked image. For a blur
+it is the inverse for the circular blur on a larger torus.
 
 References:
     Texture Inpainting Using Efficient Gaussian Conditional Simulation, Galerne and
     Leclaire, 2017.
 
 Differs from the authors' code:
-    1. Noise of any level, and any linear operator.
-    2. Conjugate gradient on the system itself, preconditioned, not on its square.
+    1. Any noise level, and any linear operator.
+    2. Preconditioned conjugate gradients on the system itself, not on its normal equations.
 """
 
 from collections.abc import Callable
@@ -36,9 +37,10 @@ from genprior.inverse.gaussian.fourier import convolution, gram_inverse, station
 from genprior.operators.base import Operator
 from genprior.priors.base import Factor, Gaussian
 
-# The image errs more than the residual in latents says, that system being better conditioned.
+# The latent system is better conditioned, so that its residual understates the image error.
 LATENT_TOLERANCE = 0.1
-# A dense matrix of so many rows is factored in two seconds; a singular one is diagonalised.
+# A dense matrix of this many rows is solved in two seconds: by Cholesky, or by
+# diagonalisation if it is singular.
 PIXELS, SINGULAR_PIXELS = 5000, 1500
 NUMBERS = 2000
 COLUMN_PIXELS = 2**22
@@ -46,16 +48,16 @@ COLUMN_PIXELS = 2**22
 
 @dataclass(frozen=True)
 class Regression:
-    """The regression on the known entries of measurements by one operator.
+    """Linear regression of images on the known entries of measurements by one operator.
 
     Arguments:
         operator: A.
-        prior: The Gaussian law with covariance S.
+        prior: The Gaussian prior with covariance S.
         image_shape: Shape (B, C, H, W) of the images.
-        known: 1 for the entries of a measurement that count, 0 for others, shape (B, ...).
+        known: 1 for the known entries of a measurement, 0 for the others, shape (B, ...).
         sigma2: Variance of the noise, shape (B,), >= 0.
-        tolerance: Relative residual at which a conjugate gradient stops.
-        iterations: Largest number of its iterations, from each of at most 3 starts.
+        tolerance: Relative residual at which conjugate gradients stop.
+        iterations: Most iterations per start, of at most 3 starts.
     """
 
     operator: Operator
@@ -67,10 +69,10 @@ class Regression:
     iterations: int
 
     def __call__(self, r: Tensor) -> Tensor:
-        """Regression of images, shape (B, C, H, W), on residuals r, shape (B, ...).
+        """Returns the estimated images, shape (B, C, H, W), for residuals r, shape (B, ...).
 
         Raises:
-            ArithmeticError: A conjugate gradient ends with a relative residual above 1e-3.
+            ArithmeticError: Conjugate gradients end with a relative residual above 1e-3.
         """
         r, factor = self.known * r, self.prior.factor(self.image_shape, r)
         torus = None if factor.transfer is None else factor.transfer.shape[-2:]
@@ -83,19 +85,19 @@ class Regression:
             psi = solve_pixels(r, self.known.expand_as(r), factor, self.sigma2)
             return self.prior.cov(self._adjoint(psi))
         scale = self._row_scale()
-        if scale is None and self._few_numbers(r):
+        if scale is None and self._few_measurements(r):
             return self.prior.cov(self._adjoint(self._solve_directly(r)))
         if not (self.sigma2 + factor.floor**2 > 0).all():
-            # singular: without a preconditioner the iterates stay in the range, which a
-            # residual that is nothing but rounding errors is not in
+            # singular: without a preconditioner the iterates stay in the range of the matrix;
+            # a residual of mere rounding errors is not in that range, so it is set to 0
             size = r.abs().flatten(1).amax(dim=1)
             r = r * per_image(size > 100 * torch.finfo(r.dtype).eps, r)
             return self.prior.cov(self._adjoint(self._solve(r, None)))
         if scale is None:
-            nearby = None
+            preconditioner = None
             if torus is not None and r.ndim == 4 and 2 * r.shape[-1] > self.image_shape[-1]:
-                nearby = stationary_preconditioner(self._adjoint, r, factor, self.sigma2)
-            return self.prior.cov(self._adjoint(self._solve(r, nearby)))
+                preconditioner = stationary_preconditioner(self._adjoint, r, factor, self.sigma2)
+            return self.prior.cov(self._adjoint(self._solve(r, preconditioner)))
         delta = self.sigma2 + scale * factor.floor**2
         known = self.known.expand_as(r).flatten(1).sum(dim=1).min()
         if torch.Size(factor.shape).numel() < known:
@@ -137,7 +139,7 @@ class Regression:
         return x + factor.floor**2 * self._adjoint(rest)
 
     def _few_pixels(self, r: Tensor, factor: Factor) -> bool:
-        """Whether A keeps so few pixels, as they are, that a dense solve is the quickest."""
+        """Whether A keeps pixels unchanged, and so few that a dense solve is the fastest."""
         if r.shape != self.image_shape or r.dtype != torch.float64:
             return False
         definite = (self.sigma2 + factor.floor**2 > 0).all()
@@ -146,19 +148,20 @@ class Regression:
         v = self.known * self._probe(r.shape)
         return bool(count <= few) and torch.equal(self._adjoint(v), v)
 
-    def _few_numbers(self, r: Tensor) -> bool:
-        """Whether all images have one matrix, small enough to be diagonalised."""
+    def _few_measurements(self, r: Tensor) -> bool:
+        """Whether all images share one matrix that is small enough to be diagonalised."""
         few = r.dtype == torch.float64 and r[0].numel() <= NUMBERS
         same = self.operator.select([0]) is self.operator
         return few and same and bool((self.known == self.known[:1]).all())
 
     def _solve_directly(self, r: Tensor) -> Tensor:
-        """(A S A^T + sigma^2 I)^{-1} r; the pseudo-inverse where that is singular."""
+        """Returns (A S A^T + sigma^2 I)^{-1} r, or the pseudo-inverse of a singular matrix."""
         one = replace(self, known=self.known[:1])
         units = torch.eye(r[0].numel(), dtype=r.dtype, device=r.device)
         units = units.reshape(-1, *r.shape[1:])
-        some = max(1, COLUMN_PIXELS // self.image_shape[-2:].numel())  # each is an image
-        columns = [one._A(self.prior.cov(one._adjoint(u))) for u in units.split(some)]
+        # columns at once, each of which is an image
+        chunk = max(1, COLUMN_PIXELS // self.image_shape[-2:].numel())
+        columns = [one._A(self.prior.cov(one._adjoint(u))) for u in units.split(chunk)]
         gram = torch.cat(columns).flatten(1)
         psi = pseudo_inverse((gram + gram.mT) / 2)(r.flatten(1), self.sigma2).reshape(r.shape)
         r2, rest = inner(r, r), r - self._gram(psi)
@@ -166,7 +169,7 @@ class Regression:
         return psi
 
     def _row_scale(self) -> float | None:
-        """c where A A^T = c I on the known entries, None where it is not so."""
+        """Returns c if A A^T = c I on the known entries, else None."""
         v = self.known * self._probe(self.known.shape)
         image = self._A(self._adjoint(v))
         scale = (inner(v, image).sum() / inner(v, v).sum()).item()

@@ -1,10 +1,9 @@
-"""The exact posterior of a Gaussian prior: its mean, or samples from it.
+"""Exact posterior mean and samples for a Gaussian prior.
 
     mean     m + S A^T (A S A^T + sigma^2 I)^{-1} (y - A m)
     sample   x + S A^T (A S A^T + sigma^2 I)^{-1} (y - A x - sigma n),    x ~ N(m, S)
 
-A sample is the sum of the mean, called kriging, and of an innovation, which is independent
-of y.
+A sample is the posterior mean (kriging) plus an innovation that is independent of y.
 
 References:
     Texture Inpainting Using Efficient Gaussian Conditional Simulation, Galerne and
@@ -12,9 +11,9 @@ References:
     Mining Geostatistics, Journel and Huijbregts, 1978 (conditioning by kriging).
 
 Differs from the authors' code:
-    1. Any linear operator and any noise level; all known pixels count unless `border` is set.
-    2. The solve is in float64, where the device has that and the operator takes it: a texture
-       is so near to singular that single precision would stop at residuals up to 1e-3.
+    1. Any linear operator and any noise level; all known pixels are used unless `border` is set.
+    2. The solve is in float64 if the device and the operator support it: the covariance of a
+       texture is so close to singular that float32 would stop at residuals up to 1e-3.
 """
 
 from dataclasses import dataclass, replace
@@ -38,17 +37,17 @@ class GaussianPosterior(Solver):
 
     Arguments:
         mode: "sample" or "mean".
-        border: 0 conditions on every known pixel. A width in pixels conditions on those that
-            are that near to a hole, once the noise is off the known ones: for masks only.
-            Take 3, as the paper does, for a texture that is estimated from the damaged image
-            itself: all of its known pixels together are explained by their own texton, which
-            knows nothing of the hole, and would fill it too smoothly.
-        tolerance: Relative residual of the linear solve, where there is no direct one. In
-            single precision (a physics of deepinv, an Apple GPU) it may not be reached.
-        iterations: Largest number of its iterations, from each of at most 3 starts.
+        border: 0 conditions on every known pixel. A positive width in pixels conditions only on
+            known pixels within that distance of a hole, after denoising them; for masks only.
+            Use 3, as in the paper, for a texture that is estimated from the damaged image
+            itself: that texton alone explains all known pixels together, so that the hole would
+            be filled too smoothly.
+        tolerance: Relative residual at which an iterative linear solve stops. In float32 (a
+            physics of deepinv, an Apple GPU) it may not be reached.
+        iterations: Most iterations of the solve per start, of at most 3 starts.
 
     Raises:
-        ValueError: Another mode, or a negative border.
+        ValueError: The mode is unknown, or the border is negative.
         ArithmeticError: When called: the linear solve ends with a relative residual above 1e-3.
     """
 
@@ -82,7 +81,8 @@ class GaussianPosterior(Solver):
         drawn = None
         if self.mode == "sample":
             drawn = self._draw(y, operator, prior, level, generator)
-        if self.border:  # draws if any image has noise, which must not change those without
+        # It draws noise if any image is noisy: after `_draw`, noise-free images do not change.
+        if self.border:
             y = self._restore_known(y, operator, prior, noise_std, generator)
         if drawn is None:
             return self.kriging(y, operator, prior, level)
@@ -90,7 +90,7 @@ class GaussianPosterior(Solver):
         return self._condition(x, y - n, y, operator, prior, level)
 
     def kriging(self, y: Tensor, operator: Operator, prior: Gaussian, noise_std: Tensor) -> Tensor:
-        """The posterior mean, shape (B, C, H, W); arguments as those of `solve`."""
+        """Returns the posterior mean, shape (B, C, H, W); for the arguments see `solve`."""
         shape = operator.image_shape(y.shape)
         mean = prior.mean(shape).to(y.device, _precision(y, operator)).expand(shape)
         return self._condition(mean, y, y, operator, prior, noise_std)
@@ -98,7 +98,7 @@ class GaussianPosterior(Solver):
     def innovation(
         self, y: Tensor, operator: Operator, prior: Gaussian, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        """A sample minus the posterior mean, shape (B, C, H, W); of y only the shape counts.
+        """Returns a sample minus the posterior mean, (B, C, H, W); only the shape of y matters.
 
         With the same noise, `kriging` + `innovation` is the sample that `solve` draws.
         """
@@ -124,9 +124,9 @@ class GaussianPosterior(Solver):
         prior: Gaussian,
         noise_std: Tensor,
     ) -> Tensor:
-        """x moved so that A x is near `target`, and equal to y where y is an exact pixel.
+        """Moves x so that A x is close to `target`, and equal to y at noise-free known pixels.
 
-        It is worked out in the type of x, the result has that of y.
+        It computes in the type of x; the result has the type of y.
         """
         noise_std = noise_std.to(x)
         known = operator.mask_unmeasured(torch.ones_like(y, dtype=x.dtype))
@@ -144,10 +144,13 @@ class GaussianPosterior(Solver):
     def _restore_known(
         self, y: Tensor, operator: Operator, prior: Gaussian, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        """Pixels y without their noise, given all of them; p(hole | y) needs only these."""
+        """Returns the known pixels without noise: a posterior sample, or the posterior mean.
+
+        The hole depends on y only through these pixels.
+        """
         known = operator.mask_unmeasured(torch.ones_like(y))
         if known.shape != operator.image_shape(y.shape) or known.all():
-            raise ValueError("border needs a mask: leave it at 0 to take all that is known")
+            raise ValueError("border needs a mask with holes: set it to 0 to use all known pixels")
         if not (noise_std > 0).any():
             return y
         whole = replace(self, border=0).solve(y, operator, prior, noise_std, generator)

@@ -1,1 +1,1 @@
-"""MAP, latent optimisation and Langevin: gradients of an explicit objective."""
+"""MAP estimation, latent optimisation and Langevin sampling: gradients of an objective."""

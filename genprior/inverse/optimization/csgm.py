@@ -1,23 +1,23 @@
-"""CSGM: the latent whose decoded image explains the measurement best.
+"""CSGM: latent optimisation with random restarts (compressed sensing with a generator).
 
     z = argmin_z ||A G(z) - y||^2 + lambda ||z||^2,   x = G(z)
 
-from several random starts z ~ N(0, I), of which the one with the smallest ||A G(z) - y|| counts.
-With lambda = sigma^2 and a linear decoder this is the posterior mean, if the search arrives: with
-little noise L-BFGS does, and Adam does not. Without noise lambda is 0, and what the data do not
-tell stays as the random start has it; `glowip` starts at 0.
+from several random starts z ~ N(0, I). The result with the smallest ||A G(z) - y|| is returned.
+With lambda = sigma^2 and a linear decoder this is the posterior mean, provided that the optimiser
+converges: at low noise L-BFGS does, Adam does not. Without noise lambda is 0, and directions of z
+that the data do not determine keep their random initial values; `glowip` starts at 0 instead.
 
 References:
     Compressed Sensing using Generative Models, Bora, Jalal, Price and Dimakis, 2017.
 
 Differs from the authors' code:
-    1. ||A G(z) - y||^2 is the sum of the paper; theirs is the mean over the measurements.
-    2. lambda is sigma^2 of each image unless it is set; theirs is 0.1 (VAE) or 0.001 (GAN).
-    3. The best start is that of the smallest measurement loss, as in the paper; theirs is that
-       of the smallest total loss.
-    4. All starts of all images are one batch; L-BFGS as an alternative.
-    5. The default is 1000 steps, as for their VAE, of size 0.1, as for their GAN: with their
-       0.01 for the VAE, Adam was up to 5 % away from the minimum of a linear decoder.
+    1. ||A G(z) - y||^2 is a sum, as in the paper; the code takes the mean over the measurements.
+    2. lambda is sigma^2 of each image unless it is set; the code has 0.1 (VAE) or 0.001 (GAN).
+    3. The best start has the smallest measurement loss, as in the paper; in the code it has the
+       smallest total loss.
+    4. All starts of all images are one batch; L-BFGS is available.
+    5. The default is 1000 steps, as for the authors' VAE, of size 0.1, as for their GAN. With
+       0.01, as for their VAE, Adam was up to 5 % away from the minimum of a linear decoder.
 """
 
 from dataclasses import dataclass
@@ -35,17 +35,17 @@ from genprior.priors.base import Decoder
 
 @dataclass(frozen=True)
 class CSGM(Solver):
-    """Latent optimisation with random restarts. Only the best answer counts: no samples.
+    """Latent optimisation with random restarts: one point estimate, no samples.
 
-    One step is one forward and one backward pass of every start; one more forward pass tells
+    One step is one forward and one backward pass of every start. One more forward pass selects
     the best start, so `nfe` is restarts (steps + 1).
 
     Arguments:
         steps: Steps of the optimiser, >= 1.
-        step_size: Learning rate of Adam, > 0; L-BFGS finds its own.
+        step_size: Learning rate of Adam, > 0; L-BFGS does not use it.
         restarts: Random starts, >= 1.
         penalty: lambda >= 0; None is the square of the noise level of each image.
-        optimiser: "adam", or "lbfgs": far fewer steps where the decoder is smooth.
+        optimiser: "adam", or "lbfgs", which needs far fewer steps if the decoder is smooth.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -53,7 +53,7 @@ class CSGM(Solver):
 
     needs = Decoder
     stochastic = False
-    summary = "one picture that the decoder can draw; 1 forward + 1 backward a step and start"
+    summary = "one image in the range of the decoder; 1 forward + 1 backward per step and start"
 
     steps: int = setting(1000, ge=1)
     step_size: float = 0.1

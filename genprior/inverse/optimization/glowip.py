@@ -1,20 +1,20 @@
-"""GlowIP: the most probable latent of a normalising flow.
+"""GlowIP: maximum a posteriori latent of a normalising flow.
 
     z = argmin_z ||A G(z) - y||^2 + gamma ||z||^p,  x = G(z),  from z = 0
 
-With a linear decoder, gamma = sigma^2 and p = 2 it is the posterior mean, exactly. For a flow the
-penalty is a surrogate: the density of the image has the log-determinant, too.
+With a linear decoder, gamma = sigma^2 and p = 2 the result is exactly the posterior mean. For a
+flow the penalty is a surrogate, since the log-density of the image has a log-determinant too.
 
 References:
     Invertible Generative Models for Inverse Problems: Mitigating Representation Error and
         Dataset Bias, Asim, Daniels, Leong, Ahmed and Hand, 2020.
 
 Differs from the authors' code:
-    1. gamma is sigma^2 of each image and p = 2 unless they are set; theirs is p = 1 with gamma
-        tuned to each task (0.05 to inpaint; to denoise 0.01, 0.25, 1, 2.5 at sigma 0.01, 0.05,
-        0.1, 0.2).
-    2. At z = 0 the gradient of ||z|| is 0.
-    3. Every image of a batch has its own L-BFGS, with the strong Wolfe conditions.
+    1. gamma is sigma^2 of each image and p = 2 unless they are set; the authors use p = 1 with
+        gamma tuned to each task (inpainting: 0.05; denoising: 0.01, 0.25, 1, 2.5 at sigma 0.01,
+        0.05, 0.1, 0.2).
+    2. The gradient of ||z|| at z = 0 is defined as 0.
+    3. L-BFGS runs separately for every image of a batch, with the strong Wolfe conditions.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ from genprior.priors.base import Decoder
 
 @dataclass(frozen=True)
 class GlowIP(Solver):
-    """Latent optimisation from z = 0, where the start is most of the regularisation.
+    """Latent optimisation from z = 0; most of the regularisation comes from this start.
 
     Arguments:
         steps: Evaluations of the decoder and its gradient, >= 1.
@@ -53,7 +53,7 @@ class GlowIP(Solver):
 
     needs = Decoder
     stochastic = False
-    summary = "one picture, the most probable latent from z = 0; 1 forward + 1 backward a step"
+    summary = "one image, most probable latent from z = 0; 1 forward + 1 backward per step"
 
     steps: int = setting(100, ge=1)
     penalty: float | None = None
@@ -82,10 +82,10 @@ class GlowIP(Solver):
         penalty = penalties(self.penalty, noise_std)
 
         def loss(z: Tensor) -> Tensor:
-            size = z.flatten(1).square().sum(dim=1)
+            norm = z.flatten(1).square().sum(dim=1)
             if self.power == 1:
-                size = torch.where(size > 0, torch.where(size > 0, size, 1).sqrt(), 0)
-            return squared_misfit(prior.decode(z, shape), y, operator) + penalty * size
+                norm = torch.where(norm > 0, torch.where(norm > 0, norm, 1).sqrt(), 0)
+            return squared_misfit(prior.decode(z, shape), y, operator) + penalty * norm
 
         with torch.no_grad():
             z = y.new_zeros(prior.latent_shape(shape))

@@ -1,24 +1,24 @@
-"""Image-adaptive generator: CSGM, then descent on the latent and the weights together.
+"""Image-adaptive GAN (IAGAN): CSGM, then joint optimisation of latent and weights.
 
     (z, theta) = argmin ||A G_theta(z) - y||^2,   from the latent of CSGM and the trained weights
     x = argmin_u ||A u - y||^2 / sigma^2 + ||u - G_theta(z)||^2 / gamma^2
 
-The descent stops for an image as soon as the data fit as well as the noise allows. Back-projection
-adds what the generator cannot draw: gamma^2 is the variance, per pixel, of white errors of its
-image that would explain why the data fit worse than that. Without noise the answer explains the
-measurement exactly.
+The descent stops for an image as soon as its squared residual is at most that of the noise. The
+last line, back-projection, adds what is outside the range of the generator: gamma^2 is the
+variance per pixel of a white error of G that explains the excess of the residual over the noise.
+Without noise the result fits the measurement exactly.
 
 References:
     Image-Adaptive GAN Based Reconstruction, Abu Hussein, Tirer and Giryes, 2020.
 
 Differs from the authors' code:
-    1. The noise level stops the descent; theirs runs a number of steps.
-    2. One start and large steps of the weights, for small convolutional generators of photos;
-        theirs are for PGGAN and BEGAN, at 1e-4 and below. On crops of training photos, half of
-        the pixels missing: 31.1 dB, GlowIP with the same generator 26.7.
-    3. The steps grow at first, and fall to 0 in the second half; with noise the back-projection
-        is a weighted one. Both together gave in 100 evaluations what 300 without gave for holes,
-        and 0.5 dB (super-resolution) to 1.3 dB (blur) more.
+    1. The noise level stops the descent; the authors run a fixed number of steps.
+    2. One start and a large learning rate of the weights, for small convolutional generators of
+        photos; the authors use PGGAN and BEGAN with 1e-4 and below. On crops of training photos
+        with half of the pixels missing it reaches 31.1 dB, GlowIP with the same generator 26.7.
+    3. The learning rates have a warm-up and fall to 0 in the second half; with noise the
+        back-projection is weighted. With both, 100 evaluations gave for holes what 300 gave
+        without them, and 0.5 dB (super-resolution) to 1.3 dB (blur) more.
 """
 
 import copy
@@ -41,7 +41,7 @@ SMALLEST_ERROR = 1e-4
 
 @dataclass(frozen=True)
 class IAGAN(Solver):
-    """CSGM, then refinement of the weights of the generator, for each image its own.
+    """CSGM, then refinement of the latent and of a copy of the generator's weights per image.
 
     Arguments:
         steps: Steps of CSGM, >= 1.
@@ -49,9 +49,9 @@ class IAGAN(Solver):
         restarts: Random starts of CSGM.
         penalty: lambda of CSGM; None is the square of the noise level of each image.
         optimiser: Optimiser of CSGM.
-        refinements: Steps on latent and weights, >= 0, by Adam.
-        latent_rate: Largest learning rate of the latent there, > 0.
-        weight_rate: Largest learning rate of the weights there, > 0.
+        refinements: Adam steps on latent and weights, >= 0.
+        latent_rate: Largest learning rate of the latent in these steps, > 0.
+        weight_rate: Largest learning rate of the weights in these steps, > 0.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -59,7 +59,7 @@ class IAGAN(Solver):
 
     needs = Decoder
     stochastic = False
-    summary = "one picture, CSGM with weights that adapt; 1 forward + 1 backward a step"
+    summary = "one image, CSGM with adapted weights; 1 forward + 1 backward per step"
 
     steps: int = setting(20, ge=1)
     step_size: float = 0.1
@@ -110,12 +110,12 @@ class IAGAN(Solver):
             self._refine(z[i : i + 1], y[i : i + 1], operator.select([i]), prior, noise_std[i])
             for i in range(len(y))
         ]
-        return _back_projected(torch.cat(rows), y, operator, noise_std, generator)
+        return _back_project(torch.cat(rows), y, operator, noise_std, generator)
 
     def _refine(
         self, z: Tensor, y: Tensor, operator: Operator, prior: nn.Module, noise_std: Tensor
     ) -> Tensor:
-        """The image of one latent after the descent."""
+        """Returns the image of one latent after the joint descent on latent and weights."""
         shape = operator.image_shape(y.shape)
         prior, z = copy.deepcopy(prior).requires_grad_(True), z.clone().requires_grad_()
         weights = list(prior.parameters())
@@ -139,13 +139,13 @@ class IAGAN(Solver):
         return answer
 
 
-def _back_projected(
+def _back_project(
     x: Tensor, y: Tensor, operator: Operator, noise_std: Tensor, generator: Noise
 ) -> Tensor:
-    """Images moved towards the data, as far as they fit them worse than the noise allows."""
-    numbers = operator.num_measurements(y)
+    """Moves images towards the data, by how much their residual exceeds the noise."""
+    count = operator.num_measurements(y)
     white = operator.mask_unmeasured(operator.A(generator.normal(x)))
-    gain = white.flatten(1).square().sum(dim=1) / numbers  # of white errors, by A
-    excess = squared_misfit(x, y, operator) / numbers - noise_std**2
+    gain = white.flatten(1).square().sum(dim=1) / count  # of white noise through A
+    excess = squared_misfit(x, y, operator) / count - noise_std**2
     gamma2 = (excess / gain).clamp(min=SMALLEST_ERROR**2)
     return operator.prox(x, y, noise_std**2 / gamma2)

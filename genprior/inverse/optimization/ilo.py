@@ -1,18 +1,18 @@
-"""Intermediate-layer optimisation: CSGM, then descent on deeper and deeper activations.
+"""Intermediate-layer optimisation (ILO): CSGM, then descent on successive activations.
 
     h_j = argmin_h ||A T_j(h) - y||^2   with ||h - h_j^0|| <= r ||h_j^0||
 
-where T_j is the rest of the generator after layer j, and h_j^0 what the stage before ends with.
+where T_j is the generator after layer j, and h_j^0 the result of the previous stage.
 
 References:
     Intermediate Layer Optimization for Inverse Problems using Deep Generative Models, Daras,
         Dean, Jalal and Dimakis, 2021.
 
 Differs from the authors' code:
-    1. The ball is Euclidean and relative to the activation; theirs is an l1 ball of a radius
-        tuned to each layer.
+    1. The ball is Euclidean, with a radius relative to the norm of the activation; the authors
+        use an l1 ball with a radius tuned to each layer.
     2. The loss is the data term alone, without perceptual and geodesic terms.
-    3. The learning rate is relative to the RMS of the activation, Adam has one scale per image.
+    3. The learning rate is relative to the RMS of the activation; Adam has one scale per image.
 """
 
 import math
@@ -48,10 +48,10 @@ class ILO(Solver):
         restarts: Random starts of CSGM.
         penalty: lambda of CSGM; None is the square of the noise level of each image.
         optimiser: Optimiser of CSGM.
-        stages: How many layers to move into, >= 1; at most all but the last of the prior.
-        stage_steps: Steps in each, >= 1.
-        stage_rate: Learning rate there, relative to the activations, > 0.
-        radius: r >= 0.
+        stages: Number of layers to optimise after, >= 1; at most all but the last of the prior.
+        stage_steps: Steps per stage, >= 1.
+        stage_rate: Learning rate of a stage, relative to the RMS of the activations, > 0.
+        radius: r >= 0, relative to the norm of the activations.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -59,7 +59,7 @@ class ILO(Solver):
 
     needs = Layered
     stochastic = False
-    summary = "one picture, CSGM with activations that move; 1 forward + 1 backward a step"
+    summary = "one image, CSGM, then activations; 1 forward + 1 backward per step"
 
     steps: int = setting(500, ge=1)
     step_size: float = 0.1
@@ -115,22 +115,22 @@ class ILO(Solver):
             return prior.rest(h, stages, shape)
 
     def _descend(self, loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
-        """Descent in the ball around the start, in units of the RMS of each activation.
+        """Minimises the loss in the ball around `start`, in units of the RMS of each activation.
 
-        As Adam, but with one scale per image: then the nearest point of the ball is where
-        to go on from, which it is not in the metric of Adam.
+        This is Adam with one scale per image instead of one per element. The Euclidean
+        projection onto the ball is then the right one, which it is not in Adam's metric.
         """
         objective = with_gradient(loss)
         scale = (inner(start, start) / start[0].numel()).sqrt()
-        reach = self.radius * start[0].numel() ** 0.5
-        step, momentum, power = torch.zeros_like(start), 0, 0
+        bound = self.radius * start[0].numel() ** 0.5
+        step, momentum, square = torch.zeros_like(start), 0, 0
         for k in range(self.stage_steps):
             g = objective(start + scale * step)[1]
             momentum = MOMENTUM * momentum + (1 - MOMENTUM) * g
-            power = AVERAGING * power + (1 - AVERAGING) * inner(g, g) / g[0].numel()
-            unbiased = (power / (1 - AVERAGING ** (k + 1))).sqrt().clamp(min=1e-30)
+            square = AVERAGING * square + (1 - AVERAGING) * inner(g, g) / g[0].numel()
+            rms = (square / (1 - AVERAGING ** (k + 1))).sqrt().clamp(min=1e-30)
             rate = self.stage_rate * (0.5 + 0.5 * math.cos(math.pi * k / self.stage_steps))
-            step = step - rate * momentum / (1 - MOMENTUM ** (k + 1)) / unbiased
+            step = step - rate * momentum / (1 - MOMENTUM ** (k + 1)) / rms
             length = inner(step, step).sqrt()
-            step = step * torch.where(length > reach, reach / length.clamp(min=1e-30), 1)
+            step = step * torch.where(length > bound, bound / length.clamp(min=1e-30), 1)
         return start + scale * step

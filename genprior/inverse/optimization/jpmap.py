@@ -1,12 +1,13 @@
-"""Joint posterior of image and latent (JPMAP), and its fixed point for hierarchies (PnP-HVAE).
+"""Joint posterior maximisation over image and latent: JPMAP and PnP-HVAE.
 
     J(x, z) = ||A x - y||^2 / (2 sigma^2) + ||x - G(z)||^2 / (2 gamma^2) + ||z||^2 / 2
 
     JPMAP      x = argmin_x J(x, z),  z = mu(x) if that lowers J, then descent on J(x, .)
     PnP-HVAE   x = argmin_u ||A u - y||^2 / (2 sigma^2) + ||u - R(x)||^2 / (2 gamma^2)
 
-with gamma the noise of the decoder, mu the encoder, and R(x) the image decoded from the latents
-of x under a prior of a lower temperature. With a linear decoder JPMAP is the posterior mean.
+where gamma is the noise level of the decoder, mu the encoder, and R(x) the image decoded from
+the latents of x under a prior of lower temperature. PnP-HVAE is a fixed-point iteration for
+hierarchical VAEs. With a linear decoder JPMAP gives the posterior mean.
 
 References:
     Solving Inverse Problems by Joint Posterior Maximization with Autoencoding Prior, Gonzalez,
@@ -15,11 +16,11 @@ References:
         Almansa and Papadakis, 2023 (PnP-HVAE).
 
 Differs from the authors' code:
-    1. JPMAP: 1 / gamma^2 rises in a fixed schedule, by a factor of 10^(1 / steps) in each step
-        up to its full size; theirs follows a constraint.
-    2. JPMAP: descent is by L-BFGS and ends on min_x J(x, z) as a function of z, since the
-        alternation creeps where nothing is measured.
-    3. PnP-HVAE: one temperature for all levels; theirs is one for each.
+    1. JPMAP: 1 / gamma^2 increases on a fixed schedule, by a factor of 10^(1 / steps) per step
+        up to its full value; the authors adapt it to a constraint.
+    2. JPMAP: descent uses L-BFGS and finally minimises min_x J(x, z) over z, since the
+        alternation converges slowly at unmeasured pixels.
+    3. PnP-HVAE: one temperature for all levels; the authors have one per level.
 """
 
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ FIRST_SHARE = 0.1
 
 @dataclass(frozen=True)
 class JPMAP(Solver):
-    """Alternation between image and latent, the encoder proposing latents, then descent.
+    """JPMAP: alternation between image and latent, with latents from the encoder, then descent.
 
     Arguments:
         steps: Alternations, >= 1.
@@ -55,7 +56,7 @@ class JPMAP(Solver):
 
     needs = Variational
     stochastic = False
-    summary = "one picture, most probable image and latent; 1 forward + 1 backward a step"
+    summary = "one image, most probable image and latent; 1 forward + 1 backward per step"
 
     steps: int = setting(4, ge=1)
     descent: int = 2
@@ -91,16 +92,16 @@ class JPMAP(Solver):
         gamma2 = _variance(self.decoder_std, prior, y)
 
         def joint(z: Tensor, x: Tensor, beta: Tensor) -> Tensor:
-            apart = (x - prior.decode(z, shape)).flatten(1).square().sum(dim=1)
-            return beta * apart / 2 + z.flatten(1).square().sum(dim=1) / 2
+            distance = (x - prior.decode(z, shape)).flatten(1).square().sum(dim=1)
+            return beta * distance / 2 + z.flatten(1).square().sum(dim=1) / 2
 
         def reduced(z: Tensor) -> Tensor:
             G = prior.decode(z, shape)
-            with torch.no_grad():  # at its minimum, J does not change with x
+            with torch.no_grad():  # at the minimum over x, dJ/dx = 0
                 x = operator.prox(G, y, sigma2 / gamma2)
             fit = squared_misfit(x, y, operator) / sigma2
-            apart = (x - G).flatten(1).square().sum(dim=1) / gamma2
-            return (fit + apart + z.flatten(1).square().sum(dim=1)) / 2
+            distance = (x - G).flatten(1).square().sum(dim=1) / gamma2
+            return (fit + distance + z.flatten(1).square().sum(dim=1)) / 2
 
         with torch.no_grad():
             x = smooth_start(y, operator)
@@ -118,10 +119,10 @@ class JPMAP(Solver):
 
 @dataclass(frozen=True)
 class PnPHVAE(Solver):
-    """Alternation between the data and a pass through encoder and decoder.
+    """PnP-HVAE: alternation between a data step and a pass through encoder and decoder.
 
     Arguments:
-        steps: Passes, >= 1.
+        steps: Passes through encoder and decoder, >= 1.
         temperature: Temperature of the prior, in (0, 1].
         decoder_std: gamma > 0, in units of [0, 1]; None is that of the prior.
 
@@ -131,7 +132,7 @@ class PnPHVAE(Solver):
 
     needs = Variational
     stochastic = False
-    summary = "one picture, fixed point of data and autoencoder; 1 pass through both a step"
+    summary = "one image, fixed point of data step and autoencoder; 1 pass through both per step"
 
     steps: int = setting(50, ge=1)
     temperature: float = 0.8

@@ -1,11 +1,11 @@
-"""Langevin samples of the posterior, over the latents of a decoder or over the image.
+"""Langevin sampling of the posterior, over the latents of a decoder or over the image.
 
     latent   U(z) = ||A G(z) - y||^2 / (2 sigma^2) + ||z||^2 / 2,   x = G(z)
     image    U(x) = ||A x - y||^2 / (2 sigma^2) - log p(x)
 
-For a flow both are the same law of the image, of sizes that it takes as they are; over latents
-the chain is better conditioned. Chains start at the mode that L-BFGS finds and are
-Metropolis-adjusted: what is left of an error is that they are finite.
+For a flow both give the same distribution of the image, for image sizes that the flow takes
+without padding; over latents the problem is better conditioned. Markov chains start at the mode
+found by L-BFGS and are Metropolis-adjusted: the only remaining error is their finite length.
 
 References:
     See `mala`; Composing Normalizing Flows for Inverse Problems, Whang, Lindgren and Dimakis,
@@ -31,12 +31,12 @@ NOISE_FLOOR = 0.001
 
 @dataclass(frozen=True)
 class Langevin(Solver):
-    """Langevin chains over the latents of a decoder.
+    """Metropolis-adjusted Langevin chains over the latents of a decoder.
 
     Arguments:
-        steps: Evaluations of the decoder and its gradient, search of the mode included, >= 2.
-        search: Share of them that L-BFGS takes from z = 0, in [0, 1).
-        step_size: First step size h; it adapts.
+        steps: Evaluations of the decoder and its gradient, including the mode search, >= 2.
+        search: Share of the steps for the mode search by L-BFGS from z = 0, in [0, 1).
+        step_size: Initial step size h, > 0; it is adapted.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -44,7 +44,7 @@ class Langevin(Solver):
 
     needs = Decoder
     stochastic = True
-    summary = "samples, Markov chain over latents; 1 forward + 1 backward a step"
+    summary = "samples, Markov chain over latents; 1 forward + 1 backward per step"
 
     steps: int = setting(500, ge=1)
     search: float = 0.2
@@ -52,7 +52,7 @@ class Langevin(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.steps, self.search, self.step_size)
+        _check_settings(self.steps, self.search, self.step_size)
 
     @property
     def nfe(self) -> int:
@@ -74,18 +74,19 @@ class Langevin(Solver):
 
         with torch.no_grad():
             z = y.new_zeros(prior.latent_shape(shape))
-            z = _chain(energy, z, self, generator, unit=1 / variance)
+            z = _run_chain(energy, z, self, generator, unit=1 / variance)
             return prior.decode(z, shape)
 
 
 @dataclass(frozen=True)
 class ImageLangevin(Solver):
-    """Langevin chains over the image, for any density.
+    """Metropolis-adjusted Langevin chains over the image, for any density.
 
     Arguments:
-        steps: Evaluations of the log-density and its gradient, search of the mode included, >= 2.
-        search: Share of them that L-BFGS takes from the smoothest image, in [0, 1).
-        step_size: First step size h; it adapts.
+        steps: Evaluations of the log-density and its gradient, including the mode search, >= 2.
+        search: Share of the steps for the mode search by L-BFGS from the Tikhonov solution, in
+            [0, 1).
+        step_size: Initial step size h, > 0; it is adapted.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -93,7 +94,7 @@ class ImageLangevin(Solver):
 
     needs = Density
     stochastic = True
-    summary = "samples, Markov chain over the image; 1 forward + 1 backward a step"
+    summary = "samples, Markov chain over the image; 1 forward + 1 backward per step"
 
     steps: int = setting(500, ge=1)
     search: float = 0.2
@@ -101,7 +102,7 @@ class ImageLangevin(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.steps, self.search, self.step_size)
+        _check_settings(self.steps, self.search, self.step_size)
 
     @property
     def nfe(self) -> int:
@@ -120,10 +121,10 @@ class ImageLangevin(Solver):
             return squared_misfit(x, y, operator) / (2 * variance) - prior.log_prob(x)
 
         with torch.no_grad():
-            return _chain(energy, smooth_start(y, operator), self, generator)
+            return _run_chain(energy, smooth_start(y, operator), self, generator)
 
 
-def _chain(
+def _run_chain(
     energy: Callable[[Tensor], Tensor],
     z: Tensor,
     settings: Langevin | ImageLangevin,
@@ -137,7 +138,7 @@ def _chain(
     return mala(with_gradient(energy, unit), z, settings.steps - search, h, generator)
 
 
-def _check(steps: int, search: float, step_size: float) -> None:
+def _check_settings(steps: int, search: float, step_size: float) -> None:
     if steps < 2 or not 0 <= search < 1:
         raise ValueError(
             f"steps must be at least 2 and search in [0, 1), got {steps} and {search}"

@@ -1,20 +1,20 @@
-"""Limited-memory BFGS for batches: every image has its own curvature and its own step.
+"""Batched limited-memory BFGS (L-BFGS), with a separate Hessian and step size per image.
 
     z <- z - t H g,   H from the last pairs s = z_next - z, d = g_next - g (two-loop recursion)
 
-A step is one evaluation: of the trial z + t p, p = -H g, with t = 1 at first. An image accepts
-it under the strong Wolfe conditions
+A step is one evaluation, at the trial point z + t p with p = -H g; t starts at 1. It is accepted,
+separately for each image, under the strong Wolfe conditions
 
     f(z + t p) <= f(z) + c1 t <g, p>   and   |<g(z + t p), p>| <= c2 |<g, p>|
 
-and tries another t otherwise, by bisection of the bracket in which such a t must be. Nothing is
-read back to the host.
+Otherwise the next t bisects the bracket that contains such a t. There is no host
+synchronisation.
 
 References:
     Updating Quasi-Newton Matrices with Limited Storage, Nocedal, 1980.
     Convergence Conditions for Ascent Methods, Wolfe, 1969.
     On the Global Convergence of the BFGS Method for Nonconvex Unconstrained Optimization
-        Problems, Li and Fukushima, 2001 (pairs without positive curvature are left out).
+        Problems, Li and Fukushima, 2001 (pairs without positive curvature are skipped).
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from genprior.core.linalg import inner
 MEMORY = 10
 SUFFICIENT = 1e-4
 FLAT = 0.9
-PATIENCE = 8
+PATIENCE = 8  # trials, after which sufficient decrease alone is accepted
 CURVATURE = 1e-8
 
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -43,14 +43,14 @@ def lbfgs(objective: Objective, z: Tensor, steps: int) -> Tensor:
         steps: Evaluations of the objective, >= 1.
 
     Returns:
-        The best iterates, shape (B, ...). A loss never rises by more than its rounding.
+        The best iterates, shape (B, ...). A loss never increases by more than its rounding error.
     """
     value, g = objective(z)
     value = value.reshape(inner(z, z).shape)
     rounding = 2 * torch.finfo(z.dtype).eps
     s, d = z.new_zeros((2, MEMORY, *z.shape)).unbind()
-    fresh = torch.ones_like(value), torch.zeros_like(value), torch.full_like(value, torch.inf)
-    (t, low, high), trials = fresh, torch.zeros_like(value)
+    initial = torch.ones_like(value), torch.zeros_like(value), torch.full_like(value, torch.inf)
+    (t, low, high), trials = initial, torch.zeros_like(value)
     for _ in range(steps - 1):
         p = -_inverse_hessian(g, s, d)
         z_try = z + t * p
@@ -59,7 +59,7 @@ def lbfgs(objective: Objective, z: Tensor, steps: int) -> Tensor:
         slope, slope_try = inner(g, p), inner(g_try, p)
         enough = value_try <= value + SUFFICIENT * t * slope + rounding * value.abs()
         flat = slope_try.abs() <= FLAT * slope.abs()
-        # what rounding makes of a slope near a minimum may never be flat
+        # near a minimum, rounding errors of the slope can keep it from ever being flat
         accepted = enough & (flat | (trials >= PATIENCE))
 
         s_new, d_new = z_try - z, g_try - g
@@ -71,17 +71,17 @@ def lbfgs(objective: Objective, z: Tensor, steps: int) -> Tensor:
         z, g = torch.where(accepted, z_try, z), torch.where(accepted, g_try, g)
         value = torch.where(accepted, value_try, value)
 
-        short = enough & (slope_try < 0)
-        low, high = torch.where(short, t, low), torch.where(short, high, t)
+        too_short = enough & (slope_try < 0)
+        low, high = torch.where(too_short, t, low), torch.where(too_short, high, t)
         t = torch.where(high.isfinite(), (low + high) / 2, 2 * t)
         trials = torch.where(accepted, 0, trials + 1)
-        state = zip(fresh, (t, low, high), strict=True)
+        state = zip(initial, (t, low, high), strict=True)
         t, low, high = (torch.where(accepted, new, old) for new, old in state)
     return z
 
 
 def _inverse_hessian(g: Tensor, s: Tensor, d: Tensor) -> Tensor:
-    """H g. Pairs (MEMORY, B, ...) are the oldest first; empty ones are 0 and change nothing."""
+    """Returns H g. Pairs (MEMORY, B, ...) are ordered oldest first; empty ones are 0."""
     curvature = [inner(a, b) for a, b in zip(s, d, strict=True)]
     rho = [torch.where(c > 0, 1 / torch.where(c > 0, c, 1), 0) for c in curvature]
     q, alphas = g, []
@@ -89,7 +89,7 @@ def _inverse_hessian(g: Tensor, s: Tensor, d: Tensor) -> Tensor:
         alpha = rho[k] * inner(s[k], q)
         q = q - alpha * d[k]
         alphas.insert(0, alpha)
-    # the first step, with no pair to tell the scale, has length 1 at most
+    # without pairs the scale is unknown: the first step has length 1 at most
     length = inner(g, g).sqrt().clamp(min=1)
     q = q * torch.where(curvature[-1] > 0, curvature[-1] / inner(d[-1], d[-1]), 1 / length)
     for k in range(len(s)):

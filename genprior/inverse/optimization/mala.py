@@ -1,10 +1,10 @@
-"""Metropolis-adjusted Langevin: a Markov chain whose law is exp(-U), one chain per image.
+"""Metropolis-adjusted Langevin algorithm (MALA): samples from exp(-U), one chain per image.
 
     z' = z - h grad U(z) + sqrt(2 h) n,   accepted with probability min(1, a),
     log a = U(z) - U(z') + log q(z | z') - log q(z' | z),   q(. | z) = N(z - h grad U(z), 2 h I)
 
-In the first half of the chain every chain adapts its own h to an acceptance of 57 %; what is
-drawn there is forgotten.
+During the first half of the steps (burn-in) every chain adapts its own h to an acceptance rate
+of 57 %.
 
 References:
     Exponential Convergence of Langevin Distributions and Their Discrete Approximations, Roberts
@@ -24,13 +24,13 @@ SLOWEST = 0.6
 
 
 def mala(objective: Objective, z: Tensor, steps: int, h: Tensor, generator: Noise) -> Tensor:
-    """The last state of the chains.
+    """Returns the last state of each chain.
 
     Arguments:
-        objective: Maps z to U (B,) and its gradient (B, ...), each of z[i] alone.
-        z: First states, shape (B, ...).
+        objective: Maps z to U (B,) and its gradient (B, ...); entry i depends on z[i] alone.
+        z: Initial states, shape (B, ...).
         steps: Evaluations of the objective, >= 1.
-        h: First step sizes, shape (B,), > 0.
+        h: Initial step sizes, shape (B,), > 0.
         generator: Random streams, one per chain.
     """
     U, g = objective(z)

@@ -1,20 +1,20 @@
-"""Maximum a posteriori image under a prior with an explicit density.
+"""Maximum a posteriori (MAP) image under a prior with an explicit density.
 
     x = argmin_x ||A x - y||^2 / (2 sigma^2) - log p(x)
 
-With a Gaussian density this is the posterior mean, exactly.
+With a Gaussian density this is exactly the posterior mean.
 
 References:
     Invertible Generative Models for Inverse Problems: Mitigating Representation Error and
         Dataset Bias, Asim, Daniels, Leong, Ahmed and Hand, 2020.
 
 Differs from the authors' code:
-    1. It is the default of a flow on photos: on crops of training photos with half of the pixels
-        missing it reaches 31.4 dB, GlowIP 28.9, the smooth start of MAP 30.9.
-    2. Adam has betas 0.8 and 0.9, since it has few steps: 36 of them were within 0.15 dB of 60
+    1. It is the default solver of a flow on photos: on crops of training photos with half of the
+        pixels missing it reaches 31.4 dB, GlowIP 28.9, the initial image (`smooth_start`) 30.9.
+    2. Adam has betas 0.8 and 0.9, since it has few steps: 36 steps were within 0.15 dB of 60 steps
         with the usual betas on blur, super-resolution and holes, within 0.3 dB on strong blur and
-        on noise of 0.1. Above that noise a smoother start leaves less to do: denoising at 0.2
-        gives 24.7 dB, and 23.1 dB from the start of the other tasks.
+        on noise of 0.1. Above that noise level the initial image is smoother: denoising at 0.2
+        gives 24.7 dB, and 23.1 dB from the initial image of the other tasks.
 """
 
 from dataclasses import dataclass
@@ -39,25 +39,25 @@ from genprior.priors.base import Density
 
 NOISE_FLOOR = 0.001
 BETAS = (0.8, 0.9)
-# Where the noise is more than this the descent, which starts from it, has longer steps.
-NOISE_IN_REACH = 0.04
-# Where the noise is more than this it begins smoother than the data.
-LOUD_NOISE = 0.1
+# Above this noise level the steps of Adam grow in proportion to the noise level.
+LONG_STEP_NOISE = 0.04
+# Above this noise level the initial image is smoother, with a larger Tikhonov weight.
+SMOOTH_START_NOISE = 0.1
 
 
 @dataclass(frozen=True)
 class MAP(Solver):
-    """Descent on the log-posterior of the image, from the smoothest one that fits the data.
+    """Maximisation of the log-posterior of the image, from the Tikhonov solution.
 
-    Of data without noise all iterates of Adam are images that fit them exactly.
+    For noise-free data, Adam projects every iterate onto the images that fit the data exactly.
 
     Arguments:
         steps: Evaluations of the log-density and its gradient, >= 1.
         weight: Weight of the log-density, > 0; 1 is the posterior.
-        optimiser: "adam", or "lbfgs" for densities that are nearly Gaussian: its long steps
-            lead into modes of a flow that no photo is near to.
-        step_size: First learning rate of Adam, in units of [0, 1]; it falls to 0. At noise
-            levels above 0.04 it is larger in proportion.
+        optimiser: "adam", or "lbfgs" for nearly Gaussian densities: with a flow its long steps
+            reach modes of the density that are far from any photo.
+        step_size: Initial learning rate of Adam, in units of [0, 1]; it decays linearly to 0.
+            Above a noise level of 0.04 it grows in proportion to the noise level.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -65,7 +65,7 @@ class MAP(Solver):
 
     needs = Density
     stochastic = False
-    summary = "one picture, the most probable; 1 forward + 1 backward a step"
+    summary = "one image, the most probable; 1 forward + 1 backward per step"
 
     steps: int = setting(36, ge=1)
     weight: float = setting(1.0, gt=0)
@@ -88,32 +88,32 @@ class MAP(Solver):
         self, y: Tensor, operator: Operator, prior: Density, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         exact = noise_std == 0
-        some = bool(exact.any())
+        any_exact = bool(exact.any())
         variance = noise_std.clamp(min=NOISE_FLOOR) ** 2
 
         def loss(x: Tensor) -> Tensor:
             fit = squared_misfit(x, y, operator) / 2
-            if self.optimiser == "adam":  # an exact fit is by projection
+            if self.optimiser == "adam":  # noise-free data are fitted by projection
                 fit = torch.where(exact, 0, fit)
             return fit - variance * self.weight * prior.log_prob(x)
 
         def project(x: Tensor) -> Tensor:
-            if not some:
+            if not any_exact:
                 return x
             return torch.where(per_image(exact, x) > 0, operator.prox(x, y, 0), x)
 
         with torch.no_grad():
-            loud = (noise_std / LOUD_NOISE).clamp(min=1)
-            x = smooth_start(y, operator, weight=(WEIGHT * loud**6).clamp(max=1))
+            smoothing = (noise_std / SMOOTH_START_NOISE).clamp(min=1)
+            x = smooth_start(y, operator, weight=(WEIGHT * smoothing**6).clamp(max=1))
             if self.optimiser == "lbfgs":
                 return minimise(loss, x, self.steps, unit=self.weight * variance)
-            stride = per_image((noise_std / NOISE_IN_REACH).clamp(min=1), x)
-            return stride * adam(
-                with_gradient(lambda u: loss(stride * u), self.weight * variance),
-                project(x) / stride,
+            step_scale = per_image((noise_std / LONG_STEP_NOISE).clamp(min=1), x)
+            return step_scale * adam(
+                with_gradient(lambda u: loss(step_scale * u), self.weight * variance),
+                project(x) / step_scale,
                 self.steps,
                 self.step_size,
                 falling=True,
-                project=lambda u: project(stride * u) / stride,
+                project=lambda u: project(step_scale * u) / step_scale,
                 betas=BETAS,
             )

@@ -1,4 +1,4 @@
-"""What the solvers that search by descent share: losses of batches, their gradients, Adam."""
+"""Batched losses, their gradients, and optimisers for solvers that minimise an objective."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -14,15 +14,15 @@ Optimiser = Literal["adam", "lbfgs"]
 
 
 def squared_misfit(x: Tensor, y: Tensor, operator: Operator) -> Tensor:
-    """||A x - y||^2 per image, shape (K B,).
+    """Returns ||A x - y||^2 per image, shape (K B,).
 
     Arguments:
-        x: K images for each measurement, shape (K B, C, H, W); image k of measurement i is
-            number k B + i.
+        x: K images for each measurement, shape (K B, C, H, W); image k of measurement i has
+            index k B + i.
         y: Measurements, shape (B, ...).
-        operator: How they were made.
+        operator: The operator A.
     """
-    # one after the other, since an operator may hold something for each image of y
+    # K separate calls, since an operator may hold data for each image of y
     fits = [operator.A(x_k) - y for x_k in x.split(len(y))]
     return torch.cat(fits).flatten(1).square().sum(dim=1)
 
@@ -30,13 +30,13 @@ def squared_misfit(x: Tensor, y: Tensor, operator: Operator) -> Tensor:
 def with_gradient(
     loss: Callable[[Tensor], Tensor], unit: float | Tensor = 1.0
 ) -> Objective:
-    """A loss per image, shape (B,), as a function that returns its gradient too.
+    """Returns a function that evaluates a loss per image, shape (B,), and its gradient.
 
     Arguments:
-        loss: Maps z to the losses.
-        unit: What a loss is of the order of, where that is far from one; a number or (B,). It is
-            differentiated in the next power of two, which rounds nothing: float16 would lose, or
-            make infinite, what is passed back through a network.
+        loss: Maps z to the losses (B,).
+        unit: Order of magnitude of the loss, a number or shape (B,). The loss is divided by the
+            nearest power of two, which is free of rounding, before it is differentiated:
+            otherwise the gradients in a float16 network could underflow or overflow.
     """
 
     def objective(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,33 +58,33 @@ def minimise(
     step_size: float = 0.1,
     unit: float | Tensor = 1.0,
 ) -> Tensor:
-    """Descends on one loss per image.
+    """Minimises one loss per image.
 
     Arguments:
-        loss: Maps z to losses (B,), each of z[i] alone.
+        loss: Maps z to losses (B,); loss i depends on z[i] alone.
         z: First iterate, shape (B, ...).
-        steps: Evaluations, >= 1.
+        steps: Evaluations of the loss and its gradient, >= 1.
         optimiser: "lbfgs" or "adam".
         step_size: Learning rate of Adam.
         unit: See `with_gradient`.
 
     Returns:
-        The best iterate of each image; of Adam, whose last ones may leave a minimum again.
+        The best iterate of each image. (The last iterates of Adam may have left a minimum.)
     """
     objective = with_gradient(loss, unit)
     if optimiser == "lbfgs":
         return lbfgs(objective, z, steps)
     least, best = z.new_full((len(z),), torch.inf), z
 
-    def watched(z: Tensor) -> tuple[Tensor, Tensor]:
+    def tracked(z: Tensor) -> tuple[Tensor, Tensor]:
         nonlocal least, best
         value, gradient = objective(z)
-        better = ~(value >= least)  # one that is not a number is to be seen
+        better = ~(value >= least)  # also true for NaN, so that NaN is not hidden
         best = torch.where(better.reshape(-1, *[1] * (z.ndim - 1)), z, best)
         least = torch.where(better, value, least)
         return value, gradient
 
-    adam(watched, z, steps, step_size)
+    adam(tracked, z, steps, step_size)
     return best
 
 
@@ -97,13 +97,13 @@ def adam(
     project: Callable[[Tensor], Tensor] | None = None,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> Tensor:
-    """The last iterate of Adam; arguments as those of `lbfgs`, and more.
+    """Returns the last iterate of Adam; for the first three arguments see `lbfgs`.
 
     Arguments:
         step_size: Learning rate.
-        falling: It falls to 0 in a straight line.
-        project: What is done to the iterate after each step.
-        betas: Memory of the gradient and of its square.
+        falling: Whether the learning rate decays linearly to 0.
+        project: Projection that is applied to the iterate after each step.
+        betas: Decay rates of the moving averages of the gradient and of its square.
 
     References:
         Adam: A Method for Stochastic Optimization, Kingma and Ba, 2015.
@@ -120,10 +120,10 @@ def adam(
 
 
 def check_search(penalty: float | None, optimiser: str, step_size: float) -> None:
-    """Refuses settings of a search that are out of their range.
+    """Raises an error for settings of a minimisation that are out of their range.
 
     Raises:
-        ValueError: The message says which and why.
+        ValueError: A setting is out of its range.
     """
     if not 0 < step_size < float("inf"):
         raise ValueError(f"step_size must be > 0 and finite, got {step_size}")

@@ -1,11 +1,11 @@
-"""Patch likelihood (patchNR, EPLL): every patch of the image should be probable.
+"""Patch-based regularisation (PatchNR, EPLL): log-density of all patches of the image.
 
     x = argmin_x ||A x - y||^2 / (2 sigma^2) - w / p^2 sum_i log q(P_i x)
 
-The sum is over all patches of p x p pixels of the image extended by reflection, so that every
-pixel is in p^2 of them; q is any density of patches. Nearer than p - 1 to the border a pixel is
-mirrored into further patches: there the law counts for more than the likelihood, up to 3.4 times
-by the corners. With a Gaussian q the answer is that of a linear system.
+The sum is over all patches of p x p pixels of the image padded by reflection, so that every
+pixel is in p^2 patches; q is any density of patches. A pixel closer than p - 1 to the border also
+appears in further patches as its mirror image: there the prior is overweighted, by up to 3.4 times
+near the corners. With a Gaussian q the result is the solution of a linear system.
 
 References:
     PatchNR: Learning from Very Few Images by Patch Normalizing Flow Regularization,
@@ -14,9 +14,9 @@ References:
         Weiss, 2011.
 
 Differs from the authors' code:
-    1. All patches count at every step, not a random share of them, so that L-BFGS can be used;
-        theirs is Adam.
-    2. The weight is in units of the likelihood, 1 by default; theirs is tuned to each task.
+    1. Every step uses all patches, not a random subset, so that L-BFGS can be used; the authors
+        use Adam.
+    2. The weight is relative to the likelihood, 1 by default; the authors tune it to each task.
 """
 
 from dataclasses import dataclass
@@ -39,17 +39,18 @@ from genprior.operators.base import Operator
 from genprior.priors.base import Density
 
 NOISE_FLOOR = 0.001
-AT_ONCE = 2**14
+PATCHES_PER_CALL = 2**14
 
 
 @dataclass(frozen=True)
 class PatchNR(Solver):
-    """Descent on the data term and the log-density of all patches.
+    """Minimisation of the data term minus the weighted log-density of all patches.
 
     Arguments:
         steps: Evaluations of the log-density of all patches and its gradient, >= 1.
-        patch: Side p of the patches that the prior is of, pixels.
-        stride: Distance between neighbouring patches, 1 ... p; above 1 it is a share of them.
+        patch: Side p of the prior's patches in pixels, >= 1.
+        stride: Distance between neighbouring patches in pixels, 1 ... p; above 1 only a share of
+            all patches is used.
         weight: w > 0.
         optimiser: "lbfgs" or "adam".
         step_size: Learning rate of Adam.
@@ -60,7 +61,7 @@ class PatchNR(Solver):
 
     needs = Density
     stochastic = False
-    summary = "one picture, for a prior of patches; 1 forward + 1 backward of all patches a step"
+    summary = "one image, for a prior on patches; 1 forward + 1 backward of all patches per step"
 
     steps: int = setting(60, ge=1)
     patch: int = 6
@@ -105,16 +106,16 @@ class PatchNR(Solver):
             return minimise(loss, start, self.steps, self.optimiser, self.step_size)
 
     def log_prob(self, x: Tensor, prior: Density) -> Tensor:
-        """Sum of the log-densities of all patches of images (B, C, H, W), shape (B,)."""
+        """Returns the sum of log-densities of all patches of images (B, C, H, W), shape (B,)."""
         p = self.patch
         fits = min(x.shape[-2:]) >= p
         x_wide = functional.pad(x, [p - 1] * 4, mode="reflect" if fits else "replicate")
         columns = functional.unfold(x_wide, p, stride=self.stride)
         patches = columns.mT.reshape(-1, x.shape[1], p, p)
-        log_p = torch.cat([_checkpointed(prior, part) for part in patches.split(AT_ONCE)])
+        log_p = torch.cat([_checkpointed(prior, part) for part in patches.split(PATCHES_PER_CALL)])
         return log_p.reshape(len(x), -1).sum(dim=1)
 
 
 def _checkpointed(prior: Density, patches: Tensor) -> Tensor:
-    """log_prob of some patches, whose activations are not kept for the gradient."""
+    """Returns `log_prob` of patches with gradient checkpointing."""
     return checkpoint(prior.log_prob, patches, use_reentrant=False, preserve_rng_state=False)

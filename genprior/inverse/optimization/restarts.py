@@ -1,4 +1,4 @@
-"""Latent optimisation from random starts: what CSGM is, and where its extensions begin.
+"""Latent optimisation from random starts: the search of CSGM and the first stage of others.
 
     z = argmin_z ||A G(z) - y||^2 + lambda ||z||^2
 
@@ -17,7 +17,7 @@ from genprior.priors.base import Decoder
 
 
 class Search(Protocol):
-    """Settings of a search; see `CSGM`."""
+    """Settings of a latent search; see `CSGM`."""
 
     steps: int
     step_size: float
@@ -34,32 +34,32 @@ def search_latents(
     generator: Noise,
     settings: Search,
 ) -> tuple[Tensor, Tensor]:
-    """The best latents of every image, shape (B, ...), and their images (B, C, H, W).
+    """Returns the best latent of every image, shape (B, ...), and its decoded image (B, C, H, W).
 
     Arguments:
         y, operator, prior, noise_std, generator: See `Solver.solve`.
-        settings: How to search.
+        settings: Settings of the search.
     """
     batch, *image = operator.image_shape(y.shape)
     latent = prior.latent_shape(torch.Size((batch, *image)))[1:]
-    chains = torch.Size((settings.restarts * batch, *image))
+    shape = torch.Size((settings.restarts * batch, *image))
     penalty = penalties(settings.penalty, noise_std).repeat(settings.restarts)
 
     def loss(z: Tensor) -> Tensor:
-        fit = squared_misfit(prior.decode(z, chains), y, operator)
+        fit = squared_misfit(prior.decode(z, shape), y, operator)
         return fit + penalty * z.flatten(1).square().sum(dim=1)
 
     z = generator.normal(y.new_empty(()).expand(batch, settings.restarts, *latent))
     z = z.transpose(0, 1).flatten(0, 1)
     z = minimise(loss, z, settings.steps, settings.optimiser, settings.step_size)
-    x = prior.decode(z, chains)
+    x = prior.decode(z, shape)
     fit = squared_misfit(x, y, operator).nan_to_num(nan=torch.inf)
     best = fit.reshape(settings.restarts, batch).argmin(dim=0)
     return tuple(_pick(v.unflatten(0, (settings.restarts, batch)), best) for v in (z, x))
 
 
 def penalties(given: float | None, noise_std: Tensor) -> Tensor:
-    """lambda of every image: the one that is given, or the variance of the noise."""
+    """Returns lambda of every image: the given one, or the noise variance if it is None."""
     return noise_std**2 if given is None else torch.full_like(noise_std, given)
 
 

@@ -1,1 +1,1 @@
-"""Point estimates with a denoiser as the prior, one file each."""
+"""Plug-and-play point estimates: a denoiser is the prior; one method per file."""

@@ -9,19 +9,20 @@ References:
         Bertsekas, 1992 (over-relaxation).
 
 Differs from the authors' code:
-    1. The start is the smoothest image that explains the data, for every operator alike; but
-        a prior that knows of holes fills them with the posterior mean, averaged over flips and
-        turns, for up to a third of the evaluations.
-    2. Images are flipped and turned in rotation, as theirs, also for inpainting, but only as
-        the prior has symmetries.
-    3. Steps are over-relaxed (theirs is r = 0): on crops of training photos r = 1 gave
+    1. The initial image is the Tikhonov solution (`smooth_start`), for every operator. An
+        inpainting prior instead fills the holes with its posterior mean, averaged over flips
+        and rotations, which takes up to a third of the evaluations.
+    2. Each step flips or rotates the image, as in the authors' code, also for inpainting; only
+        the symmetries of the prior are used.
+    3. Steps are over-relaxed (the authors: r = 0). On crops of training photos r = 1 gave
         0.1 dB more than r = 0 on random inpainting and SR x 4, and 0.4 dB less on a box.
-    4. `coupling`, r and the levels were chosen on crops of training photos; theirs are 0.23, 0
-        and 49/255 to the noise level. Data without noise want lower levels: to start at 15/255
-        and not at 25/255 gave 1 dB on a box and 0.3 dB with 90 % of the pixels missing. From a
-        posterior mean the level is lower still: on four such crops 33.03 dB with half of the
-        pixels missing (from the smooth start 32.85), with 90 % 26.06 (25.55), on a box 33.4
-        (32.3); the posterior mean itself had 32.84, 25.92 and 33.45.
+    4. `coupling`, r and the noise levels were tuned on crops of training photos; the authors
+        use 0.23, 0, and 49/255 down to the noise level. Noise-free data need lower levels: a
+        start at 15/255 instead of 25/255 gave 1 dB on a box and 0.3 dB with 90 % of the pixels
+        missing. A start from the posterior mean needs still lower levels. PSNR on four such
+        crops, from the posterior mean (from `smooth_start`): 33.03 dB (32.85) with half of the
+        pixels missing, 26.06 (25.55) with 90 % missing, 33.4 (32.3) on a box. The posterior
+        mean alone had 32.84, 25.92 and 33.45.
 """
 
 from dataclasses import dataclass
@@ -43,23 +44,24 @@ NOISE_FLOOR = 0.001
 class HQS(Solver):
     """Half-quadratic splitting with a denoiser.
 
+    Noise levels are those of the denoiser, in image units, > 0.
+
     Arguments:
         steps: Network evaluations.
         coupling: lambda of the paper, > 0.
-        sigma_max: First noise level of the denoiser, in image units, where the data have
-            noise and the start is not a posterior mean; that of the data, if it is larger.
-        sigma_min: Last one.
+        sigma_max: First noise level for noisy data without a posterior mean to start from; the
+            noise level of the data is used if it is larger.
+        sigma_min: Last noise level for noisy data.
         relaxation: r, >= 0.
-        exact_max: First noise level of the denoiser where the data have none and the start is
-            not a posterior mean.
-        exact_min: Last one.
-        informed_max: First one where the start is a posterior mean; the noise level of the
-            data, if it is larger.
+        exact_max: First noise level for noise-free data without a posterior mean to start from.
+        exact_min: Last noise level for noise-free data.
+        informed_max: First noise level if the start is a posterior mean; the noise level of the
+            data is used if it is larger.
     """
 
     needs = Denoiser
     stochastic = False
-    summary = "one picture, point estimate"
+    summary = "one image, point estimate"
 
     steps: int = setting(24, ge=1)
     coupling: float = setting(0.1, gt=0)
@@ -78,8 +80,10 @@ class HQS(Solver):
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         with torch.no_grad():
-            turns = prior.symmetries
-            views = min(self.steps // 3, len(turns)) if sees_holes(prior, operator) else 0
+            symmetries = prior.symmetries
+            views = (
+                min(self.steps // 3, len(symmetries)) if sees_holes(prior, operator) else 0
+            )
             if views:
                 x = mean_of_views(y, operator, prior, noise_std, views)
             else:
@@ -94,7 +98,7 @@ class HQS(Solver):
             for k in range(steps):
                 sigma = first * (last / first) ** (k / max(steps - 1, 1))
                 u = operator.prox(x, y, self.coupling * variance / sigma**2)
-                way = turns[k % len(turns)]
-                x_hat = turn_back(prior.denoise(turn(u, way), sigma), way)
+                symmetry = symmetries[k % len(symmetries)]
+                x_hat = turn_back(prior.denoise(turn(u, symmetry), sigma), symmetry)
                 x = x_hat + self.relaxation * (x_hat - u) if k < steps - 1 else x_hat
         return x

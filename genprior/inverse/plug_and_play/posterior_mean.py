@@ -1,8 +1,8 @@
-"""What a denoiser is asked for is the posterior mean: of noisy images, and of those with holes.
+"""Posterior mean of noisy images and of images with holes, by a self-ensembled denoiser.
 
     y = keep (x + sigma n),    x = E[x | y] = D(y, sigma, keep)
 
-Averaged over the flips and quarter turns of the image that are symmetries of the prior.
+D is averaged over the flips and quarter turns that are symmetries of the prior.
 
 References:
     An Empirical Bayes Approach to Statistics, Robbins, 1956 (Tweedie's formula).
@@ -25,19 +25,19 @@ from genprior.priors.base import Denoiser
 
 @dataclass(frozen=True)
 class PosteriorMean(Solver):
-    """Posterior mean of an image that is noisy, or has holes if the prior knows of them.
+    """Posterior mean of a noisy image, or of an image with holes if the prior is an inpainter.
 
-    Where there are holes and noise, the network that knows of holes denoises all of the image:
-    `hqs` goes on with the better denoiser from there.
+    If there are both holes and noise, the inpainting network also denoises the known pixels;
+    `hqs` starts from this image and refines it with the better denoiser.
 
     Arguments:
-        turns: Number of flips and quarter turns that are averaged, 1 to 8, if the prior has so
-            many symmetries.
+        turns: Number of flips and quarter turns to average over, 1 to 8; at most the number of
+            symmetries of the prior.
     """
 
     needs = Denoiser
     stochastic = False
-    summary = "one picture, denoising and inpainting: E[x | y] averaged over flips and turns"
+    summary = "one image, denoising and inpainting: E[x | y] averaged over flips and rotations"
 
     turns: int = 8
 
@@ -57,13 +57,13 @@ class PosteriorMean(Solver):
         super().check_compatible(operator, prior, y)
         if not operator.is_mask:
             raise SettingError(
-                "solver 'posterior-mean' only denoises and fills holes: choose another for this "
-                "measurement"
+                "solver 'posterior-mean' only denoises and fills holes: choose another solver "
+                "for this measurement"
             )
         if not (operator.is_identity or sees_holes(prior, operator)):
             raise SettingError(
-                "solver 'posterior-mean' only denoises with this prior, which knows of no holes: "
-                "choose another solver, or a prior that was trained on images with holes"
+                "solver 'posterior-mean' only denoises with this prior, which cannot fill "
+                "holes: choose another solver, or a prior that was trained on images with holes"
             )
 
     def solve(

@@ -1,1 +1,1 @@
-"""Network architectures and layers that priors share."""
+"""Network architectures and layers shared by priors."""

@@ -1,4 +1,7 @@
-"""Pairs of an encoder and a decoder: images in [-1, 1] to two numbers per latent, and back."""
+"""Encoder-decoder pairs of autoencoders, dense and convolutional.
+
+Encoders map images in [-1, 1] to two numbers per latent; decoders map latents to images.
+"""
 
 from collections.abc import Sequence
 
@@ -9,11 +12,11 @@ from genprior.priors.nets.blocks import Residual
 
 
 class DenseCoder(nn.Module):
-    """Fully connected: a latent vector for images of one size.
+    """Fully connected encoder and decoder: a latent vector for images of one size.
 
     Arguments:
         shape: Channels, height and width of the images.
-        latent: Numbers of the latent.
+        latent: Dimension of the latent vector.
         widths: Features of the hidden layers of the encoder; the decoder has them reversed.
     """
 
@@ -26,19 +29,20 @@ class DenseCoder(nn.Module):
 
 
 class ConvolutionalCoder(nn.Module):
-    """Convolutions: a map of latent vectors for images of any size, or one vector for one size.
+    """Convolutional encoder and decoder: a latent map (any size) or a vector (one size).
 
     Arguments:
         channels: Image channels.
-        latent: Numbers per site of the map, or of the vector.
+        latent: Channels of the latent map, or dimension of the latent vector.
         widths: Features per level; each level but the first halves the resolution.
         blocks: Residual blocks per level.
         size: Height and width of the images for a latent vector, multiples of `multiple`; None
             for a map.
 
     Attributes:
-        multiple: Pixels that a site of the map is wide.
-        reach: How many pixels away from a site it is changed by an image, or changes one.
+        multiple: Height and width in pixels of a site of the latent map.
+        receptive_radius: Receptive field: maximum distance in pixels between a site and an
+            image pixel that changes the site in `encode`, or is changed by it in `decode`.
     """
 
     def __init__(

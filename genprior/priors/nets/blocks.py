@@ -1,4 +1,4 @@
-"""Building blocks that several networks share."""
+"""Building blocks of networks: residual blocks and noise embedding."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def noise_embedding(c_noise: Tensor, width: int) -> Tensor:
-    """Fourier features of a scalar noise coordinate.
+    """Returns Fourier features of a scalar noise coordinate.
 
     Arguments:
         c_noise: Noise coordinate per image, shape (B,), of order 1 (EDM: ln(sigma) / 4).
@@ -26,8 +26,8 @@ class ResBlock(nn.Module):
 
     h = conv2(silu((1 + scale) * conv1(silu(x)) + shift)),  out = x + h
 
-    There is no normalisation layer: statistics over the image would tie every pixel to
-    the size of the image, and a crop would not be denoised as the whole is.
+    There is no normalisation layer: with statistics over the image every pixel would depend on
+    the image size, and a crop would be denoised differently from the whole image.
 
     Arguments:
         channels: Number of channels.
@@ -52,7 +52,9 @@ class ResBlock(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + conv2(silu(conv1(silu(x)))), two 3x3 convolutions; it starts as the identity.
+    """Residual block x + conv2(silu(conv1(silu(x)))) of two 3x3 convolutions.
+
+    It is initialised as the identity.
 
     Arguments:
         channels: Number of channels.

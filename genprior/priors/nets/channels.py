@@ -1,10 +1,10 @@
-"""Grey images through networks for colour."""
+"""Channel conversion: grey images for colour networks, and back."""
 
 from torch import Tensor
 
 
 def to_network(x: Tensor, channels: int) -> Tensor:
-    """Images with the channels of a network; grey ones are repeated.
+    """Returns images with the channels of a network; grey images are repeated.
 
     Arguments:
         x: Images, shape (B, C, H, W).
@@ -18,7 +18,7 @@ def to_network(x: Tensor, channels: int) -> Tensor:
 
 
 def from_network(x: Tensor, channels: int) -> Tensor:
-    """Images of a network (B, C, H, W) with `channels` channels: C, or 1, their mean.
+    """Returns images of a network (B, C, H, W) with C channels, or with 1: their mean.
 
     Raises:
         ValueError: `channels` is neither 1 nor C.
@@ -28,13 +28,13 @@ def from_network(x: Tensor, channels: int) -> Tensor:
 
 
 def check_channels(given: int, channels: int) -> None:
-    """Refuses images that a network does not take.
+    """Checks that a network takes images with the given number of channels.
 
     Raises:
-        ValueError: `given` channels are neither 1 nor `channels`, those of the network.
+        ValueError: `given` is neither 1 nor `channels`, the channels of the network.
     """
     if given not in (1, channels):
         raise ValueError(
-            f"this prior is of images of {channels} channel(s) and takes those or grey ones, "
+            f"this prior takes images of {channels} channel(s) or grey images, "
             f"got {given} channels: convert the image"
         )

@@ -1,12 +1,13 @@
-"""Convolutional generator and critic.
+"""Convolutional generator and critic of a DCGAN.
 
 References:
     Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks,
         Radford, Metz and Chintala, 2016.
 
 Differs from the authors' code:
-    1. Resolution changes by nearest neighbours or means of 2 x 2 pixels and a convolution.
-    2. Weights begin as torch has them, not as N(0, 0.02^2).
+    1. Resolution changes by nearest-neighbour upsampling or 2 x 2 average pooling, with a
+        convolution, instead of strided convolutions.
+    2. Weights have torch's default initialisation, not N(0, 0.02^2).
     3. Without a size the first layer is a convolution of a latent map: images of any size.
 """
 
@@ -20,7 +21,7 @@ MOMENTUM = 0.1
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation whose state is all floats, so that it can be averaged."""
+    """Batch normalisation whose state consists of floats only, so that it can be averaged."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -36,12 +37,12 @@ class BatchNorm(nn.Module):
 
 
 class DCGenerator(nn.Module):
-    """Latents to images in [-1, 1], in layers.
+    """DCGAN generator, in layers: latents to images in [-1, 1].
 
     Arguments:
         channels: Image channels.
-        latent: Numbers of the latent vector, or per site of the latent map.
-        widths: Features per level, the finest first; each level doubles the one after it.
+        latent: Dimension of the latent vector, or channels of the latent map.
+        widths: Features per level, the finest first; each level doubles the resolution.
         size: Height and width of the images, multiples of 2^levels; None for a latent map.
     """
 
@@ -52,7 +53,7 @@ class DCGenerator(nn.Module):
         self.multiple = 2 ** len(widths)
         self.receptive_radius = (
             2 * self.multiple
-        )  # of a 3x3 convolution at every level and two at the last
+        )  # one 3x3 convolution per level and two at the finest
         width = widths[-1]
         if size is None:
             first: list[nn.Module] = [nn.Conv2d(latent, width, 3, padding=1)]
@@ -75,13 +76,14 @@ class DCGenerator(nn.Module):
 
 
 class Critic(nn.Module):
-    """One number per image: the mean over the image of what a convolutional network says.
+    """DCGAN discriminator or critic: one number per image, from a convolutional network.
 
     Arguments:
         channels: Image channels.
         widths: Features per level; each halves the resolution.
-        size: Height and width of the images, for a dense last layer; None for a mean.
-        normalise: Batch normalisation in all levels but the first.
+        size: Height and width of the images, for a dense last layer; None for an average of
+            the outputs over the image.
+        normalise: Use batch normalisation in all levels but the first.
     """
 
     def __init__(
@@ -107,5 +109,5 @@ class Critic(nn.Module):
             self.layers = nn.Sequential(*layers, nn.Flatten(), dense)
 
     def forward(self, u: Tensor) -> Tensor:
-        """The number of each image u in [-1, 1], (B, C, H, W), shape (B,)."""
+        """Returns the output for images u in [-1, 1], (B, C, H, W); shape (B,)."""
         return self.layers(u).flatten(1).mean(dim=1)

@@ -1,4 +1,4 @@
-"""Invertible layers: y = f(x) with log |det df/dx| per image.
+"""Invertible layers of normalising flows: y = f(x) with log |det df/dx| per image.
 
     actnorm     y = exp(a) (x + b)                        log det = H W sum(a)
     mixing      y = P L (U + diag(s e^r)) x, per pixel    log det = H W sum(r)
@@ -15,25 +15,25 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-# Beyond some standard deviations a network sees numbers squashed, so that what it answers is
-# bounded: chains of couplings would else blow up what they never saw, mostly on the way back.
-SEEN_BOUND = 6.0
+# Inputs of the coupling networks are squashed beyond some standard deviations, so that outputs are
+# bounded. Otherwise many couplings amplify inputs unlike the training data, mostly in the inverse.
+INPUT_BOUND = 6.0
 
 
 class Invertible(nn.Module, ABC):
-    """A layer with an exact inverse; images of a batch are independent."""
+    """Invertible layer with its log-determinant; images of a batch are independent."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """y of the shape of x, (B, C, H, W), and log |det dy/dx|, shape (B,)."""
+        """Returns y of the shape of x, (B, C, H, W), and log |det dy/dx|, shape (B,)."""
 
     @abstractmethod
     def inverse(self, y: Tensor) -> Tensor:
-        """The x with f(x) = y."""
+        """Returns the x with f(x) = y."""
 
 
 class ActNorm(Invertible):
-    """Scale and shift per channel, set so that the first batch has mean 0 and variance 1."""
+    """Actnorm: scale and shift per channel, initialised to standardise the first batch."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class ActNorm(Invertible):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.pending:
-            self._set(x)
+            self._initialise(x)
         log_det = x[0, 0].numel() * self.log_scale.sum()
         return (x + self.shift) * self.log_scale.exp(), log_det.expand(len(x))
 
@@ -51,8 +51,8 @@ class ActNorm(Invertible):
         return y * (-self.log_scale).exp() - self.shift
 
     @torch.no_grad()
-    def _set(self, x: Tensor) -> None:
-        several = x[:, 0].numel() > 1  # one number has no spread
+    def _initialise(self, x: Tensor) -> None:
+        several = x[:, 0].numel() > 1  # a single number has no standard deviation
         std, mean = torch.std_mean(x, dim=(0, 2, 3), keepdim=True, correction=int(several))
         std = std if several else torch.ones_like(std)
         self.shift.copy_(-mean[0])
@@ -61,7 +61,7 @@ class ActNorm(Invertible):
 
 
 class Mixing(Invertible):
-    """A channel matrix in LU form, applied to every pixel; it starts as a random rotation."""
+    """Invertible 1x1 convolution in LU form, initialised as a random rotation."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -75,13 +75,13 @@ class Mixing(Invertible):
         self.log_diagonal = nn.Parameter(diagonal.abs().log())
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """L with a diagonal of ones, and U with its diagonal."""
+        """Returns L with a unit diagonal, and U with its diagonal."""
         eye = torch.eye(len(self.sign), dtype=self.lower.dtype, device=self.lower.device)
         diagonal = torch.diag(self.sign * self.log_diagonal.exp())
         return self.lower.tril(-1) + eye, self.upper.triu(1) + diagonal
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        # In half precision the matrix would not be the one whose determinant is counted.
+        # In half precision the matrix would not match the determinant.
         with torch.autocast(x.device.type, enabled=False):
             L, U = self.factors()
             y = _mix(self.permutation @ L @ U, x)
@@ -95,19 +95,21 @@ class Mixing(Invertible):
 
 
 def _mix(matrix: Tensor, x: Tensor) -> Tensor:
-    # faster than a 1x1 convolution, most of all where channels lie next to each other
+    # faster than a 1x1 convolution, especially in the channels-last format
     with torch.autocast(x.device.type, enabled=False):
         return (x.permute(0, 2, 3, 1) @ matrix.mT).permute(0, 3, 1, 2)
 
 
 class Coupling(Invertible):
-    """Half of the numbers moves the other half; log-scales are in (-1, 1).
+    """Affine coupling: one half of the numbers scales and shifts the other half.
+
+    Log-scales are in (-1, 1).
 
     Arguments:
         channels: Channels of x, even unless the halves are a checkerboard.
-        width: Features of the network that finds scale and shift.
-        halves: Which numbers move: those of the "last" or "first" channels, or of the "black"
-            or "white" pixels of a checkerboard.
+        width: Features of the network that computes scale and shift.
+        halves: Which half is transformed: the "last" or "first" channels, or the "black" or
+            "white" pixels of a checkerboard.
     """
 
     def __init__(
@@ -126,16 +128,16 @@ class Coupling(Invertible):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         kept, moved, mask = self._split(x)
-        log_scale, shift = self._law(kept, mask)
+        log_scale, shift = self._log_scale_and_shift(kept, mask)
         moved = moved * log_scale.exp() + shift
         return self._join(kept, moved, mask), log_scale.flatten(1).sum(dim=1)
 
     def inverse(self, y: Tensor) -> Tensor:
         kept, moved, mask = self._split(y)
-        log_scale, shift = self._law(kept, mask)
+        log_scale, shift = self._log_scale_and_shift(kept, mask)
         return self._join(kept, (moved - shift) * (-log_scale).exp(), mask)
 
-    def _law(self, kept: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _log_scale_and_shift(self, kept: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         raw, shift = self.network(squash(kept)).to(kept.dtype).chunk(2, dim=1)
         log_scale = torch.tanh(raw)
         return (log_scale, shift) if mask is None else (mask * log_scale, mask * shift)
@@ -156,17 +158,17 @@ class Coupling(Invertible):
 
 
 def squash(x: Tensor) -> Tensor:
-    """x where it is small, within (-6, 6) everywhere."""
-    return x * torch.rsqrt(1 + (x / SEEN_BOUND) ** 2)
+    """Bounds x smoothly to (-6, 6); close to the identity for small x."""
+    return x * torch.rsqrt(1 + (x / INPUT_BOUND) ** 2)
 
 
 def bounded(x: Tensor, bound: float) -> Tensor:
-    """x where it is small, within (-bound, bound) everywhere."""
+    """Bounds x smoothly to (-bound, bound); close to the identity for small x."""
     return bound * torch.tanh(x / bound)
 
 
 def zero_convolution(inside: int, outside: int) -> nn.Conv2d:
-    """A 3x3 convolution that starts at 0, so that a flow starts as a linear map."""
+    """Returns a 3x3 convolution initialised to 0, so that a flow starts as a linear map."""
     layer = nn.Conv2d(inside, outside, 3, padding=1)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -174,10 +176,10 @@ def zero_convolution(inside: int, outside: int) -> nn.Conv2d:
 
 
 def squeeze(x: Tensor) -> Tensor:
-    """Blocks of 2 x 2 pixels become channels: (B, C, H, W) to (B, 4 C, H / 2, W / 2)."""
+    """Moves blocks of 2 x 2 pixels to channels: (B, C, H, W) to (B, 4 C, H / 2, W / 2)."""
     return nn.functional.pixel_unshuffle(x, 2)
 
 
 def unsqueeze(y: Tensor) -> Tensor:
-    """Inverse of `squeeze`."""
+    """Inverts `squeeze`."""
     return nn.functional.pixel_shuffle(y, 2)

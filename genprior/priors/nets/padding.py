@@ -1,19 +1,19 @@
-"""Padding that makes a fully convolutional network take images of any size."""
+"""Padding to a multiple, for fully convolutional networks on images of any size."""
 
 from torch import Tensor, nn
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple]:
-    """Extends images at the right and bottom to a multiple, by reflection.
+    """Pads images at the right and bottom to a multiple, by reflection.
 
-    Where the image is too small to be reflected its last pixels are repeated.
+    If the image is too small for a reflection, its last pixels are repeated.
 
     Arguments:
         x: Images, shape (B, C, H, W).
-        multiple: What height and width must be divisible by.
+        multiple: Divisor of height and width after padding.
 
     Returns:
-        The extended images and the index that crops them back to H x W.
+        The padded images and the index that crops them back to H x W.
     """
     height, width = x.shape[-2:]
     bottom, right = -height % multiple, -width % multiple

@@ -1,7 +1,7 @@
-"""A chain of invertible layers that may forget its activations.
+"""Sequence of invertible layers, with backpropagation that stores no activations.
 
-With `recompute` only the output is kept: the backward pass inverts one layer after the other
-and computes each again, so that the memory does not grow with the number of layers.
+With `recompute` only the output is stored. The backward pass inverts one layer after the other
+and recomputes it, so that the memory does not grow with the number of layers.
 
 References:
     The Reversible Residual Network: Backpropagation Without Storing Activations, Gomez, Ren,
@@ -18,11 +18,11 @@ from genprior.priors.nets.flows import Invertible
 
 
 class Chain(Invertible):
-    """Invertible layers, one after the other.
+    """Composition of invertible layers.
 
     Arguments:
-        layers: The layers, the first one first.
-        recompute: Keep no activations; gradients of gradients are not available then.
+        layers: The layers, in the order of `forward`.
+        recompute: Store no activations; second derivatives are not available then.
     """
 
     def __init__(self, layers: Iterable[Invertible], recompute: bool = False) -> None:
@@ -32,19 +32,19 @@ class Chain(Invertible):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.recompute and torch.is_grad_enabled():
-            return _Forgetful.apply(self, False, x, *self.parameters())
+            return _RecomputedLayers.apply(self, False, x, *self.parameters())
         return self._forward(x)
 
     def inverse(self, y: Tensor) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
-            return _Forgetful.apply(self, True, y, *self.parameters())[0]
+            return _RecomputedLayers.apply(self, True, y, *self.parameters())[0]
         return self._inverse(y)
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         log_det = x.new_zeros(len(x))
         for layer in self.layers:
-            x, more = layer(x)
-            log_det = log_det + more
+            x, layer_log_det = layer(x)
+            log_det = log_det + layer_log_det
         return x, log_det
 
     def _inverse(self, y: Tensor) -> Tensor:
@@ -53,13 +53,14 @@ class Chain(Invertible):
         return y
 
 
-class _Forgetful(torch.autograd.Function):
+# Stores only the output of a `Chain` and recomputes its activations in the backward pass.
+class _RecomputedLayers(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, chain: Chain, backwards: bool, x: Tensor, *parameters: Tensor
+        ctx: Any, chain: Chain, inverse: bool, x: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
-        y, log_det = (chain._inverse(x), x.new_zeros(len(x))) if backwards else chain._forward(x)
-        ctx.chain, ctx.backwards = chain, backwards
+        y, log_det = (chain._inverse(x), x.new_zeros(len(x))) if inverse else chain._forward(x)
+        ctx.chain, ctx.inverse = chain, inverse
         kind = x.device.type
         ctx.precision = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
         ctx.save_for_backward(y)
@@ -69,22 +70,22 @@ class _Forgetful(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor, g_log_det: Tensor) -> tuple:
         kind, dtype, enabled = ctx.precision
         with torch.autocast(kind, dtype, enabled=enabled):
-            g, found = _Forgetful._backward(ctx, g, g_log_det)
-        return None, None, g, *(found.get(p) for p in ctx.chain.parameters())
+            g, gradients = _RecomputedLayers._backward(ctx, g, g_log_det)
+        return None, None, g, *(gradients.get(p) for p in ctx.chain.parameters())
 
     @staticmethod
     def _backward(ctx: Any, g: Tensor, g_log_det: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
         (y,) = ctx.saved_tensors
-        found: dict[Tensor, Tensor] = {}
+        gradients: dict[Tensor, Tensor] = {}
         layers = list(ctx.chain.layers)
-        for layer in layers if ctx.backwards else reversed(layers):
+        for layer in layers if ctx.inverse else reversed(layers):
             with torch.no_grad():
-                x = layer(y)[0] if ctx.backwards else layer.inverse(y)
+                x = layer(y)[0] if ctx.inverse else layer.inverse(y)
             learned = [p for p in layer.parameters() if p.requires_grad]
             with torch.enable_grad():
                 x.requires_grad_()
-                outputs, weights = [layer.inverse(x)] if ctx.backwards else layer(x), [g]
-                if not ctx.backwards:
+                outputs, weights = [layer.inverse(x)] if ctx.inverse else layer(x), [g]
+                if not ctx.inverse:
                     weights.append(g_log_det)
                 pairs = [(o, w) for o, w in zip(outputs, weights, strict=True) if o.requires_grad]
                 g, *rest = torch.autograd.grad(
@@ -93,6 +94,6 @@ class _Forgetful(torch.autograd.Function):
                 )
             for parameter, gradient in zip(learned, rest, strict=True):
                 if gradient is not None:
-                    found[parameter] = gradient
+                    gradients[parameter] = gradient
             y = x.detach()
-        return g, found
+        return g, gradients

@@ -1,4 +1,4 @@
-"""Style-based generator: a mapping network, modulated convolutions, noise inputs.
+"""StyleGAN generator: a mapping network, modulated convolutions, noise inputs.
 
     w = f(z),   h <- lrelu(d (C * (s h)) + b + strength n),   s = affine(w),
     d = (sum C^2 s^2)^-1/2 per output channel
@@ -9,11 +9,11 @@ References:
     Analyzing and Improving the Image Quality of StyleGAN, Karras et al., 2020 (modulation).
 
 Differs from the authors' code:
-    1. The noise inputs are latents as the style is, so that the image is a function of them.
-    2. Bilinear enlargement without a further filter.
-    3. The mapping has 4 layers, the authors' 8; a layer to RGB takes the style of the
-        convolution before it, theirs that of the next.
-    4. z is not scaled to a fixed length: a search begins at z = 0, and shorter z are more typical.
+    1. The noise inputs are latents like the style, so that the image is a function of the latents.
+    2. Bilinear upsampling without a further filter.
+    3. The mapping has 4 layers; the authors' has 8. A layer to RGB uses the style of the preceding
+        convolution; the authors' uses that of the next.
+    4. z is not scaled to a fixed length: a search starts at z = 0, and shorter z are more typical.
 """
 
 import math
@@ -27,11 +27,11 @@ MAPPING_LAYERS = 4
 
 
 class StyleGenerator(nn.Module):
-    """Styles and noise to images in about [-1, 1].
+    """StyleGAN synthesis network and mapping: styles and noise to images in about [-1, 1].
 
     Arguments:
         channels: Image channels.
-        latent: Numbers of z and of each style w.
+        latent: Dimension of z and of each style w.
         widths: Features per level, the finest first.
         size: Height and width of the images, multiples of 2^(levels - 1).
     """
@@ -59,36 +59,36 @@ class StyleGenerator(nn.Module):
 
     @property
     def noise(self) -> int:
-        """Numbers of all noise inputs."""
+        """Total dimension of all noise inputs."""
         return sum(map(math.prod, self.noise_sizes))
 
     def map(self, z: Tensor) -> Tensor:
-        """Styles w of z, both (B, latent)."""
+        """Maps latents z to styles w, both (B, latent)."""
         return self.mapping(z)
 
     def forward(self, w: Tensor, noise: Tensor) -> Tensor:
-        """Images.
+        """Returns images.
 
         Arguments:
             w: A style for each layer, shape (B, layers, latent).
-            noise: All noise inputs, shape (B, numbers of them).
+            noise: All noise inputs, flattened, shape (B, `self.noise`).
         """
         maps = noise.split([math.prod(size) for size in self.noise_sizes], dim=1)
         h, u, layer = self.start.to(w).expand(len(w), -1, -1, -1), None, 0
         for level, output in enumerate(self.outputs):
             if level:
-                h, u = _double(h), _double(u)
+                h, u = _upsample(h), _upsample(u)
             for _ in range(2 if level else 1):
                 n = maps[layer].reshape(-1, 1, *self.noise_sizes[layer])
                 h = self.layers[layer](h, w[:, layer], n)
                 layer += 1
-            more = output(h, w[:, layer - 1])
-            u = more if u is None else u + more
+            rgb = output(h, w[:, layer - 1])
+            u = rgb if u is None else u + rgb
         return u
 
 
 class StyleLayer(nn.Module):
-    """A convolution whose inputs are scaled by a style and whose outputs are scaled back."""
+    """Modulated convolution: inputs scaled by a style, outputs normalised by the weights."""
 
     def __init__(
         self, inside: int, outside: int, latent: int, kernel: int = 3, output: bool = False
@@ -103,7 +103,7 @@ class StyleLayer(nn.Module):
         self.strength = None if output else nn.Parameter(torch.zeros(()))
 
     def forward(self, h: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Features (B, outside, H, W) of h with styles w (B, latent)."""
+        """Returns features (B, outside, H, W) of h with styles w (B, latent)."""
         s = self.affine(w)
         y = nn.functional.conv2d(h * s[:, :, None, None], self.weight, padding=self.pad)
         if self.output:
@@ -113,5 +113,5 @@ class StyleLayer(nn.Module):
         return nn.functional.leaky_relu(y + self.bias + self.strength * noise, SLOPE)
 
 
-def _double(x: Tensor) -> Tensor:
+def _upsample(x: Tensor) -> Tensor:
     return nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Fully convolutional UNet with noise conditioning.
+"""Fully convolutional U-Net (UNet) conditioned on the noise level.
 
 References:
     U-Net: Convolutional Networks for Biomedical Image Segmentation, Ronneberger et al., 2015.
@@ -6,10 +6,11 @@ References:
     Plug-and-Play Image Restoration with Deep Denoiser Prior, Zhang et al., 2021 (DRUNet).
 
 Differs from the authors' code:
-    1. No normalisation and no attention (as DRUNet), so that any image size is treated alike.
-    2. Skip connections are added, not concatenated (as DRUNet): half the cost at full size.
-    3. The noise level modulates every block, instead of an input map of it. What is a map is,
-        on request, where the image is but a guess.
+    1. No normalisation and no attention (as in DRUNet), so that the network does not depend on
+        the image size.
+    2. Skip connections are added, not concatenated (as in DRUNet): half the cost at full size.
+    3. The noise level modulates every block; DRUNet has a map of it as an input. An optional
+        input map marks unknown pixels.
 """
 
 from collections.abc import Sequence
@@ -20,14 +21,14 @@ from genprior.priors.nets.blocks import ResBlock, noise_embedding
 
 
 class UNet(nn.Module):
-    """UNet that maps (image, noise coordinate, on request also a map) to an image of its size.
+    """UNet that maps an image, a noise coordinate and an optional mask to an image.
 
     Arguments:
         channels: Image channels.
-        widths: Feature channels per level; each level halves the resolution.
-        blocks: Residual blocks per level, on the way down and again on the way up.
+        widths: Feature channels per level; each level but the first halves the resolution.
+        blocks: Residual blocks per level, in the encoder and again in the decoder.
         embedding: Width of the noise embedding.
-        holes: Take a map of unknown pixels besides the image.
+        holes: Take a mask of unknown pixels besides the image.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class UNet(nn.Module):
         Arguments:
             x: Input, shape (B, C, H, W); H and W multiples of `multiple`.
             c_noise: Noise coordinate, shape (B,).
-            unknown: 1 where x is but a guess, else 0, shape (B, 1, H, W); None is 0.
+            unknown: 1 where x is a guess, else 0, shape (B, 1, H, W); None means 0 everywhere.
 
         Returns:
             Output, shape (B, C, H, W).
@@ -93,11 +94,11 @@ class UNet(nn.Module):
 
 
 def receptive_field(depths: Sequence[int]) -> int:
-    """How many pixels away an input can change an output of the UNet, at most.
+    """Returns the receptive radius of the UNet: how many pixels away an input has influence.
 
     Arguments:
         depths: Residual blocks per level, each of two 3x3 convolutions.
     """
     last = len(depths) - 1
     convolutions = sum(2 * d * 2**k * (1 if k == last else 2) for k, d in enumerate(depths))
-    return 2 + convolutions + 2**last - 1  # the last term: pixels that share a deepest one
+    return 2 + convolutions + 2**last - 1  # the last term: pixels covered by one deepest pixel

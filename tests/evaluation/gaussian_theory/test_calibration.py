@@ -39,7 +39,7 @@ def test_exact_samples_are_perfect(law):
     assert misfit_ratio(samples, y, A, mean, cov) == pytest.approx(1, abs=0.05)
 
 
-def test_wrong_samples_are_found_out(law):
+def test_wrong_samples_are_detected(law):
     mean, cov, samples = law
     narrow = mean + 0.5 * (samples - mean)
     assert z_scores(narrow, mean, cov).square().mean().item() == pytest.approx(0.25, rel=0.1)
@@ -62,5 +62,5 @@ def test_errors(law):
     mean, cov, samples = law
     with pytest.raises(ValueError, match="no pixel is chosen"):
         std_ratio(samples, cov, torch.zeros(D, dtype=torch.bool))
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="equal shapes"):
         sliced_wasserstein(samples, samples[:5], generator(0))

@@ -1,17 +1,17 @@
-"""The law engine against published numbers, Monte Carlo and the code of the solvers.
+"""Exact laws against published numbers, Monte Carlo and the code of the solvers.
 
-The reference problems have N(0, I) images in mind; in image units they are half as large.
+The published numbers are for images of unit variance; in image units they are half as large.
 """
 
 import math
 
+import affine_samplers
 import pytest
 import torch
 from golden import VAR, dps_law, grf12, spectrum
 from rows import GRF12, GRF64
 
 from genprior.core.schedules import sigma_steps
-from genprior.evaluation.gaussian_theory import affine_samplers
 from genprior.evaluation.gaussian_theory.exact_laws import (
     Law,
     Problem,
@@ -70,7 +70,7 @@ def check_row(got, row):
 
 
 def rows(table):
-    """The rows of a table; those of many steps are slow."""
+    """Returns the rows of a table as parameters; those of more than 100 steps are slow."""
     return [pytest.param(*k, marks=[pytest.mark.slow] if k[1] > 100 else []) for k in table]
 
 
@@ -138,7 +138,7 @@ def test_the_code_of_the_exact_posterior_has_distance_zero():
 
 
 def variances(scheme, S, times, exact_start=False):
-    """Variance of each mode after Pierret and Galerne's schemes, from the law engine."""
+    """Returns the variance of each mode after Pierret and Galerne's schemes, from `propagate`."""
     return propagate(
         Law(torch.zeros(len(S), 1, 1, dtype=S.dtype), torch.ones(len(S), 1, 1, dtype=S.dtype)),
         (scheme(S, t, s) for t, s in zip(times, times[1:], strict=False)),
@@ -146,7 +146,7 @@ def variances(scheme, S, times, exact_start=False):
 
 
 def level(t):
-    """B(t), the integral of beta(t) = 0.05 + 9.95 t."""
+    """Returns B(t), the integral of beta(t) = 0.05 + 9.95 t."""
     return 0.05 * t + 9.95 * t**2 / 2
 
 
@@ -191,7 +191,7 @@ def test_unconditional_recursions_against_monte_carlo(scheme):
         return torch.randn(count, len(S), generator=generator, dtype=torch.float64)
 
     def drift(x, t):
-        # of the reverse ODE, beta (x + score), and once more the score for the SDE
+        # drift of the reverse ODE: beta (x + score)
         return (0.05 + 9.95 * t) * (x - x / noised(S, t))
 
     x = normal()

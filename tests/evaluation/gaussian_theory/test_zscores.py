@@ -1,13 +1,14 @@
-"""What a solver draws against the law of its method, coordinate by coordinate.
+"""Samples of the solvers against the exact law of each method, by z-scores.
 
-The laws are those of the recursions that `test_laws` holds against published numbers; the solvers
-are called as users call them, with random numbers. GRF-64 is compared by frequency, GRF-12 with
-its four operators by the eigenvectors of the covariance.
+`test_exact_laws` checks the laws against published numbers. Here the solvers are called as users
+call them, with random numbers. z-scores are taken by frequency for GRF-64, and by the eigenvectors
+of the covariance for GRF-12 with its four operators.
 """
 
 import math
 from collections.abc import Iterator
 
+import affine_samplers
 import pytest
 import torch
 from golden import VAR, Convolution, dps_law, grf12, mean_norm, spectrum
@@ -16,7 +17,6 @@ from torch.fft import fft2
 
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import sigma_steps
-from genprior.evaluation.gaussian_theory import affine_samplers
 from genprior.evaluation.gaussian_theory.calibration import z_scores
 from genprior.evaluation.gaussian_theory.exact_laws import Law, Problem, Step, propagate, white
 from genprior.inverse.diffusion.daps import DAPS
@@ -42,7 +42,7 @@ SIGMA = 0.025
 
 ITERATIVE = ("mmps", "mmps ddim", "moment-matched", "daps")
 EXACT = ("moment-matched", "daps", "smc")
-# method: its rule, if it has the same one at every level, and its solver
+# method: (rule, solver); the rule is None for methods without one rule for all noise levels
 METHODS = {
     "diffpir": (
         affine_samplers.diffpir(1.0, 0.3),
@@ -70,7 +70,7 @@ METHODS = {
 
 
 def law(method: str, problem: Problem) -> Law:
-    """The law of a method given y."""
+    """Returns the law of a method given y."""
     rule, solver = METHODS[method]
     if method in EXACT:
         return Law(problem.gain, problem.posterior_cov)
@@ -89,7 +89,7 @@ def law(method: str, problem: Problem) -> Law:
 
 
 def sweeps(solver: PnPDM, problem: Problem) -> Iterator[Step]:
-    """Split Gibbs sampling: a draw near x given y, then ancestral steps down from there."""
+    """Yields the steps of split Gibbs sampling: a likelihood step, then ancestral steps to 0."""
     for rho in solver.couplings:
         yield affine_samplers.draw_near(problem, rho)
         levels = sigma_steps(solver.inner, rho, solver.sigma_min)
@@ -97,15 +97,15 @@ def sweeps(solver: PnPDM, problem: Problem) -> Iterator[Step]:
 
 
 @pytest.fixture(autouse=True)
-def norms_of_all_chains(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DPS divides by the norm of a residual: here by the root mean square, as its law does."""
+def norm_over_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces the norm of residuals in DPS by the RMS over all samples, as its law does."""
     monkeypatch.setattr(torch.linalg, "vector_norm", mean_norm)
 
 
 def draw(
     method: str, prior: Texture, op: Operator, shape: tuple, fields: int, chains: int
 ) -> tuple[Tensor, Tensor]:
-    """Measurements of draws of the prior, (fields, ...), and answers, (fields, chains, ...)."""
+    """Returns measurements of prior samples, (fields, ...), and samples, (fields, chains, ...)."""
     first = Noise(5, range(fields))
     z = first.normal(torch.zeros(prior.latent_shape(torch.Size((fields, *shape)))).double())
     y = op.A(prior.decode(z, torch.Size((fields, *shape))))
@@ -116,7 +116,7 @@ def draw(
 
 
 def check(z: Tensor) -> None:
-    """z of shape (fields, chains, coordinates): independent, of mean square 1."""
+    """Checks that z, shape (fields, chains, coordinates), is independent with mean square 1."""
     means = math.sqrt(z.shape[1]) * z.mean(dim=1)
     for scores in (z, means):
         tolerance = 5 * math.sqrt(2 / scores.numel())
@@ -135,16 +135,16 @@ def check(z: Tensor) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_small_field(method: str, index: int) -> None:
     if method == "smc" and index != 3:
-        pytest.skip("its twist is exact for up to 16 measured numbers")
+        pytest.skip("its likelihood is exact for up to 16 measured numbers")
     prior, operators, problems = grf12()
     op = operators[index]
     fields, chains = (4, 32) if method in (*ITERATIVE, "smc") else (8, 64)
     y, x = draw(method, prior, op, (1, 12, 12), fields, chains)
     given = law(method, problems[index])
-    seen = op.mask_unmeasured(torch.ones_like(y[:1])).flatten() > 0
-    # the prior has mean 1/2, the problem mean 0
-    rest = (y - op.A(torch.full_like(x[:1, 0], 0.5))).flatten(1)[:, seen]
-    mean = 0.5 + rest @ given.G[0].mT
+    observed = op.mask_unmeasured(torch.ones_like(y[:1])).flatten() > 0
+    # the prior has mean 1/2, `Problem` has mean 0
+    residual = (y - op.A(torch.full_like(x[:1, 0], 0.5))).flatten(1)[:, observed]
+    mean = 0.5 + residual @ given.G[0].mT
     z = [z_scores(x[i].flatten(1), mean[i], given.V[0]) for i in range(fields)]
     check(torch.stack(z))
 

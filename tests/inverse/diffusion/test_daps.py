@@ -24,7 +24,7 @@ def recursion(
         langevin: Steps of the published kernel.
     """
     S, h = field64()
-    more = kernel == "published"  # the code's schedulers count their end as a step of its own
+    more = kernel == "published"  # the authors' schedule counts its end as one more step
     levels = poly7(steps + more, 100.0, 0.1)[:steps]
     G, V = 0 * S, 0 * S + 1 + levels[0] ** 2
     for k, (s, s_next) in enumerate(zip(levels, [*levels[1:], 0.0], strict=True)):
@@ -55,7 +55,7 @@ def test_laws(kernel: str) -> None:
     check_solver(DAPS(3, kernel, ode_steps=2, langevin_steps=3, root_products=1, iterations=2))
 
 
-def test_the_recursion_gives_the_numbers_computed_apart() -> None:
+def test_the_recursion_gives_independently_computed_numbers() -> None:
     expected = (0.06794978727, 0.01958053347, 2.10891706690)
     assert recursion("isotropic", 0.05, 200) == pytest.approx(expected, rel=1e-6)
 

@@ -93,7 +93,7 @@ def test_it_is_ddnm_plus(op: Operator, noise_std: float) -> None:
         pytest.param(100, 1.0, 0.05, (0.0652, 0.0529, 0.610), marks=SLOW),
     ],
 )
-def test_distance_to_the_posterior_is_the_one_computed_apart(
+def test_distance_to_the_posterior_is_as_computed_independently(
     steps: int, eta: float, noise_std: float, expected: tuple[float, float, float]
 ) -> None:
     found = distance(DDRM(steps, eta), noise_std)
@@ -119,8 +119,8 @@ def test_operators_without_singular_vectors_are_refused() -> None:
         DDRM(2)(torch.zeros(1, 1, 4, 4), op, Crooked(), 0.1, Noise(0, [0]))
 
 
-def test_data_are_mixed_in_only_above_their_noise() -> None:
-    """The three cases of Kawar et al. with s = 1, where eta_b < 1 has a say."""
+def test_data_are_weighted_by_eta_b_only_above_their_noise() -> None:
+    """The three cases of Kawar et al. with s = 1, where eta_b < 1 matters."""
     prior, y, noise_std, eta, eta_b = Crooked(), normals(1, 1, 1, 3, 4)[0], 0.4, 0.6, 0.5
     solver = DDRM(steps=12, eta=eta, eta_b=eta_b)
     draws = list(normals(12, 1, 1, 3, 4, seed=3))

@@ -80,7 +80,7 @@ def test_known_pixels_are_met_exactly_at_every_step() -> None:
     prior, keep = Spy(), random_keep((2, 1, 6, 5), 0.5)
     op = Inpainting(keep)
     y = op.A(prior.draw(2, (3, 6, 5)))
-    # with zeta = 1 and noise that is 0, a state is x_hat itself
+    # with zeta = 1 and all random numbers 0, a state is x_hat itself
     DiffPIR(steps=6, stochasticity=1.0)(y, op, prior, 0.0, Silence())
     assert len(states) == 6
     for state in states[1:]:
@@ -95,7 +95,7 @@ def test_known_pixels_are_met_exactly_at_every_step() -> None:
         pytest.param(0.3, 100, 0.01, 0.0273, 0.0222, 0.694, marks=pytest.mark.slow),
     ],
 )
-def test_distance_to_the_posterior_is_the_one_computed_apart(
+def test_distance_to_the_posterior_is_as_computed_independently(
     stochasticity: float, steps: int, noise_std: float, w2: float, mean: float, ratio: float
 ) -> None:
     found = distance(DiffPIR(steps, stochasticity=stochasticity, spacing="ddpm"), noise_std)
@@ -113,7 +113,7 @@ def test_more_coupling_trusts_the_data_less() -> None:
     assert far == sorted(far)
 
 
-def test_a_single_step_sees_the_data() -> None:
+def test_a_single_step_uses_the_data() -> None:
     prior, keep = Dense(), random_keep((1, 1, 6, 5), 0.5)
     op = Inpainting(keep)
     y = op.A(prior.draw(1, (1, 6, 5)))

@@ -61,7 +61,7 @@ def test_agrees_with_the_paper_in_its_own_notation(op: Operator) -> None:
         torch.testing.assert_close(ours[i : i + 1], theirs, rtol=0, atol=1e-10)
 
 
-def test_the_push_does_not_depend_on_the_size_of_the_image() -> None:
+def test_the_gradient_step_does_not_depend_on_the_size_of_the_image() -> None:
     spectrum = 0.3 / (1 + 10 * torch.fft.fftfreq(8).double()[:, None] ** 2).expand(8, 6)
     # a tiled field has the small field's frequencies and no others
     wide = torch.zeros(16, 12, dtype=torch.float64)
@@ -94,9 +94,9 @@ def test_without_strength_the_data_are_ignored() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("strength", "golden"), [(1.0, 0.15288), (3.0, 0.04682), (10.0, 0.04949)])
-def test_distance_to_the_posterior_is_the_one_computed_apart(strength, golden, monkeypatch):
-    # The law is read off chains, each with its own measurement, frequency by frequency. It was
-    # computed with the mean of the squared norm, not with that of each chain: 2 % apart at zeta 1.
+def test_distance_to_the_posterior_is_as_computed_independently(strength, golden, monkeypatch):
+    # The law is estimated per frequency from samples, each of its own measurement. The reference
+    # used the mean of the squared norms, not the norm of each sample: 2 % apart at zeta 1.
     monkeypatch.setattr(torch.linalg, "vector_norm", mean_norm)
     count = 2000
     prior, (op, *_), _ = grf12()
@@ -104,14 +104,14 @@ def test_distance_to_the_posterior_is_the_one_computed_apart(strength, golden, m
     shape = torch.Size((count, 1, 12, 12))
     x = prior.decode(draws.normal(torch.zeros(prior.latent_shape(shape)).double()), shape)
     y = op.A(x) + 0.025 * draws.normal(x)
-    chains = DPS(strength=strength)(y, op, prior, 0.025, Noise(0, list(range(count))))
-    Y, X = (torch.fft.fft2(2 * image[:, 0] - 1, norm="ortho") for image in (y, chains))
+    samples = DPS(strength=strength)(y, op, prior, 0.025, Noise(0, list(range(count))))
+    Y, X = (torch.fft.fft2(2 * image[:, 0] - 1, norm="ortho") for image in (y, samples))
     k2, S = spectrum(12, 2)
     S, h = 4 * S, torch.exp(-2 * math.pi**2 * k2)
     power, cov_y = Y.abs().square().sum(dim=0), h**2 * S + 0.05**2
     gain = (X * Y.conj()).sum(dim=0) / power
     variance = (X - gain * Y).abs().square().sum(dim=0) / (count - 1)
-    # less what the scatter of the estimated gain adds to its square
+    # minus the variance of the estimated gain, which adds to its square
     mean2 = (gain - h * S / cov_y).abs().square() * cov_y - variance * cov_y / power
     bures2 = (variance.sqrt() - (S * 0.05**2 / cov_y).sqrt()).square()
     assert (mean2 + bures2).mean().sqrt().item() == pytest.approx(golden, rel=0.01)

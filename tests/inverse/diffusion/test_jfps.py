@@ -18,7 +18,7 @@ from genprior.priors.texture import Texture
 
 @pytest.mark.parametrize("covariance", ["photos", "isotropic"])
 def test_laws(covariance: str) -> None:
-    # few iterations: more than it takes would turn rounding into differences, without noise
+    # few iterations: after convergence, without noise, rounding errors would grow
     check_solver(JFPS(3, covariance=covariance, iterations=2))
 
 
@@ -37,7 +37,7 @@ def test_with_the_covariance_of_the_prior_it_is_moment_matching(op: Operator) ->
     torch.testing.assert_close(jfps, mmps, rtol=0, atol=1e-9)
 
 
-def test_photos_have_the_variance_and_the_colours_that_they_say() -> None:
+def test_the_model_of_photos_has_its_variance_and_colour_correlation() -> None:
     unit = torch.eye(3 * 5 * 6).double().reshape(-1, 3, 5, 6)
     S = photo_filter(unit, lambda S: S).flatten(1)
     torch.testing.assert_close(S.diagonal(), torch.full((90,), PHOTO_VAR).double())
@@ -56,10 +56,10 @@ def test_photos_have_the_variance_and_the_colours_that_they_say() -> None:
         (0.2, (0.0253, 0.0162, 0.851)),
     ],
 )
-def test_distance_to_the_posterior_is_the_one_computed_apart(
+def test_distance_to_the_posterior_is_as_computed_independently(
     noise_std: float, expected: tuple[float, float, float]
 ) -> None:
-    # the preconditioner is the solve itself for this covariance: one iteration
+    # for this covariance the preconditioner is the exact solve: one iteration suffices
     solver = JFPS(100, 1.0, "isotropic", 0.0625, 3, spacing="ddpm")
     assert distance(solver, noise_std) == pytest.approx(expected, rel=0.01)
 
@@ -69,7 +69,7 @@ def test_errors() -> None:
         JFPS(covariance="dct")
 
 
-def test_nothing_but_the_denoiser_is_evaluated() -> None:
+def test_only_the_denoiser_is_evaluated() -> None:
     prior = Dense()
     op = Inpainting(random_keep((1, 1, 4, 5), 0.5))
     y = op.A(prior.draw(1, (1, 4, 5)))
@@ -88,7 +88,7 @@ def test_the_covariance_of_photos_given_the_noisy_image(sigma: float) -> None:
 
 
 @pytest.mark.parametrize("boundary", ["reflect", "valid"])
-def test_blurs_without_noise_are_met_at_the_defaults(boundary: str) -> None:
+def test_noise_free_blurred_data_are_matched_at_the_defaults(boundary: str) -> None:
     op = Blur(torch.tensor([[1.0, 2, 1]]), boundary)
     y = op.A(0.5 + 0.2 * normals(1, 2, 1, 16, 16)[0].float())
     x = JFPS(30)(y, op, Dense(dtype=torch.float32), 0.0, Noise(0, [0, 1]))

@@ -86,7 +86,7 @@ def test_the_mean_is_exact_for_gaussian_priors() -> None:
         pytest.param(100, 0.0, 0.2, (0.0112, 0.0007, 0.894), marks=pytest.mark.slow),
     ],
 )
-def test_distance_to_the_posterior_is_the_one_computed_apart(
+def test_distance_to_the_posterior_is_as_computed_independently(
     steps: int, eta: float, noise_std: float, expected: tuple[float, float, float]
 ) -> None:
     found = distance(MMPS(steps, eta, iterations=20, spacing="ddpm"), noise_std)

@@ -80,7 +80,7 @@ def test_the_basis_does_not_depend_on_the_size_of_the_covariance() -> None:
     torch.testing.assert_close(1e7 * scaled, T, rtol=0, atol=1e-12)
 
 
-def test_what_a_network_may_have_gives_finite_roots() -> None:
+def test_a_non_symmetric_jacobian_gives_finite_roots() -> None:
     x, n = normals(2, 2, *SHAPE)
     got = root(moments(Crooked(), x, 0.3), n, 6)
     assert got.isfinite().all()
@@ -98,18 +98,18 @@ def test_square_roots_of_small_matrices(dtype: torch.dtype, atol: float) -> None
 
 
 def test_draws_of_a_gaussian_prior_have_its_covariance() -> None:
-    chains, sigma = 20000, 0.3
+    num_samples, sigma = 20000, 0.3
     U = torch.linalg.qr(normals(1, 12, 3)[0]).Q.mT.reshape(3, *SHAPE)
     variances = torch.tensor([0.5, 0.2, 0.1]).double()
     prior = PCA(torch.full(SHAPE, 0.5).double(), U, variances, 0.1)
     S = prior.cov(torch.eye(12).double().reshape(-1, *SHAPE)).flatten(1)
-    x = torch.zeros(chains, *SHAPE).double()
+    x = torch.zeros(num_samples, *SHAPE).double()
     at = moments(prior, x, sigma)
-    xi = draw_prior(prior, at, 0, Noise(0, range(chains))).flatten(1)
+    xi = draw_prior(prior, at, 0, Noise(0, range(num_samples))).flatten(1)
     C = S - S @ (S + sigma**2 * torch.eye(12).double()).inverse() @ S
-    # an entry of an empirical covariance has variance (C_ii C_jj + C_ij^2) / chains
-    scale = ((C.diagonal()[:, None] * C.diagonal() + C**2) / chains).sqrt()
-    assert ((xi.T @ xi / chains - C) / scale).abs().max() < 5
+    # an entry of an empirical covariance has variance (C_ii C_jj + C_ij^2) / num_samples
+    scale = ((C.diagonal()[:, None] * C.diagonal() + C**2) / num_samples).sqrt()
+    assert ((xi.T @ xi / num_samples - C) / scale).abs().max() < 5
 
 
 @pytest.mark.parametrize("solver", [MomentMatched(2), DAPS(2, kernel="exact"), MMPS(2)], ids=repr)

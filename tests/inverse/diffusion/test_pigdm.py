@@ -92,13 +92,13 @@ def test_the_mean_is_exact_for_independent_pixels(op: Operator, eta: float) -> N
     assert (wrong - expected).abs().max() > 5e-3 * scale
 
 
-def test_mean_and_variance_of_chains_are_those_of_the_recursion() -> None:
-    prior, noise_std, chains, steps = Dense(std=0.2, length=0), 0.1, 1500, 12
+def test_mean_and_variance_of_samples_are_those_of_the_recursion() -> None:
+    prior, noise_std, num_samples, steps = Dense(std=0.2, length=0), 0.1, 1500, 12
     op = Inpainting(random_keep((1, 1, 4, 5), 0.5))
     y = measure(op, prior.draw(1, (1, 4, 5)), torch.tensor(noise_std))
     solver = PiGDM(steps, prior_var=0.04, sigma_max=20.0)
-    noise = Noise(0, [(0, k) for k in range(chains)])
-    x = solver(y.expand(chains, -1, -1, -1), op, prior, noise_std, noise)
+    noise = Noise(0, [(0, k) for k in range(num_samples)])
+    x = solver(y.expand(num_samples, -1, -1, -1), op, prior, noise_std, noise)
 
     levels = torch.linspace(20 ** (1 / 7), 0.005 ** (1 / 7), steps).double() ** 7
     levels = [*levels.tolist(), 0.0]
@@ -116,9 +116,9 @@ def test_mean_and_variance_of_chains_are_those_of_the_recursion() -> None:
         z = (samples.mean(dim=0) - 0.5 - weight * (y.flatten()[pixels] - 0.5)) / variance**0.5
         count = int(pixels.sum())
         # 5 standard deviations of the largest of `count` means, and of a mean square
-        assert z.abs().max() < 5 / math.sqrt(chains)
+        assert z.abs().max() < 5 / math.sqrt(num_samples)
         ratio = samples.var(dim=0).mean().item() / variance
-        assert ratio == pytest.approx(1, abs=5 * math.sqrt(2 / (chains * count)))
+        assert ratio == pytest.approx(1, abs=5 * math.sqrt(2 / (num_samples * count)))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_mean_and_variance_of_chains_are_those_of_the_recursion() -> None:
         ("published", 20, 0.0, 0.2, 0.0695, 0.0200, 0.455),
     ],
 )
-def test_distance_to_the_posterior_is_the_one_computed_apart(
+def test_distance_to_the_posterior_is_as_computed_independently(
     variant: str, steps: int, eta: float, noise_std: float, w2: float, mean: float, ratio: float
 ) -> None:
     found = distance(PiGDM(steps, eta, variant, 0.25, spacing="ddpm"), noise_std)
@@ -145,7 +145,7 @@ def test_few_steps_do_not_overshoot_along_low_frequencies() -> None:
     for prior_var in (None, 0.25):
         law, _ = law_of(PiGDM(10, prior_var=prior_var), op, prior, 0.01, y)
         ratios.append((law.V.trace() / C.trace()).sqrt().item())
-    assert torch.linalg.eigvalsh(S)[-1] > 8  # of which 0.25 is far below
+    assert torch.linalg.eigvalsh(S)[-1] > 8  # 0.25 is far below this
     assert 0.5 < ratios[0] < 1 and ratios[1] > 10
 
 

@@ -18,7 +18,7 @@ def test_laws() -> None:
 
 
 def recursion(solver: PnPDM, known: bool) -> tuple[float, float]:
-    """Gain and variance of one pixel, N(1/2, STD^2) on its own, measured or not."""
+    """Gain and variance of one pixel, independent and N(1/2, STD^2), measured or not."""
     gain, variance = 0.0, 0.0
     for sweep in range(solver.steps):
         rho = max(solver.rho_max * solver.decay**sweep, solver.rho_min)
@@ -36,7 +36,7 @@ def recursion(solver: PnPDM, known: bool) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("steps", [1, 30])
-def test_its_law_is_the_one_of_a_gibbs_sampler(steps: int) -> None:
+def test_samples_have_the_law_of_a_gibbs_sampler(steps: int) -> None:
     solver = PnPDM(steps, inner=4, rho_min=0.1, decay=0.9)
     keep = torch.tensor([[[[True, False]]]])
     y = torch.zeros(1, 1, 1, 2).double()

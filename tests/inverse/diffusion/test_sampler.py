@@ -5,26 +5,26 @@ from oracles import Crooked, Replay, Silence, normals
 from genprior import load_prior
 from genprior.core.random_streams import Noise
 from genprior.inverse.diffusion.sampler import denoise_with_vjp, run_levels
-from genprior.inverse.execution.monitor import watch
+from genprior.inverse.execution.monitor import monitored_denoiser
 
 
 def test_the_first_state_is_the_one_of_ddpm() -> None:
-    chains, sigma = 4000, 1.5
+    num_samples, sigma = 4000, 1.5
     first = []
 
     def step(x: torch.Tensor, *_: object) -> torch.Tensor:
         first.append(x)
         return x
 
-    like = torch.zeros(chains, 1, 2, 3, dtype=torch.float64)
-    run_levels(like, [sigma], Noise(0, range(chains)), step)
-    x, count = first[0], chains * 6
+    like = torch.zeros(num_samples, 1, 2, 3, dtype=torch.float64)
+    run_levels(like, [sigma], Noise(0, range(num_samples)), step)
+    x, count = first[0], num_samples * 6
     spread = (0.25 + sigma**2) ** 0.5
     assert x.mean().item() == pytest.approx(0.5, abs=5 * spread / count**0.5)
     assert x.var().item() == pytest.approx(spread**2, rel=5 * (2 / count) ** 0.5)
 
 
-def test_steps_are_handed_their_levels_and_noise_in_order() -> None:
+def test_steps_receive_their_levels_and_noise_in_order() -> None:
     draws = normals(3, 2, 1, 2, 2)
     seen = []
 
@@ -43,7 +43,7 @@ def test_steps_are_handed_their_levels_and_noise_in_order() -> None:
     torch.testing.assert_close(x, 8 * (0.5 + 9.25**0.5 * draws[0]))
 
 
-def test_no_noise_is_drawn_that_nobody_uses() -> None:
+def test_unused_noise_is_not_drawn() -> None:
     silence = Silence()
     run_levels(torch.zeros(1, 1, 2, 2), [3.0, 2.0, 1.0], silence, lambda x, *_: x)
     assert silence.drawn == 3
@@ -77,10 +77,10 @@ def test_vjp_works_inside_no_grad_and_costs_one_evaluation() -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0.0), ("float16", 0.02)])
 @pytest.mark.parametrize("exponent", [-40, -20, 20])
-def test_vjp_of_small_and_large_vectors_loses_nothing(
+def test_vjp_of_small_and_large_vectors_does_not_underflow_or_overflow(
     dtype: str, tolerance: float, exponent: int
 ) -> None:
-    prior = watch(load_prior("ddpm:digits"), dtype, None, 1)
+    prior = monitored_denoiser(load_prior("ddpm:digits"), dtype, None, 1)
     x, v = (t.float() for t in normals(2, 2, 1, 16, 16))
     _, vjp = denoise_with_vjp(prior.denoise, x, 0.3)
     expected = vjp(v)

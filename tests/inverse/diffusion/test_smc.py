@@ -24,7 +24,7 @@ def test_laws() -> None:
 
 @pytest.mark.parametrize("size", [(4, 4), (6, 8)], ids=["dense", "krylov"])
 @pytest.mark.parametrize("noise_std", [0.05, 0.3])
-def test_the_twist_is_the_likelihood_of_the_noisy_image(
+def test_the_likelihood_is_exact_for_gaussian_priors(
     size: tuple[int, int], noise_std: float
 ) -> None:
     prior, sigma, shape = Dense(length=0.7), 0.4, (1, *size)
@@ -58,7 +58,7 @@ def test_a_covariance_with_negative_eigenvalues_gives_a_likelihood(size: tuple[i
     assert found.isfinite().all()
 
 
-def test_a_gaussian_foretells_its_next_moments() -> None:
+def test_predicted_moments_are_exact_for_gaussian_priors() -> None:
     prior, shape = Dense(length=0.7), (1, 3, 4)
     x, x_next, v = (0.5 + 0.4 * n for n in normals(3, 2, *shape))
     after = predicted_moments(moments(prior, x, 0.4), x, x_next, 0.25, 12)
@@ -67,7 +67,7 @@ def test_a_gaussian_foretells_its_next_moments() -> None:
     torch.testing.assert_close(after.cov(v), there.cov(v), rtol=0, atol=1e-9)
 
 
-def test_resampling_keeps_what_is_likely_and_leaves_even_runs_alone() -> None:
+def test_resampling_keeps_likely_particles_and_skips_runs_of_even_weights() -> None:
     w = torch.tensor([[0.97, 0.01, 0.01, 0.01], [0.3, 0.25, 0.25, 0.2]]).double()
     index, log_w = resample(w.log(), Noise(0, [0, 1]))
     assert index.reshape(2, 4)[0].tolist().count(0) >= 3
@@ -80,7 +80,7 @@ def test_resampling_keeps_what_is_likely_and_leaves_even_runs_alone() -> None:
     torch.testing.assert_close(counts / 1600, w[1].float(), rtol=0, atol=0.02)
 
 
-def test_one_answer_is_a_particle_by_its_weight() -> None:
+def test_one_answer_is_a_particle_chosen_by_weight() -> None:
     w = torch.tensor([[0.1, 0.1, 0.8]]).double().expand(3000, -1)
     counts = torch.bincount(choose(w, 1, Noise(0, range(3000))) % 3, minlength=3)
     torch.testing.assert_close(counts / 3000, w[0].float(), rtol=0, atol=0.03)
@@ -103,7 +103,7 @@ def test_exact_for_gaussian_priors_in_any_number_of_steps(steps: int) -> None:
     assert abs(z.square().mean().item() - 1) < 4 * math.sqrt(2 / z.numel())
 
 
-def test_all_particles_of_a_gaussian_count_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_equal_for_gaussian_priors(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = []
 
     def watch(log_w: Tensor, generator: Noise) -> tuple[Tensor, Tensor]:
@@ -113,7 +113,7 @@ def test_all_particles_of_a_gaussian_count_the_same(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("genprior.inverse.diffusion.smc.resample", watch)
     op = Inpainting(torch.tensor([[[[1, 0, 1, 0]]]]))
     y = measure(op, Dense().draw(1, (1, 1, 4)), torch.tensor(0.1))
-    # the first twist is that of pure noise: from there on nothing is learned
+    # the first state is pure noise, and later likelihoods equal their predictions
     solver = SMC(4, particles=8, iterations=4, root_products=4, sigma_max=1e3)
     solver(y, op, Dense(), 0.1, Noise(0, [0]))
     assert len(weights) == 3
@@ -121,8 +121,8 @@ def test_all_particles_of_a_gaussian_count_the_same(monkeypatch: pytest.MonkeyPa
         assert (log_w - log_w.mean()).abs().max() < 0.02
 
 
-def test_modes_get_their_weights() -> None:
-    # two modes far apart; y is on the side of the rare one, but not sharp
+def test_modes_have_their_posterior_weights() -> None:
+    # two modes far apart; y is nearer to the rare one, but noisy
     means = torch.tensor([[[[-3.0, 0.0]]], [[[4.0, 0.0]]]]).double()
     prior = GMM(torch.tensor([0.85, 0.15]).double(), means, torch.eye(2).double().repeat(2, 1, 1))
     op, noise_std = Inpainting(torch.tensor([[[[1, 0]]]])), 3.0
@@ -146,10 +146,10 @@ def test_errors() -> None:
 
 
 @pytest.mark.parametrize(("size", "error"), [((4, 4), 1e-7), ((6, 8), 0.5)])
-def test_the_twist_knows_how_likelihoods_shrink_with_the_covariance(
+def test_the_likelihood_depends_on_the_determinant_of_the_covariance(
     size: tuple[int, int], error: float
 ) -> None:
-    # of the larger ones log det is estimated, from one probe
+    # for the larger size log det is estimated from one probe
     op, noise_std, shape = Inpainting(random_keep((1, 1, *size), 0.2)), 0.1, (1, *size)
     scale = torch.tensor([1.0, 4.0, 0.2]).double().reshape(-1, 1, 1, 1)
     S, mean = Dense(length=0.7).cov(shape), torch.full((3, *shape), 0.5).double()

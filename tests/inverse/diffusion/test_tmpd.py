@@ -72,7 +72,7 @@ SLOW = pytest.mark.slow
         pytest.param(100, 3, 0.03524, marks=SLOW),
     ],
 )
-def test_distance_to_the_posterior_is_the_one_computed_apart(
+def test_distance_to_the_posterior_is_as_computed_independently(
     steps: int, index: int, w2: float
 ) -> None:
     assert distance12(TMPD(steps, spacing="ddpm"), index) == pytest.approx(w2, rel=0.01)

@@ -24,32 +24,32 @@ def variances(values: torch.Tensor, levels: list[float], eta: float) -> torch.Te
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("spacing", ["karras", "ddpm"])
 def test_samples_of_a_gaussian_have_the_law_of_the_recursion(eta: float, spacing: Spacing) -> None:
-    prior, chains, steps = Dense(), 3000, 15
-    like = torch.zeros(chains, *SHAPE, dtype=torch.float64)
-    x = sample_denoiser(prior, like, Noise(0, range(chains)), steps, eta, spacing)
+    prior, num_samples, steps = Dense(), 3000, 15
+    like = torch.zeros(num_samples, *SHAPE, dtype=torch.float64)
+    x = sample_denoiser(prior, like, Noise(0, range(num_samples)), steps, eta, spacing)
     assert len(prior.calls) == steps
     values, vectors = torch.linalg.eigh(prior.cov(SHAPE))
     v = variances(values, sigma_steps(steps, 50.0, 0.005, spacing), eta)
     z = (x.detach() - 0.5).flatten(1) @ vectors / v.sqrt()
     # 5 standard deviations of the extreme of 12 means, of 12 variances and of 66 covariances
-    assert z.mean(dim=0).abs().max() < 5 / math.sqrt(chains)
-    error = z.mT @ z / chains - torch.eye(12, dtype=z.dtype)
-    assert error.diagonal().abs().max() < 5 * math.sqrt(2 / chains)
-    assert (error - error.diagonal().diag()).abs().max() < 5 / math.sqrt(chains)
+    assert z.mean(dim=0).abs().max() < 5 / math.sqrt(num_samples)
+    error = z.mT @ z / num_samples - torch.eye(12, dtype=z.dtype)
+    assert error.diagonal().abs().max() < 5 * math.sqrt(2 / num_samples)
+    assert (error - error.diagonal().diag()).abs().max() < 5 / math.sqrt(num_samples)
 
 
 @pytest.mark.parametrize(("eta", "bound"), [(0.0, 0.03), (1.0, 0.06)])
 def test_many_steps_sample_the_prior(eta: float, bound: float) -> None:
-    prior, chains = Dense(), 1000
-    like = torch.zeros(chains, *SHAPE, dtype=torch.float64)
-    x = sample_denoiser(prior, like, Noise(0, range(chains)), 250, eta).detach().flatten(1)
+    prior, num_samples = Dense(), 1000
+    like = torch.zeros(num_samples, *SHAPE, dtype=torch.float64)
+    x = sample_denoiser(prior, like, Noise(0, range(num_samples)), 250, eta).detach().flatten(1)
     values, vectors = torch.linalg.eigh(prior.cov(SHAPE))
     # discretisation takes less than `bound` off the variance of any component
     exact = variances(values, sigma_steps(250, 50.0, 0.005, "karras"), eta) / values
     assert (1 - bound < exact).all() and (exact < 1.001).all()
     z = (x - 0.5) @ vectors / values.sqrt()
-    assert z.mean(dim=0).abs().max() < 5 / math.sqrt(chains)
-    assert (z.var(dim=0) - 1).abs().max() < bound + 5 * math.sqrt(2 / chains)
+    assert z.mean(dim=0).abs().max() < 5 / math.sqrt(num_samples)
+    assert (z.var(dim=0) - 1).abs().max() < bound + 5 * math.sqrt(2 / num_samples)
 
 
 def test_the_error_of_ddim_and_ddpm_falls_with_the_steps() -> None:

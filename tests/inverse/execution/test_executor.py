@@ -1,4 +1,4 @@
-"""When memory runs out less is done at a time, and the answer stays."""
+"""If memory runs out, batches and tiles get smaller, and the result stays the same."""
 
 import gc
 
@@ -10,7 +10,7 @@ from genprior import load_prior, make_operator, restore
 from genprior.inverse.diffusion.moment_matched import MomentMatched
 from genprior.inverse.diffusion.smc import SMC
 from genprior.inverse.execution import executor, memory
-from genprior.inverse.execution.tiled_decoder import kept
+from genprior.inverse.execution.tiled_decoder import activation_bytes
 from genprior.inverse.plug_and_play.hqs import HQS
 from genprior.priors.base import Denoiser
 from genprior.priors.ddpm import DDPM
@@ -19,7 +19,7 @@ from genprior.priors.glow import Glow
 
 
 class Narrow(Denoiser):
-    """Has memory for so many pixels; what it leaves behind when it fails must not be used."""
+    """Runs out of memory above a number of pixels, from a given call on."""
 
     def __init__(self, prior: DDPM, pixels: int, error: type[Exception], fails_at: int = 1):
         self.prior, self.pixels, self.error = prior, pixels, error
@@ -38,7 +38,7 @@ def prior(weights) -> DDPM:
     return load_prior(weights)
 
 
-def pictures(*shape: int) -> Tensor:
+def images(*shape: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
@@ -48,7 +48,7 @@ def test_the_batch_is_halved_then_cut_into_tiles(
     prior: DDPM, error: type[Exception], fails_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(executor.CHUNKS, "cpu", 3 * 128 * 256)
-    y, operator = pictures(4, 3, 128, 256), make_operator("denoise")
+    y, operator = images(4, 3, 128, 256), make_operator("denoise")
     options = {"solver": "diffpir", "steps": 3, "noise_std": 0.1}
     expected = restore(y, operator, prior, **options)
     assert expected.reduced == () and expected.tile is None
@@ -68,7 +68,7 @@ def test_windows_are_tried_again(prior: DDPM) -> None:
     keep = torch.ones(1, 1, 200, 180)
     keep[..., 90:170, 90:96] = 0
     operator = make_operator("inpaint", keep=keep)
-    y, counts = operator.A(pictures(1, 3, 200, 180)), []
+    y, counts = operator.A(images(1, 3, 200, 180)), []
     expected = restore(y, operator, prior, "diffpir", steps=2)
     narrow = Narrow(prior, 4000, MemoryError)
     result = restore(y, operator, narrow, "diffpir", steps=2,
@@ -78,19 +78,19 @@ def test_windows_are_tried_again(prior: DDPM) -> None:
     assert (result.image - expected.image).abs().max() < 0.02
 
 
-def test_what_takes_much_memory_is_done_in_smaller_parts() -> None:
-    place, shape = torch.device("cuda"), (1, 3, 256, 256)
+def test_methods_that_need_more_memory_have_smaller_batches() -> None:
+    device, shape = torch.device("cuda"), (1, 3, 256, 256)
     plain, backward, particles = (
-        executor.chunk_size(shape, place, method)
+        executor.chunk_size(shape, device, method)
         for method in (HQS(), MomentMatched(), SMC(particles=16))
     )
-    assert plain == executor.chunk_size(shape, place) == 256
+    assert plain == executor.chunk_size(shape, device) == 256
     assert backward == 85 and particles == 5
     assert executor.chunk_size(shape, torch.device("cpu"), HQS()) == 1
 
 
-def test_there_is_an_end_to_it(prior: DDPM) -> None:
-    y, operator = pictures(1, 3, 130, 70), make_operator("denoise")
+def test_an_error_if_nothing_more_can_be_reduced(prior: DDPM) -> None:
+    y, operator = images(1, 3, 130, 70), make_operator("denoise")
     none = Narrow(prior, 0, MemoryError)
     message = r"not enough memory for an image of 70 x 130 pixels \(Tried to allocate 20\): allow"
     with pytest.raises(MemoryError, match=message):
@@ -100,48 +100,48 @@ def test_there_is_an_end_to_it(prior: DDPM) -> None:
 
 
 def test_little_memory_on_a_cpu(prior: DDPM, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There torch says no more than RuntimeError, and numpy is asked whether that was it."""
-    monkeypatch.setattr(memory, "PER_PIXEL", 10**15)  # which no machine has
-    y, operator = pictures(1, 3, 130, 70), make_operator("denoise")
+    """On a CPU torch raises RuntimeError, and numpy tests whether memory can be allocated."""
+    monkeypatch.setattr(memory, "BYTES_PER_PIXEL", 10**15)  # more than any machine has
+    y, operator = images(1, 3, 130, 70), make_operator("denoise")
     narrow = Narrow(prior, 70 * 70, RuntimeError)
     assert restore(y, operator, narrow, "hqs", 0.1, steps=1).tile == 65
 
 
 def test_errors_are_told_apart_by_type(prior: DDPM) -> None:
     with pytest.raises(RuntimeError, match="Tried to allocate") as caught:
-        restore(pictures(1, 3, 130, 70), make_operator("denoise"),
+        restore(images(1, 3, 130, 70), make_operator("denoise"),
                 Narrow(prior, 0, RuntimeError), "hqs", 0.1)
     assert type(caught.value) is RuntimeError
 
 
 def test_libraries_of_a_gpu_say_that_memory_ran_out(prior: DDPM) -> None:
-    spared = executor.Executor(HQS(), prior, 0, [0], "auto", "float32", None, 1)
+    runner = executor.Executor(HQS(), prior, 0, [0], "auto", "float32", None, 1)
     there = torch.empty(1, device="meta")
     for text, lacked in (
         ("cuFFT error: CUFFT_ALLOC_FAILED", True), ("CUDA error: out of memory", True),
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", True),
         ("CUDA error: an illegal memory access was encountered", False),
     ):
-        assert spared._lacked_memory(RuntimeError(text), torch.Size((1, 3, 8, 8)), there) is lacked
+        assert runner._lacked_memory(RuntimeError(text), torch.Size((1, 3, 8, 8)), there) is lacked
 
 
-def test_large_images_are_cut_up_unasked(prior: DDPM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_tiled_by_default(prior: DDPM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(memory.TILES, "cpu", (64, 64 * 80))
     method = HQS(steps=1)
     for size, tile in (((64, 80), None), ((65, 80), 64)):
-        y = pictures(1, 3, *size)
+        y = images(1, 3, *size)
         assert restore(y, make_operator("denoise"), prior, method, 0.1).tile == tile
 
 
 @pytest.mark.parametrize(
     "prior", [GAN(latent=2, widths=(4, 4)), Glow(levels=2, depth=1, width=4)], ids=["gan", "glow"]
 )
-def test_measuring_what_a_prior_takes_holds_on_to_nothing(prior: nn.Module) -> None:
+def test_measuring_the_activation_bytes_leaks_no_tensors(prior: nn.Module) -> None:
     def alive() -> int:
         gc.collect()
         return sum(type(thing) is Tensor for thing in gc.get_objects())
 
-    kept(prior, 3, torch.zeros(()))
+    activation_bytes(prior, 3, torch.zeros(()))
     before = alive()
-    kept(prior, 3, torch.zeros(()))
+    activation_bytes(prior, 3, torch.zeros(()))
     assert alive() == before

@@ -1,4 +1,4 @@
-"""Holes of a large picture are filled from windows around them, with the same answer."""
+"""Holes of a large image are filled from windows around them, with the same result."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def prior(weights) -> DDPM:
     return load_prior(weights)
 
 
-def picture(count: int = 1) -> Tensor:
+def image(count: int = 1) -> Tensor:
     return torch.rand((count, *SHAPE[1:]), generator=torch.Generator().manual_seed(0))
 
 
@@ -64,11 +64,11 @@ def with_holes(*boxes: tuple[int, int, int, int]) -> Tensor:
 SMALL = (40, 46, 60, 65)
 
 
-def test_only_windows_are_looked_at_and_the_answer_is_the_same(prior: DDPM) -> None:
+def test_only_windows_are_evaluated_and_the_result_is_the_same(prior: DDPM) -> None:
     keep = with_holes(SMALL, (3, 5, 1, 4))
     operator = make_operator("inpaint", keep=keep)
-    # where the start is the same, which is found by iterations over all of the image
-    smooth = interpolate(picture()[..., :4, :5], SHAPE[2:], mode="bicubic").clamp(0, 1)
+    # a smooth image: its initial image, which is computed from all of it, is the same in windows
+    smooth = interpolate(image()[..., :4, :5], SHAPE[2:], mode="bicubic").clamp(0, 1)
     y = operator.A(smooth)
     seen = Recording(prior)
     whole = restore(y, operator, seen, "hqs", steps=8, tile="off")
@@ -86,27 +86,27 @@ def test_only_windows_are_looked_at_and_the_answer_is_the_same(prior: DDPM) -> N
     assert (parts.image != y)[keep.expand_as(y) == 0].all()
 
 
-def test_where_windows_are_no_use(prior: DDPM) -> None:
+def test_no_windows_for_large_holes_noise_or_blur(prior: DDPM) -> None:
     wide = make_operator("inpaint", keep=with_holes((0, 80, 0, 100)))
     small = make_operator("inpaint", keep=with_holes(SMALL))
     blur = make_operator("deblur", kernel=torch.ones(3, 3), boundary="reflect")
     for operator, sigma in ((wide, 0), (small, 0.1), (blur, 0), (make_operator("denoise"), 0)):
-        result = restore(picture(), operator, prior, "hqs", sigma, steps=2)
+        result = restore(image(), operator, prior, "hqs", sigma, steps=2)
         assert result.windows == ((),)
 
 
-def test_a_covariance_of_the_whole_image_is_not_cut_up(prior: DDPM) -> None:
-    texture = genprior.estimate_prior("texture", picture(), margin=0)
+def test_no_windows_with_a_covariance_of_the_whole_image(prior: DDPM) -> None:
+    texture = genprior.estimate_prior("texture", image(), margin=0)
     operator = make_operator("inpaint", keep=with_holes(SMALL))
     for solver, count in ((JFPS(2, covariance=texture), 0), (JFPS(2), 1)):
-        result = restore(operator.A(picture()), operator, prior, solver)
+        result = restore(operator.A(image()), operator, prior, solver)
         assert len(result.windows[0]) == count and result.image.isfinite().all()
 
 
 def test_every_image_has_its_own_windows_and_noise(prior: DDPM) -> None:
     keep = torch.cat([with_holes(SMALL), with_holes((0, 80, 0, 100)), with_holes(SMALL)])
     operator = make_operator("inpaint", keep=keep)
-    y = operator.A(picture(3))
+    y = operator.A(image(3))
     together = restore(y, operator, prior, "diffpir", samples=2, steps=2)
     assert [len(w) for w in together.windows] == [1, 0, 1]
     assert not torch.equal(together.samples[:, 0], together.samples[:, 1])
@@ -120,7 +120,7 @@ def test_every_image_has_its_own_windows_and_noise(prior: DDPM) -> None:
 
 @pytest.mark.slow
 def test_12_megapixels_with_a_small_hole(tmp_path: Path) -> None:
-    """In another process, whose memory is measured."""
+    """Runs in another process to measure its memory."""
     photo = np.tile(data.astronaut(), (6, 8, 1))[:3000, :4000]
     mask = np.zeros(photo.shape[:2], np.uint8)
     mask[1400:1420, 2000:2030] = mask[300:310, 500:510] = 255

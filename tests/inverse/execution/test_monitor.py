@@ -1,4 +1,4 @@
-"""What stays of a prior when it is watched."""
+"""Monitored priors keep their abilities, and evaluations are counted."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_a_gaussian_prior_is_drawn_from_in_closed_form_by_restore() -> None:
     prior = PCA(mean, vectors.mT.reshape(-1, *shape), values, 0.0).float()
     op = Inpainting(random_keep((1, *shape), 0.5))
     y = measure(op, Dense().draw(1, shape), torch.tensor(noise_std))
-    # one product would be far too few to draw by Lanczos
+    # one product would be far too few for draws by Lanczos
     solver = MomentMatched(
         3, 15, root_products=1, full_above=0, extra_noise=0, max_inflation=1, max_rescaling=1
     )
@@ -47,7 +47,7 @@ def test_a_gaussian_prior_is_drawn_from_in_closed_form_by_restore() -> None:
 
 
 @pytest.mark.parametrize("tile", ["off", 64])
-def test_a_gaussian_prior_may_be_shown_tiles(tile: int | str) -> None:
+def test_a_gaussian_prior_in_tiles(tile: int | str) -> None:
     image = Dense().draw(1, (1, 9, 8)).float()[0].repeat_interleave(8, 1).repeat_interleave(2, 2)
     prior = Texture.from_exemplar(image[None], margin=None).float()
     keep = torch.ones(1, 1, 72, 16)
@@ -60,7 +60,7 @@ def test_a_gaussian_prior_may_be_shown_tiles(tile: int | str) -> None:
 
 
 def searches():
-    """Solvers that search, with a small prior for each."""
+    """Optimisation solvers with a small prior for each."""
     torch.manual_seed(0)
     vae, gan = VAE(1, 2, (4, 6)), GAN(1, 2, (4,)).eval()
     flow = Glow(1, levels=1, depth=1, width=4)
@@ -84,7 +84,7 @@ def test_the_progress_of_a_search_ends_where_it_should(solver, prior) -> None:
     assert done[-1] == 2 * solver.nfe
 
 
-def test_a_search_says_at_which_evaluation_numbers_broke(monkeypatch) -> None:
+def test_the_error_reports_the_evaluation_with_nan(monkeypatch) -> None:
     prior, calls, log_prob = Glow(1, levels=1, depth=1, width=4), [], Glow.log_prob
 
     def broken(self, x):

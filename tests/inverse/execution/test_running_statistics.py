@@ -1,4 +1,4 @@
-"""Mean and variance of samples as they come, independent or in pairs."""
+"""Running mean and variance of samples, independent or in correlated pairs."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A decoder in tiles is the decoder on the whole image, as are its gradients."""
+"""A tiled decoder equals the decoder on the whole image, and so do its gradients."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ from genprior.priors.glow import Glow
 from genprior.priors.hvae import HVAE
 from genprior.priors.vae import VAE
 
-# Networks of a reach of at most 14 pixels, which tiles of 112 pixels leave unused at their rims.
+# Networks with a receptive radius of at most 14 pixels, which tiles of 112 pixels discard.
 SMALL = {
     "vae": lambda: VAE(latent=2, widths=(4, 6), blocks=0),
     "gan": lambda: GAN(latent=2, widths=(4, 4)),
@@ -42,13 +42,13 @@ def prior(request: pytest.FixtureRequest) -> nn.Module:
 
 
 def changed(function: Callable[[Tensor], Tensor], x: Tensor, column: int) -> list[int]:
-    """Columns of images that depend on a column of others."""
+    """Columns of the output that depend on a column of the input."""
     y = x.clone()
     y[..., column] += 1
     return (function(y) != function(x)).flatten(0, -2).any(dim=0).nonzero().flatten().tolist()
 
 
-REACHES = {
+RADIUS_CASES = {
     "vae": lambda: VAE(latent=2, widths=(4, 4, 4), blocks=1),
     "gan": lambda: GAN(latent=2, widths=(4, 4, 4)),
     "glow": lambda: Glow(levels=2, depth=3, width=4),
@@ -57,10 +57,10 @@ REACHES = {
 }
 
 
-@pytest.mark.parametrize("name", REACHES)
-def test_the_reach_of_a_decoder_is_what_it_is(name: str) -> None:
+@pytest.mark.parametrize("name", RADIUS_CASES)
+def test_the_receptive_radius_of_a_decoder(name: str) -> None:
     torch.manual_seed(0)
-    prior = trained(REACHES[name]())
+    prior = trained(RADIUS_CASES[name]())
     size = 2 * prior.receptive_radius // prior.stride * prior.stride + 4 * prior.stride
     shape, farthest = torch.Size((1, 3, prior.stride, size)), 0
     if isinstance(prior, Variational):
@@ -82,7 +82,7 @@ def test_the_reach_of_a_decoder_is_what_it_is(name: str) -> None:
             found = changed(decode, z[:, begin:end].reshape(1, channels, rows, columns), site)
             farthest = max(farthest, site * f - found[0], found[-1] - (site + 1) * f + 1)
             begin = end
-    slack = 2 if name == "glow" else 0  # whose law of what splits off is no farther than mixing
+    slack = 2 if name == "glow" else 0  # the conditional prior of split-off latents adds no radius
     assert prior.receptive_radius - slack <= farthest <= prior.receptive_radius
 
 
@@ -113,7 +113,7 @@ def test_tiles_of_an_autoencoder_are_the_whole(name: str) -> None:
 
 
 class Recording(nn.Module, Layered):
-    """Remembers the pixels that it made at once."""
+    """Records the number of pixels of each call."""
 
     def __init__(self, prior: GAN) -> None:
         super().__init__()
@@ -157,10 +157,10 @@ def test_solvers_find_the_same_in_tiles(name: str, solver: object) -> None:
     assert (whole.image - tiles.image).abs().max() < 1e-4
 
 
-def test_many_starts_are_shown_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_starts_are_decoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     seen = Recording(trained(SMALL["gan"]()).float()).eval()
-    monkeypatch.setattr(memory, "PER_PIXEL", activation_bytes(seen, 3, torch.zeros(())))
+    monkeypatch.setattr(memory, "BYTES_PER_PIXEL", activation_bytes(seen, 3, torch.zeros(())))
     monkeypatch.setattr(memory, "NARROWEST", 64)
     y, operator = 0.5 + 0.1 * random(1, 3, 64, 80).float(), make_operator("denoise")
     for solver, cap in ((CSGM(steps=1, restarts=8), 2**21), (ILO(1, 0.1, 8, stages=1), 3 * 5120)):
@@ -168,18 +168,18 @@ def test_many_starts_are_shown_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) 
         seen.seen.clear()
         result = restore(y, operator, seen, solver, 0.1)
         assert result.tile is None
-        at_once = max(seen.seen[1:])  # the first told what a pixel takes
+        at_once = max(seen.seen[1:])  # the first call measures the bytes per pixel
         assert at_once == (8 if cap == 2**21 else 3) * 5120
-    # dear pixels make narrow tiles: 4 times dearer, half as wide
-    monkeypatch.setattr(memory, "PER_PIXEL", memory.PER_PIXEL / 4)
+    # 4 times the memory per pixel: tiles of half the side
+    monkeypatch.setattr(memory, "BYTES_PER_PIXEL", memory.BYTES_PER_PIXEL / 4)
     monkeypatch.setitem(memory.TILES, "cpu", (144, 64 * 64))
     assert restore(y, operator, seen, CSGM(steps=1, restarts=1), 0.1).tile == 72
 
 
 class Exponential(Decoder):
-    """exp z, which keeps its result for the gradient and nothing else."""
+    """exp z, which stores only its result for the gradient."""
 
-    maps, reach = ((3, 1),), 0
+    latent_maps, receptive_radius = ((3, 1),), 0
 
     def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
         return tuple(image_shape)
@@ -188,7 +188,7 @@ class Exponential(Decoder):
         return z.exp()
 
 
-def test_what_a_pixel_takes_is_measured() -> None:
+def test_activation_bytes_are_measured() -> None:
     assert activation_bytes(Exponential(), 3, torch.zeros(())) == 12
     assert activation_bytes(Exponential(), 1, random()) == 8
     deep, shallow = (Glow(levels=1, depth=depth, width=8) for depth in (8, 4))
@@ -204,36 +204,36 @@ def test_what_a_pixel_takes_is_measured() -> None:
     )
 
 
-def test_recomputing_is_the_same_prior() -> None:
+def test_checkpointing_gives_the_same_prior() -> None:
     torch.manual_seed(0)
     prior = trained(SMALL["glow"]())
-    thrifty, x = prior.with_checkpointing(), 0.5 + 0.1 * random(2, 3, 10, 14)
-    assert not any(p.requires_grad for p in thrifty.parameters()) and not thrifty.training
-    for mine, other in zip(prior.parameters(), thrifty.parameters(), strict=True):
+    recomputing, x = prior.with_checkpointing(), 0.5 + 0.1 * random(2, 3, 10, 14)
+    assert not any(p.requires_grad for p in recomputing.parameters()) and not recomputing.training
+    for mine, other in zip(prior.parameters(), recomputing.parameters(), strict=True):
         assert mine.data_ptr() == other.data_ptr()
     gradients = []
-    for flow in (prior, thrifty):
+    for flow in (prior, recomputing):
         u = x.clone().requires_grad_()
         gradients.append(torch.autograd.grad(flow.log_prob(u).sum(), u)[0])
     assert torch.allclose(*gradients, rtol=1e-9)
 
 
-def test_large_images_make_a_flow_forget(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_make_a_flow_use_checkpointing(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     prior = trained(SMALL["glow"]()).float()
-    monkeypatch.setattr(memory, "PER_PIXEL", activation_bytes(prior, 3, torch.zeros(())) / 2)
+    monkeypatch.setattr(memory, "BYTES_PER_PIXEL", activation_bytes(prior, 3, torch.zeros(())) / 2)
     monkeypatch.setitem(memory.TILES, "cpu", (64, 64 * 64))
-    forgot = []
-    monkeypatch.setattr(Glow, "with_checkpointing", lambda self: forgot.append(self) or self)
+    checkpointed = []
+    monkeypatch.setattr(Glow, "with_checkpointing", lambda self: checkpointed.append(self) or self)
     for side, solver in ((44, MAP(2)), (46, MAP(2)), (46, GlowIP(2))):
         y = 0.5 + 0.1 * random(1, 3, side, side).float()
         result = restore(y, make_operator("denoise"), prior, solver, 0.1)
-        assert (len(forgot), result.tile) == (side > 45, None)
-        forgot.clear()
+        assert (len(checkpointed), result.tile) == (side > 45, None)
+        checkpointed.clear()
 
 
 class Narrow(VAE):
-    """Has memory for so many pixels."""
+    """Runs out of memory above a number of pixels."""
 
     pixels = 0
 
@@ -243,7 +243,7 @@ class Narrow(VAE):
         return super().decode(z, image_shape)
 
 
-def test_decoders_get_by_with_the_memory_there_is() -> None:
+def test_decoders_use_tiles_if_memory_runs_out() -> None:
     torch.manual_seed(0)
     prior = trained(Narrow(latent=2, widths=(4, 6), blocks=0)).float()
     y, operator = 0.5 + 0.1 * random(1, 3, 130, 190).float(), make_operator("denoise")
@@ -259,7 +259,7 @@ def test_decoders_get_by_with_the_memory_there_is() -> None:
         restore(y, operator, prior, solver, 0.1)
 
 
-def test_a_flow_that_runs_out_of_memory_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flow_uses_checkpointing_if_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     prior = trained(SMALL["glow"]()).float()
     y, operator = 0.5 + 0.1 * random(1, 3, 32, 32).float(), make_operator("denoise")
@@ -294,7 +294,7 @@ def test_holes_are_filled_from_windows() -> None:
     assert restore(y, operator, prior, PnPHVAE(steps=1), tile="off").windows == ((),)
 
 
-def test_decoders_that_cannot_be_cut() -> None:
+def test_decoders_that_cannot_be_tiled() -> None:
     y, operator = 0.5 + 0.1 * random(1, 3, 64, 64).float(), make_operator("denoise")
     vector = VAE(latent=2, widths=(4,), size=(64, 64)).eval().requires_grad_(False)
     with pytest.raises(SettingError, match="JPMAP takes images as a whole here: leave tile"):

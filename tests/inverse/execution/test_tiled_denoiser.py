@@ -1,4 +1,4 @@
-"""A denoiser in tiles is the denoiser on the whole image."""
+"""A tiled denoiser equals the denoiser on the whole image."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def test_weights_of_tiles_sum_to_one(length: int, sides: int, stride: int, less:
         assert start % stride == 0 and 0 < end - start <= side
         w = blend(tiles, k, overlap, total)
         total[start:end] += w
-        rim = overlap // 4  # of which nothing is taken where the tile was cut
+        rim = overlap // 4  # discarded at the inner edges of a tile
         assert start == 0 or not w[:rim].any()
         assert end == length or not w[len(w) - rim :].any()
     assert (total - 1).abs().max() < 1e-12
@@ -45,7 +45,7 @@ def noise(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize("depths", [(1, 1), (2, 1, 1), (1, 0, 2)])
-def test_the_reach_of_a_network_is_what_it_is(depths: tuple[int, ...]) -> None:
+def test_the_receptive_radius_of_a_network(depths: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     network = UNet(1, [4] * len(depths), depths, embedding=8).double()
     for parameter in network.parameters():
@@ -64,10 +64,10 @@ def test_the_reach_of_a_network_is_what_it_is(depths: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("size", [(150, 201), (64, 300), (129, 128)])
-def test_tiles_are_the_whole_where_the_reach_allows(prior: DDPM, size: tuple[int, int]) -> None:
+def test_tiles_are_the_whole_if_the_overlap_suffices(prior: DDPM, size: tuple[int, int]) -> None:
     x, sigma = noise(2, 3, *size), torch.tensor([0.1, 2.0], dtype=torch.float64)
     seen = Recording(prior)
-    tiled = Tiled(seen, 128)  # overlap 64, of which 16 are not used: the reach is 11
+    tiled = Tiled(seen, 128)  # overlap 64, of which 16 are discarded: the receptive radius is 11
     assert prior.receptive_radius == 11
     assert torch.allclose(tiled.denoise(x, sigma), prior.denoise(x, sigma), atol=1e-12)
     assert len(seen.seen) > 1 and max(map(max, seen.seen)) <= 128
@@ -90,7 +90,7 @@ def test_tiles_of_images_with_holes_are_the_whole() -> None:
 
 @pytest.mark.parametrize("solver", ["hqs", "posterior-mean"])
 def test_a_hole_larger_than_a_tile_is_filled_from_around_it(solver: str) -> None:
-    prior = DDPM(widths=(4, 8), blocks=(1, 1), holes=True)  # untrained, it changes nothing
+    prior = DDPM(widths=(4, 8), blocks=(1, 1), holes=True)  # untrained: the identity
     keep = torch.ones(1, 1, 400, 400)
     keep[..., 50:350, 50:350] = 0
     y = torch.full((1, 3, 400, 400), 0.9) * keep
@@ -135,7 +135,7 @@ def test_the_operator_acts_on_the_whole_image(weights, task, settings, solver) -
 @pytest.mark.parametrize(("solver", "whole", "large", "side"), [
     ("hqs", 1448, 1456, 1024), ("moment-matched", 832, 840, 591), ("smc", 208, 216, 256),
 ])
-def test_what_is_kept_for_gradients_and_particles_makes_tiles_small(
+def test_gradients_and_particles_make_tiles_small(
     weights, solver: str, whole: int, large: int, side: int
 ) -> None:
     shown = MemoryPolicy(load_prior(weights), make_solver(solver), "auto")
@@ -146,7 +146,7 @@ def test_what_is_kept_for_gradients_and_particles_makes_tiles_small(
     assert shown.fit(torch.Size((1, 3, large, large)), like)[1] == (side if large > side else None)
 
 
-def test_tiles_that_cannot_be(weights) -> None:
+def test_tile_errors(weights) -> None:
     denoise, y = make_operator("denoise"), noise(1, 1, 8, 8).float()
     with pytest.raises(SettingError, match="'off' or a side of at least 64 pixels, got 63"):
         restore(y, denoise, weights, tile=63)
@@ -163,7 +163,7 @@ def test_tiles_that_cannot_be(weights) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sigma", [2 / 255, 0.1, 0.5, 3.0, 50.0])
-def test_the_weights_that_ship_leave_no_seam(sigma: float) -> None:
+def test_the_shipped_weights_leave_no_seam(sigma: float) -> None:
     from skimage import data
 
     photo = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None] / 255
@@ -177,7 +177,7 @@ def test_the_weights_that_ship_leave_no_seam(sigma: float) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.0, 0.1])
-def test_nor_do_they_where_they_fill_a_hole(sigma: float) -> None:
+def test_the_shipped_weights_leave_no_seam_in_a_hole(sigma: float) -> None:
     from skimage import data
 
     photo = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None] / 255

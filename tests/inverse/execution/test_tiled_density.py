@@ -15,7 +15,7 @@ def test_a_density_fills_a_small_hole_from_a_window() -> None:
     keep[..., 60:66, 40:48] = 0
     x = torch.rand(1, 1, 120, 140)
     y, operator = keep * x, make_operator("inpaint", keep=keep)
-    # the search begins and ends where it does on the whole image, but for its last digits
+    # the optimisation starts and ends as on the whole image, up to rounding
     result = restore(y, operator, prior, "map", steps=200)
     whole = restore(y, operator, prior, "map", steps=200, tile="off")
     assert len(result.windows[0]) == 1 and not whole.windows[0]
@@ -34,7 +34,7 @@ def test_the_gradient_of_a_density_in_tiles_is_that_of_the_whole_image() -> None
         u = x.clone().requires_grad_()
         values.append(law.log_prob(u))
         slopes.append(torch.autograd.grad(values[-1].sum(), u)[0])
-    assert prior.receptive_radius < 12  # an eighth of a tile is not used at its rim
+    assert prior.receptive_radius < 12  # an eighth of a tile is discarded at its edge
     torch.testing.assert_close(slopes[1], slopes[0], rtol=0, atol=1e-9)
     torch.testing.assert_close(values[1], values[0], rtol=0.01, atol=0)
     torch.testing.assert_close(tiled.log_prob(x), values[1].detach())

@@ -285,7 +285,7 @@ def test_a_direct_solve_takes_each_image_with_its_mask_and_noise(monkeypatch):
         ),
         (
             lambda op, y, p: GaussianPosterior(border=3)(y, Denoising(), p, 0.0, Noise(0, [0])),
-            "needs a mask",
+            "needs a mask with holes",
         ),
     ],
 )

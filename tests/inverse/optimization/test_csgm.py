@@ -172,5 +172,5 @@ def test_restore_takes_it_by_name_and_keeps_its_own_default() -> None:
     together = restore(y, op, prior, "csgm", sigma, steps=20)
     assert torch.equal(alone.image[0], together.image[1])
     assert restore(y, op, prior=prior, noise_std=sigma).solver == "gaussian"
-    with pytest.raises(SettingError, match="csgm gives one answer, not 2 posterior samples"):
+    with pytest.raises(SettingError, match="csgm returns one image, not 2 posterior samples"):
         restore(y, op, prior=prior, solver="csgm", noise_std=sigma, samples=2)

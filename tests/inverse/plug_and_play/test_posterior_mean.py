@@ -109,13 +109,13 @@ def test_every_image_has_its_own_noise_level() -> None:
     "op", [Inpainting(torch.arange(48).reshape(1, 3, 4, 4) % 5 > 1), SuperResolution(2)]
 )
 def test_it_only_denoises_and_fills_holes(op: object) -> None:
-    with pytest.raises(ValueError, match="only denoises and fills holes: choose another for"):
+    with pytest.raises(ValueError, match="only denoises and fills holes: choose another sol"):
         PosteriorMean()(torch.zeros(2, 3, 4, 4), op, Seeing(), 0.1, NOISE)
 
 
 def test_a_prior_must_know_of_holes() -> None:
     op = Inpainting(random_keep((1, 1, 4, 4), 0.5))
-    with pytest.raises(ValueError, match="only denoises with this prior, which knows of no holes"):
+    with pytest.raises(ValueError, match="only denoises with this prior, which cannot fill"):
         PosteriorMean()(torch.zeros(2, 1, 4, 4), op, Crooked(), 0.1, NOISE)
 
 

@@ -1,7 +1,7 @@
-"""One step of each diffusion sampler as matrices, for Gaussian priors; see `laws`.
+"""Oracle: steps of eight diffusion samplers as matrices, for Gaussian priors; see `exact_laws`.
 
-The state is x = x0 + s n. With D = S (S + s^2 I)^{-1} the denoiser, C = s^2 D the covariance
-of x0 given x, and an estimate x_hat = X x + Y y, a step from level s to s' is
+The state is x = x0 + s n. The denoiser is D = S (S + s^2 I)^{-1}, and C = s^2 D is the covariance
+of x0 given x. With an estimate x_hat = X x + Y y, a step from noise level s to s' is
 
     x <- x_hat + keep (x - x_hat) + added n
 
@@ -35,18 +35,18 @@ Rule = Callable[[Problem, float, float], Step]
 
 
 def steps(rule: Rule, problem: Problem, sigmas: Sequence[float]) -> Iterator[Step]:
-    """The steps of a rule through decreasing levels, the last one being 0."""
+    """Yields the steps of a rule through decreasing noise levels, down to 0."""
     for sigma, sigma_next in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
         yield rule(problem, sigma, sigma_next)
 
 
 def denoiser(problem: Problem, sigma: float) -> Tensor:
-    """D, shape (..., n, n)."""
+    """Returns the denoiser D, shape (..., n, n)."""
     return right_solve(problem.S, problem.S + sigma**2 * eye(problem.S.shape[-1], problem.S))
 
 
 def mmps(eta: float) -> Rule:
-    """The exact mean of x0 given x and y, then a DDIM / DDPM step with that eta."""
+    """MMPS: x_hat is the exact mean of x0 given x and y, for a DDIM / DDPM step with `eta`."""
 
     def rule(problem: Problem, sigma: float, sigma_next: float) -> Step:
         D = denoiser(problem, sigma)
@@ -57,7 +57,7 @@ def mmps(eta: float) -> Rule:
 
 
 def moment_matched(problem: Problem, sigma: float, sigma_next: float) -> Step:
-    """x0 is drawn given x and y, not replaced by its mean: exact, whatever the steps."""
+    """Moment matching: x0 is drawn given x and y, which is exact for any number of steps."""
     D = denoiser(problem, sigma)
     C = sigma**2 * D
     K = _posterior_gain(problem, C)
@@ -68,7 +68,7 @@ def moment_matched(problem: Problem, sigma: float, sigma_next: float) -> Step:
 
 
 def pigdm(eta: float, prior_var: float, published: bool = False) -> Rule:
-    """The mean of x0 under an isotropic guess of C; `published` has the authors' weight."""
+    """PiGDM: mean of x0 with r^2 I for C in the Gram matrix; or with the `published` weight."""
 
     def rule(problem: Problem, sigma: float, sigma_next: float) -> Step:
         A, D = problem.A, denoiser(problem, sigma)
@@ -85,7 +85,7 @@ def pigdm(eta: float, prior_var: float, published: bool = False) -> Rule:
 
 
 def jfps(eta: float, prior_var: float) -> Rule:
-    """The mean of x0 under an isotropic guess of S, which takes no product with D's slope."""
+    """JFPS: mean of x0 with C replaced by r^2 I, without products with the Jacobian of D."""
 
     def rule(problem: Problem, sigma: float, sigma_next: float) -> Step:
         D = denoiser(problem, sigma)
@@ -97,7 +97,7 @@ def jfps(eta: float, prior_var: float) -> Rule:
 
 
 def tmpd(eta: float) -> Rule:
-    """The mean of x0 with the row sums of A C A^T in its place; for problems of one block."""
+    """TMPD: mean of x0 with A C A^T replaced by its row sums; for problems of one block."""
 
     def rule(problem: Problem, sigma: float, sigma_next: float) -> Step:
         A, D = problem.A, denoiser(problem, sigma)
@@ -110,20 +110,20 @@ def tmpd(eta: float) -> Rule:
 
 
 def unguided(problem: Problem, sigma: float, sigma_next: float) -> Step:
-    """An ancestral step of the prior, which knows nothing of y."""
+    """Returns an ancestral step of the prior, without guidance by y."""
     D = denoiser(problem, sigma)
     return _reverse(problem, D, torch.zeros_like(problem.gain), sigma, sigma_next, eta=1.0)
 
 
 def draw_near(problem: Problem, rho: float) -> Step:
-    """z ~ p(y | z) N(z; x, rho^2), the likelihood step of split Gibbs sampling."""
+    """PnP-DM: likelihood step of split Gibbs sampling, z ~ p(y | z) N(z; x, rho^2)."""
     A, one = problem.A, eye(problem.S.shape[-1], problem.S)
     cov = torch.linalg.inv(A.mH @ A / problem.sigma**2 + one / rho**2)
     return Step(cov / rho**2, cov @ A.mH / problem.sigma**2, cov)
 
 
 def diffpir(coupling: float, stochasticity: float) -> Rule:
-    """The proximal point of the denoised image; a share of the noise is drawn anew."""
+    """DiffPIR: x_hat is the proximal point of the denoised image; part of the noise is redrawn."""
 
     def rule(problem: Problem, sigma: float, sigma_next: float) -> Step:
         A, D, one = problem.A, denoiser(problem, sigma), eye(problem.S.shape[-1], problem.S)
@@ -142,19 +142,19 @@ def diffpir(coupling: float, stochasticity: float) -> Rule:
 
 
 def ddrm(eta: float) -> Rule:
-    """Each singular coordinate of A is blended with the data by its noise (eta_b = 1).
+    """DDRM with eta_b = 1: blends each singular coordinate with the data, weighted by its noise.
 
-    For problems in singular coordinates, see `singular_coordinates`, from `ddrm_start`.
+    The problem must be in `singular_coordinates`, and the first state that of `ddrm_start`.
     """
 
     def rule(problem: Problem, sigma: float, sigma_next: float) -> Step:
         D, pinv, level = denoiser(problem, sigma), *_data_levels(problem)
-        stays = (1 - eta**2) ** 0.5 * sigma_next
-        clear, unseen = level <= sigma_next, level.isinf()
-        from_data = torch.where(clear, 1, stays / level.clamp(min=1e-30))
-        from_data = torch.where(unseen, 0, from_data)
-        from_state = torch.where(unseen, stays / sigma, 0)
-        variance = torch.where(clear, sigma_next**2 - level**2, (eta * sigma_next) ** 2)
+        kept = (1 - eta**2) ** 0.5 * sigma_next
+        cleaner, unobserved = level <= sigma_next, level.isinf()
+        from_data = torch.where(cleaner, 1, kept / level.clamp(min=1e-30))
+        from_data = torch.where(unobserved, 0, from_data)
+        from_state = torch.where(unobserved, kept / sigma, 0)
+        variance = torch.where(cleaner, sigma_next**2 - level**2, (eta * sigma_next) ** 2)
         from_denoised = 1 - from_data - from_state
         return Step(
             from_denoised[..., None] * D + torch.diag_embed(from_state),
@@ -166,15 +166,15 @@ def ddrm(eta: float) -> Rule:
 
 
 def ddrm_start(problem: Problem, sigma: float) -> Law:
-    """DDRM's first state: the data where they are cleaner than the level, else white noise."""
+    """Returns DDRM's first state: data where their noise is below the level, else white noise."""
     pinv, level = _data_levels(problem)
-    clear = level <= sigma
-    variance = sigma**2 - torch.where(clear, level**2, 0)
-    return Law(clear[..., None] * pinv, torch.diag_embed(variance))
+    cleaner = level <= sigma
+    variance = sigma**2 - torch.where(cleaner, level**2, 0)
+    return Law(cleaner[..., None] * pinv, torch.diag_embed(variance))
 
 
 def singular_coordinates(problem: Problem) -> Problem:
-    """The same problem, real or complex, in coordinates in which A is diagonal and >= 0."""
+    """Returns the same problem, real or complex, in coordinates where A is diagonal and >= 0."""
     _, s, Vh = torch.linalg.svd(problem.A, full_matrices=True)
     A = torch.zeros_like(problem.A.real)
     A.diagonal(dim1=-2, dim2=-1).copy_(s)
@@ -182,14 +182,14 @@ def singular_coordinates(problem: Problem) -> Problem:
 
 
 def _data_levels(problem: Problem) -> tuple[Tensor, Tensor]:
-    """A^+ of a diagonal A, (..., n, m), and the noise of A^+ y in each coordinate, (..., n)."""
+    """Returns A^+ of a diagonal A, (..., n, m), and the noise level of A^+ y, (..., n)."""
     s = problem.A.diagonal(dim1=-2, dim2=-1).real
-    seen = s > 0
-    inverse = torch.where(seen, 1 / torch.where(seen, s, 1), 0)
+    observed = s > 0
+    inverse = torch.where(observed, 1 / torch.where(observed, s, 1), 0)
     pinv = torch.zeros_like(problem.gain)
     pinv.diagonal(dim1=-2, dim2=-1).copy_(inverse)
     level = torch.full(problem.S.shape[:-1], torch.inf, dtype=s.dtype, device=s.device)
-    level[..., : s.shape[-1]] = torch.where(seen, problem.sigma * inverse, torch.inf)
+    level[..., : s.shape[-1]] = torch.where(observed, problem.sigma * inverse, torch.inf)
     return pinv, level
 
 
