@@ -114,7 +114,7 @@ def assumed_noise(noise_std: str, y: Tensor, operator: Operator, prior: object) 
             "the noise level can be estimated only from images whose pixels are known in all "
             "channels or in none: give a number"
         )
-    if getattr(prior, "reach", None) is None and not (operator.is_identity or holes):
+    if getattr(prior, "receptive_radius", None) is None and not (operator.is_identity or holes):
         raise SettingError(
             "the noise level cannot be estimated under this prior, since it does not describe "
             "images that are blurred or downsampled: give a number"

@@ -6,9 +6,10 @@ import random
 import pytest
 import torch
 
+from genprior import registry
 from genprior.api.factory import load_checkpoint
 from genprior.core.errors import CheckpointError
-from genprior.priors import checkpoint, weights
+from genprior.priors import checkpoint
 from genprior.priors.checkpoint import read_manifest, save_checkpoint
 from genprior.priors.ddpm import DDPM
 from genprior.priors.pca import PCA
@@ -182,7 +183,7 @@ def test_unknown_priors_list_the_known_ones(monkeypatch, tmp_path):
     }
     for ship, message in ways.items():
         ships = dict.fromkeys(ship, tmp_path)
-        monkeypatch.setattr(weights, "embedded_priors", lambda ships=ships: ships)
+        monkeypatch.setattr(registry, "embedded_priors", lambda ships=ships: ships)
         with pytest.raises(CheckpointError, match=message):
             find_prior("dpmm")
     with pytest.raises(CheckpointError, match="'texture' has no weights, it is estimated from a"):
