@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # at run time a name is imported when it is first used
     from genprior.api.restoration import degrade as degrade
     from genprior.api.restoration import restore as restore
     from genprior.api.sampling import sample as sample
+    from genprior.integrations.deepinv import to_deepinv as to_deepinv
     from genprior.inverse.base import Restoration as Restoration
     from genprior.priors.nets.compile import compile_networks as compile_networks
 
@@ -28,6 +29,7 @@ _PUBLIC = {
     "make_solver": "genprior.api",
     "restore": "genprior.api",
     "sample": "genprior.api",
+    "to_deepinv": "genprior.integrations.deepinv",
 }
 __all__ = ["__version__", *_PUBLIC]
 

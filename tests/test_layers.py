@@ -20,7 +20,8 @@ ALLOWED = {
     "io": ["core", "io"],
     "operators": ["core", "operators"],
     "priors": ["core", "priors"],
-    "inverse": ["core", "operators.base", "priors.base", "inverse"],
+    "integrations": ["core", "operators.base", "priors.base", "integrations"],
+    "inverse": ["core", "operators.base", "priors.base", "integrations", "inverse"],
     "training": ["core", "io", "priors.base", "priors.checkpoint", "priors.nets.compile",
                  "training"],
     "registry": ["core.errors", "priors.weights"],
@@ -32,7 +33,8 @@ ALLOWED = {
     "commands": ["core", "io", "priors", "training", "registry", "api", "evaluation", "commands"],
     "cli": ["commands", "core.errors"],
     "__main__": ["cli"],
-    "__init__": ["api", "inverse.base", "priors.nets.compile"],
+    "__init__": ["api", "inverse.base", "priors.nets.compile",
+                 "integrations"],
 }
 # The folders of solvers do not import each other; these modules are shared by all.
 SHARED_BY_SOLVERS = ["inverse.base", "inverse.tikhonov", "inverse.self_ensemble"]

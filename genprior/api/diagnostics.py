@@ -1,9 +1,9 @@
 """Plausibility checks of measurements and restorations: warnings for the user, by image."""
 
-import deepinv
 import torch
 from torch import Tensor
 
+from genprior.core.foreign_classes import is_instance
 from genprior.operators.base import Operator
 
 # Plausible range of the residual, in noise levels.
@@ -17,7 +17,7 @@ SHARE_BELOW, ROUNDING = 0.1, 0.02
 def unused_noise(physics: object, sigma: Tensor) -> tuple[str, ...]:
     """Warns if the physics has a noise model but the given noise level is 0."""
     model = None if isinstance(physics, Operator) else getattr(physics, "noise_model", None)
-    if model is None or isinstance(model, deepinv.physics.ZeroNoise) or (sigma > 0).all():
+    if model is None or is_instance(model, "deepinv.physics.ZeroNoise") or (sigma > 0).all():
         return ()
     return (
         f"noise_std is 0, and the {type(model).__name__} of the physics is not used: give its "

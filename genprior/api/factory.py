@@ -10,11 +10,11 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import deepinv
 import torch
 from torch import Tensor, nn
 
 from genprior.core.errors import CheckpointError, SettingError
+from genprior.core.foreign_classes import is_exactly, is_instance
 from genprior.inverse.base import Solver
 from genprior.inverse.baselines.base import Baseline
 from genprior.operators.base import Operator
@@ -153,7 +153,7 @@ def prior_on(prior: str | Path | object, device: torch.device) -> tuple[str, obj
         folder = newest(find_prior(prior))
         return str(prior), _load_cached(folder, (folder / MANIFEST).stat().st_mtime_ns, device)
     name = type(prior).__name__
-    if isinstance(prior, deepinv.models.Denoiser):
+    if is_instance(prior, "deepinv.models.Denoiser"):
         prior = lookup(OF_OTHERS, "denoiser", "prior")(prior)
     is_module = isinstance(prior, nn.Module)
     tensors = [*prior.parameters(), *prior.buffers()] if is_module else []
@@ -202,9 +202,9 @@ def as_operator(
     if isinstance(operator, Operator):
         return operator
     equivalent: Operator | None = None
-    if type(operator) is deepinv.physics.Denoising:
+    if is_exactly(operator, "deepinv.physics.Denoising"):
         equivalent = make_operator("denoise")
-    elif type(operator) is deepinv.physics.Inpainting:
+    elif is_exactly(operator, "deepinv.physics.Inpainting"):
         mask = operator.mask
         with suppress(ValueError):  # its mask is not binary, or nothing is missing
             equivalent = make_operator("inpaint", keep=mask[None] if mask.ndim == 3 else mask)

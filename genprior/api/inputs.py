@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from deepinv.utils import TensorList
 from torch import Tensor
 
+from genprior.core.foreign_classes import is_instance
 from genprior.io.arrays import to_tensor
 from genprior.operators.base import Operator
 
@@ -31,7 +31,7 @@ def take_measurement(
         ValueError: See `to_tensor`; the message tells what else can be given.
     """
     numbers = isinstance(y, Tensor) and (y.is_floating_point() or y.is_complex())
-    if operator.measures_images or not (numbers or isinstance(y, TensorList)):
+    if operator.measures_images or not (numbers or is_instance(y, "deepinv.utils.TensorList")):
         try:
             batch, back = to_tensor(y)
         except ValueError as error:

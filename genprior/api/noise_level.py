@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from genprior.api.factory import prior_on
@@ -166,6 +165,8 @@ def _maximum_likelihood(y: Tensor, known: Tensor, prior: Denoiser) -> float:
         return LOWEST
     if excess(high) >= 0:
         return HIGHEST
+    from scipy.optimize import brentq  # slow to import
+
     return math.exp(brentq(excess, low, high, xtol=TOLERANCE))
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import deepinv
 import torch
 
 from genprior.api.factory import as_operator
@@ -199,6 +198,8 @@ def foreign(name: str, settings: Mapping[str, Any], seed: int = 0) -> Build:
 
 def _linear_physics() -> dict[str, type]:
     """Returns the linear physics by name, without the base classes."""
+    import deepinv
+
     linear = deepinv.physics.LinearPhysics
     return {
         name: cls for name, cls in vars(deepinv.physics).items()
@@ -209,7 +210,7 @@ def _linear_physics() -> dict[str, type]:
 
 @functools.lru_cache(maxsize=4)  # some take minutes to construct
 def _physics(name: str, settings: str, shape: tuple[int, int, int], seed: int) -> object:
-    cls = getattr(deepinv.physics, name)
+    cls = _linear_physics()[name]
     given = {"img_size": shape, "rng": torch.Generator().manual_seed(seed)}
     taken = inspect.signature(cls).parameters
     given = {key: value for key, value in given.items() if key in taken}

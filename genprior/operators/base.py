@@ -1,8 +1,7 @@
 """Base class of forward operators, y = A x + sigma n.
 
-Every operator of this package is also a `deepinv.physics.LinearPhysics`, so deepinv's
-reconstruction methods accept it. `operators.external.External` wraps a physics of deepinv.
-`Operator` is the first base class, so that deepinv calls the solves below, not its own.
+`genprior.to_deepinv` makes a `deepinv.physics.LinearPhysics` of an operator, and
+`operators.external.External` an operator of a linear physics.
 
 Notation: images x are (B, C, H, W), measurements y are (B, ...). A number that may differ
 per image (`rho`, `sigma2`) is a float or a tensor of shape (B,).
@@ -38,6 +37,10 @@ class Operator(ABC):
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:
         """Returns A x, the measurement of images x without noise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns A x, so that an operator can be called."""
+        return self.A(x)
 
     @abstractmethod
     def A_adjoint(self, y: Tensor) -> Tensor:
@@ -155,14 +158,15 @@ class Operator(ABC):
         """Returns images x without the margin that an operator may need around them."""
         return x
 
-    def A_dagger(self, y: Tensor, **_: Any) -> Tensor:
-        """Returns `pinv(y)`, under deepinv's name."""
-        return self.pinv(y)
 
-    def prox_l2(
-        self, z: Tensor | float | None, y: Tensor, gamma: float | Tensor, **_: Any
-    ) -> Tensor:
-        """Returns argmin_u gamma/2 ||A u - y||^2 + 1/2 ||u - z||^2, under deepinv's name."""
-        if not isinstance(z, Tensor):
-            z = y.new_full(self.image_shape(y.shape), z or 0.0)
-        return self.prox(z, y, 1 / gamma)
+class Convolution(Operator):
+    """Operator that convolves an image with a kernel.
+
+    Attributes:
+        kernel: Shape (1 or B, 1, h, w); it sums to 1.
+        boundary: Rule for pixels outside the image: "valid" (none is needed, y is smaller than
+            x), "reflect", "replicate" or "circular".
+    """
+
+    kernel: Tensor
+    boundary: str

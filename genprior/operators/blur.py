@@ -12,14 +12,13 @@ A A^T of a "valid" blur is the restriction of a convolution. A convolution with
 
 from collections.abc import Callable, Sequence
 
-import deepinv
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fft import irfft2, rfft2
 
 from genprior.core.linalg import Singular, cg, damped_inverse, fast_shape, per_image
-from genprior.operators.base import Operator
+from genprior.operators.base import Convolution
 from genprior.operators.filter_matrices import filter_matrix
 from genprior.operators.kernels import check_kernel, separate
 from genprior.operators.separable import Separable
@@ -30,7 +29,7 @@ MAX_CACHED = 8
 MIN_DAMPING = 0.01
 
 
-class Blur(Operator, deepinv.physics.Blur):
+class Blur(Convolution, nn.Module):
     """Convolution with a kernel whose centre is its pixel (h // 2, w // 2).
 
     Arguments:
@@ -59,59 +58,56 @@ class Blur(Operator, deepinv.physics.Blur):
             raise ValueError(
                 f"unknown boundary {boundary!r}: choose one of {', '.join(BOUNDARIES)}"
             )
-        super().__init__(filter=check_kernel(kernel).float(), padding=boundary)
+        super().__init__()
+        self.register_buffer("kernel", check_kernel(kernel).float())
+        self.boundary = boundary
         self.iterations, self.tolerance = iterations, tolerance
         self._cached_for: Tensor | None = None
         self._cache: dict[tuple, object] = {}
 
-    @property
-    def boundary(self) -> str:
-        """Rule for the pixels outside the image."""
-        return self.padding
-
     def A(self, x: Tensor) -> Tensor:
         self._check_image(x.shape)
-        if self.padding == "circular":
+        if self.boundary == "circular":
             return self._filter(x, self._transfer(x.shape, x), x.shape)
         (top, bottom), (left, right) = self._margins()
-        if self.padding != "valid":
-            x = F.pad(x, (left, right, top, bottom), mode=self.padding)
-        h, w = self.filter.shape[-2:]
+        if self.boundary != "valid":
+            x = F.pad(x, (left, right, top, bottom), mode=self.boundary)
+        h, w = self.kernel.shape[-2:]
         size = fast_shape(x.shape)
         return self._filter(x, self._transfer(size, x), x.shape)[..., h - 1 :, w - 1 :]
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         shape = self.image_shape(y.shape)
-        if self.padding == "circular":
+        if self.boundary == "circular":
             return self._filter(y, self._transfer(shape, y).conj(), shape)
-        h, w = self.filter.shape[-2:]
+        h, w = self.kernel.shape[-2:]
         y = F.pad(y, (w - 1, 0, h - 1, 0))
         x = self._filter(y, self._transfer(fast_shape(y.shape), y).conj(), y.shape)
-        if self.padding == "valid":
+        if self.boundary == "valid":
             return x
         for axis, (before, after) in zip((-2, -1), self._margins(), strict=True):
-            x = _unpad(x, self.padding, axis, before, after)
+            x = _unpad(x, self.boundary, axis, before, after)
         return x
 
     def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
         batch, channels, height, width = measurement_shape
-        if self.padding == "valid":
-            h, w = self.filter.shape[-2:]
+        if self.boundary == "valid":
+            h, w = self.kernel.shape[-2:]
             height, width = height + h - 1, width + w - 1
         shape = torch.Size((batch, channels, height, width))
         self._check_image(shape)
         return shape
 
     def crop_margin(self, x: Tensor) -> Tensor:
-        if self.padding != "valid":
+        if self.boundary != "valid":
             return x
         (top, bottom), (left, right) = self._margins()
         return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
 
     def select(self, images: Sequence[int]) -> "Blur":
-        if len(self.filter) == 1:
+        if len(self.kernel) == 1:
             return self
-        return Blur(self.filter[list(images)], self.padding, self.iterations, self.tolerance)
+        return Blur(self.kernel[list(images)], self.boundary, self.iterations, self.tolerance)
 
     def pinv(self, y: Tensor) -> Tensor:
         shape = self.image_shape(y.shape)
@@ -120,7 +116,7 @@ class Blur(Operator, deepinv.physics.Blur):
         return self.prox(y.new_zeros(shape), y, 0.0)
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
-        if self.padding == "circular":
+        if self.boundary == "circular":
             self._check_image(x.shape)
             h = self._transfer(x.shape, x)
             gain = h.conj() * damped_inverse(h.abs() ** 2, per_image(rho, x))
@@ -131,9 +127,9 @@ class Blur(Operator, deepinv.physics.Blur):
 
     def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
         shape = self.image_shape(v.shape)
-        if self.padding != "circular" and (separable := self._separable(shape, v)):
+        if self.boundary != "circular" and (separable := self._separable(shape, v)):
             return separable.solve_gram(v, c, sigma2)
-        if self.padding == "circular":
+        if self.boundary == "circular":
             return self.precondition(v, c, sigma2)
         c, sigma2 = self._with_noise_floor(v, per_image(c, v), per_image(sigma2, v))
         gain = self._padded_gain(v, c, sigma2)
@@ -147,10 +143,10 @@ class Blur(Operator, deepinv.physics.Blur):
 
     def precondition(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
         shape = self.image_shape(v.shape)
-        if self.padding != "circular" and (separable := self._separable(shape, v)):
+        if self.boundary != "circular" and (separable := self._separable(shape, v)):
             return separable.solve_gram(v, c, sigma2)
         c, sigma2 = per_image(c, v), per_image(sigma2, v)
-        if self.padding == "circular":
+        if self.boundary == "circular":
             power = self._transfer(shape, v).abs() ** 2
             return self._filter(v, damped_inverse(c * power, sigma2), shape)
         # with less damping, the inverse amplifies border errors at the highest frequencies
@@ -172,12 +168,12 @@ class Blur(Operator, deepinv.physics.Blur):
 
     def _padded_size(self, v: Tensor) -> tuple[int, int]:
         """Returns the FFT size that keeps opposite borders of measurements v apart."""
-        h, w = self.filter.shape[-2:]
+        h, w = self.kernel.shape[-2:]
         height, width = self.image_shape(v.shape)[-2:]
         return fast_shape((height + h, width + w))
 
     def singular(self, image_shape: torch.Size, like: Tensor) -> Singular:
-        if self.padding != "circular":
+        if self.boundary != "circular":
             if separable := self._separable(image_shape, like):
                 return separable.singular()
             return super().singular(image_shape, like)
@@ -192,13 +188,8 @@ class Blur(Operator, deepinv.physics.Blur):
             lambda y: phase.conj() * rfft2(y),
         )
 
-    def update_parameters(self, filter: Tensor | None = None, **settings: Tensor) -> None:
-        """Replaces the kernel; the name is deepinv's."""
-        filter = None if filter is None else check_kernel(filter)
-        super().update_parameters(filter=filter, **settings)
-
     def _check_image(self, shape: torch.Size) -> None:
-        batch, _, h, w = self.filter.shape
+        batch, _, h, w = self.kernel.shape
         if h > shape[-2] or w > shape[-1]:
             raise ValueError(
                 f"the blur kernel must not be larger than the image: the kernel has {h}x{w} "
@@ -211,13 +202,13 @@ class Blur(Operator, deepinv.physics.Blur):
             )
 
     def _margins(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        return tuple((n - 1 - n // 2, n // 2) for n in self.filter.shape[-2:])
+        return tuple((n - 1 - n // 2, n // 2) for n in self.kernel.shape[-2:])
 
     def _filter(
         self, x: Tensor, gain: Tensor, shape: torch.Size, size: Sequence[int] | None = None
     ) -> Tensor:
         if size is None:
-            size = shape[-2:] if self.padding == "circular" else fast_shape(shape)
+            size = shape[-2:] if self.boundary == "circular" else fast_shape(shape)
         full = irfft2(gain * rfft2(x, s=size), s=size)
         return full[..., : shape[-2], : shape[-1]]
 
@@ -228,14 +219,14 @@ class Blur(Operator, deepinv.physics.Blur):
             k = self._kernel()
             h, w = k.shape[-2:]
             k = F.pad(k, (0, size[1] - w, 0, size[0] - h))
-            if self.padding == "circular":
+            if self.boundary == "circular":
                 k = k.roll((-(h // 2), -(w // 2)), dims=(-2, -1))
             return rfft2(k).to(like.dtype.to_complex()).to(like.device)
 
         return self._cached(("transfer", size, like.dtype, like.device), build)
 
     def _separable(self, shape: Sequence[int], like: Tensor) -> Separable | None:
-        if self.padding == "circular" or self._column_and_row() is None:
+        if self.boundary == "circular" or self._column_and_row() is None:
             return None
         size = tuple(shape[-2:])
 
@@ -247,23 +238,23 @@ class Blur(Operator, deepinv.physics.Blur):
 
     def _matrix(self, taps: Tensor, size: int) -> Tensor:
         n = taps.shape[-1]
-        valid = self.padding == "valid"
+        valid = self.boundary == "valid"
         start, rows = (n - 1, size - n + 1) if valid else (n // 2, size)
         positions = torch.arange(rows)[:, None] + start - torch.arange(n)
-        return filter_matrix(positions, taps, size, "replicate" if valid else self.padding)
+        return filter_matrix(positions, taps, size, "replicate" if valid else self.boundary)
 
     def _kernel(self) -> Tensor:
         if self._column_and_row() is None:
-            return check_kernel(self.filter)
+            return check_kernel(self.kernel)
         column, row = self._column_and_row()
         return column[..., :, None] * row[..., None, :]
 
     def _column_and_row(self) -> tuple[Tensor, Tensor] | None:
-        return self._cached(("parts",), lambda: separate(check_kernel(self.filter)))
+        return self._cached(("parts",), lambda: separate(check_kernel(self.kernel)))
 
     def _cached(self, key: tuple, build: Callable) -> object:
-        if self._cached_for is not self.filter or len(self._cache) > MAX_CACHED:
-            self._cached_for, self._cache = self.filter, {}
+        if self._cached_for is not self.kernel or len(self._cache) > MAX_CACHED:
+            self._cached_for, self._cache = self.kernel, {}
         if key not in self._cache:
             with torch.inference_mode(False):  # later calls may need gradients
                 self._cache[key] = build()

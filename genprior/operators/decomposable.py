@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-import deepinv
 import torch
 from torch import Tensor
 
@@ -54,7 +54,7 @@ class Decomposition:
 
 
 def decomposition(
-    physics: deepinv.physics.DecomposablePhysics,
+    physics: Any,
     apply: Callable[[Linear, Tensor], Tensor],
     mask: Tensor,
     dtype: torch.dtype,
@@ -62,7 +62,7 @@ def decomposition(
     """Returns the decomposition that a physics of deepinv declares.
 
     Arguments:
-        physics: The physics.
+        physics: A `deepinv.physics.DecomposablePhysics`.
         apply: Applies one of its maps to a tensor.
         mask: Its singular values as deepinv stores them; they may be negative or complex.
         dtype: Real dtype of the singular values.

@@ -1,23 +1,18 @@
 """Denoising operator: A is the identity, y = x + sigma n."""
 
-import deepinv
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genprior.core.linalg import Singular, per_image
 from genprior.operators.base import Operator
 
 
-class Denoising(Operator, deepinv.physics.Denoising):
+class Denoising(Operator, nn.Module):
     """Identity operator, for denoising."""
 
     is_identity = True
     is_pixel_mask = True
     is_mask = True
-
-    def __init__(self) -> None:
-        # deepinv's default adds noise of std 0.1 on every forward call
-        super().__init__(noise_model=deepinv.physics.ZeroNoise())
 
     def A(self, x: Tensor) -> Tensor:
         return x

@@ -2,12 +2,12 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import deepinv
 import torch
-from deepinv.utils import TensorList
-from torch import Tensor
+from torch import Tensor, nn
 
+from genprior.core.foreign_classes import is_instance
 from genprior.core.linalg import Singular, cg, per_image
 from genprior.operators.base import Operator
 from genprior.operators.chebyshev import largest_singular, near_gram_inverse
@@ -18,7 +18,7 @@ from genprior.operators.physics_maps import REFUSALS, Maps, differentiable, trea
 LINEAR, ADJOINT = 1e-3, 0.2
 
 
-class External(Operator, deepinv.physics.LinearPhysics):
+class External(Operator, nn.Module):
     """Operator that calls A and A_adjoint of a physics.
 
     The solves are conjugate gradients, or closed forms for a `deepinv.physics.DecomposablePhysics`
@@ -134,10 +134,10 @@ class External(Operator, deepinv.physics.LinearPhysics):
         scaled._norm = norm / divisor
         return scaled, divisor
 
-    def pack(self, y: Tensor | TensorList) -> Tensor:
+    def pack(self, y: Any) -> Tensor:
         return self.maps.pack(y)
 
-    def unpack(self, y: Tensor) -> Tensor | TensorList:
+    def unpack(self, y: Tensor) -> Any:
         return self.maps.unpack(y)
 
     def A(self, x: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ class External(Operator, deepinv.physics.LinearPhysics):
 
     def _count_axes(self, measurement_shape: torch.Size) -> int:
         """Returns the number of axes of the singular coordinates; 0 if no SVD of A is known."""
-        if not isinstance(self.physics, deepinv.physics.DecomposablePhysics):
+        if not is_instance(self.physics, "deepinv.physics.DecomposablePhysics"):
             return 0
         x = self._random(self.image_shape(measurement_shape), 0)
         y = self._random(measurement_shape, 1)

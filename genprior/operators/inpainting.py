@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 
-import deepinv
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genprior.core.linalg import Singular, per_image
 from genprior.core.tensors import numbers
 from genprior.operators.base import Operator
 
 
-class Inpainting(Operator, deepinv.physics.Inpainting):
+class Inpainting(Operator, nn.Module):
     """Operator that keeps some pixels of an image and sets the others to 0.
 
     Arguments:
@@ -46,16 +45,9 @@ class Inpainting(Operator, deepinv.physics.Inpainting):
             if images.any():
                 number = int(images.nonzero()[0])
                 raise ValueError(f"{defect} in the mask of image {number}: {remedy}")
-        mask = keep.to(torch.float32)
-        super().__init__(img_size=tuple(keep.shape[1:]), mask=mask, device=keep.device)
+        super().__init__()
+        self.register_buffer("mask", keep.to(torch.float32))
         self.is_mask = bool((keep == keep[:, :1]).all())
-
-    def update_parameters(self, mask: Tensor | None = None, **settings: Tensor) -> None:
-        """Replaces the mask, 1 for known pixels; the name is deepinv's."""
-        if mask is not None:
-            checked = Inpainting(mask)
-            mask, self.is_mask = checked.mask, checked.is_mask
-        super().update_parameters(mask=mask, **settings)
 
     def A(self, x: Tensor) -> Tensor:
         return self.mask_unmeasured(x)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from deepinv.utils import TensorList
 from torch import Tensor
 
 Map = Callable[[Tensor], Tensor]
@@ -27,6 +26,7 @@ class Maps:
         self.physics = physics
         self.needs_double = False  # it needs float64, though no tensor of it was found
         self._complex = False
+        self._list: type = list
         self._parts: list[tuple[torch.Size, bool]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,15 +37,16 @@ class Maps:
         """Returns A^T y for packed measurements y."""
         return self.physics.A_adjoint(self.unpack(y))
 
-    def pack(self, y: Tensor | TensorList) -> Tensor:
+    def pack(self, y: Any) -> Tensor:
         """Packs measurements into one real tensor (B, ...)."""
         if isinstance(y, Tensor):
             self._parts, self._complex = None, y.is_complex()
             return _real(y)
+        self._list = type(y)
         self._parts = [(part.shape[1:], part.is_complex()) for part in y]
         return torch.cat([_real(part).flatten(1) for part in y], dim=1)
 
-    def unpack(self, v: Tensor) -> Tensor | TensorList:
+    def unpack(self, v: Tensor) -> Any:
         """Restores the format of the physics from packed measurements."""
         if self._parts is None:
             return torch.view_as_complex(v.contiguous()) if self._complex else v
@@ -54,7 +55,7 @@ class Maps:
         for part, (size, is_complex) in zip(v.split(sizes, dim=1), self._parts, strict=True):
             part = part.reshape(len(v), *size, 2) if is_complex else part.reshape(len(v), *size)
             parts.append(torch.view_as_complex(part) if is_complex else part)
-        return TensorList(parts)
+        return self._list(parts)
 
     def tensor_options(self) -> dict[str, Any]:
         """Returns the dtype and the device that the physics works with."""

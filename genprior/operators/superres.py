@@ -3,10 +3,9 @@
 import math
 from numbers import Real
 
-import deepinv
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genprior.core.linalg import Singular
 from genprior.operators.base import Operator
@@ -19,7 +18,7 @@ BOUNDARIES = ("symmetric", "reflect", "circular")
 MAX_CACHED = 8
 
 
-class SuperResolution(Operator, deepinv.physics.LinearPhysics):
+class SuperResolution(Operator, nn.Module):
     """Separable filter, then decimation by a factor f; all solves are exact.
 
     A measurement has ceil(H / f) x ceil(W / f) pixels.

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from genprior import degrade, estimate_prior, load_prior, make_operator, make_solver, restore
 from genprior.api.factory import prior_on
-from genprior.operators.inpainting import Inpainting
 from genprior.priors.base import Decoder, Denoiser, Density
 from genprior.training.crops import Crops
 from genprior.training.loop import Settings
@@ -55,18 +54,6 @@ def test_a_network_in_training_mode_is_evaluated_and_left_as_it_was():
     assert torch.equal(first, second) and torch.equal(state, torch.get_rng_state())
     assert prior.training and prior.norm.training
     assert all(torch.equal(value, before[key]) for key, value in prior.state_dict().items())
-
-
-def test_a_mask_that_is_replaced_counts_as_one_given_at_first():
-    keep = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(0)) > 0.5
-    replaced, fresh = Inpainting(keep[:, :1]), Inpainting(keep)
-    replaced.update_parameters(mask=keep)
-    assert not replaced.is_mask
-    y = fresh.A(batch())
-    images = [restore(y, op, Shrink(), "hqs", steps=3).image for op in (replaced, fresh)]
-    assert torch.equal(*images)
-    with pytest.raises(ValueError, match="only 0 .missing. and 1"):
-        replaced.update_parameters(mask=0.5 * keep)
 
 
 @pytest.mark.parametrize("several", [1, 2])
@@ -187,7 +174,7 @@ def test_masks_and_kernels_have_the_types_of_images():
     masks = [make_operator("inpaint", keep=k).mask for k in (keep, flipped(keep), picture)]
     assert torch.equal(masks[0], masks[1]) and torch.equal(masks[0], masks[2])
     kernel = torch.tensor([[1.0, 2, 0], [0, 3, 1]])
-    kernels = [make_operator("deblur", kernel=k).filter for k in (kernel, flipped(kernel))]
+    kernels = [make_operator("deblur", kernel=k).kernel for k in (kernel, flipped(kernel))]
     assert torch.equal(*kernels)
     image = torch.rand(3, 12, 20)
     textures = [estimate_prior("texture", image, keep=k[None, None]).texton

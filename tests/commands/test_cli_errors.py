@@ -183,8 +183,8 @@ def test_nothing_is_replaced_unasked(here: Path, weights: Path, name: str) -> No
     before = snapshot(here)
     options = [*MASK, "--prior", weights, "--samples", 2, "--steps", 2, "--save", "std"]
     code, message = refused("inpaint", here / "a.png", *options)
-    assert (code, message) == (3, f"genprior: {here / name} exists: add --overwrite, or another "
-                                  f"-o\n")
+    assert (code, message) == (3, f"genprior: {here / name} exists: add --overwrite, or choose "
+                                  f"another -o\n")
     assert snapshot(here) == before
     succeed("inpaint", here / "a.png", *options, "--overwrite")
     assert (here / name).read_bytes() != b"mine"

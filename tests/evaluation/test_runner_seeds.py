@@ -47,17 +47,17 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Se
     """Evaluates a task on two images with two seeds; gives (seed, index, x, y, noise) of each."""
     for name, start in (("a", 0), ("b", 40)):
         save_photo(tmp_path / f"{name}.png", start=start, size=(16, 12))
-    truths = list(zip(NUMBERS, open_reference_images(tmp_path, MANY), strict=True))
+    references = list(zip(NUMBERS, open_reference_images(tmp_path, MANY), strict=True))
     monkeypatch.setattr(Spy, "seen", [])
 
     def measured(kind: str, settings: dict[str, Any], noise: float = SIGMA) -> Seen:
         task = Task(kind, kind, settings, noise)
-        plan = Plan(truths, [task], [Method("spy", Spy())], SEEDS, batch=2, show=0)
+        plan = Plan(references, [task], [Method("spy", Spy())], SEEDS, batch=2, show=0)
         run(plan, tmp_path / "out")
-        work = [(seed, number, truth) for seed in SEEDS for number, truth in truths]
+        work = [(seed, number, reference) for seed in SEEDS for number, reference in references]
         return [
-            (seed, number, truth.read(MANY).pixels, y, drawn)
-            for (seed, number, truth), (y, drawn) in zip(work, Spy.seen, strict=True)
+            (seed, number, reference.read(MANY).pixels, y, drawn)
+            for (seed, number, reference), (y, drawn) in zip(work, Spy.seen, strict=True)
         ]
 
     return measured

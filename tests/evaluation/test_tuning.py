@@ -46,9 +46,9 @@ def test_evaluated_images_are_refused_for_tuning(photos: Path, tmp_path: Path) -
 def test_two_processes_share_every_method(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from genprior.evaluation import runner
 
-    truths = list(enumerate(open_reference_images(photos, 10**6) * 8))
+    references = list(enumerate(open_reference_images(photos, 10**6) * 8))
     methods = [Method(name, TotalVariation()) for name in ("slow", "quick")]
-    plan = Plan(truths, [Task(TASK, "denoise", {}, 0.1)], methods)
+    plan = Plan(references, [Task(TASK, "denoise", {}, 0.1)], methods)
     monkeypatch.setattr(runner, "not_suited", lambda plan: [])
     assert [unit.method.name for unit in _units(plan, set())] == 8 * ["slow", "quick"]
     shares = [runner.shared(list(_units(plan, set())), Ranks(rank, 2)) for rank in (0, 1)]

@@ -97,13 +97,6 @@ def test_float32_at_zero_noise() -> None:
         assert (op.A(u) - y).norm() < 1e-4 * y.norm()
 
 
-def test_is_a_deepinv_physics() -> None:
-    op = SuperResolution(2)
-    x = rand(1, 1, 8, 8)
-    assert isinstance(op, deepinv.physics.LinearPhysics)
-    assert torch.equal(op(x), op.A(x))
-
-
 def test_errors() -> None:
     for factor in (1, 2.5, 0, -2, True):
         with pytest.raises(ValueError, match="must be an integer of at least 2, got"):

@@ -8,7 +8,6 @@ References:
 from dataclasses import dataclass
 from typing import ClassVar
 
-import deepinv
 import torch
 from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
@@ -24,7 +23,7 @@ class Biharmonic(Baseline):
     summary: ClassVar[str] = "inpainting by biharmonic functions"
 
     def suits(self, operator: Operator) -> bool:
-        return isinstance(operator, deepinv.physics.Inpainting)
+        return operator.is_pixel_mask and not operator.is_identity
 
     def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
         missing = operator.mask_unmeasured(torch.ones_like(y)) == 0

@@ -6,7 +6,6 @@ level, the data fidelity, the prior. `pigdm` and `mmps` are deepinv's reverse di
 steps and deepinv's guidance terms for these papers.
 """
 
-import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from torch import Tensor, nn
 
 from genprior.core.errors import CheckpointError, PeerError, SettingError
 from genprior.core.random_streams import Noise, seed_global
+from genprior.integrations.deepinv import DenoiserModel, decomposable
 from genprior.inverse.baselines.base import Baseline
-from genprior.operators.base import Operator
+from genprior.operators.base import Convolution, Operator
 from genprior.priors.base import Denoiser
 
 MODULES = (deepinv.sampling, deepinv.optim, deepinv.models)
@@ -83,12 +83,12 @@ class Peer(Baseline):
         return {"settings": [(*self.settings, ("weight", value)) for value in DPS_WEIGHTS]}
 
     def suits(self, operator: Operator) -> bool:
-        method, kinds = _find_method(self.name), deepinv.physics
+        method = _find_method(self.name)
         if method is deepinv.models.WienerDeconvolution:
             return _is_circular(operator)
         if method is deepinv.sampling.DDRM:
-            return _is_circular(operator) or isinstance(operator, kinds.DecomposablePhysics)
-        return isinstance(operator, kinds.LinearPhysics)
+            return _is_circular(operator) or operator.is_pixel_mask
+        return True
 
     def solve(
         self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor, generator: Noise
@@ -98,7 +98,7 @@ class Peer(Baseline):
         for rows in self._groups(operator, generator.images, levels):
             sigma, several = levels[rows[0]], len({generator.images[k] for k in rows}) > 1
             part = operator.select(rows if several else rows[:1])
-            physics = _deepinv_physics(part, x.shape)
+            physics = decomposable(part, x.shape[1:])
             physics.noise_model = deepinv.physics.GaussianNoise(sigma)
             measurement = y[rows]
             if operator.is_pixel_mask:  # DDRM needs a mask with all channels
@@ -109,7 +109,7 @@ class Peer(Baseline):
                     physics.mask = physics.mask.expand_as(measurement).flatten(0, 1)[None]
                     measurement = measurement.flatten(0, 1)[None]
             channels = x.shape[1]
-            denoiser = _DeepinvDenoiser(prior, channels) if isinstance(prior, Denoiser) else None
+            denoiser = DenoiserModel(prior, channels) if isinstance(prior, Denoiser) else None
             method = self._build(denoiser, max(sigma, SMALLEST_SIGMA), y.device)
             # deepinv draws from the global random state; fork_rng restores it afterwards.
             with torch.random.fork_rng([y.device] if y.is_cuda else []), catch_warnings():
@@ -169,37 +169,12 @@ class Peer(Baseline):
             raise PeerError(f"deepinv:{self.name} failed: {_reason(error)}") from error
 
 
-class _DeepinvDenoiser(deepinv.models.Denoiser):
-    """A genprior denoiser with deepinv's interface; a batch may be stacked as channels."""
-
-    def __init__(self, prior: Denoiser, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-        self.prior = [prior]  # in a list, so that it is not a submodule that is moved or copied
-
-    def forward(self, x: Tensor, sigma: float | Tensor, *_: Any, **__: Any) -> Tensor:
-        # Some methods call with sigma 0, which a denoiser does not accept.
-        sigma = torch.as_tensor(sigma).to(x).flatten().clamp(min=1e-5)
-        images = x.reshape(-1, self.channels, *x.shape[2:])
-        return self.prior[0].denoise(images, sigma).reshape(x.shape)
-
-
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def _is_circular(operator: Operator) -> bool:
-    return isinstance(operator, deepinv.physics.Blur) and operator.padding == "circular"
-
-
-def _deepinv_physics(operator: Operator, shape: torch.Size) -> deepinv.physics.LinearPhysics:
-    """Returns deepinv's physics for one operator; a circular blur with its singular values."""
-    if _is_circular(operator):
-        filter_ = operator.filter
-        return deepinv.physics.BlurFFT(tuple(shape[1:]), filter=filter_, device=filter_.device)
-    physics = copy.copy(operator)  # shallow: the dictionaries are copied before they are changed
-    physics._buffers, physics._modules = dict(operator._buffers), dict(operator._modules)
-    return physics
+    return isinstance(operator, Convolution) and operator.boundary == "circular"
 
 
 def _guided(fidelity: type) -> Callable[..., nn.Module]:

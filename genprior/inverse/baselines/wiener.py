@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import deepinv
 import numpy as np
 import skimage
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from genprior.inverse.base import setting
 from genprior.inverse.baselines.base import Baseline
-from genprior.operators.base import Operator
+from genprior.operators.base import Convolution, Operator
 
 BALANCES = tuple((10.0 ** np.arange(-3, 0.01, 0.25)).tolist())
 SMALLEST = 1e-12
@@ -49,7 +48,7 @@ class Wiener(Baseline):
     weight: float = setting(128.0, gt=0)
 
     def suits(self, operator: Operator) -> bool:
-        return isinstance(operator, deepinv.physics.Blur)
+        return isinstance(operator, Convolution)
 
     def choices(self, noise_std: float) -> Mapping[str, Sequence[Any]]:
         return {"balance": BALANCES}
@@ -58,7 +57,7 @@ class Wiener(Baseline):
         pads, inside = _padding(operator, y)
         images = []
         for number, (image, sigma) in enumerate(zip(y, noise_std.tolist(), strict=True)):
-            kernel = operator.filter[number if len(operator.filter) > 1 else 0, 0]
+            kernel = operator.kernel[number if len(operator.kernel) > 1 else 0, 0]
             balance = self.weight * sigma**2 if self.balance is None else self.balance
             channels = [
                 skimage.restoration.wiener(
@@ -76,14 +75,14 @@ class Wiener(Baseline):
 def _padding(operator: Operator, y: Tensor) -> tuple[list[tuple[int, int]], tuple]:
     """Returns the padding per axis for a circular filter, and the slices of the image in it."""
     shape = operator.image_shape(y.shape)
-    if operator.padding == "circular":
+    if operator.boundary == "circular":
         return [(0, 0), (0, 0)], (slice(None), slice(None))
     pads, inside = [], []
     for axis in (2, 3):
         position = torch.arange(shape[axis]).reshape([-1 if k == axis else 1 for k in range(4)])
         before = int(operator.crop_margin(position.expand(shape)).min())
         after = shape[axis] - y.shape[axis] - before
-        margin = operator.filter.shape[axis]
+        margin = operator.kernel.shape[axis]
         pads.append((before + margin, after + margin))
         inside.append(slice(margin, margin + shape[axis]))
     return pads, tuple(inside)
@@ -102,7 +101,7 @@ class RichardsonLucy(Baseline):
     iterations: int = setting(40, ge=1)
 
     def suits(self, operator: Operator) -> bool:
-        return isinstance(operator, deepinv.physics.Blur) and bool((operator.filter >= 0).all())
+        return isinstance(operator, Convolution) and bool((operator.kernel >= 0).all())
 
     def choices(self, noise_std: float) -> Mapping[str, Sequence[Any]]:
         return {"iterations": (3, 5, 10, 20, 40, 80)}

@@ -21,8 +21,8 @@ def test_a_circular_blur_is_divided_out_in_the_fourier_domain():
     y = degrade(x, operator, 0.02)
     result = restore(y, operator, None, Wiener(balance=0.03), noise_std=0.02).image
     kernel = np.zeros((32, 32))
-    h, w = operator.filter.shape[-2:]
-    kernel[:h, :w] = operator.filter[0, 0]
+    h, w = operator.kernel.shape[-2:]
+    kernel[:h, :w] = operator.kernel[0, 0]
     k = np.fft.fft2(np.roll(kernel, (-(h // 2), -(w // 2)), (0, 1)))
     f = 2 * np.pi * np.fft.fftfreq(32)
     laplacian = 4 - 2 * np.cos(f)[:, None] - 2 * np.cos(f)

@@ -1,0 +1,25 @@
+"""Classes of optional packages, recognised without importing the package."""
+
+import sys
+from typing import Any
+
+
+def is_instance(value: Any, path: str) -> bool:
+    """Returns whether a value is an instance of a class of a package that may not be imported.
+
+    An instance can exist only if somebody imported the package.
+
+    Arguments:
+        value: Any object.
+        path: Full name of the class, such as "deepinv.physics.LinearPhysics".
+    """
+    package, *names = path.split(".")
+    found: Any = sys.modules.get(package)
+    for name in names:
+        found = getattr(found, name, None)
+    return isinstance(found, type) and isinstance(value, found)
+
+
+def is_exactly(value: Any, path: str) -> bool:
+    """Returns whether the class of a value is this one, and no subclass; see `is_instance`."""
+    return is_instance(value, path) and type(value).__name__ == path.rpartition(".")[2]
