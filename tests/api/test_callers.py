@@ -92,7 +92,7 @@ class Grey(Shrink):
 @pytest.mark.parametrize(
     ("prior", "solver", "message"),
     [(Blind(), "mmps", "which gives no gradients: choose one without"),
-     (Grey(), "diffpir", r"Grey must denoise images of shape .* and gave \(1, 1,")],
+     (Grey(), "diffpir", r"Grey must return images of the shape .*, but it returned \(1, 1,")],
 )
 def test_unsuitable_denoisers_are_refused(prior, solver, message):
     with pytest.raises(TypeError, match=message):

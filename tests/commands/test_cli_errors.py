@@ -149,7 +149,9 @@ CASES = {
     "train ddpm @ -o @/run": (USAGE, "either --steps or --time"),
     "train dpm @ -o @/run --steps 1": (USAGE, "'dpm' is not "),
     "train ddpm @ -o @/run --steps 1 --set depth=3": (USAGE, "choose one of channels, widths"),
-    "train vae @/photos -o @/run --steps 1 --set channels=2": (USAGE, "or 1, grey: not in 2"),
+    "train vae @/photos -o @/run --steps 1 --set channels=2": (
+        USAGE, "channels must be 3 (colour) or 1 (grey), got 2"
+    ),
     "train gan @/photos -o @/run --steps 1 --set loss=foo": (USAGE, "--set: "),
     "train ddpm @/photos -o @/run --steps 1 --set widths=3": (USAGE, "--set: "),
     "train ddpm @ -o @/run --steps 1 --set depth": (USAGE, "write NAME=VALUE"),
