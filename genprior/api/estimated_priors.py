@@ -92,7 +92,7 @@ def read_exemplar(
 
 
 def draw_texture(
-    prior: nn.Module,
+    prior: Any,
     size: Sequence[int],
     method: Literal["adsn", "rpn"] = "adsn",
     seed: int = 0,
@@ -144,6 +144,6 @@ def compute_prior(
     return cls.from_images(images, **settings).eval()
 
 
-def save_prior(name: str, prior: nn.Module, out: Path, about: dict[str, Any]) -> None:
+def save_prior(name: str, prior: Any, out: Path, about: dict[str, Any]) -> None:
     """Writes a computed prior as a checkpoint."""
     save_checkpoint(out, name, prior.config, prior.state_dict(), about=about)

@@ -66,7 +66,8 @@ def make_operator(task: str, **settings: Any) -> Operator:
                if parameter.default is parameter.empty and name not in ("self", *settings)]
     if missing:
         raise SettingError(f"{what} needs {' and '.join(missing)}")
-    return cls(**settings)
+    operator: Operator = cls(**settings)
+    return operator
 
 
 def make_solver(name: str, steps: int | None = None, **settings: Any) -> Solver:
@@ -147,7 +148,7 @@ def _type_name(kind: Any) -> str:
     return names.get(kind, f"a {getattr(kind, '__name__', kind)}")
 
 
-def prior_on(prior: str | Path | object, device: torch.device) -> tuple[str, object]:
+def prior_on(prior: Any, device: torch.device) -> tuple[str, Any]:
     """Returns a prior's name, and the prior on a device in evaluation mode (a copy if needed)."""
     if isinstance(prior, str | Path):
         folder = newest(find_prior(prior))
@@ -186,7 +187,7 @@ def _evaluation_copy(prior: nn.Module) -> nn.Module:
 
 
 def as_operator(
-    operator: object, image_shape: tuple[int, int, int] | None = None
+    operator: Any, image_shape: tuple[int, ...] | None = None
 ) -> Operator:
     """Returns an operator as it is, or wraps a physics of deepinv.
 
@@ -214,7 +215,7 @@ def as_operator(
     return equivalent
 
 
-def operator_on(operator: Operator, device: torch.device) -> Operator:
+def operator_on(operator: Any, device: torch.device) -> Any:
     """Returns the operator on a device; an operator elsewhere is copied, not moved."""
     buffers = operator.buffers() if isinstance(operator, nn.Module) else ()
     if any(b.device != device or b.is_inference() for b in buffers):

@@ -75,14 +75,14 @@ def estimate_noise(
         FloatingPointError: The network gave NaN or infinite numbers.
     """
     y, _ = to_tensor(image)
-    device = pick_device(device, y)
-    _, prior = prior_on(prior, device)
+    target = pick_device(device, y)
+    _, prior = prior_on(prior, target)
     if not isinstance(prior, Denoiser):
         raise SettingError(
             f"the noise is estimated by a denoiser, and {type(prior).__name__} is not one: give "
             f"the level, or use the prior ddpm"
         )
-    y = y.detach().to(device, torch.float32).clone()
+    y = y.detach().to(target, torch.float32).clone()
     known = torch.ones_like(y[:, :1]) if keep is None else _known(keep, y)
     if not prior.is_inpainter and (known == 0).any():
         raise SettingError(
@@ -91,8 +91,8 @@ def estimate_noise(
         )
     levels = []
     for one, mask in zip(y.split(1), known.split(1), strict=True):
-        tiles = (one, mask) if prior.receptive_radius is None else _tiles(one, mask)
-        levels.append(_maximum_likelihood(*tiles, prior))
+        part, seen = (one, mask) if prior.receptive_radius is None else _tiles(one, mask)
+        levels.append(_maximum_likelihood(part, seen, prior))
     return torch.tensor(levels)
 
 
@@ -178,7 +178,10 @@ def _tiles(y: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         spans = [(row, column) for row in rows for column in columns]
         spans.sort(key=lambda span: -known[..., span[0], span[1]].sum().item())
     chosen = spans[: len(rows[:2]) * len(columns[:2])]
-    return tuple(torch.cat([t[..., row, column] for row, column in chosen]) for t in (y, known))
+    tiles, masks = (
+        torch.cat([t[..., row, column] for row, column in chosen]) for t in (y, known)
+    )
+    return tiles, masks
 
 
 def _spans(side: int) -> list[slice]:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ from genprior.core.devices import pick_device, without_autocast
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import MEASUREMENT, Noise
 from genprior.inverse.base import Restoration, Solver, misfit
-from genprior.inverse.execution.executor import Executor, Tile, chunk_size, chunks
+from genprior.inverse.execution.executor import Executor, chunk_size, chunks
+from genprior.inverse.execution.memory import Tile
 from genprior.inverse.execution.running_statistics import RunningStatistics, beyond
 from genprior.io.arrays import floats_like, noise_levels, samples_like
 from genprior.operators.base import Operator
@@ -220,7 +221,10 @@ def restore(
 
 
 def _numbers(index: int | Sequence[int], count: int) -> list[int]:
-    numbers = list(range(index, index + count)) if isinstance(index, Integral) else list(index)
+    if isinstance(index, Integral):
+        numbers = list(range(int(index), int(index) + count))
+    else:
+        numbers = list(cast(Sequence[int], index))
     if min(numbers, default=0) < 0:
         raise ValueError(f"index must not be negative, got {min(numbers)}")
     if len(numbers) != count:

@@ -63,26 +63,41 @@ def sample(
     _, prior = prior_on(prior, device)
     if not isinstance(prior, Decoder | Denoiser):
         raise TypeError(f"{type(prior).__name__} can neither denoise nor decode: choose another")
-    channels = channels or getattr(prior, "channels", 3)
+    channels = int(channels or getattr(prior, "channels", 3))
     size = size or getattr(prior, "size", None) or DEFAULT_SIZE
     like = torch.zeros(count, channels, *size, device=device)
     parts = chunks(list(range(count)), chunk_size(like.shape, device))
-    is_decoder = isinstance(prior, Decoder)
-    monitored = (
-        None if is_decoder else MonitoredDenoiser(prior, "float32", progress, steps * len(parts))
-    )
-    draws = []
-    for part in parts:
-        noise = Noise(seed, [(i, *DRAW) for i in part])
-        shape = like[part].shape
-        if is_decoder:
-            z = noise.normal(like.new_zeros(()).expand(prior.latent_shape(shape)))
-            with torch.no_grad():
-                draws.append(prior.decode(temperature * z, shape))
-        else:
-            draws.append(sample_denoiser(monitored, like[part], noise, steps, eta))
-            monitored.check()
-    x = torch.cat(draws)
+    if isinstance(prior, Decoder):
+        draw = _decoding(prior, temperature)
+    else:
+        draw = _denoising(prior, steps, eta, len(parts), progress)
+    x = torch.cat([draw(Noise(seed, [(i, *DRAW) for i in part]), like[part]) for part in parts])
     if not x.isfinite().all():
         raise FloatingPointError("the prior gave NaN or infinite numbers: lower the temperature")
     return x.clamp(0, 1)
+
+
+def _decoding(prior: Decoder, temperature: float) -> Callable[[Noise, Tensor], Tensor]:
+    """Returns a function that decodes random latents to images of the shape of a tensor."""
+
+    def draw(noise: Noise, like: Tensor) -> Tensor:
+        z = noise.normal(like.new_zeros(()).expand(prior.latent_shape(like.shape)))
+        with torch.no_grad():
+            return prior.decode(temperature * z, like.shape)
+
+    return draw
+
+
+def _denoising(
+    prior: Denoiser, steps: int, eta: float, calls: int,
+    progress: Callable[[int, int], object] | None,
+) -> Callable[[Noise, Tensor], Tensor]:
+    """Returns a function that samples images of the shape of a tensor by a diffusion sampler."""
+    monitored = MonitoredDenoiser(prior, "float32", progress, steps * calls)
+
+    def draw(noise: Noise, like: Tensor) -> Tensor:
+        x = sample_denoiser(monitored, like, noise, steps, eta)
+        monitored.check()
+        return x
+
+    return draw

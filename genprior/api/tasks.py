@@ -84,8 +84,11 @@ def inpainting(
         return known
 
     def build(images: list[ImageFile], clean: bool) -> Operator:
-        seeds = [seed] * len(images) if isinstance(seed, int) else [[g] for g in seed]
-        return Inpainting(torch.cat([keep(*pair) for pair in zip(images, seeds, strict=True)]))
+        seeds: list[Any] = (
+            [seed] * len(images) if isinstance(seed, int) else [[g] for g in seed]
+        )
+        masks = [keep(image, one) for image, one in zip(images, seeds, strict=True)]
+        return Inpainting(torch.cat(masks))
 
     return build
 
@@ -126,7 +129,7 @@ def blurring(
         weights = gaussian_kernel(gaussian)
     elif motion is not None:
         weights = motion_kernel(*motion)
-    else:
+    elif kernel is not None:
         weights = read_image(kernel, min(max_pixels, KERNEL_PIXELS)).pixels.mean(dim=1)[0]
     try:
         operator = Blur(weights, boundary)

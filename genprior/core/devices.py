@@ -4,21 +4,24 @@ import functools
 import platform
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from genprior.core.errors import SettingError
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def without_autocast(function: Callable) -> Callable:
+def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
     """Wraps a function so that it runs with `torch.autocast` disabled, in its tensors' dtypes."""
 
     @functools.wraps(function)
-    def exact(*arguments: Any, **named: Any) -> Any:
+    def exact(*arguments: P.args, **named: P.kwargs) -> R:
         with ExitStack() as stack:
             for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda", "mps")):
                 stack.enter_context(torch.autocast(kind, enabled=False))

@@ -4,7 +4,7 @@ The other direction needs no call: `genprior.restore` takes a physics or a denoi
 as it is.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import deepinv
 import torch
@@ -106,6 +106,6 @@ def decomposable(operator: Operator, image_shape: torch.Size) -> deepinv.physics
     if operator.is_identity:
         return deepinv.physics.Denoising(noise_model=deepinv.physics.ZeroNoise())
     if operator.is_pixel_mask:
-        mask = operator.mask
+        mask = cast(Any, operator).mask
         return deepinv.physics.Inpainting(tuple(image_shape), mask=mask, device=mask.device)
     return Physics(operator)

@@ -5,7 +5,7 @@ and sigma. It names no prior and no operator: it declares the ability that it `n
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -31,8 +31,10 @@ def setting(
         le: Values must be at most this.
         kw_only: Whether the setting is given by name only.
     """
-    place = {"kw_only": True} if kw_only else {}  # False would undo a KW_ONLY of the class
-    return field(default=default, metadata={"gt": gt, "ge": ge, "le": le}, **place)
+    bounds = {"gt": gt, "ge": ge, "le": le}
+    if kw_only:
+        return field(default=default, metadata=bounds, kw_only=True)
+    return field(default=default, metadata=bounds)  # kw_only=False would undo a class's KW_ONLY
 
 
 def check_setting(name: str, value: Any, bounds: Mapping[str, Any]) -> None:
@@ -210,22 +212,22 @@ class Restoration:
         quantiles: Quantiles per pixel by their level, in the form of `std`.
     """
 
-    image: object
-    samples: object | None
-    mean: object | None
-    std: object | None
+    image: Any
+    samples: Any
+    mean: Any
+    std: Any
     misfit: Tensor
     solver: str
     prior: str
     nfe: int
     seconds: float
-    noise_std: float | Tensor
+    noise_std: float | Sequence[float] | Tensor
     seed: int
     warnings: tuple[str, ...] = ()
     tile: int | None = None
     windows: tuple[tuple[tuple[int, int, int, int], ...], ...] = ()
     reduced: tuple[str, ...] = ()
-    quantiles: Mapping[float, object] = field(default_factory=dict)
+    quantiles: Mapping[float, Any] = field(default_factory=dict)
     products: int = 0
     antithetic: bool = False
 

@@ -119,7 +119,8 @@ class Operator(ABC):
 
     def pack(self, y: Any) -> Tensor:
         """Converts measurements of any type, such as deepinv's, to one real tensor (B, ...)."""
-        return y
+        packed: Tensor = y
+        return packed
 
     def unpack(self, y: Tensor) -> Any:
         """Reverses `pack`."""

@@ -14,6 +14,9 @@ class Denoising(Operator, nn.Module):
     is_pixel_mask = True
     is_mask = True
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def A(self, x: Tensor) -> Tensor:
         return x
 

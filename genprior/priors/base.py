@@ -10,7 +10,7 @@ batch are independent of each other.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -250,7 +250,7 @@ class Trainable(ABC):
 
     def inherit(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the tensors of another prior of this class that fit this one, by name."""
-        own = self.state_dict()
+        own = cast(nn.Module, self).state_dict()
         return {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
 
     def prepare(self, x: Tensor, noise: Noise) -> None:  # noqa: B027
