@@ -63,9 +63,9 @@ def sample(
     _, prior = prior_on(prior, device)
     if not isinstance(prior, Decoder | Denoiser):
         raise TypeError(f"{type(prior).__name__} can neither denoise nor decode: choose another")
-    channels = int(channels or getattr(prior, "channels", 3))
+    depth: int = channels or getattr(prior, "channels", None) or 3
     size = size or getattr(prior, "size", None) or DEFAULT_SIZE
-    like = torch.zeros(count, channels, *size, device=device)
+    like = torch.zeros(count, depth, *size, device=device)
     parts = chunks(list(range(count)), chunk_size(like.shape, device))
     if isinstance(prior, Decoder):
         draw = _decoding(prior, temperature)
