@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -179,7 +180,7 @@ class Solver(ABC):
         return self.solve(y, operator, prior, sigma, generator)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Restoration:
     """Result of `genprior.restore`; images have the type and range of the measurement given to it.
 
@@ -230,6 +231,19 @@ class Restoration:
     quantiles: Mapping[float, Any] = field(default_factory=dict)
     products: int = 0
     antithetic: bool = False
+
+    def __repr__(self) -> str:
+        """One line: shape, range, solver, prior, cost and misfit; no pixels."""
+        image = self.image
+        values = np.asarray(image.detach().float().cpu() if isinstance(image, Tensor) else image)
+        shape = " x ".join(map(str, values.shape))
+        samples = "point estimate" if self.mean is None else "mean of samples"
+        fits = sorted({f"{fit:.3g}" for fit in (self.misfit.min(), self.misfit.max())})
+        return (
+            f"Restoration({samples}, {shape}, values {values.min():.3g} to {values.max():.3g}; "
+            f"solver {self.solver}, prior {self.prior}, {self.nfe} evaluations, "
+            f"misfit {' to '.join(fits)}, {self.seconds:.1f} s)"
+        )
 
 
 def misfit(x: Tensor, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from oracles import Crooked, normals
@@ -110,3 +111,15 @@ def test_a_restoration_is_frozen() -> None:
     assert result.warnings == ()
     with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'image'"):
         result.image = x
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, np.ndarray])
+def test_a_restoration_is_printed_in_one_line_without_pixels(kind: type) -> None:
+    y = torch.linspace(0, 1, 2 * 3 * 8 * 9).reshape(2, 3, 8, 9)
+    given = y if kind is torch.Tensor else y[0].permute(1, 2, 0).numpy()
+    result = restore(given, Denoising(), Shrink(), HQS(2), noise_std=0.1)
+    shape = "2 x 3 x 8 x 9" if kind is torch.Tensor else "8 x 9 x 3"
+    line = repr(result)
+    assert f"Restoration(point estimate, {shape}, values 0.1" in line
+    assert "solver HQS, prior Shrink, 2 evaluations, misfit " in line
+    assert "\n" not in line and len(line) < 200
