@@ -51,7 +51,7 @@ def sample(
     Raises:
         ValueError: An argument is out of its range.
         FloatingPointError: The prior gave NaN or infinite numbers.
-        TypeError: The prior neither denoises nor is_decoder.
+        TypeError: The prior is neither a denoiser nor a decoder.
     """
     if count < 1 or min(size or (1,)) < 1 or steps < 1:
         raise ValueError(f"count, size and steps must be at least 1, got {count}, {size}, {steps}")
