@@ -205,7 +205,7 @@ def _in_tiles(
     side: int,
     image_shape: torch.Size,
 ) -> Tensor:
-    """Decodes latents, or activations, that consist of latent maps, in tiles."""
+    """Decodes latents, or activations of the same layout, in tiles."""
 
     def run(z: Tensor) -> Tensor:
         whole = _split(z, maps, prior.stride, image_shape)
