@@ -25,7 +25,7 @@ from genprior.io.limits import MAX_PIXELS
 from genprior.io.raster import FORMATS, Raster
 
 __all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "ImageError", "ImageFile"]
-__all__ += ["image_files", "read_image", "read_mask", "read_size", "write_image"]
+__all__ += ["Mask", "image_files", "read_image", "read_mask", "read_size", "write_image"]
 
 FORMAT_OF = {
     ".png": "PNG",
@@ -253,29 +253,59 @@ def _image_file(raster: Raster, path: Path) -> ImageFile:
     )
 
 
-def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> Tensor:
+WHITE = "white pixels are filled in"
+WHITE_ON_BLACK = "white pixels are filled in, transparent ones count as black"
+PAINTED = "it has a single colour, so painted pixels are filled in, transparent ones are kept"
+SAME_COLOUR = 2.5 / 255  # browsers round the colours of half-transparent pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """A mask that was read from a file.
+
+    Attributes:
+        hole: The pixels to fill in, (1, 1, H, W) bool.
+        rule: The rule by which the hole follows from the file, for messages.
+    """
+
+    hole: Tensor
+    rule: str
+
+    @property
+    def used_alpha(self) -> bool:
+        """Whether the transparency of the file was used."""
+        return self.rule != WHITE
+
+
+def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> Mask:
     """Reads a mask: white = fill in.
 
-    An image of one colour with varying transparency is read as a mask by its transparency:
-    transparent = fill in.
-
-    Returns:
-        The hole, (1, 1, H, W) bool: True where the mask is at least half of white.
+    Pixels whose grey level times opacity is at least half of white are the hole. But if all
+    pixels that are painted (at least half opaque) have the same colour and others are
+    transparent, the painted pixels are the hole, whatever their colour.
 
     Raises:
         ImageError: As `read_image`, or the largest value of the mask is 1 instead of 255.
     """
     mask = read_image(path, max_pixels)
-    pixels, alpha = mask.pixels, mask.alpha
-    flat = bool((pixels == pixels[..., :1, :1]).all())
-    if flat and alpha is not None and bool((alpha != alpha[..., :1, :1]).any()):
-        return alpha < 0.5
-    grey = pixels.mean(1, keepdim=True)
+    grey = mask.pixels.mean(1, keepdim=True)
+    if mask.is_transparent:
+        painted = mask.alpha >= 0.5
+        colours = mask.pixels[painted.expand_as(mask.pixels)].reshape(mask.pixels.shape[1], -1)
+        if 0 < colours.shape[1] < grey.numel() and _is_one_colour(colours):
+            return Mask(painted, PAINTED)
     if mask.bits < 32 and 0 < grey.max().item() * (2**mask.bits - 1) < 1.5:
         raise ImageError(
             f"{path}: the largest value of the mask is 1, but a hole is white: multiply it by 255"
         )
-    return grey >= 0.5
+    if mask.is_transparent:
+        return Mask(grey * mask.alpha >= 0.5, WHITE_ON_BLACK)
+    return Mask(grey >= 0.5, WHITE)
+
+
+def _is_one_colour(colours: Tensor) -> bool:
+    """Returns whether the columns of (C, N) are equal up to rounding."""
+    return bool((colours.amax(1) - colours.amin(1) <= SAME_COLOUR).all())
 
 
 def write_image(

@@ -232,7 +232,9 @@ def test_masks(tmp_path: Path) -> None:
     path = tmp_path / "m.png"
 
     def check() -> None:
-        assert torch.equal(read_mask(path)[0, 0], torch.from_numpy(hole))
+        mask = read_mask(path)
+        assert torch.equal(mask.hole[0, 0], torch.from_numpy(hole))
+        assert not mask.used_alpha
 
     Image.fromarray(hole).save(path)
     check()
@@ -240,19 +242,41 @@ def test_masks(tmp_path: Path) -> None:
     check()
     Image.fromarray(np.where(hole, 60000, 30000).astype(np.uint16)).save(path)
     check()
-    white = np.dstack([np.full((7, 9, 3), 255), np.where(hole, 0, 255)]).astype(np.uint8)
-    Image.fromarray(white).save(path)
-    check()
-    drawn = np.dstack([np.where(hole[..., None], [255] * 3, 0), hole * 255]).astype(np.uint8)
-    Image.fromarray(drawn).save(path)
-    check()
     exif = Image.Exif()
     exif[0x0112] = 8
     Image.fromarray(np.rot90(hole, -1)).save(path, exif=exif)
     check()
+    Image.fromarray(np.dstack([hole, hole, hole, hole | True]) * np.uint8(255)).save(path)
+    check()
     Image.fromarray(hole.astype(np.uint8)).save(path)
     with pytest.raises(ImageError, match="largest value of the mask is 1, but a hole is white"):
         read_mask(path)
+
+
+@pytest.mark.parametrize("colour", [0, 70, 255, (200, 30, 30)])
+@pytest.mark.parametrize("canvas", [0, 255])
+def test_what_is_painted_in_one_colour_is_the_hole(
+    tmp_path: Path, colour: int | tuple[int, ...], canvas: int
+) -> None:
+    alpha = np.linspace(0, 255, 63).round().reshape(7, 9)
+    pixels = np.where(alpha[..., None] > 0, np.broadcast_to(colour, (7, 9, 3)), canvas)
+    pixels[alpha < 100] = np.maximum(pixels[alpha < 100] - 9, 0)  # rounded by an editor
+    Image.fromarray(np.dstack([pixels, alpha]).astype(np.uint8)).save(tmp_path / "m.png")
+    mask = read_mask(tmp_path / "m.png")
+    assert torch.equal(mask.hole[0, 0], torch.from_numpy(alpha >= 128))
+    assert mask.used_alpha and "single colour" in mask.rule
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_grey_counts_by_its_opacity(tmp_path: Path, channels: int, bits: int) -> None:
+    array = levels(channels, bits, (40, 40))
+    write_image(tmp_path / "m.png", as_picture(array))
+    mask = read_mask(tmp_path / "m.png")
+    share = array / (2**bits - 1)
+    expected = share[..., :-1].mean(2) * share[..., -1] >= 0.5
+    assert torch.equal(mask.hole[0, 0], torch.from_numpy(expected))
+    assert mask.used_alpha and "transparent ones count as black" in mask.rule
 
 
 @pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a.JFIF", "a.JPEG", "a.Jpg"])
