@@ -37,6 +37,7 @@ def inpainting(
     invert: bool = False,
     seed: int | Sequence[torch.Generator] = 0,
     max_pixels: int = MAX_PIXELS,
+    tell: Callable[[str], object] | None = None,
 ) -> Build:
     """Returns a builder of inpainting operators.
 
@@ -48,15 +49,18 @@ def inpainting(
         seed: Seed of random masks, which depend on nothing else; or one random generator for
             each image.
         max_pixels: Mask files with more pixels are refused.
+        tell: Called once for each mask file with transparency, with the rule by which it was read.
     """
     kind, value = mask
+    told: set[Path] = set()
     text = f"box={value[0]}x{value[1]}" if kind == "box" else value or kind
 
     def keep(image: ImageFile, seed: int | Sequence[torch.Generator]) -> torch.Tensor:
-        pixels = image.pixels
+        pixels, rule = image.pixels, "transparent pixels are filled in"
         if kind == "file":
             file = _mask_of(value, image.name) if value.is_dir() else value
-            hole = read_mask(file, max_pixels)
+            read = read_mask(file, max_pixels)
+            hole, rule = read.hole, read.rule
             if hole.shape[-2:] != pixels.shape[-2:]:
                 raise ImageError(
                     f"the mask {file} is {_size(hole)} and the image {_size(pixels)} "
@@ -78,9 +82,12 @@ def inpainting(
         for empty, what in ((known.all(), "nothing is missing"), (~known.any(), "all is missing")):
             if empty:
                 raise ImageError(
-                    f"{what} in the mask {text}: white (or transparent) pixels are filled in, "
-                    f"the others are kept; --invert-mask swaps the two"
+                    f"{what} in the mask {text}: {rule}, the others are kept; --invert-mask swaps "
+                    f"the two"
                 )
+        if tell and kind == "file" and read.used_alpha and file not in told:
+            tell(f"mask {file}: {rule}; --invert-mask swaps the two")
+            told.add(file)
         return known
 
     def build(images: list[ImageFile], clean: bool) -> Operator:

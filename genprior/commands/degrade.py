@@ -1,6 +1,7 @@
 """genprior degrade: simulated measurements of a clean image."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def inpaint(mask: tuple[str, Any], invert_mask: bool, seed: int, **common: Any) 
     """
     from genprior.api.tasks import inpainting
 
-    operator = inpainting(mask, invert_mask, seed, common["max_pixels"])
+    tell = partial(click.echo, err=True)
+    operator = inpainting(mask, invert_mask, seed, common["max_pixels"], tell)
     _degrade(operator, seed=seed, **common)
 
 

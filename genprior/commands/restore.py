@@ -1,6 +1,7 @@
 """genprior inpaint, deblur, superres and denoise: restoration of image files."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ def inpaint(mask: tuple[str, Any], invert_mask: bool, **common: Any) -> None:
     """
     from genprior.api.tasks import inpainting
 
-    operator = inpainting(mask, invert_mask, common["seed"], common["max_pixels"])
+    tell = None if common["quiet"] else partial(click.echo, err=True)
+    operator = inpainting(mask, invert_mask, common["seed"], common["max_pixels"], tell)
     settings = {"mask": options.Mask.text(mask), "invert_mask": invert_mask}
     masks = mask[1] if mask[0] == "file" else None
     _restore("inpaint", operator, settings, opaque=mask[0] == "alpha", masks=masks, **common)

@@ -1,8 +1,10 @@
 """Atomic file writing: a file appears under its name only when it is complete."""
 
+import errno
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +20,9 @@ class AtomicFiles:
     """Atomic writing of several files in a `with` block: all complete, or none.
 
     Each file is written under a temporary name in its folder and fsynced. At the end of the block
-    all are renamed, in the order of writing. If the block raises, the older files stay.
+    all are renamed, in the order of writing. If the block raises, the older files stay. A symbolic
+    link stays a link: the file that it points to is replaced. A new file gets the permissions and
+    the owner of the file that it replaces.
     """
 
     def __init__(self) -> None:
@@ -28,18 +32,20 @@ class AtomicFiles:
         return self
 
     def write(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
-        """Writes a file under a temporary name; arguments as for `write_atomic`."""
+        """Writes a file under a temporary name; arguments and errors as for `write_atomic`."""
+        path = _written_file(path)
         # The name of the file plus a suffix could exceed the length limit.
         temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(DIGITS // 2)}"
         self._temporary[path] = temporary
         with open(temporary, "xb") as file:
             write(file)
             file.flush()
+            _keep_permissions(file.fileno(), path)
             os.fsync(file.fileno())
 
     def read(self, path: Path) -> bytes:
         """Returns the content written for a file, before it is renamed to `path`."""
-        return self._temporary[path].read_bytes()
+        return self._temporary[_written_file(path)].read_bytes()
 
     def __exit__(self, kind: type | None, *error: object) -> None:
         try:
@@ -58,9 +64,36 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Arguments:
         path: The file; an older one is overwritten.
         write: Called with the open temporary file.
+
+    Raises:
+        OSError: The file cannot be written, or the older one is a device or a pipe.
     """
     with AtomicFiles() as files:
         files.write(path, write)
+
+
+def _written_file(path: Path) -> Path:
+    """Returns the file that a path stands for: the target if the path is a symbolic link.
+
+    Raises:
+        OSError: It exists and is a device or a pipe, which a rename would replace by a file.
+    """
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return path
+
+
+def _keep_permissions(descriptor: int, path: Path) -> None:
+    """Gives an open file the owner and the permissions of an older file, as far as permitted."""
+    if os.name != "posix" or not path.is_file():
+        return
+    older, newer = path.stat(), os.fstat(descriptor)
+    with suppress(OSError):  # only root can give files away
+        if (older.st_uid, older.st_gid) != (newer.st_uid, newer.st_gid):
+            os.fchown(descriptor, older.st_uid, older.st_gid)
+    with suppress(OSError):  # file systems without permissions
+        os.fchmod(descriptor, stat.S_IMODE(older.st_mode))
 
 
 def _sync(folder: Path) -> None:

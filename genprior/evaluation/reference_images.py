@@ -7,14 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from genprior.core.checksums import file_digest
 from genprior.core.errors import ImageError
-from genprior.io.arrays import to_tensor
-from genprior.io.datasets import TORCHVISION, is_folder, is_picture, open_items
+from genprior.io.datasets import TORCHVISION, is_folder, is_picture, open_items, read_item
 from genprior.io.images import ImageFile, image_files, read_image
-from genprior.io.raster import check_size
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,8 @@ def open_reference_images(
     name = collection_name(data)
     return [
         ReferenceImage(
-            f"{name}[{k}]", partial(_picture, items, name, k), partial(_digest, items, name, k)
+            f"{name}[{k}]", partial(_picture, items, name, k),
+            partial(_digest, items, name, k, max_pixels),
         )
         for k in range(len(items))
     ]
@@ -70,23 +67,10 @@ def collection_name(data: str | Path) -> str:
     return text.split(":")[1] if text.startswith(TORCHVISION) else Path(text).name
 
 
-def _digest(items: Any, name: str, index: int) -> str:
-    pixels = _pixels(items, name, index)
+def _digest(items: Any, name: str, index: int, max_pixels: int) -> str:
+    pixels = read_item(items, index, f"{name}[{index}]", max_pixels)
     return hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest()
 
 
 def _picture(items: Any, name: str, index: int, max_pixels: int) -> ImageFile:
-    pixels = _pixels(items, name, index)
-    try:
-        check_size(*pixels.shape[-2:], max_pixels)
-    except ImageError as error:
-        raise ImageError(f"{name}[{index}]: {error}") from error
-    return ImageFile(pixels)
-
-
-def _pixels(items: Any, name: str, index: int) -> Tensor:
-    try:
-        item = items[index]
-        return to_tensor(item[0] if isinstance(item, tuple | list) else item)[0]
-    except (OSError, TypeError, ValueError) as error:
-        raise ImageError(f"{name}[{index}]: {error}") from error
+    return ImageFile(read_item(items, index, f"{name}[{index}]", max_pixels))

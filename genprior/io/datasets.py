@@ -3,14 +3,16 @@
 import gzip
 import math
 import struct
+import warnings
 import zlib
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from genprior.core.errors import ImageError, SettingError
 from genprior.io.arrays import to_tensor
@@ -21,6 +23,9 @@ from genprior.io.torchvision_datasets import TORCHVISION, open_set
 
 # Pixels of a collection kept in memory; the images beyond are read from disk at each access.
 HELD_PIXELS = 2**30
+DEFLATE_RATIO = 1032  # the largest possible
+# What data sets raise for damaged files; Pillow raises most of them.
+DAMAGE = (OSError, TypeError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)
 
 
 class Collection(Sequence):
@@ -84,7 +89,7 @@ def open_source(
             "torchvision:NAME:FOLDER" (NAME may be NAME,SETTING=VALUE,...), or a
             `torch.utils.data.Dataset` of images or of tuples whose first element is one.
         channels: 3 or 1.
-        max_pixels: Larger images in files raise an error.
+        max_pixels: Larger images raise an error, if they are in files before they are decoded.
         resize: Length to which the shorter side of every image is resized; None keeps the size.
         held_out: Whether to take the test or validation part of a torchvision data set instead
             of the training part; a data set without parts is taken whole.
@@ -98,12 +103,12 @@ def open_source(
         raise SettingError(f"channels must be 3 (colour) or 1 (grey), got {channels}")
     mode = "RGB" if channels == 3 else "L"
     if not isinstance(source, str | Path):
-        return _Items(source, mode, resize)
+        return _Items(source, mode, max_pixels, resize)
     if is_picture(source):
         return _Files([Path(source)], mode, max_pixels, resize)
     if is_folder(source):
         return _Files(image_files(Path(source), recursive=True), mode, max_pixels, resize)
-    return _Items(open_items(source, max_pixels, held_out), mode, resize)
+    return _Items(open_items(source, max_pixels, held_out), mode, max_pixels, resize)
 
 
 def open_items(
@@ -160,15 +165,60 @@ class _Files(Collection):
 class _Items(Collection):
     """Collection of the items of a data set."""
 
+    def __init__(self, items: Any, mode: str, max_pixels: int, resize: int | None) -> None:
+        super().__init__(items, mode, resize)
+        self.max_pixels = max_pixels
+
     def file(self, index: int) -> Path | None:
         return self.items.path if isinstance(self.items, _Array) else None
 
     def read(self, index: int) -> Image.Image:
-        try:
-            item = self.items[index]
-            return _item_to_pillow(item[0] if isinstance(item, tuple | list) else item)
-        except (OSError, TypeError, ValueError) as error:
-            raise ImageError(f"image {index} of {len(self.items)}: {error}") from error
+        name = f"image {index} of {len(self.items)}"
+        pixels = read_item(self.items, index, name, self.max_pixels)
+        return _array_to_pillow(in_bytes(pixels))
+
+
+def read_item(items: Any, index: int, name: str, max_pixels: int) -> Tensor:
+    """Reads an item of a data set: an image, or a tuple whose first element is one.
+
+    Arguments:
+        items: The data set.
+        index: Index of the item.
+        name: Name of the item in error messages.
+        max_pixels: Larger images raise an error, those opened by Pillow before they are decoded.
+
+    Returns:
+        The pixels (1, C, H, W).
+
+    Raises:
+        ImageError: The image is damaged, too large or not one that `to_tensor` takes.
+    """
+    try:
+        with _pillow_limit(max_pixels):
+            item = items[index]
+            image = item[0] if isinstance(item, tuple | list) else item
+            if isinstance(image, Image.Image):
+                check_size(image.height, image.width, max_pixels)
+            pixels, _ = to_tensor(image)
+        check_size(*pixels.shape[-2:], max_pixels)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ImageError(
+            f"{name}: has more than {max_pixels} pixels: shrink it or raise max_pixels"
+        ) from error
+    except DAMAGE as error:
+        raise ImageError(f"{name}: {error}") from error
+    return pixels
+
+
+@contextmanager
+def _pillow_limit(max_pixels: int) -> Iterator[None]:
+    """Makes Pillow refuse images of more than `max_pixels` when a data set opens them."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+    try:
+        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 class _Array(Sequence):
@@ -197,11 +247,6 @@ def resized(size: tuple[int, int], side: int | None) -> tuple[int, int]:
     if side is None:
         return size
     return tuple(max(1, round(length * side / min(size))) for length in size)
-
-
-def _item_to_pillow(item: Any) -> Image.Image:
-    pixels, _ = to_tensor(item)
-    return _array_to_pillow(in_bytes(pixels))
 
 
 def _array_to_pillow(array: np.ndarray) -> Image.Image:
@@ -248,7 +293,10 @@ def _idx(path: Path, max_pixels: int) -> np.ndarray:
                 raise ValueError("it does not hold 8-bit images")
             shape = struct.unpack(f">{axes}I", file.read(4 * axes))
             _check_size(path, shape[1:3], max_pixels)
-            return np.frombuffer(file.read(), np.uint8).reshape(shape)
+            count = math.prod(shape)
+            if count > path.stat().st_size * (DEFLATE_RATIO if path.suffix == ".gz" else 1):
+                raise ValueError(f"it is cut short: {count} bytes should follow its header")
+            return np.frombuffer(file.read(count + 1), np.uint8).reshape(shape)
     except ImageError:
         raise
     except (OSError, EOFError, struct.error, ValueError, zlib.error) as error:

@@ -1,21 +1,53 @@
 """Image decoder: bytes of a file to a `Raster` (pixels at full bit depth, upright, and metadata).
 
-Pillow reduces 16-bit colour to 8 bits, so torchvision decodes such PNG, and tifffile TIFF.
+tifffile decodes TIFF of more than 8 bits, Pillow all else. Pillow unpacks 16-bit colours of a PNG
+to their high bytes only; such a file is decoded twice, the second time to the low bytes. The
+decoder of torchvision is not used: on some damaged PNG it ends the process.
 """
 
 import io
+import re
 import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile
+from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
 
 from genprior.core.errors import ImageError
-from genprior.io.raster import FORMATS, Raster, check_size, orientation_and_exif, upright
+from genprior.io.raster import (
+    COMMENT,
+    FORMATS,
+    READ_ONLY,
+    Raster,
+    check_size,
+    orientation_and_exif,
+    resolution,
+    upright,
+)
 from genprior.io.tiff import read_tiff
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Raw modes by which Pillow unpacks the bytes of 16-bit pixels, by that of the PNG: of colours the
+# high bytes, then the low ones; of grey with alpha all four.
+DEEP_RAW_MODES = {
+    "I;16B": ("I;16B",),
+    "LA;16B": ("RGBA",),
+    "RGB;16B": ("RGB;16B", "RGB;16L"),
+    "RGBA;16B": ("RGBA;16B", "RGBA;16L"),
+}
+HIGHEST_LEVEL = {"L;2": 3, "L;4": 15}  # of grey PNG of 2 and 4 bits
+# The brands of an ISO media file that holds an image, and the packages that read it.
+BRANDS = {
+    "AVIF": (b"avif", b"avis"),
+    "HEIF": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"),
+}
+PACKAGES = {"AVIF": "--upgrade pillow (11.3 or newer)", "HEIF": "pillow-heif"}
+# Text chunks in which some programs keep EXIF, with the orientation that is applied to the pixels.
+EMBEDDED_EXIF = "Raw profile type"
+XMP, XMP_ORIENTATION = "XML:com.adobe.xmp", re.compile(
+    r'\s*tiff:Orientation="\d"|\s*<tiff:Orientation>\d</tiff:Orientation>'
+)
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "F")
 T = TypeVar("T")
 CONVERTED_MODES = {"1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB"}
@@ -77,7 +109,8 @@ def sniff(data: bytes) -> str:
     """Returns the format of a file, from its first bytes.
 
     Raises:
-        ImageError: It is neither one of `FORMATS` nor NPY.
+        ImageError: It is neither one of `FORMATS` and `READ_ONLY` nor NPY, or a package that reads
+            it is missing.
     """
     if not data:
         raise ImageError("the file is empty: get another copy of it")
@@ -89,7 +122,37 @@ def sniff(data: bytes) -> str:
     for format in FORMATS:
         if Image.OPEN[format][1](data[:16]) is True:
             return format
-    raise ImageError(f"not an image in {', '.join(FORMATS)} or NPY format: convert it to PNG")
+    format = _media_format(data)
+    if format is None:
+        raise ImageError(
+            f"not an image in {', '.join((*FORMATS, *READ_ONLY))} or NPY format: convert it to PNG"
+        )
+    if not _can_be_read(format, data):
+        raise ImageError(
+            f"holds {format}, which the installed packages cannot read: run pip install "
+            f"{PACKAGES[format]}, or convert it to PNG"
+        )
+    return format
+
+
+def _media_format(data: bytes) -> str | None:
+    """Returns the format of an ISO media file, from the brands in its first box."""
+    if data[4:8] != b"ftyp":
+        return None
+    end = min(int.from_bytes(data[:4], "big"), 256)
+    brands = {data[at : at + 4] for at in range(8, end, 4)}
+    return next((format for format in BRANDS if brands & set(BRANDS[format])), None)
+
+
+def _can_be_read(format: str, data: bytes) -> bool:
+    """Returns whether Pillow reads a format of `READ_ONLY`; registers pillow-heif for HEIF."""
+    if format == "HEIF":
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            return False
+        register_heif_opener()
+    return format in Image.OPEN and Image.OPEN[format][1](data[:16]) is True
 
 
 def _decode(data: bytes, max_pixels: int) -> Raster:
@@ -108,19 +171,48 @@ def _with_pillow(format: str, data: bytes, max_pixels: int) -> Raster:
     if frames > 1 and format not in ("JPEG", "TIFF"):
         raise ImageError(f"holds {frames} images: split it into one file each")
     mode, profile = image.mode, image.info.get("icc_profile")
-    orientation, exif = orientation_and_exif(image.getexif(), format)
+    raw_mode = image.tile[0].args if format == "PNG" and image.tile else None
     if format == "PNG":
         _open(format, data).verify()  # checksums, which decoding ignores
-    if format == "PNG" and data[24] == 16:  # bits per channel, at a fixed offset in the header
-        array = _png_16_bit(data, image.info.get("transparency"))
+        _scale_transparent_level(image, raw_mode)
+    deep = _png_16_bit(image, data) if raw_mode in DEEP_RAW_MODES else None
+    orientation, exif = orientation_and_exif(image.getexif(), format)
+    array = pillow_pixels(image) if deep is None else deep
+    if deep is not None:
         mode = mode if ";" in mode else f"{mode};16"
-    else:
-        array = pillow_pixels(image)
     if mode == "CMYK":
         profile = None
     if format != "TIFF":  # Pillow applies the orientation of a TIFF itself
         array = upright(array, orientation)
-    return Raster(array, format, mode, profile, exif)
+    return Raster(array, format, mode, profile, exif, _resolution(image, format), _text(image))
+
+
+def _scale_transparent_level(image: Image.Image, raw_mode: str | None) -> None:
+    """Scales the transparent level of 2- and 4-bit grey to 8 bits, as Pillow scales the pixels."""
+    top = HIGHEST_LEVEL.get(raw_mode)
+    if top and "transparency" in image.info:
+        image.info["transparency"] = (image.info["transparency"] & top) * 255 // top
+
+
+def _resolution(image: Image.Image, format: str) -> tuple[float, float] | None:
+    """Returns the resolution; that in the EXIF block of a JPEG stays there."""
+    if format == "JPEG" and image.info.get("jfif_unit") not in (1, 2):
+        return None
+    if format == "TIFF" and ExifTags.Base.XResolution not in image.tag_v2:
+        return None  # Pillow sets 1
+    return resolution(image.info.get("dpi"))
+
+
+def _text(image: Image.Image) -> dict[str, str]:
+    """Returns the text chunks of a PNG, or the comment of a JPEG; the image has been loaded."""
+    text = dict(getattr(image, "text", {}))
+    comment = image.info.get("comment")
+    if isinstance(comment, bytes):
+        text[COMMENT] = comment.decode("utf-8", "surrogateescape")
+    text = {key: value for key, value in text.items() if not key.startswith(EMBEDDED_EXIF)}
+    if XMP in text:
+        text[XMP] = PngImagePlugin.iTXt(XMP_ORIENTATION.sub("", text[XMP]), "", "")
+    return text
 
 
 def _open(format: str, data: bytes) -> ImageFile.ImageFile:
@@ -164,14 +256,22 @@ def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
 
 
-def _png_16_bit(data: bytes, transparent: int | tuple[int, ...] | None) -> np.ndarray:
-    import torch
-    from torchvision.io import ImageReadMode, decode_image
-
-    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    array = decode_image(encoded, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
-    opaque_kind = array.shape[2] in (1, 3)
-    return _with_alpha(array, transparent) if opaque_kind and transparent is not None else array
+def _png_16_bit(image: ImageFile.ImageFile, data: bytes) -> np.ndarray:
+    """Loads a PNG and returns its 16-bit pixels."""
+    parts = []
+    for k, raw_mode in enumerate(DEEP_RAW_MODES[image.tile[0].args]):
+        part = image if k == 0 else _open("PNG", data)
+        part.tile = [part.tile[0]._replace(args=raw_mode)]
+        part.load()
+        parts.append(np.asarray(part))
+    if len(parts) == 2:
+        array = parts[0].astype(np.uint16) << 8 | parts[1]
+    elif parts[0].ndim == 3:  # grey and alpha, two bytes each
+        array = parts[0].view(">u2").astype(np.uint16)
+    else:
+        array = parts[0].astype(np.uint16)[:, :, None]
+    transparent = image.info.get("transparency")
+    return array if transparent is None else _with_alpha(array, transparent)
 
 
 def _with_alpha(array: np.ndarray, transparent: int | tuple[int, ...]) -> np.ndarray:

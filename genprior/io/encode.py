@@ -1,15 +1,17 @@
-"""Image encoder: `Raster` to the bytes of a file, with bit depth, alpha, colour profile, EXIF."""
+"""Image encoder: `Raster` to the bytes of a file, with bit depth, alpha and metadata."""
 
 import io
 import struct
 import zlib
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from genprior.core.errors import ImageError
-from genprior.io.raster import Raster
+from genprior.io.raster import COMMENT, Raster
 from genprior.io.tiff import tiff_bytes
 
 LARGEST_SIDES = {"JPEG": 65500, "WEBP": 16383}
@@ -22,6 +24,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "WEBP": {"lossless": True, "exact": True},
     "BMP": {},
 }
+# The metadata that each format holds, by the names of Pillow.
+METADATA = {
+    "PNG": ("icc_profile", "exif", "dpi", "pnginfo"),
+    "JPEG": ("icc_profile", "exif", "dpi", "comment"),
+    "WEBP": ("icc_profile", "exif"),
+    "BMP": ("dpi",),
+}
+LONGEST_COMMENT = 65533  # bytes, in a JPEG
+INCH = 0.0254  # metres
 PNG_COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}
 UP = 2  # PNG filter: difference to the row above
 
@@ -32,7 +43,8 @@ def encode(raster: Raster) -> bytes:
     Raises:
         ImageError: The format cannot store the image; the message has no file name.
     """
-    array, format = np.ascontiguousarray(raster.array), raster.format
+    raster = replace(raster, array=np.ascontiguousarray(raster.array))
+    array, format = raster.array, raster.format
     if array.shape[2] in (2, 4):
         check_transparency(format)
     if format == "NPY":
@@ -40,18 +52,41 @@ def encode(raster: Raster) -> bytes:
         np.save(file, array[:, :, 0] if array.shape[2] == 1 else array)
         return file.getvalue()
     if format == "TIFF":
-        return tiff_bytes(array, raster.icc, raster.exif)
+        return tiff_bytes(raster)
     if array.dtype == np.uint16:
-        return _png_16_bit(array, raster.icc, raster.exif)
+        return _png_16_bit(raster)
     image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-    metadata = {"icc_profile": raster.icc, "exif": raster.exif}
-    metadata = {key: value for key, value in metadata.items() if value and format != "BMP"}
     file = io.BytesIO()
     try:
-        image.save(file, format, **SETTINGS[format], **metadata)
+        image.save(file, format, **SETTINGS[format], **_metadata(raster))
     except (OSError, ValueError) as error:
         raise ImageError(f"cannot be written as {format} ({error}): write PNG") from error
     return file.getvalue()
+
+
+def _metadata(raster: Raster) -> dict[str, Any]:
+    """Returns the metadata that the format holds, as arguments of Pillow."""
+    comment = raster.text.get(COMMENT, "").encode("utf-8", "surrogateescape")
+    found = {
+        "icc_profile": raster.icc,
+        "exif": raster.exif,
+        "dpi": raster.dpi,
+        "comment": comment if len(comment) <= LONGEST_COMMENT else None,
+        "pnginfo": _png_text(raster.text) if raster.format == "PNG" else None,
+    }
+    return {name: found[name] for name in METADATA[raster.format] if found[name]}
+
+
+def _png_text(text: Mapping[str, str]) -> PngImagePlugin.PngInfo:
+    """Returns the text chunks of a PNG."""
+    chunks = PngImagePlugin.PngInfo()
+    for keyword, value in text.items():
+        try:
+            chunks.add_text(keyword, value)
+        except UnicodeEncodeError:  # the comment of a JPEG, which was not UTF-8
+            value = value.encode("utf-8", "surrogateescape").decode("latin-1")
+            chunks.add_text(keyword, value)
+    return chunks
 
 
 def check_side(format: str, side: int) -> None:
@@ -76,18 +111,23 @@ def check_transparency(format: str) -> None:
         raise ImageError(f"{format} cannot hold transparency: write {', '.join(WITH_ALPHA)}")
 
 
-def _png_16_bit(array: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
+def _png_16_bit(raster: Raster) -> bytes:
     """Encodes a 16-bit PNG; Pillow can do that for grey only."""
-    height, width, channels = array.shape
-    rows = array.astype(">u2").reshape(height, -1).view(np.uint8)
+    height, width, channels = raster.array.shape
+    rows = raster.array.astype(">u2").reshape(height, -1).view(np.uint8)
     rows[1:] -= rows[:-1].copy()
     rows = np.pad(rows, ((0, 0), (1, 0)), constant_values=UP)
     header = struct.pack(">IIBBBBB", width, height, 16, PNG_COLOUR[channels], 0, 0, 0)
     file = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header)
-    if icc:
-        file += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
-    if exif:
-        file += _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    if raster.icc:
+        file += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(raster.icc))
+    if raster.dpi:
+        per_metre = [round(dpi / INCH) for dpi in raster.dpi]
+        file += _chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1))
+    if raster.exif:
+        file += _chunk(b"eXIf", raster.exif.removeprefix(b"Exif\0\0"))
+    for kind, data, *_ in _png_text(raster.text).chunks:
+        file += _chunk(kind, data)
     return file + _chunk(b"IDAT", zlib.compress(rows.tobytes(), 6)) + _chunk(b"IEND", b"")
 
 

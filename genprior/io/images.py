@@ -1,12 +1,15 @@
 """Reading and writing of image files as float tensors (B, C, H, W) in [0, 1].
 
-All image files of the package are read and written here. Transparency, bit depth, colour profile
-and EXIF are kept if the written format can store them. Transparency that it cannot store raises
-an error.
+All image files of the package are read and written here. Transparency, bit depth, colour profile,
+EXIF, resolution and comments are kept if the written format can store them. Transparency that it
+cannot store raises an error.
 """
 
-from dataclasses import dataclass, replace
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -22,13 +25,28 @@ from genprior.io.limits import MAX_PIXELS
 from genprior.io.raster import FORMATS, Raster
 
 __all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "ImageError", "ImageFile"]
-__all__ += ["image_files", "read_image", "read_mask", "read_size", "write_image"]
+__all__ += ["Mask", "image_files", "read_image", "read_mask", "read_size", "write_image"]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+FORMAT_OF = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+    ".npy": "NPY",
+}
+WRITABLE = tuple(FORMAT_OF)
+# Formats that are read only: their results are written as PNG.
+READ_ONLY_OF = {".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF", ".avif": "AVIF"}
+READABLE = FORMAT_OF | READ_ONLY_OF
 # An NPY file is read as an image if given by name, but ignored in a folder.
-WRITABLE = (*SUFFIXES, ".npy")
-KINDS = ("PNG", "JPEG", "JPEG", "WEBP", "TIFF", "TIFF", "BMP", "NPY")
-FORMAT_OF = dict(zip(WRITABLE, KINDS, strict=True))
+SUFFIXES = tuple(suffix for suffix in READABLE if suffix != ".npy")
+# Bytes of a pixel in the largest format (four float64), and room for metadata.
+BYTES_PER_PIXEL, OTHER_BYTES, PART = 32, 2**26, 2**20
 MADE = ".genprior"  # part of the file names of results
 
 
@@ -43,9 +61,11 @@ class ImageFile:
         bits: 8, 16, or 32 for floats.
         icc: Colour profile.
         exif: EXIF block; the orientation is applied to the pixels and removed from it.
-        format: One of `FORMATS`, or "NPY".
+        format: One of `FORMATS`, "AVIF", "HEIF" or "NPY".
         mode: Pixel mode of the file, for messages.
         name: Path of the file relative to the given folder; "-" if it has none.
+        dpi: Horizontal and vertical resolution in pixels per inch; None if the file has none.
+        text: Text chunks of a PNG by keyword; the comment of a JPEG as "Comment".
     """
 
     pixels: Tensor
@@ -56,6 +76,8 @@ class ImageFile:
     format: str = "PNG"
     mode: str = "RGB"
     name: Path = Path("-")
+    dpi: tuple[float, float] | None = None
+    text: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_transparent(self) -> bool:
@@ -93,8 +115,9 @@ def _is_hidden(path: Path) -> bool:
 def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> ImageFile:
     """Reads an image file, and applies its EXIF orientation.
 
-    Formats are PNG, JPEG, WebP, BMP, TIFF (8 or 16 bits, float) and NPY ((H, W) or (H, W, C)),
-    grey or RGB, with or without alpha. Palettes and CMYK become RGB. 16 bits stay 16 bits.
+    Formats are PNG, JPEG, WebP, BMP, TIFF (8 or 16 bits, float), NPY ((H, W) or (H, W, C)), AVIF
+    and HEIC (by the package pillow-heif), grey or RGB, with or without alpha. Palettes and CMYK
+    become RGB. 16 bits stay 16 bits; those of AVIF and HEIC become 8.
 
     Arguments:
         path: The file.
@@ -106,20 +129,38 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> ImageFile:
             channels.
     """
     path = Path(path)
-    return parse_image(read_bytes(path), path, max_pixels)
+    return parse_image(read_bytes(path, max_pixels), path, max_pixels)
 
 
-def read_bytes(path: Path) -> bytes:
-    """Returns the content of a file.
+def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Returns the content of an image file or a pipe.
 
     Raises:
-        ImageError: The file cannot be read.
+        ImageError: It cannot be read, is a device, does not begin like an image, or has more
+            bytes than any image of `max_pixels` pixels.
     """
     try:
-        return path.read_bytes()
+        status = path.stat()
+        if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+            raise ImageError(f"{path}: is a device, not an image file: check the name")
+        with path.open("rb") as file:
+            return _read_image_bytes(file, path, BYTES_PER_PIXEL * max_pixels + OTHER_BYTES)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ImageError(f"{path}: cannot be read ({reason}): check the name") from error
+
+
+def _read_image_bytes(file: BinaryIO, path: Path, limit: int) -> bytes:
+    """Reads a file part by part, for a pipe may not end."""
+    parts, count = [], 0
+    while part := file.read(PART):
+        if not parts:
+            _format(part, path)
+        parts.append(part)
+        count += len(part)
+        if count > limit:
+            raise ImageError(f"{path}: has more than {limit} bytes: shrink it or raise max_pixels")
+    return b"".join(parts)
 
 
 def read_size(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -129,7 +170,7 @@ def read_size(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
         ImageError: As `read_image`, for what is read.
     """
     path = Path(path)
-    return upright_size(read_bytes(path), str(path), max_pixels)
+    return upright_size(read_bytes(path, max_pixels), str(path), max_pixels)
 
 
 def parse_image(data: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> ImageFile:
@@ -143,7 +184,7 @@ def read_bits(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         ImageError: As `read_image`.
     """
-    raster = _raster(read_bytes(path), path, max_pixels)
+    raster = _raster(read_bytes(path, max_pixels), path, max_pixels)
     if raster.array.dtype == np.uint8:  # conversion by way of floats would be much slower
         count = raster.array.shape[2]
         return np.ascontiguousarray(raster.array[:, :, : count - 1 + count % 2])
@@ -157,7 +198,7 @@ def in_bytes(pixels: Tensor) -> np.ndarray:
 
 def _raster(data: bytes, path: Path, max_pixels: int) -> Raster:
     raster = decode(data, str(path), max_pixels)
-    expected = FORMAT_OF.get(path.suffix.lower(), raster.format)
+    expected = READABLE.get(path.suffix.lower(), raster.format)
     if raster.format != expected:
         raise ImageError(
             f"{path}: holds {raster.format}, not {expected}: rename it to "
@@ -168,17 +209,26 @@ def _raster(data: bytes, path: Path, max_pixels: int) -> Raster:
 
 def suffix_of(format: str) -> str:
     """Returns the usual suffix of a format."""
-    return next(suffix for suffix, other in FORMAT_OF.items() if other == format)
+    return next(suffix for suffix, other in READABLE.items() if other == format)
+
+
+def result_suffix(suffix: str) -> str:
+    """Returns the suffix of the result for a file: the same, or .png if that is read only."""
+    return ".png" if suffix.lower() in READ_ONLY_OF else suffix
 
 
 def suffix_for(data: bytes, path: Path) -> str:
-    """Returns the suffix that fits the content of an image file.
+    """Returns the suffix of a result in the format of the content of an image file.
 
     Raises:
         ImageError: The content is not an image.
     """
+    return result_suffix(suffix_of(_format(data, path)))
+
+
+def _format(data: bytes, path: Path) -> str:
     try:
-        return suffix_of(sniff(data))
+        return sniff(data)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
 
@@ -197,32 +247,65 @@ def _image_file(raster: Raster, path: Path) -> ImageFile:
     colours = array.shape[1] - 1 + array.shape[1] % 2
     pixels = array[:, :colours].contiguous()
     alpha = array[:, colours:].contiguous() if array.shape[1] > colours else None
-    return ImageFile(pixels, alpha, bits, raster.icc, raster.exif, raster.format, raster.mode)
+    return ImageFile(
+        pixels, alpha, bits, raster.icc, raster.exif, raster.format, raster.mode,
+        dpi=raster.dpi, text=raster.text,
+    )
 
 
-def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> Tensor:
+WHITE = "white pixels are filled in"
+WHITE_ON_BLACK = "white pixels are filled in, transparent ones count as black"
+PAINTED = "it has a single colour, so painted pixels are filled in, transparent ones are kept"
+SAME_COLOUR = 2.5 / 255  # browsers round the colours of half-transparent pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """A mask that was read from a file.
+
+    Attributes:
+        hole: The pixels to fill in, (1, 1, H, W) bool.
+        rule: The rule by which the hole follows from the file, for messages.
+    """
+
+    hole: Tensor
+    rule: str
+
+    @property
+    def used_alpha(self) -> bool:
+        """Whether the transparency of the file was used."""
+        return self.rule != WHITE
+
+
+def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> Mask:
     """Reads a mask: white = fill in.
 
-    An image of one colour with varying transparency is read as a mask by its transparency:
-    transparent = fill in.
-
-    Returns:
-        The hole, (1, 1, H, W) bool: True where the mask is at least half of white.
+    Pixels whose grey level times opacity is at least half of white are the hole. But if all
+    pixels that are painted (at least half opaque) have the same colour and others are
+    transparent, the painted pixels are the hole, whatever their colour.
 
     Raises:
         ImageError: As `read_image`, or the largest value of the mask is 1 instead of 255.
     """
     mask = read_image(path, max_pixels)
-    pixels, alpha = mask.pixels, mask.alpha
-    flat = bool((pixels == pixels[..., :1, :1]).all())
-    if flat and alpha is not None and bool((alpha != alpha[..., :1, :1]).any()):
-        return alpha < 0.5
-    grey = pixels.mean(1, keepdim=True)
+    grey = mask.pixels.mean(1, keepdim=True)
+    if mask.is_transparent:
+        painted = mask.alpha >= 0.5
+        colours = mask.pixels[painted.expand_as(mask.pixels)].reshape(mask.pixels.shape[1], -1)
+        if 0 < colours.shape[1] < grey.numel() and _is_one_colour(colours):
+            return Mask(painted, PAINTED)
     if mask.bits < 32 and 0 < grey.max().item() * (2**mask.bits - 1) < 1.5:
         raise ImageError(
             f"{path}: the largest value of the mask is 1, but a hole is white: multiply it by 255"
         )
-    return grey >= 0.5
+    if mask.is_transparent:
+        return Mask(grey * mask.alpha >= 0.5, WHITE_ON_BLACK)
+    return Mask(grey >= 0.5, WHITE)
+
+
+def _is_one_colour(colours: Tensor) -> bool:
+    """Returns whether the columns of (C, N) are equal up to rounding."""
+    return bool((colours.amax(1) - colours.amin(1) <= SAME_COLOUR).all())
 
 
 def write_image(
@@ -239,8 +322,8 @@ def write_image(
         path: The file; an older one is overwritten.
         image: An image file, or colours (C, H, W) or (1, C, H, W) in [0, 1].
         like: The image file that the colours were computed from. Its alpha (resized to them),
-            its bit depth (if the format has it), its colour profile and EXIF are written too.
-            Without it, 8 bits are written, or floats for NPY.
+            its bit depth, its colour profile, EXIF, resolution and comments are written too, if
+            the format has them. Without it, 8 bits are written, or floats for NPY.
         files: Files that are renamed together with this one; None writes it at once.
 
     Raises:
@@ -256,7 +339,10 @@ def write_image(
     _check_finite(image, path)
     array = _stored_values(image, format)[0].permute(1, 2, 0).numpy()
     try:
-        data = encode(Raster(array, format, image.mode, image.icc, image.exif))
+        raster = Raster(
+            array, format, image.mode, image.icc, image.exif, image.dpi, image.text
+        )
+        data = encode(raster)
         (files.write if files else write_atomic)(path, lambda file: file.write(data))
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error

@@ -1,6 +1,9 @@
 """Decoded image file: pixels at the bit depth of the file, and metadata."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -8,8 +11,14 @@ from PIL import ExifTags, Image
 from genprior.core.errors import ImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+READ_ONLY = ("AVIF", "HEIF")  # lossy formats, which Pillow reads if it was built with them
+COMMENT = "Comment"  # keyword of a comment among the text chunks
+MAX_DPI = 65535  # the largest number that a JPEG holds
+# The descriptions that microscopy software and tifffile write: they tell the shape of the pixels.
+STORAGE_DESCRIPTIONS = ('{"shape":', "ImageJ=", "<?xml", "<OME")
 # TIFF tags that describe the image; the other tags describe how its pixels are stored.
 DESCRIPTIVE_TAGS = (
+    ExifTags.Base.ImageDescription,
     ExifTags.Base.Make,
     ExifTags.Base.Model,
     ExifTags.Base.Software,
@@ -27,10 +36,12 @@ class Raster:
 
     Attributes:
         array: (H, W, C) uint8, uint16 or float32, upright; an even C ends with alpha.
-        format: One of `FORMATS`, or "NPY".
+        format: One of `FORMATS` or `READ_ONLY`, or "NPY".
         mode: Pixel mode of the file, as named by Pillow, numpy or tifffile.
         icc: Colour profile of the pixels.
         exif: EXIF block, without orientation and preview image.
+        dpi: Horizontal and vertical resolution in pixels per inch; None if the file has none.
+        text: Text chunks of a PNG by keyword; the comment of a JPEG as "Comment".
     """
 
     array: np.ndarray
@@ -38,6 +49,8 @@ class Raster:
     mode: str
     icc: bytes | None = None
     exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    text: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_size(height: int, width: int, max_pixels: int) -> None:
@@ -78,9 +91,25 @@ def orientation_and_exif(exif: Image.Exif, format: str) -> tuple[int, bytes | No
     try:
         kept = Image.Exif()
         for tag in DESCRIPTIVE_TAGS if format == "TIFF" else tuple(exif):
-            if tag in exif and tag != ExifTags.Base.Orientation:
+            if tag in exif and tag != ExifTags.Base.Orientation and not _tells_storage(exif, tag):
                 subdirectory = tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
                 kept[tag] = exif.get_ifd(tag) if subdirectory else exif[tag]
         return orientation, kept.tobytes() if len(kept) else None
     except Exception:
         return orientation, None
+
+
+def _tells_storage(exif: Image.Exif, tag: int) -> bool:
+    if tag != ExifTags.Base.ImageDescription:
+        return False
+    return str(exif[tag]).startswith(STORAGE_DESCRIPTIONS)
+
+
+def resolution(dpi: Any) -> tuple[float, float] | None:
+    """Returns a resolution in pixels per inch as two floats; None if it is not one."""
+    try:
+        x, y = map(float, dpi)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    sound = all(math.isfinite(value) and 0 < value < MAX_DPI for value in (x, y))
+    return (x, y) if sound else None

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import pytest
 
-from genprior.core.atomic_files import write_atomic
+from genprior.core.atomic_files import AtomicFiles, write_atomic
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -54,6 +54,49 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     plain.write_bytes(b"")
     write_atomic(path, lambda file: file.write(b"x"))
     assert path.stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other permissions")
+def test_a_replaced_file_passes_its_permissions_on(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    for mode in (0o600, 0o640, 0o444, 0o755):
+        path.chmod(mode)
+        write_atomic(path, lambda file: file.write(b"new"))
+        assert path.stat().st_mode & 0o7777 == mode
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 23456)
+        write_atomic(path, lambda file: file.write(b"new"))
+        assert (path.stat().st_uid, path.stat().st_gid) == (12345, 23456)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_stays_a_link(tmp_path: Path, exists: bool) -> None:
+    (tmp_path / "there").mkdir()
+    target = tmp_path / "there" / "b.bin"
+    if exists:
+        target.write_bytes(b"old")
+    link = tmp_path / "a.bin"
+    link.symlink_to(Path("there") / "b.bin")
+    (tmp_path / "chain.bin").symlink_to(link)
+    with AtomicFiles() as files:
+        files.write(tmp_path / "chain.bin", lambda file: file.write(b"new"))
+        assert files.read(tmp_path / "chain.bin") == b"new"
+        assert target.exists() == exists
+    assert link.is_symlink() and (tmp_path / "chain.bin").is_symlink()
+    assert target.read_bytes() == b"new" and not target.is_symlink()
+    assert os.listdir(tmp_path / "there") == ["b.bin"]
+
+
+def test_devices_and_pipes_are_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for name in ("pipe", "link"):
+        before = (tmp_path / name).stat().st_mode
+        with pytest.raises(OSError, match="Not a regular file"):
+            write_atomic(tmp_path / name, lambda file: file.write(b"new"))
+        assert (tmp_path / name).stat().st_mode == before
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="folders are not synced")

@@ -1,13 +1,14 @@
 """The table of file kinds in docs/files.md against the files that are written."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from pictures import encoded, npy, png, tiff
-from PIL import Image, ImageCms
+from pictures import chunk, encoded, npy, png, png_file, tiff
+from PIL import Image, ImageCms, PngImagePlugin, features
 from repository import ROOT
 from shell import genprior, photo
 
@@ -30,44 +31,80 @@ def exif(**tags: int) -> Image.Exif:
     return block
 
 
+def text() -> PngImagePlugin.PngInfo:
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text("Title", "A title")
+    return chunks
+
+
+DPI = {"dpi": (300, 300)}
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+TILE = {"tile": (2048, 2048), "compression": "zlib", "photometric": "minisblack"}
 KINDS: dict[str, Callable[[], bytes]] = {
     "PNG, 8 bits, grey": lambda: encoded("PNG", GREY),
-    "PNG, 8 bits, RGB": lambda: encoded("PNG", COLOUR, icc_profile=PROFILE, exif=exif()),
+    "PNG, 8 bits, RGB": lambda: encoded(
+        "PNG", COLOUR, icc_profile=PROFILE, exif=exif(), pnginfo=text(), **DPI
+    ),
     "PNG, 8 bits, RGBA": lambda: encoded("PNG", RGBA, icc_profile=PROFILE, exif=exif()),
     "PNG, palette": lambda: encoded("PNG", COLOUR, "P"),
     "PNG, palette with a transparent colour": lambda: encoded("PNG", COLOUR, "P", transparency=3),
     "PNG, 1 bit": lambda: encoded("PNG", GREY, "1"),
+    "PNG, 4 bits, grey, with a transparent level": lambda: png_file(
+        (10, 9, 4, 0, 0, 0, 0), b"\0\x01\x23\x45\x67\x89" * 9, chunk(b"tRNS", b"\0\7")
+    ),
     "PNG, 16 bits, grey": lambda: png(DEEP[..., :1]),
-    "PNG, 16 bits, RGB": lambda: png(DEEP),
+    "PNG, 16 bits, RGB": lambda: png(
+        DEEP, b"", chunk(b"pHYs", b"\0\0\x2e\x23" * 2 + b"\1"), chunk(b"tEXt", b"Title\0A title")
+    ),
     "PNG, 16 bits, RGBA": lambda: png(np.dstack([DEEP, DEEP[..., 0]])),
-    "JPEG, RGB": lambda: encoded("JPEG", COLOUR, icc_profile=PROFILE, exif=exif(orientation=6)),
+    "JPEG, RGB": lambda: encoded(
+        "JPEG", COLOUR, icc_profile=PROFILE, exif=exif(orientation=6), comment=b"A title", **DPI
+    ),
     "JPEG, grey": lambda: encoded("JPEG", GREY, exif=exif()),
     "JPEG, CMYK": lambda: encoded("JPEG", COLOUR, "CMYK"),
     "WebP, RGB": lambda: encoded("WEBP", COLOUR, icc_profile=PROFILE, exif=exif()),
     "WebP, RGBA": lambda: encoded("WEBP", RGBA),
-    "TIFF, 8 bits, RGB": lambda: encoded("TIFF", COLOUR, icc_profile=PROFILE, exif=exif()),
+    "TIFF, 8 bits, RGB": lambda: encoded("TIFF", COLOUR, icc_profile=PROFILE, exif=exif(), **DPI),
     "TIFF, 16 bits, grey": lambda: tiff(DEEP[..., 0], photometric="minisblack"),
-    "TIFF, 16 bits, RGB": lambda: tiff(DEEP, photometric="rgb", iccprofile=PROFILE),
+    "TIFF, 16 bits, RGB": lambda: tiff(
+        DEEP, photometric="rgb", iccprofile=PROFILE, resolution=(300, 300), resolutionunit=2
+    ),
+    "TIFF, 16 bits, RGB multiplied by alpha": lambda: tiff(
+        np.dstack([DEEP, DEEP.max(2)]), photometric="rgb", extrasamples=["assocalpha"]
+    ),
     "TIFF, float, RGB": lambda: tiff(FLOAT, photometric="rgb"),
-    "BMP, RGB": lambda: encoded("BMP", COLOUR),
+    "BMP, RGB": lambda: encoded("BMP", COLOUR, **DPI),
     "BMP, palette": lambda: encoded("BMP", COLOUR, "P"),
     "NPY, uint8": lambda: npy(COLOUR),
     "NPY, uint16": lambda: npy(DEEP),
     "NPY, bool": lambda: npy(GREY[..., 0] > 100),
     "NPY, float16, float32 or float64": lambda: npy(FLOAT.astype(np.float64)),
+    "AVIF, 8 bits, RGB": lambda: encoded("AVIF", COLOUR, icc_profile=PROFILE, exif=exif()),
+    "HEIC, without the package pillow-heif": lambda: HEIC,
     "GIF, or another format": lambda: encoded("GIF", GREY),
     "several images in a file": lambda: tiff(
         np.zeros((3, 9, 9), np.uint8), photometric="minisblack"
     ),
     "5 channels": lambda: npy(np.zeros((9, 9, 5), np.uint8)),
+    "a fourth TIFF band that is not alpha": lambda: tiff(
+        np.dstack([DEEP, DEEP[..., 0]]), photometric="rgb", extrasamples=["unspecified"]
+    ),
+    "TIFF, inks other than CMYK": lambda: tiff(
+        RGBA, photometric="separated", extratags=[(332, 3, 1, 2, True)]
+    ),
     "32-bit integers": lambda: tiff(np.zeros((9, 9), np.int32)),
+    "TIFF, 8-bit integers with sign": lambda: tiff(np.zeros((9, 9), np.int8)),
     "NaN or infinite numbers": lambda: npy(np.where(FLOAT > 0.5, np.nan, FLOAT)),
     "floats far from [0, 1]": lambda: npy(COLOUR.astype(np.float32)),
     "cut short or damaged": lambda: encoded("PNG", COLOUR)[:300],
     "a suffix of another format": lambda: encoded("JPEG", COLOUR),
     "more pixels than --max-pixels": lambda: encoded("PNG", np.zeros((50, 50, 1), np.uint8)),
+    "TIFF, a tile of more than 2^20 and --max-pixels pixels": lambda: tiff(GREY[..., 0], **TILE),
 }
-SUFFIX = {"PNG": "png", "JPE": "jpg", "Web": "webp", "TIF": "tif", "BMP": "bmp", "NPY": "npy"}
+SUFFIX = {
+    "PNG": "png", "JPE": "jpg", "Web": "webp", "TIF": "tif", "BMP": "bmp", "NPY": "npy",
+    "AVI": "avif", "HEI": "heic", "a f": "tif",
+}
 
 
 def table() -> dict[str, tuple[str, str]]:
@@ -96,11 +133,14 @@ def describe(path: Path) -> tuple[str, str]:
         kept = [name for name, there in (
             ("ICC", image.info.get("icc_profile") == PROFILE),
             ("EXIF", image.getexif().get(0x010F) == "A camera" and 0x0112 not in image.getexif()),
+            ("dpi", tuple(map(round, image.info.get("dpi", ()))) == (300, 300)),
+            ("text", getattr(image, "text", {}) == {"Title": "A title"}),
+            ("comment", image.info.get("comment") == b"A title"),
         ) if there]
     bits = 8
     if format in ("TIFF", "PNG"):
         bits = 8 * kind.itemsize if format == "TIFF" else data[24]
-    colours = "grey" if mode in ("L", "I;16") else mode
+    colours = {"L": "grey", "I;16": "grey", "LA": "grey and alpha"}.get(mode, mode)
     return f"{format}, {bits} bits, {colours}", ", ".join(kept)
 
 
@@ -109,7 +149,12 @@ def test_the_table_has_a_row_for_every_kind() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_written_files_are_those_of_the_docs(tmp_path: Path, weights: Path, kind: str) -> None:
+def test_written_files_are_those_of_the_docs(
+    tmp_path: Path, weights: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind.startswith("AVIF") and not features.check("avif"):
+        pytest.skip("Pillow was built without AVIF")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     path = tmp_path / f"a.{SUFFIX.get(kind[:3], 'png')}"
     if kind in ("several images in a file", "32-bit integers"):
         path = path.with_suffix(".tif")
@@ -124,7 +169,7 @@ def test_written_files_are_those_of_the_docs(tmp_path: Path, weights: Path, kind
         assert list(tmp_path.iterdir()) == [path]
         return
     assert result.exit_code == 0, result.output
-    written = tmp_path / f"a.genprior{path.suffix}"
+    written = tmp_path / f"a.genprior{path.suffix.replace('.avif', '.png')}"
     assert describe(written) == (out, kept)
 
 

@@ -1,7 +1,9 @@
 """Damaged, misnamed and unsupported files raise errors that say what to do."""
 
 import io
+import os
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,10 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pictures import deep_tiff, encoded, levels, pillow, png
+from pictures import chunk, deep_tiff, encoded, levels, pillow, png, tiff
+from PIL import Image
 
-from genprior.io.images import ImageError, read_image
+from genprior.io.images import ImageError, read_image, read_mask, read_size
 
 FUZZED = {
     ".png": encoded("PNG"),
@@ -78,6 +81,97 @@ def test_reading_refuses(tmp_path: Path) -> None:
         read_image(tmp_path)
     with pytest.raises(ImageError, match="more than 1599: shrink it or raise max_pixels"):
         read_image(damaged(tmp_path, "a.png", encoded("PNG")), max_pixels=1599)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_damaged_16_bit_png_after_exif(tmp_path: Path, channels: int) -> None:
+    """The decoder of torchvision ends the process here."""
+    exif = Image.Exif()
+    exif[0x0112] = 5
+    data = png(levels(channels, 16), b"", chunk(b"eXIf", exif.tobytes()[6:]))
+    pixels = data.index(b"IDAT") + 4
+    for cut in (2, 40):
+        packed = data[pixels : pixels + cut] + bytes(60)
+        broken = data[: pixels - 8] + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+        with pytest.raises(ImageError, match="damaged or cut short"):
+            read_image(damaged(tmp_path, "a.png", broken))
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_tiff_band_that_is_not_alpha_is_refused(
+    tmp_path: Path, dtype: type, channels: int, planar: str
+) -> None:
+    shape = (6, 7, channels) if planar == "contig" else (channels, 6, 7)
+    about = {"photometric": "rgb" if channels == 4 else "minisblack", "planarconfig": planar}
+    data = tiff(np.zeros(shape, dtype), extrasamples=["unspecified"], **about)
+    with pytest.raises(ImageError, match=rf"has {channels} bands, of which 1 are neither"):
+        read_image(damaged(tmp_path, "a.tif", data))
+
+
+def test_tiff_of_unusual_numbers_and_inks_is_refused(tmp_path: Path) -> None:
+    inks = np.zeros((4, 4, 4), np.uint8)
+    cases = [
+        (tiff(np.full((4, 4), -1, np.int8)), "holds 8-bit int8: .* integers must be unsigned"),
+        (tiff(np.zeros((4, 4, 3), np.int8), photometric="rgb"), "8-bit int8"),
+        (tiff(np.full((4, 4), -1, np.int16)), "16-bit int16"),
+        (tiff(inks, photometric="separated", extratags=[(332, 3, 1, 2, True)]), "not plain CMYK"),
+        (tiff(inks, photometric="separated", extratags=[(336, 3, 2, (255, 0), True)]),
+         "not plain CMYK"),
+    ]
+    for data, message in cases:
+        with pytest.raises(ImageError, match=message):
+            read_image(damaged(tmp_path, "a.tif", data))
+
+
+def tagged(entries: list[tuple[int, int, int]], strip: bytes) -> bytes:
+    """Returns a TIFF of one directory with (tag, type, value); a value of None is the strip's."""
+    offset = 8 + 2 + 12 * len(entries) + 4
+    words = [(t, k, 1, {273: offset, 324: offset}.get(t, value)) for t, k, value in entries]
+    directory = b"".join(struct.pack("<HHII", *word) for word in words)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + directory + bytes(4) + strip
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tiff_with_a_huge_tile_is_refused(tmp_path: Path, bits: int) -> None:
+    entries = [(256, 4, 10), (257, 4, 10), (258, 3, bits), (259, 3, 8), (262, 3, 1), (277, 3, 1),
+               (322, 4, 30000), (323, 4, 30000), (324, 4, 0), (325, 4, 9)]
+    path = damaged(tmp_path, "a.tif", tagged(entries, zlib.compress(b"0")))
+    with pytest.raises(ImageError, match="tiles of 30000 x 30000 pixels, more than 178956970"):
+        read_image(path)
+    with pytest.raises(ImageError, match="more than 1048576: save it with smaller tiles"):
+        read_size(path, max_pixels=100)
+
+
+def test_tiff_with_a_strip_of_too_many_bytes_is_refused(tmp_path: Path) -> None:
+    strip = zlib.compress(bytes(2**27))
+    entries = [(256, 4, 10), (257, 4, 10), (258, 3, 16), (259, 3, 8), (262, 3, 1), (273, 4, 0),
+               (277, 3, 1), (278, 4, 10), (279, 4, len(strip))]
+    with pytest.raises(ImageError, match="strip or tile of more than 67109064 bytes"):
+        read_image(damaged(tmp_path, "a.tif", tagged(entries, strip)))
+    sound = zlib.compress(bytes(200))
+    entries[-1] = (279, 4, len(sound))
+    assert not read_image(damaged(tmp_path, "a.tif", tagged(entries, sound))).pixels.any()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no device files")
+@pytest.mark.parametrize("read", [read_image, read_mask, read_size])
+def test_devices_are_refused(tmp_path: Path, read) -> None:
+    (tmp_path / "a.png").symlink_to("/dev/zero")
+    for path in (Path("/dev/zero"), tmp_path / "a.png"):
+        with pytest.raises(ImageError, match=f"{path}: is a device, not an image file"):
+            read(path)
+
+
+def test_files_of_more_bytes_than_an_image_has_are_not_read(tmp_path: Path) -> None:
+    path = damaged(tmp_path, "a.png", encoded("PNG"))
+    os.truncate(path, 2**40)  # without blocks on the disk
+    with pytest.raises(ImageError, match="has more than 67160064 bytes"):
+        read_image(path, max_pixels=1600)
+    os.truncate(damaged(tmp_path, "b.png", b""), 2**40)
+    with pytest.raises(ImageError, match="b.png: not an image in PNG"):
+        read_image(tmp_path / "b.png")
 
 
 def test_arrays_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from pictures import as_array, levels, pillow, png
+from pictures import as_array, chunk, levels, pillow, png, png_file, tiff
 from PIL import Image, ImageCms
 
 from genprior.io.images import read_image, write_image
@@ -63,6 +63,88 @@ def test_16_bit_png_of_other_writers(tmp_path: Path, channels: int) -> None:
     picture = read_image(tmp_path / "a.png")
     assert picture.bits == 16
     np.testing.assert_array_equal(as_array(picture), array)
+
+
+# First column and row of each pass of an interlaced PNG, and the steps to the next ones.
+PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+          (0, 1, 1, 2)]
+
+
+def filtered(pixels: np.ndarray) -> bytes:
+    """Returns the rows of a 16-bit PNG, with the five filters in turn."""
+    height, width, channels = pixels.shape
+    if not width:
+        return b""
+    values = pixels.astype(">u2").reshape(height, -1).view(np.uint8).astype(int)
+    padded = np.pad(values, ((1, 0), (2 * channels, 0)))
+    left, up = padded[1:, : -2 * channels], padded[:-1, 2 * channels :]
+    corner = padded[:-1, : -2 * channels]
+    distance = [abs(left + up - corner - each) for each in (left, up, corner)]
+    nearest = np.argmin(distance, 0)  # ties: left, then up
+    paeth = np.choose(nearest, [left, up, corner])
+    predictions = [0 * left, left, up, (left + up) // 2, paeth]
+    rows = [
+        bytes([kind]) + (values[y] - predictions[kind][y]).astype(np.uint8).tobytes()
+        for y, kind in zip(range(height), [4, 3, 2, 1, 0] * height, strict=False)
+    ]
+    return b"".join(rows)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_16_bit_png_of_all_filters(tmp_path: Path, channels: int, interlaced: bool) -> None:
+    array = levels(channels, 16, (21, 19))
+    array[3:9] //= 200  # neighbours that are alike, for all cases of the Paeth filter
+    passes = PASSES if interlaced else [(0, 0, 1, 1)]
+    rows = b"".join(filtered(array[y::dy, x::dx]) for x, y, dx, dy in passes)
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    path = tmp_path / "a.png"
+    path.write_bytes(png_file((19, 21, 16, colour, 0, 0, int(interlaced)), rows))
+    picture = read_image(path)
+    assert picture.bits == 16
+    np.testing.assert_array_equal(as_array(picture), array)
+
+
+@pytest.mark.parametrize("bits, level", [(1, 1), (2, 0), (2, 2), (4, 0), (4, 11), (8, 27)])
+def test_grey_png_of_few_bits_with_a_transparent_level(
+    tmp_path: Path, bits: int, level: int
+) -> None:
+    grey = np.arange(2**bits).repeat(8 // bits)
+    packed = (grey.reshape(-1, 8 // bits) << np.arange(8 - bits, -1, -bits)).sum(1)
+    rows = b"\0" + packed.astype(np.uint8).tobytes()
+    transparent = chunk(b"tRNS", level.to_bytes(2, "big"))
+    (tmp_path / "a.png").write_bytes(png_file((len(grey), 1, bits, 0, 0, 0, 0), rows, transparent))
+    expected = np.stack([grey * 255 // (2**bits - 1), (grey != level) * 255], 1)
+    np.testing.assert_array_equal(as_array(read_image(tmp_path / "a.png"))[0], expected)
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_alpha_of_tiff(tmp_path: Path, planar: str, channels: int, dtype: str) -> None:
+    array = levels(channels, 8 if dtype == "u1" else 16)
+    top = np.iinfo(array.dtype).max
+    array[0, :, -1] = 0
+    straight = array if dtype[0] == "u" else (array / top).astype(dtype)
+    top = top if dtype[0] == "u" else 1
+    alpha = straight[..., -1:].astype(np.float64)
+    scaled = straight[..., :-1] * (alpha / top)
+    scaled = np.round(scaled) if dtype[0] == "u" else scaled
+    premultiplied = np.concatenate([scaled, alpha], 2).astype(dtype)
+    for kind, stored in (("unassalpha", straight), ("assocalpha", premultiplied)):
+        layout = stored if planar == "contig" else np.moveaxis(stored, 2, 0)
+        photometric = "rgb" if channels > 2 else "minisblack"
+        data = tiff(layout, photometric=photometric, planarconfig=planar, extrasamples=[kind])
+        (tmp_path / "a.tif").write_bytes(data)
+        read = as_array(read_image(tmp_path / "a.tif"))
+        np.testing.assert_array_equal(read[..., -1:], alpha)
+        if kind == "unassalpha":
+            np.testing.assert_array_equal(read, straight.astype(np.float64))
+        else:  # the product was rounded, by half a level
+            half = 0.5 if dtype[0] == "u" else 1e-7
+            error = np.abs(read[..., :-1] - straight[..., :-1]) * alpha / top
+            assert (error <= half + alpha / top).all()
+            assert (read[0, :, :-1] == 0).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])

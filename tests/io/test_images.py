@@ -3,14 +3,15 @@
 import io
 import os
 import struct
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from pictures import as_array, as_picture, levels, pillow
-from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
+from pictures import as_array, as_picture, encoded, levels, pillow
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin, features
 
 from genprior.io.images import (
     ImageError,
@@ -18,6 +19,7 @@ from genprior.io.images import (
     image_files,
     read_image,
     read_mask,
+    read_size,
     write_image,
 )
 
@@ -230,7 +232,9 @@ def test_masks(tmp_path: Path) -> None:
     path = tmp_path / "m.png"
 
     def check() -> None:
-        assert torch.equal(read_mask(path)[0, 0], torch.from_numpy(hole))
+        mask = read_mask(path)
+        assert torch.equal(mask.hole[0, 0], torch.from_numpy(hole))
+        assert not mask.used_alpha
 
     Image.fromarray(hole).save(path)
     check()
@@ -238,19 +242,185 @@ def test_masks(tmp_path: Path) -> None:
     check()
     Image.fromarray(np.where(hole, 60000, 30000).astype(np.uint16)).save(path)
     check()
-    white = np.dstack([np.full((7, 9, 3), 255), np.where(hole, 0, 255)]).astype(np.uint8)
-    Image.fromarray(white).save(path)
-    check()
-    drawn = np.dstack([np.where(hole[..., None], [255] * 3, 0), hole * 255]).astype(np.uint8)
-    Image.fromarray(drawn).save(path)
-    check()
     exif = Image.Exif()
     exif[0x0112] = 8
     Image.fromarray(np.rot90(hole, -1)).save(path, exif=exif)
     check()
+    Image.fromarray(np.dstack([hole, hole, hole, hole | True]) * np.uint8(255)).save(path)
+    check()
     Image.fromarray(hole.astype(np.uint8)).save(path)
     with pytest.raises(ImageError, match="largest value of the mask is 1, but a hole is white"):
         read_mask(path)
+
+
+@pytest.mark.parametrize("colour", [0, 70, 255, (200, 30, 30)])
+@pytest.mark.parametrize("canvas", [0, 255])
+def test_what_is_painted_in_one_colour_is_the_hole(
+    tmp_path: Path, colour: int | tuple[int, ...], canvas: int
+) -> None:
+    alpha = np.linspace(0, 255, 63).round().reshape(7, 9)
+    pixels = np.where(alpha[..., None] > 0, np.broadcast_to(colour, (7, 9, 3)), canvas)
+    pixels[alpha < 100] = np.maximum(pixels[alpha < 100] - 9, 0)  # rounded by an editor
+    Image.fromarray(np.dstack([pixels, alpha]).astype(np.uint8)).save(tmp_path / "m.png")
+    mask = read_mask(tmp_path / "m.png")
+    assert torch.equal(mask.hole[0, 0], torch.from_numpy(alpha >= 128))
+    assert mask.used_alpha and "single colour" in mask.rule
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_grey_counts_by_its_opacity(tmp_path: Path, channels: int, bits: int) -> None:
+    array = levels(channels, bits, (40, 40))
+    write_image(tmp_path / "m.png", as_picture(array))
+    mask = read_mask(tmp_path / "m.png")
+    share = array / (2**bits - 1)
+    expected = share[..., :-1].mean(2) * share[..., -1] >= 0.5
+    assert torch.equal(mask.hole[0, 0], torch.from_numpy(expected))
+    assert mask.used_alpha and "transparent ones count as black" in mask.rule
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a.JFIF", "a.JPEG", "a.Jpg"])
+def test_all_suffixes_of_jpeg(tmp_path: Path, name: str) -> None:
+    write_image(tmp_path / name, as_picture(levels(3, 8)))
+    assert read_image(tmp_path / name).format == "JPEG"
+    assert [p.name for p in image_files(tmp_path)] == [name]
+    write_image(tmp_path / "b.png", as_picture(levels(3, 8)))
+    (tmp_path / "b.png").rename(tmp_path / name)
+    with pytest.raises(ImageError, match="holds PNG, not JPEG: rename it to .png"):
+        read_image(tmp_path / name)
+
+
+def media(brand: bytes) -> bytes:
+    """Returns the first box of an ISO media file."""
+    return struct.pack(">I4s4sI4s", 20, b"ftyp", b"mif1", 0, brand) + bytes(40)
+
+
+def test_packages_for_heic_and_avif_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    Image.init()
+    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    (tmp_path / "a.heic").write_bytes(media(b"heic"))
+    (tmp_path / "a.avif").write_bytes(media(b"avif"))
+    with pytest.raises(ImageError, match="a.heic: holds HEIF, .* run pip install pillow-heif"):
+        read_image(tmp_path / "a.heic")
+    with pytest.raises(ImageError, match="a.avif: holds AVIF, .* pip install --upgrade pillow"):
+        read_image(tmp_path / "a.avif")
+    assert len(image_files(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("format", ["AVIF", "HEIF"])
+def test_avif_and_heic(tmp_path: Path, format: str) -> None:
+    if format == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    elif not features.check("avif"):
+        pytest.skip("Pillow was built without AVIF")
+    y, x = np.mgrid[:40, :48]
+    array = np.stack([x * 5, y * 6, 240 - x * 2 - y * 3], 2).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "A camera", 6
+    data = encoded(format, array, quality=95, icc_profile=PROFILE, exif=exif.tobytes())
+    path = tmp_path / f"a.{format.lower()}"
+    path.write_bytes(data)
+    picture = read_image(path)
+    assert picture.format == format and picture.icc == PROFILE
+    upright = np.rot90(array, -1).astype(float)
+    assert picture.pixels.shape[2:] == (48, 40) and read_size(path) == (40, 48)
+    assert np.abs(as_array(picture) - upright).mean() < 3
+    write_image(tmp_path / "b.png", picture.pixels, like=picture)
+    with Image.open(tmp_path / "b.png") as image:
+        tags = image.getexif()
+    assert tags[0x010F] == "A camera" and 0x0112 not in tags
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageError, match="damaged or cut short"):
+        read_image(path)
+
+
+TEXT = {"Title": "A title", "Comment": "Grüße, 世界", "parameters": "steps: 20\nseed: 1"}
+
+
+def with_metadata(path: Path, bits: int = 8) -> Path:
+    """Writes an image file with a resolution of 300 x 200 dpi, and comments."""
+    about = {"dpi": (300, 200)}
+    if path.suffix == ".png":
+        about["pnginfo"] = PngImagePlugin.PngInfo()
+        for keyword, value in TEXT.items():
+            about["pnginfo"].add_text(keyword, value, zip=keyword == "parameters")
+    if path.suffix == ".jpg":
+        about["comment"] = TEXT["Comment"].encode()
+    if path.suffix == ".tif":
+        about["description"] = TEXT["Title"]
+    array = levels(1, bits)
+    pillow(array).save(path, **about)
+    return path
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("target", ["b.png", "b.jpg", "b.tif", "b.bmp"])
+@pytest.mark.parametrize("source", ["a.png", "a.jpg", "a.tif", "a.bmp"])
+def test_resolution_and_comments_are_kept(
+    tmp_path: Path, source: str, target: str, bits: int
+) -> None:
+    if bits == 16 and source in ("a.jpg", "a.bmp"):
+        pytest.skip("the format has 8 bits")
+    picture = read_image(with_metadata(tmp_path / source, bits))
+    write_image(tmp_path / target, picture.pixels, like=picture)
+    with Image.open(tmp_path / target) as image:
+        image.load()
+        assert image.info["dpi"] == pytest.approx((300, 200), abs=0.02)
+        if target == "b.png":
+            names = {"a.png": TEXT, "a.jpg": ["Comment"]}.get(source, [])
+            assert image.text == {name: TEXT[name] for name in names}
+        if target == "b.jpg":
+            expected = TEXT["Comment"].encode() if source in ("a.png", "a.jpg") else None
+            assert image.info.get("comment") == expected
+        if source == "a.tif" and target != "b.bmp":
+            assert image.getexif()[270] == TEXT["Title"]
+
+
+def test_a_comment_of_any_bytes_is_kept(tmp_path: Path) -> None:
+    comment = bytes(range(1, 256))
+    pillow(levels(3, 8)).save(tmp_path / "a.jpg", comment=comment)
+    picture = read_image(tmp_path / "a.jpg")
+    write_image(tmp_path / "b.jpg", picture.pixels, like=picture)
+    write_image(tmp_path / "b.png", picture.pixels, like=picture)
+    with Image.open(tmp_path / "b.jpg") as image:
+        assert image.info["comment"] == comment
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.text["Comment"] == comment.decode("latin-1")
+    long = replace(picture, text={"Comment": "x" * 70000})
+    write_image(tmp_path / "c.jpg", long.pixels, like=long)
+
+
+def test_files_without_resolution_get_none(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "A camera"
+    for name, bits in (("a.png", 8), ("b.png", 16), ("c.jpg", 8), ("d.tif", 8), ("e.tif", 16)):
+        path = tmp_path / name
+        pillow(levels(1, bits)).save(path, exif=exif)
+        for _ in range(2):
+            picture = read_image(path)
+            assert picture.dpi is None and picture.text == {}
+            write_image(path, picture.pixels, like=picture)
+
+
+def test_the_orientation_in_text_chunks_is_dropped(tmp_path: Path) -> None:
+    about = PngImagePlugin.PngInfo()
+    xmp = '<x:xmpmeta><rdf:Description tiff:Orientation="6" dc:title="One"/></x:xmpmeta>'
+    about.add_itxt("XML:com.adobe.xmp", xmp)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    hexadecimal = exif.tobytes().hex()
+    about.add_text("Raw profile type exif", f"\nexif\n{len(hexadecimal) // 2:8}\n{hexadecimal}\n")
+    array = levels(3, 8)
+    pillow(array).save(tmp_path / "a.png", pnginfo=about)
+    picture = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(as_array(picture), np.rot90(array, -1))
+    write_image(tmp_path / "b.png", picture.pixels, like=picture)
+    np.testing.assert_array_equal(as_array(read_image(tmp_path / "b.png")), np.rot90(array, -1))
+    with Image.open(tmp_path / "b.png") as image:
+        assert list(image.text) == ["XML:com.adobe.xmp"] and "One" in image.text.popitem()[1]
 
 
 def test_image_files(tmp_path: Path) -> None:

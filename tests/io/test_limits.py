@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from shell import refused, save_photo, snapshot, succeed
 
@@ -85,6 +86,30 @@ def test_arrays_of_large_images_are_refused(here: Path, name: str) -> None:
     words = f"train vae {here / name} -o {here / 'out'} --crop 8 --steps 1 --max-pixels 3659"
     code, message = refused(*words.split())
     assert code == 3 and f"{name}: each image is 61 x 60 pixels, more than 3659" in message
+
+
+@pytest.mark.parametrize("command", [
+    f"train vae @DATA {TRAIN}",
+    f"{EVALUATE.replace('@SMALL', '@DATA')} denoise:noise=0.1",
+])
+@pytest.mark.parametrize("kind, limit", [("large", ["--max-pixels", 1000]), ("huge", [])])
+def test_the_limit_holds_for_data_sets(here: Path, command: str, kind: str, limit: list) -> None:
+    """Those of torchvision open image files themselves, by Pillow."""
+    (here / "data").mkdir()
+    (here / kind).rename(here / "data" / "things")
+    words = command.replace("@DATA", f"torchvision:ImageFolder:{here}/data")
+    code, message = refused(*words.replace("@", str(here)).split(), *limit)
+    most = limit[-1] if limit else 178956970
+    assert code == 3 and f"has more than {most} pixels: shrink it or raise max_pixels" in message
+    assert Image.MAX_IMAGE_PIXELS not in (1000, 178956970)
+
+
+def test_the_limit_holds_for_items_of_any_kind() -> None:
+    grey = Image.new("L", (61, 60))
+    for item in (grey, (grey, 1), np.zeros((60, 61), np.uint8), torch.zeros(1, 60, 61)):
+        assert open_source([item], 1, 3660).size(0) == (61, 60)
+        with pytest.raises(ImageError, match="image 0 of 1: is 61 x 60 pixels, more than 3659"):
+            open_source([item], 1, 3659).size(0)
 
 
 def test_the_limit_can_be_raised(here: Path) -> None:

@@ -59,21 +59,26 @@ def as_picture(array: np.ndarray, **about: object) -> ImageFile:
     return ImageFile(values[:, :colours], alpha, array.dtype.itemsize * 8, **about)
 
 
-def png(array: np.ndarray, extra: bytes = b"") -> bytes:
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Returns a chunk of a PNG file."""
+    crc = zlib.crc32(kind + data)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+
+
+def png_file(header: tuple[int, ...], rows: bytes, *chunks: bytes) -> bytes:
+    """Returns a PNG file: fields of the header, filtered rows, and chunks in front of them."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", *header))
+    body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + body
+
+
+def png(array: np.ndarray, extra: bytes = b"", *chunks: bytes) -> bytes:
     """Returns a 16-bit PNG file, written from the specification."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        crc = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
-
     height, width, channels = array.shape
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
-    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
-    chunks = chunk(b"IHDR", header) + (chunk(b"tRNS", extra) if extra else b"")
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    )
+    transparent = [chunk(b"tRNS", extra)] if extra else []
+    return png_file((width, height, 16, colour, 0, 0, 0), rows, *chunks, *transparent)
 
 
 def deep_tiff() -> bytes:

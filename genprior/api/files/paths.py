@@ -19,6 +19,7 @@ from genprior.io.images import (
     image_files,
     parse_image,
     read_bytes,
+    result_suffix,
     suffix_for,
 )
 
@@ -191,7 +192,7 @@ def plan(
 
     def target(file: InputFile) -> OutputPaths:
         folder = output / file.below if output else file.file.parent
-        made = folder / f"{file.stem}{MADE}{suffix or file.suffix}"
+        made = folder / f"{file.stem}{MADE}{suffix or result_suffix(file.suffix)}"
         return OutputPaths(file.file, output if one else made, tuple(names), file.below, file.data)
 
     targets = list(map(target, inputs))
