@@ -104,9 +104,10 @@ def test_no_file_imports_itself_through_others() -> None:
 
 
 def test_no_two_rooms_import_each_other() -> None:
-    rooms = {name: set() for name in ALLOWED}
+    rooms = {name: set() for name in ALLOWED if name != "__init__"}
     for name, path in FILES.items():
-        rooms[name.split(".")[0]] |= {other.split(".")[0] for other in ours(path)}
+        if name != "__init__":
+            rooms[name.split(".")[0]] |= {other.split(".")[0] for other in ours(path)}
     both = [(a, b) for a in rooms for b in rooms[a] & rooms.keys() if a < b and a in rooms[b]]
     assert not both
 
