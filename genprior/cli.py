@@ -6,7 +6,8 @@ Only this module and `commands` parse arguments, print text and exit the process
 import codecs
 import os
 import sys
-from typing import Any
+import warnings
+from typing import Any, TextIO
 
 import click
 
@@ -20,9 +21,16 @@ from genprior.commands.priors import priors
 from genprior.commands.restore import deblur, denoise, inpaint, superres
 from genprior.commands.sample import sample
 from genprior.commands.solvers import solvers
+from genprior.commands.standard_streams import echo_error, reserve_standard_streams
 from genprior.commands.texture import texture
 from genprior.commands.train import train
-from genprior.core.errors import EXIT_PIPE, EXIT_USAGE, SomeFailed, exit_code
+from genprior.core.errors import (
+    EXIT_PIPE,
+    EXIT_USAGE,
+    PrecisionWarning,
+    SomeFailed,
+    exit_code,
+)
 
 COMMANDS = (
     inpaint, deblur, superres, denoise, degrade, sample, texture, train, evaluate, priors, solvers,
@@ -57,11 +65,14 @@ class Commands(click.Group):
     """Command group that reports errors as one line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        reserve_standard_streams()
         for stream in (sys.stdout, sys.stderr):  # file names may contain any bytes
             if getattr(stream, "errors", None) in STANDARD_ERRORS:
                 stream.reconfigure(errors=NAME_ERRORS)
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                _print_warnings_as_lines()
+                return super().invoke(ctx)
         except (click.exceptions.NoArgsIsHelpError, click.exceptions.Exit, click.Abort):
             raise
         except (*REPORTED, RuntimeError) as caught:
@@ -73,8 +84,26 @@ class Commands(click.Group):
             if isinstance(error, BrokenPipeError):  # the reader closed the pipe
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 ctx.exit(EXIT_PIPE)
-            click.echo(f"genprior: {_one_line(error)}", err=True)
+            echo_error(f"genprior: {_one_line(error)}")
             ctx.exit(EXIT_USAGE if isinstance(error, click.UsageError) else exit_code(error))
+
+
+def _print_warnings_as_lines() -> None:
+    """Prints each warning of this package once, in one line, until the filters are restored."""
+    show, shown = warnings.showwarning, set()
+    warnings.simplefilter("always", PrecisionWarning)
+
+    def show_line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int,
+        file: TextIO | None = None, line: str | None = None,
+    ) -> None:
+        if not issubclass(category, PrecisionWarning):
+            show(message, category, filename, lineno, file, line)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            echo_error(f"warning: {message}")
+
+    warnings.showwarning = show_line
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
@@ -99,7 +128,7 @@ def _one_line(error: BaseException) -> str:
         command = error.ctx.command_path if error.ctx else "genprior"
         return f"{' '.join(error.format_message().split())} (see {command} --help)"
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+        return " ".join(f"{error.filename}: {error.strerror}".splitlines())
     return " ".join(str(error).split()) or type(error).__name__
 
 

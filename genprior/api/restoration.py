@@ -22,7 +22,7 @@ from genprior.api.factory import (
 from genprior.api.inputs import take_image, take_measurement
 from genprior.api.noise_level import assumed_noise
 from genprior.api.sampling import sample
-from genprior.core.devices import pick_device, without_autocast
+from genprior.core.devices import pick_device, pick_dtype, without_autocast
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import MEASUREMENT, Noise
 from genprior.inverse.base import Restoration, Solver, misfit
@@ -30,6 +30,7 @@ from genprior.inverse.execution.executor import Executor, chunk_size, chunks
 from genprior.inverse.execution.memory import Tile
 from genprior.inverse.execution.running_statistics import RunningStatistics, beyond
 from genprior.io.arrays import floats_like, noise_levels, samples_like
+from genprior.io.limits import MAX_SAMPLES
 from genprior.operators.base import Operator
 
 __all__ = ["degrade", "load_prior", "make_operator", "make_solver", "restore", "sample"]
@@ -87,7 +88,7 @@ def restore(
     seed: int = 0,
     index: int | Sequence[int] = 0,
     device: str | torch.device = "auto",
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     tile: Tile = "auto",
     keep_samples: bool = True,
     quantiles: Sequence[float] = (),
@@ -119,7 +120,9 @@ def restore(
             bit for bit on a CPU.
         device: "auto", "cpu", "cuda", "mps" or a `torch.device`. "auto" is the device of y if
             that is not the CPU, else CUDA if it is available.
-        dtype: Precision of the network; the solver's state stays float32.
+        dtype: Precision of the network; the solver's state stays float32. "auto" is float32. A
+            CPU without instructions for "bfloat16" or "float16" is several times slower with
+            them: this gives a warning.
         tile: "auto" evaluates the network on tiles of large images and, for inpainting, only on
             windows around the holes; a number is the side of the tiles in pixels; "off" uses
             neither.
@@ -149,6 +152,8 @@ def restore(
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
+    if samples > MAX_SAMPLES:
+        raise ValueError(f"samples must be at most {MAX_SAMPLES}, got {samples}")
     several, quantiles = samples > 1, tuple(quantiles)
     if not all(0 <= level <= 1 for level in quantiles) or (quantiles and not several):
         raise ValueError(
@@ -158,6 +163,7 @@ def restore(
     physics, operator = operator, as_operator(operator)
     measurement, back, single = take_measurement(y, operator)
     device = pick_device(device, measurement)
+    dtype = pick_dtype(dtype, device)
     operator = operator_on(operator, device)
     prior_name, prior = prior_on(prior, device)
     if isinstance(noise_std, str):

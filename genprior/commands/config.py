@@ -2,7 +2,6 @@
 
 import functools
 import re
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,9 @@ from genprior.commands.path_types import TypedPath
 
 # Options that no configuration file holds.
 NOT_CONFIGURABLE = ("config", "dump_config", "help")
+Value = str | int | float | bool
+# Larger files are no list of options. The file may be a pipe, such as <(command), that never ends.
+MAX_BYTES = 2**20
 
 
 def configurable(command: Callable) -> Callable:
@@ -38,8 +40,14 @@ def configurable(command: Callable) -> Callable:
 def _read(ctx: click.Context, param: click.Parameter, file: Path | None) -> None:
     if file is None:
         return
+    from genprior.core.records import parse_toml
+
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        with file.open("rb") as opened:
+            data = opened.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES} bytes")
+        values = parse_toml(data.decode("utf-8-sig"), dict[str, Value | list[Value]])
     except OSError as error:
         raise click.UsageError(f"--config {file}: {error.strerror}", ctx) from error
     except ValueError as error:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genprior.commands.progress import Progress
+from genprior.commands.standard_streams import echo_error
 from genprior.core.errors import SomeFailed, exit_code
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Report:
         text = text if source in text else f"{source}: {text}"
         self.records.append({"input": source, "error": text, "exit_code": exit_code(error)})
         self.progress.clear()
-        click.echo(f"error: {text}", err=True)
+        echo_error(f"error: {text}")
 
     def skipped(self, targets: "list[OutputPaths]") -> None:
         """Reports files that an earlier run restored."""

@@ -83,6 +83,6 @@ def _degrade(
     from genprior.api.files.restore_files import measure
 
     check_free([output], overwrite, reads=typed_files())
-    measure(operator, file, output, noise, seed, max_pixels)
+    measure(operator, file, output, noise, seed, max_pixels, overwrite)
     if not quiet:
         click.echo(f"{file} -> {output}")

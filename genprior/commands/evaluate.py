@@ -18,6 +18,7 @@ from genprior.commands.task_syntax import (
     TaskText,
 )
 from genprior.core.errors import SomeFailed
+from genprior.io.limits import MAX_SAMPLES
 from genprior.registry import BASELINES, FROM_EXEMPLAR, SOLVERS
 
 REPORT = {"report.md": "the report", "report.json": "the same", "report.csv": "the same",
@@ -59,15 +60,14 @@ def _concatenate(context: click.Context, option: click.Option, given: tuple[tupl
 @options.resize
 @click.option("--every", type=click.IntRange(1), default=1, show_default=True,
               help="Evaluate every Nth image only.")
-@click.option("--samples", type=click.IntRange(1), default=1, show_default=True,
+@click.option("--samples", type=click.IntRange(1, MAX_SAMPLES), default=1, show_default=True,
               help="Posterior samples per image, for the solvers that draw samples.")
 @options.steps
 @click.option("--seeds", type=Numbers(), default=["0"], multiple=True, callback=_concatenate,
               show_default=True,
               help="Seeds of the noise and the random masks, with commas. Every task is measured "
                    "with every seed.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
-              default="float32", show_default=True, help="Precision of the networks.")
+@options.dtype
 @click.option("--compile", is_flag=True,
               help="Compile the networks. It takes about a minute and pays off with many images.")
 @options.device
@@ -129,6 +129,7 @@ def evaluate(
             raise click.UsageError(
                 f"--tune {tune}: {both} of its images are also evaluated: choose other images"
             )
+        settings["dtype"] = _dtype(settings, ranks)
         tuned_on = f"{len(tuning)} images of {collection_name(tune)}" if tune else None
         note = {"tuned on": tuned_on, "exemplar": exemplar and exemplar.name}
         plan = Plan(references, chosen, methods, settings=note, **settings)
@@ -161,6 +162,16 @@ def evaluate(
             click.echo(f"{out / written[0]} {' '.join(written[1:])}")
     if ranks.first and records and all("failed" in record for record in records):
         raise SomeFailed("every measurement failed")
+
+
+def _dtype(settings: dict[str, Any], ranks: Any) -> str:
+    """Returns the precision of the networks, which the results and the report name."""
+    import torch
+
+    from genprior.core.devices import pick_device, pick_dtype
+
+    device = pick_device(ranks.device(settings["device"]), torch.empty(0))
+    return pick_dtype(settings["dtype"], device)
 
 
 def _task(task: TaskText, crop: int | None, resize: int | None, max_pixels: int) -> Any:
@@ -254,11 +265,13 @@ def _evenly_spaced(references: list, count: int) -> list:
 
 def _prepare_folder(data: Path, out: Path, overwrite: bool) -> None:
     """Checks that no other program wrote the result files, and deletes them if `overwrite`."""
+    from genprior.api.files.paths import check_folder, check_name
     from genprior.evaluation.pictures import picture_files
-    from genprior.evaluation.results_store import SETTINGS, ResultsStore, holds
-    from genprior.evaluation.runner import KEYS
+    from genprior.evaluation.results_store import KEYS, SETTINGS, Result, ResultsStore, holds
     from genprior.evaluation.tuning import TUNING
 
+    check_folder(out / SETTINGS)
+    check_name(out / SETTINGS)
     if out.exists() and data.exists() and out.samefile(data):
         raise click.UsageError(f"-o {out} holds the images: choose another -o")
     reports = [out / name for name in REPORT if (out / name).exists()]
@@ -273,7 +286,7 @@ def _prepare_folder(data: Path, out: Path, overwrite: bool) -> None:
     if overwrite:
         tuning.unlink(missing_ok=True)
     if overwrite and is_evaluation:
-        ResultsStore(out, KEYS).clear()
+        ResultsStore(out, KEYS, Result).clear()
         for path in (*reports, *picture_files(out)):
             path.unlink()
 

@@ -15,7 +15,7 @@ from genprior.api.files.save_options import SAVES, is_save
 from genprior.commands.config import configurable
 from genprior.commands.path_types import TypedPath
 from genprior.commands.registered_names import Names
-from genprior.io.limits import MAX_PIXELS
+from genprior.io.limits import MAX_PIXELS, MAX_SAMPLES, MAX_SIDE, MAX_STEPS
 from genprior.registry import SOLVERS
 
 EXTENSIONS = ("keep", "png", "jpg", "webp", "tif", "bmp", "npy")
@@ -110,7 +110,7 @@ class Size(click.ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
-        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", value)
+        match = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", value)
         if not match:
             self.fail(f"{value!r} is not a size: write HEIGHTxWIDTH, such as 48x64", param, ctx)
         return int(match[1]), int(match[2])
@@ -199,7 +199,7 @@ def combine(*options: Decorator) -> Decorator:
 
 seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
                     help="Seed of the random numbers.")
-steps = click.option("--steps", type=click.IntRange(1),
+steps = click.option("--steps", type=click.IntRange(1, MAX_STEPS),
                      help="Steps of the solver; more take longer (see: genprior solvers). Not "
                           "for solvers without steps, such as posterior-mean.  [default: that of "
                           "the solver]")
@@ -215,13 +215,19 @@ prior = click.option("--prior", default="ddpm", show_default=True,
                           "texture.")
 exemplar = click.option("--exemplar", type=TypedPath(), metavar="IMG",
                         help="Image from which --prior texture is estimated.")
-resize = click.option("--resize", type=click.IntRange(1), metavar="SIDE",
+resize = click.option("--resize", type=click.IntRange(1, MAX_SIDE), metavar="SIDE",
                       help="Resize every image first, so that its shorter side has SIDE pixels.")
 max_pixels = click.option("--max-pixels", type=click.IntRange(1), default=MAX_PIXELS,
                           show_default=True,
                           help="Refuse images and masks with more pixels, before decoding them.")
 output_file = click.option("-o", "--output", required=True, type=TypedPath(),
                            help="Image file to write.")
+
+
+dtype = click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+                     default="auto", show_default=True,
+                     help="Precision of the network. auto: float32. bfloat16 and float16 are "
+                          "faster on a GPU, but slower on a CPU without instructions for them.")
 
 
 def restoring(noise: float | str) -> Decorator:
@@ -242,7 +248,8 @@ def restoring(noise: float | str) -> Decorator:
                      help="Solver (see: genprior solvers). auto: chosen for the task, the prior "
                           "and the number of samples."),
         steps,
-        click.option("--samples", type=click.IntRange(1), default=1, show_default=True,
+        click.option("--samples", type=click.IntRange(1, MAX_SAMPLES), default=1,
+                     show_default=True,
                      help="Posterior samples per image; the restored image is their mean."),
         click.option("--save", type=Saves(), default="",
                      help=f"Further images to save, with commas: {','.join(SAVES)}. q05 and q95 "
@@ -250,8 +257,7 @@ def restoring(noise: float | str) -> Decorator:
                           "--samples 2 or more."),
         seed,
         device,
-        click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
-                     default="float32", show_default=True, help="Precision of the network."),
+        dtype,
         click.option("--tile", type=Tile(), default="auto", show_default=True,
                      help="Evaluate the network on tiles with a side of N pixels, N >= 64, to "
                           "save memory. auto: tiles for large images only; noise-free inpainting "
@@ -306,7 +312,7 @@ blur = combine(
 )
 
 superres = combine(
-    click.option("--factor", type=click.IntRange(2), default=2, show_default=True,
+    click.option("--factor", type=click.IntRange(2, MAX_SIDE), default=2, show_default=True,
                  help="Ratio of the sides of the large and the small image."),
     click.option("--filter", "kernel", type=click.Choice(["bicubic", "box", "gaussian"]),
                  default="bicubic", show_default=True,

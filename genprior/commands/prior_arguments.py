@@ -1,7 +1,6 @@
 """Constructor arguments of priors from --set NAME=VALUE."""
 
 import inspect
-import json
 from typing import Any
 
 import click
@@ -23,7 +22,8 @@ def parse_arguments(texts: tuple[str, ...], known: list[str]) -> dict[str, Any]:
     """Returns the arguments in texts NAME=VALUE; a value that is not JSON is a string.
 
     Raises:
-        UsageError: A text is not NAME=VALUE, or its name is not among the known ones.
+        UsageError: A text is not NAME=VALUE, its name is not among the known ones, or its value
+            is a list or dictionary that cannot be read.
     """
     parsed = {}
     for text in texts:
@@ -33,7 +33,23 @@ def parse_arguments(texts: tuple[str, ...], known: list[str]) -> dict[str, Any]:
         if name not in known:
             raise click.UsageError(f"--set {text}: choose one of {', '.join(known)}")
         try:
-            parsed[name] = json.loads(value)
-        except ValueError:
-            parsed[name] = value
+            parsed[name] = parse_value(value)
+        except ValueError as error:
+            raise click.UsageError(f"--set {name}: {error}: write its value as JSON") from None
     return parsed
+
+
+def parse_value(text: str) -> Any:
+    """Returns the JSON value of a text, or the text itself if it is a word.
+
+    Raises:
+        ValueError: The text begins like a list or a dictionary, but is none.
+    """
+    from genprior.core.records import parse_json
+
+    try:
+        return parse_json(text, object)
+    except ValueError:
+        if text.lstrip()[:1] in ("[", "{"):
+            raise
+        return text

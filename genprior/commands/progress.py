@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from genprior.commands.standard_streams import echo_error
+
 
 class Progress:
     """Progress bar on standard error, shown only where that is a terminal.
@@ -53,7 +55,7 @@ class Progress:
         """Prints a line above the bar, unless quiet; on standard error if `err`."""
         if not self.quiet:
             self.clear()
-            click.echo(text, err=err)
+            (echo_error if err else click.echo)(text)
 
     def clear(self) -> None:
         """Erases the bar until its next update, so that a line can be printed."""

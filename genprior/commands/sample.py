@@ -7,6 +7,7 @@ import click
 from genprior.commands import options
 from genprior.commands.path_types import typed_files
 from genprior.commands.progress import Progress
+from genprior.io.limits import MAX_SAMPLES, MAX_STEPS
 
 
 @click.command()
@@ -14,14 +15,14 @@ from genprior.commands.progress import Progress
 @options.exemplar
 @options.max_pixels
 @options.output_file
-@click.option("--count", type=click.IntRange(1), default=1, show_default=True,
+@click.option("--count", type=click.IntRange(1, MAX_SAMPLES), default=1, show_default=True,
               help="Number of images.")
 @click.option("--size", type=options.Size(),
               help="Height and width of each image, pixels.  [default: the size of the prior, or "
                    "256x256 if it has none]")
 @click.option("--eta", type=click.FloatRange(0, 1), default=1.0, show_default=True,
               help="Stochasticity of a diffusion prior: 1 is ancestral sampling, 0 is DDIM.")
-@click.option("--steps", type=click.IntRange(1), default=100, show_default=True,
+@click.option("--steps", type=click.IntRange(1, MAX_STEPS), default=100, show_default=True,
               help="Network evaluations of a diffusion prior.")
 @click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True,
               help="Factor of the latents of a prior with a decoder, such as vae, gan or glow; "
@@ -37,8 +38,8 @@ def sample(
 ) -> None:
     """Draw images from a prior, side by side in one file."""
     from genprior import api
+    from genprior.api.files.outputs import write_output
     from genprior.api.files.paths import check_free
-    from genprior.io.images import write_image
     from genprior.io.panels import panel
 
     if size is not None and size[0] * size[1] > max_pixels:
@@ -55,6 +56,5 @@ def sample(
         x = api.sample(model, count, size, channels, steps=steps, eta=eta,
                        temperature=temperature, seed=seed, device=device,
                        progress=progress.update)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_image(output, panel(list(x.cpu().split(1))))
+        write_output(output, panel(list(x.cpu().split(1))), overwrite=overwrite)
         progress.write(str(output))

@@ -1,9 +1,10 @@
 """Standard input and standard output as files: `-`."""
 
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,25 @@ if TYPE_CHECKING:
     from genprior.api.files.paths import InputFile
 
 STREAM = Path("-")
+
+
+def reserve_standard_streams() -> None:
+    """Opens the null device for each standard stream that is closed.
+
+    Otherwise files that are opened later get the numbers 0 to 2, and the messages that libraries
+    write to these numbers. `sys.stdin` and `sys.stdout` stay None, which commands check.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)
+
+
+def echo_error(text: str) -> None:
+    """Prints a line on standard error; where that cannot be written, the line is lost."""
+    with suppress(OSError, UnicodeError):
+        click.echo(text, err=True)
 
 
 @contextmanager
@@ -37,10 +57,10 @@ def streams(
         raise click.UsageError("standard input is closed: give a file instead of -")
     if to_stdout and sys.stdout is None:
         raise click.UsageError("standard output is closed: give -o a file")
-    from genprior.api.files.paths import InputFile, list_files
+    from genprior.api.files.paths import InputFile, list_files, read_stream
 
     if STREAM in files:
-        found = [InputFile(STREAM, data=sys.stdin.buffer.read())]
+        found = [InputFile(STREAM, data=read_stream(sys.stdin.buffer, "-"))]
     else:
         found = list_files(files, recursive)
     if not to_stdout:

@@ -5,7 +5,6 @@ definitions parse them, so they have the same meaning and defaults. The settings
 are the arguments of the deepinv physics of that name.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import click
 
 from genprior.commands import options
+from genprior.commands.prior_arguments import parse_value
 
 NOISES = {"inpaint": 0.0, "deblur": 0.01, "superres": 0.01, "deepinv": 0.01}
 
@@ -108,7 +108,10 @@ class Methods(click.ParamType):
             setting, equals, number = part.partition("=")
             if not equals:
                 self.fail(f"{text!r}: write NAME:SETTING=VALUE", param, ctx)
-            settings[setting] = _value(number)
+            try:
+                settings[setting] = parse_value(number)
+            except ValueError as error:
+                self.fail(f"{name}:{setting}: {error}: write its value as JSON", param, ctx)
         return MethodText(text, name, settings)
 
 
@@ -120,17 +123,9 @@ class Numbers(click.ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
         if isinstance(value, tuple):
             return value
-        if not re.fullmatch(r"\d+(,\d+)*", value):
+        if not re.fullmatch(r"\d{1,99}(,\d{1,99})*", value):
             self.fail(f"{value!r}: write integers >= 0 with commas, such as 0,1,2", param, ctx)
         return tuple(dict.fromkeys(map(int, value.split(","))))
-
-
-def _value(text: str) -> Any:
-    """Returns the JSON value of a text, or the text itself if it is not JSON."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _physics(text: str) -> tuple[str, str, dict[str, Any]]:
@@ -141,7 +136,11 @@ def _physics(text: str) -> tuple[str, str, dict[str, Any]]:
             raise click.UsageError(f"{part!r}: write SETTING=VALUE")
     pairs = [part.partition("=")[::2] for part in parts]
     common = ",".join(f"{k}={v}" for k, v in pairs if k in ("noise", "crop"))
-    return name, common, {k: _value(v) for k, v in pairs if k not in ("noise", "crop")}
+    try:
+        settings = {k: parse_value(v) for k, v in pairs if k not in ("noise", "crop")}
+    except ValueError as error:
+        raise click.UsageError(f"{name}: {error}: write values as JSON") from None
+    return name, common, settings
 
 
 def _parts(text: str) -> list[str]:

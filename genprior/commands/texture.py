@@ -33,13 +33,12 @@ def texture(
     from dataclasses import replace
 
     from genprior.api.estimated_priors import draw_texture, read_exemplar
+    from genprior.api.files.outputs import write_output
     from genprior.api.files.paths import check_free
-    from genprior.io.images import write_image
 
     check_free([output], overwrite, reads=typed_files())
     prior, image = read_exemplar("texture", exemplar, max_pixels, margin=None)
     x = draw_texture(prior, size or image.pixels.shape[-2:], method, seed)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_image(output, x, like=replace(image, exif=None))
+    write_output(output, x, replace(image, exif=None), overwrite)
     if not quiet:
         click.echo(f"{exemplar} -> {output}")

@@ -6,8 +6,8 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,24 +20,28 @@ class AtomicFiles:
     """Atomic writing of several files in a `with` block: all complete, or none.
 
     Each file is written under a temporary name in its folder and fsynced. At the end of the block
-    all are renamed, in the order of writing. If the block raises, the older files stay. A symbolic
-    link stays a link: the file that it points to is replaced. A new file gets the permissions and
-    the owner of the file that it replaces.
+    all are renamed, in the order of writing. If the block raises, or a file cannot be renamed,
+    the older files stay. A symbolic link stays a link: the file that it points to is replaced. A
+    new file gets the permissions and the owner of the file that it replaces.
+
+    Arguments:
+        exclusive: Replace no file. If another process has created one of the files meanwhile, the
+            end of the block raises `FileExistsError`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, exclusive: bool = False) -> None:
+        self.exclusive = exclusive
         self._temporary: dict[Path, Path] = {}
 
     def __enter__(self) -> "AtomicFiles":
         return self
 
     def write(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
-        """Writes a file under a temporary name; arguments and errors as for `write_atomic`."""
+        """Writes a file under a temporary name; arguments as for `write_atomic`."""
         path = _written_file(path)
-        # The name of the file plus a suffix could exceed the length limit.
-        temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(DIGITS // 2)}"
+        temporary = temporary_beside(path)
         self._temporary[path] = temporary
-        with open(temporary, "xb") as file:
+        with _named_in_errors(path), open(temporary, "xb") as file:
             write(file)
             file.flush()
             _keep_permissions(file.fileno(), path)
@@ -49,13 +53,83 @@ class AtomicFiles:
 
     def __exit__(self, kind: type | None, *error: object) -> None:
         try:
-            for path, temporary in self._temporary.items() if kind is None else ():
-                os.replace(temporary, path)
+            if kind is None:
+                self._rename()
         finally:
             for temporary in self._temporary.values():
                 temporary.unlink(missing_ok=True)
         for folder in {path.parent for path in self._temporary}:
             _sync(folder)
+
+    def _rename(self) -> None:
+        """Renames all files; if one cannot be renamed, the older files get their names back."""
+        older: dict[Path, Path] = {}
+        renamed: list[tuple[Path, bool]] = []
+        try:
+            for path, temporary in self._temporary.items():
+                with _named_in_errors(path):
+                    new = self.exclusive or not os.path.lexists(path)
+                    if self.exclusive:
+                        _rename_to_free(temporary, path)
+                    else:
+                        _link_older(path, older)
+                        os.replace(temporary, path)
+                renamed.append((path, new))
+        except BaseException:
+            for path, new in renamed:
+                with suppress(OSError):
+                    if path in older:
+                        os.replace(older[path], path)
+                    elif new:
+                        path.unlink()
+            raise
+        finally:
+            for link in older.values():
+                link.unlink(missing_ok=True)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Returns a new temporary name in the folder of a file."""
+    # The name of the file plus a suffix could exceed the length limit.
+    return path.parent / f"{TEMPORARY}{secrets.token_hex(DIGITS // 2)}"
+
+
+@contextmanager
+def _named_in_errors(path: Path) -> Iterator[None]:
+    """Replaces the name of a temporary file in errors by the name of the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _rename_to_free(temporary: Path, path: Path) -> None:
+    """Renames a file unless the new name is taken, which the file system decides.
+
+    Raises:
+        FileExistsError: The name is taken.
+    """
+    try:
+        os.link(temporary, path)  # unlike a rename, this never replaces a file
+    except FileExistsError:
+        raise
+    except OSError:  # the file system has no hard links
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            path.unlink()
+            raise
+
+
+def _link_older(path: Path, older: dict[Path, Path]) -> None:
+    """Links the file that is about to be replaced under another name, if that is possible."""
+    link = temporary_beside(path)
+    with suppress(OSError):
+        os.link(path, link)
+        older[path] = link
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import platform
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import ParamSpec, TypeVar
@@ -9,7 +10,7 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from genprior.core.errors import SettingError
+from genprior.core.errors import PrecisionWarning, SettingError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,3 +66,29 @@ def has_bfloat16(device: torch.device) -> bool:
         built_in = torch.backends.mkldnn.is_available()
         return built_in and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+
+
+def pick_dtype(dtype: str, device: torch.device) -> str:
+    """Returns the name of a precision for a device; "auto" is float32 on every device.
+
+    Warns about a precision that was asked for and that the device only emulates, slowly.
+    """
+    if dtype == "auto":
+        return "float32"
+    if dtype in DTYPES and not _is_native(DTYPES[dtype], device):
+        warnings.warn(
+            f"this CPU has no instructions for {dtype}, which therefore takes 4 to 8 times longer "
+            f"than float32: choose float32",
+            PrecisionWarning,
+            stacklevel=2,
+        )
+    return dtype
+
+
+def _is_native(dtype: torch.dtype, device: torch.device) -> bool:
+    if dtype == torch.bfloat16:
+        return has_bfloat16(device)
+    if dtype == torch.float16 and device.type == "cpu":
+        built_in = torch.backends.mkldnn.is_available()
+        return built_in and torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    return True

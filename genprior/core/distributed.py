@@ -1,6 +1,7 @@
 """Distributed processes started by `torchrun`; a single process communicates nothing."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+from genprior.core.errors import SettingError
 
 TIMEOUT = timedelta(days=2)
 BUCKET = 2**24  # elements per all-reduce
@@ -94,20 +97,63 @@ class Ranks:
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Joins the process group that `torchrun` started, and leaves it at the end of the block."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    if world == 1:
+    """Joins the process group that `torchrun` started, and leaves it at the end of the block.
+
+    Raises:
+        SettingError: The environment variables of `torchrun` are incomplete or contradict each
+            other, or the other processes cannot be reached.
+    """
+    ranks = _ranks_of_environment()
+    if ranks.world == 1:
         yield Ranks()
         return
-    ranks = Ranks(int(os.environ["RANK"]), world, int(os.environ.get("LOCAL_RANK", 0)))
     gpu = torch.cuda.is_available()
-    if gpu:
-        torch.cuda.set_device(ranks.local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=TIMEOUT)
+    try:
+        if gpu:
+            torch.cuda.set_device(ranks.local)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        raise SettingError(
+            f"process {ranks.rank} of {ranks.world} cannot join the others "
+            f"({str(error).partition(chr(10))[0]}): start all by torchrun, or unset WORLD_SIZE"
+        ) from error
     try:
         yield ranks
     finally:
         dist.destroy_process_group()
+
+
+def _ranks_of_environment() -> Ranks:
+    """Returns the ranks in the environment variables that `torchrun` sets.
+
+    Raises:
+        SettingError: A variable is missing, or its value is not possible.
+    """
+    world = _count("WORLD_SIZE", 1)
+    if world == 1:
+        return Ranks()
+    ranks = Ranks(_count("RANK"), world, _count("LOCAL_RANK", 0))
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if not os.environ.get(name):
+            raise SettingError(_remedy(f"WORLD_SIZE is {world}, but {name} is not set"))
+    if world == 0 or ranks.rank >= world:
+        raise SettingError(_remedy(f"RANK is {ranks.rank}, but WORLD_SIZE is {world}"))
+    return ranks
+
+
+def _count(name: str, default: int | None = None) -> int:
+    """Returns the value of an environment variable, an integer >= 0."""
+    text = os.environ.get(name, "").strip()
+    if not text and default is not None:
+        return default
+    if not re.fullmatch("[0-9]{1,9}", text):
+        state = f"is {text!r}, not an integer >= 0" if text else "is not set, but WORLD_SIZE is"
+        raise SettingError(_remedy(f"the environment variable {name} {state}"))
+    return int(text)
+
+
+def _remedy(fault: str) -> str:
+    return f"{fault}: start the command by torchrun, or unset WORLD_SIZE"
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -24,6 +24,10 @@ class SomeFailed(Exception):
     """Some of several files could not be restored; the others were."""
 
 
+class PrecisionWarning(UserWarning):
+    """A precision of the network that the device only emulates, slowly."""
+
+
 # Errors that may concern one file only, except for the two in `FOR_ALL`, which concern all.
 OF_ONE_FILE = (ValueError, ArithmeticError, MemoryError, OSError)
 FOR_ALL = (CheckpointError, SettingError)

@@ -17,6 +17,8 @@ Kind = TypeVar("Kind")
 
 # Larger files are none that this package wrote.
 MAX_BYTES = 256 * 2**20
+# Deeper values could be read, but Python's recursion limit is too low to write or compare them.
+MAX_DEPTH = 50
 
 
 def parse_json(data: bytes | str, kind: type[Kind]) -> Kind:
@@ -60,7 +62,10 @@ def read_regular(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
 
 def _checked(parse: Any, kind: type[Kind]) -> Kind:
     try:
-        return msgspec.convert(parse(), kind)
+        value = parse()
+        if _is_deeper(value, MAX_DEPTH):
+            raise ValueError("it is nested too deeply")
+        return msgspec.convert(value, kind)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeDecodeError:
@@ -71,3 +76,12 @@ def _checked(parse: Any, kind: type[Kind]) -> Kind:
         raise ValueError(f"it is not TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from None
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Returns whether lists and dictionaries are nested more than `depth` times."""
+    level = [value]
+    for _ in range(depth + 1):
+        level = [item for outer in level if isinstance(outer, list | dict)
+                 for item in (outer.values() if isinstance(outer, dict) else outer)]
+    return bool(level)

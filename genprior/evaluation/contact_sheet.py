@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from genprior.core.atomic_files import write_atomic
 from genprior.evaluation.pictures import MEASURED, TRUTH, picture_file
 from genprior.evaluation.results_store import Record
+from genprior.io.images import read_bits
 
 TILE, GAP, LINE = 192, 6, 16
 LARGEST = 32_000
@@ -35,7 +36,7 @@ def contact_sheet(records: Sequence[Record], out: Path, file: Path) -> None:
             tiles = []
             for name in dict.fromkeys((MEASURED, *methods, TRUTH)):
                 path = picture_file(out, task, name, number)
-                if path.exists():
+                if path.is_file():  # not a pipe, which may never end
                     tiles.append(_tile(path, _caption(name, scores.get(name)), font))
             if tiles:
                 strips.append(_row(tiles))
@@ -52,8 +53,8 @@ def _caption(name: str, record: Record | None) -> str:
 
 
 def _tile(path: Path, caption: str, font: ImageFont.ImageFont) -> Image.Image:
-    with Image.open(path) as opened:
-        picture = opened.convert("RGB")
+    colours = read_bits(path)
+    picture = Image.fromarray(colours.repeat(3, 2) if colours.shape[2] == 1 else colours)
     scale = TILE / max(picture.size)
     size = tuple(max(1, round(side * scale)) for side in picture.size)
     resampling = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS

@@ -9,16 +9,63 @@ by a killed process, is dropped, and that unit is computed again.
 """
 
 import json
+import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from genprior.core.atomic_files import write_atomic
 from genprior.core.errors import SettingError
+from genprior.core.records import parse_json, read_json, read_regular
 
 SETTINGS, RESULTS = "settings.json", "results.jsonl"
+KEYS = ("index", "task", "seed", "method")
+# A line has about 500 bytes: eight million results.
+MAX_RESULTS_BYTES = 2**32
 Record = dict[str, Any]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Score = float | None | UnsetType
+
+
+class Result(msgspec.Struct):
+    """Schema of a line of results; a failed measurement has no scores."""
+
+    index: Count
+    image: str
+    task: str
+    seed: Count
+    method: str
+    prior: str | None
+    baseline: bool
+    device: str
+    machine: str
+    failed: str | UnsetType = UNSET
+    solver: str | None = None
+    psnr: Score = UNSET
+    ssim: Score = UNSET
+    lpips: Score = UNSET
+    misfit: Score = UNSET
+    coverage: Score = UNSET
+    crps: Score = UNSET
+    seconds: Score = UNSET
+    nfe: Score = UNSET
+    products: Score = UNSET
+    memory: Score = UNSET
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"`{name}` is {value}, not a finite number")
+        if self.failed is UNSET and self.psnr is UNSET:
+            raise ValueError("neither `failed` nor `psnr` is there")
+        if self.failed is UNSET and not self.baseline and self.solver is None:
+            raise ValueError("`solver` is missing")
 
 
 class ResultsStore:
@@ -27,10 +74,11 @@ class ResultsStore:
     Arguments:
         folder: The folder.
         keys: Names of the fields that identify a result.
+        kind: Schema of a result, which has these fields.
     """
 
-    def __init__(self, folder: Path, keys: Sequence[str]) -> None:
-        self.folder, self.keys = folder, tuple(keys)
+    def __init__(self, folder: Path, keys: Sequence[str], kind: type) -> None:
+        self.folder, self.keys, self.kind = folder, tuple(keys), kind
 
     def open(self, settings: Mapping[str, Any]) -> None:
         """Creates the store, or resumes it if its settings are the same.
@@ -39,12 +87,14 @@ class ResultsStore:
             settings: JSON types. A setting that is a dictionary may get new entries.
 
         Raises:
-            SettingError: A setting has changed, or there are results without settings.
+            SettingError: A setting has changed, its file is damaged, or there are results
+                without settings.
         """
         path = self.folder / SETTINGS
         settings = json.loads(json.dumps(dict(settings)))
         if path.exists():
-            before = json.loads(path.read_text())
+            with self._readable(path):
+                before = read_json(path, dict[str, Any])
             for name in before.keys() | settings.keys():
                 self._compare(name, before.get(name), settings.get(name))
             settings = _merged(before, settings)
@@ -70,14 +120,33 @@ class ResultsStore:
         return tuple(record[name] for name in self.keys)
 
     def read(self) -> dict[tuple, Record]:
-        """Returns all results so far, by key."""
+        """Returns all results so far, by key.
+
+        Raises:
+            SettingError: A file of results is damaged, or not a regular file.
+        """
         records = {}
         for path in sorted(self.folder.glob("results*.jsonl")):
-            # The part after the last line end is empty, or an incomplete line of a killed process.
-            for line in path.read_bytes().split(b"\n")[:-1]:
-                record = json.loads(line)
+            with self._readable(path):
+                # What follows the last line end is an incomplete line of a killed process.
+                lines = read_regular(path, MAX_RESULTS_BYTES).split(b"\n")[:-1]
+            for number, line in enumerate(lines, 1):
+                with self._readable(path, f"line {number}: "):
+                    parse_json(line, self.kind)
+                    record = parse_json(line, Record)
                 records[self.key(record)] = record
         return records
+
+    @contextmanager
+    def _readable(self, path: Path, place: str = "") -> Iterator[None]:
+        """Names the file, and what to do, in the error of a damaged file."""
+        try:
+            yield
+        except ValueError as error:
+            raise SettingError(
+                f"{path}: {place}{error}: restore this file, choose another folder, or add "
+                f"--overwrite"
+            ) from error
 
     def append(self, records: Sequence[Record], rank: int) -> None:
         """Appends results to the file of one process."""
@@ -107,8 +176,8 @@ class ResultsStore:
 def holds(path: Path, names: Collection[str]) -> bool:
     """Returns whether a file holds a JSON object with at least these keys."""
     try:
-        return set(names) <= json.loads(path.read_text()).keys()
-    except (OSError, ValueError, AttributeError):
+        return set(names) <= read_json(path, dict[str, Any]).keys()
+    except (OSError, ValueError):
         return False
 
 

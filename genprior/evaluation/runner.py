@@ -24,14 +24,12 @@ from genprior.evaluation.pictures import MEASURED, TRUTH, picture_file
 from genprior.evaluation.plan import Method, Plan, Task, not_suited
 from genprior.evaluation.reference_images import ReferenceImage
 from genprior.evaluation.resources import ResourceMeter
-from genprior.evaluation.results_store import Record, ResultsStore
+from genprior.evaluation.results_store import KEYS, Record, Result, ResultsStore
 from genprior.evaluation.scores import Perceptual, score
 from genprior.inverse.base import Solver
 from genprior.inverse.baselines.base import Baseline
 from genprior.io.images import ImageFile, write_image
 from genprior.operators.base import Operator
-
-KEYS = ("index", "task", "seed", "method")
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def run(
     methods = [_on_device(method, device) for method in plan.methods]
     plan = replace(plan, methods=methods, device=str(device))
     perceptual = Perceptual(device) if plan.lpips else None
-    store = ResultsStore(out, KEYS)
+    store = ResultsStore(out, KEYS, Result)
     if ranks.first:
         store.open(plan.facts())
     ranks.wait()

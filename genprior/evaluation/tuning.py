@@ -2,21 +2,31 @@
 
 import itertools
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from genprior.api.restoration import degrade, restore
 from genprior.core.atomic_files import write_atomic
 from genprior.core.errors import PeerError, SettingError
 from genprior.core.metrics import psnr
+from genprior.core.records import read_json
 from genprior.evaluation.plan import Method, Plan, Task
 from genprior.evaluation.reference_images import ReferenceImage
 
 TUNING = "tuning.json"
+
+
+class _Tuned(msgspec.Struct):
+    """Settings that were found: by method and task, on images with these names and checksums."""
+
+    images: list[tuple[str, str]]
+    found: dict[str, dict[str, Any]]
 
 
 def tuned(
@@ -36,17 +46,17 @@ def tuned(
         progress: Called with the name of the method and the task, before each is tuned.
 
     Raises:
-        SettingError: The settings in the folder were tuned on other images.
+        SettingError: The settings in the folder were tuned on other images, or are damaged.
     """
     path = out / TUNING
-    images = [[truth.name, truth.digest()] for truth in references]
-    stored = json.loads(path.read_text()) if path.exists() else {"images": images, "found": {}}
-    if stored["images"] != images:
+    images = [(truth.name, truth.digest()) for truth in references]
+    stored = _read(path) if os.path.lexists(path) else _Tuned(images, {})
+    if stored.images != images:
         raise SettingError(
-            f"{path} was tuned on {len(stored['images'])} other images: give those "
+            f"{path} was tuned on {len(stored.images)} other images: give those "
             f"images, another folder, or --overwrite"
         )
-    found = stored["found"]
+    found = stored.found
     methods = []
     for method in plan.methods:
         solvers = {}
@@ -62,19 +72,38 @@ def tuned(
                     continue
                 found[name] = best
                 out.mkdir(parents=True, exist_ok=True)
-                text = json.dumps(stored, indent=1) + "\n"
+                text = json.dumps(msgspec.to_builtins(stored), indent=1) + "\n"
                 write_atomic(path, lambda file, text=text: file.write(text.encode()))
+            elif found[name] not in json.loads(json.dumps(_grid(method, task))):
+                raise SettingError(
+                    f"{path} has settings for {name} that are not among those to try: restore "
+                    f"this file, or add --overwrite"
+                )
             solvers[task.text] = replace(method.solver, **found[name])
         methods.append(replace(method, tuned=solvers))
     return replace(plan, methods=methods)
+
+
+def _read(path: Path) -> _Tuned:
+    try:
+        return read_json(path, _Tuned)
+    except ValueError as error:
+        raise SettingError(
+            f"{path}: {error}: restore this file, choose another folder, or add --overwrite"
+        ) from error
+
+
+def _grid(method: Method, task: Task) -> list[dict[str, Any]]:
+    """Returns all combinations of the values to try."""
+    choices = method.choices(task)
+    return [dict(zip(choices, v, strict=True)) for v in itertools.product(*choices.values())]
 
 
 def _best(
     plan: Plan, method: Method, task: Task, references: list[ReferenceImage]
 ) -> dict[str, Any] | None:
     """Returns the best settings of a baseline; None if it does not support the task."""
-    choices = method.choices(task)
-    grid = [dict(zip(choices, v, strict=True)) for v in itertools.product(*choices.values())]
+    grid = _grid(method, task)
     totals = torch.zeros(len(grid))
     for number, truth in enumerate(references):
         picture = task.read(truth)

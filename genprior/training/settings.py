@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from genprior.core.devices import DTYPES, has_bfloat16
+from genprior.core.devices import DTYPES, has_bfloat16, pick_dtype
 from genprior.core.errors import CheckpointError, SettingError
 from genprior.priors.checkpoint import newest, read_manifest
 from genprior.training.optimizers import Kind
@@ -78,7 +78,7 @@ class Settings:
 
 
 def with_dtype(settings: Settings, device: torch.device, resumed: Path | None) -> Settings:
-    """Returns the settings with the precision filled in.
+    """Returns the settings with the precision filled in; warns about one that is slow here.
 
     Arguments:
         settings: The settings; a precision that they have is kept.
@@ -89,7 +89,7 @@ def with_dtype(settings: Settings, device: torch.device, resumed: Path | None) -
         CheckpointError: The run has no checkpoint, or it cannot be read.
     """
     if settings.dtype is not None:
-        return settings
+        return replace(settings, dtype=pick_dtype(settings.dtype, device))
     before = read_manifest(newest(resumed)).get("settings", {}) if resumed else {}
     fast = "bfloat16" if has_bfloat16(device) else "float32"
     return replace(settings, dtype=before.get("dtype") or fast)

@@ -37,6 +37,7 @@ BAD = {
         "noise_std": [0.1, 0.1, 0.1]
     },
     "samples must be at least 1, got 0": {"samples": 0},
+    "samples must be at most 100000, got 1000000000000000000000": {"samples": 10**21},
     "steps must be at least 1, got 0": {"solver": "hqs", "steps": 0},
     "seed must be 0 or a positive integer, got -1": {"seed": -1, "solver": "diffpir"},
     "index must hold one number for each of the 2 images, got 3": {"index": [1, 2, 3]},

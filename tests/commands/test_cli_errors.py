@@ -80,7 +80,7 @@ CASES = {
     "deblur @/a.png --gaussian 1000": (USAGE, "a blur 8000 pixels wide is too wide"),
     "deblur @/a.png --motion 5000,30": (USAGE, "a blur 5000 pixels wide is too wide"),
     "deblur @/a.png --kernel @/large.png --degrade": (INPUT, "larger than the image"),
-    "superres @/a.png --factor 1": (USAGE, "--factor", "1 is not in the range x>=2"),
+    "superres @/a.png --factor 1": (USAGE, "--factor", "1 is not in the range 2<=x<=1000000"),
     "superres @/a.png --std 1": (USAGE, "--std is the width of --filter gaussian"),
     "denoise @/a.png --degrade": (USAGE, "--degrade adds noise: give its level with --noise"),
     "denoise @/a.png --prior vae": (USAGE, "estimated by a denoiser, and VAE is not one: give"),
@@ -109,7 +109,7 @@ CASES = {
     "inpaint @/a.png --device gpu": (USAGE, "'gpu' is not a device: choose auto, cpu, cuda"),
     "inpaint @/a.png --device cuda:99": (USAGE, "'cuda:99' is not available here", "auto or cpu"),
     "inpaint @/a.png --tile 63": (USAGE, "'63': write auto, off or a side of at least 64 pixels"),
-    "inpaint @/a.png --dtype half": (USAGE, "'half' is not one of 'float32'"),
+    "inpaint @/a.png --dtype half": (USAGE, "'half' is not one of 'auto', 'float32'"),
     "inpaint @/a.png -o @/out.gif": (INPUT, "out.gif: cannot write .gif: give -o a file"),
     "inpaint @/a.png @/b.png -o @/out.png": (INPUT, "out.png is one file for 2 inputs"),
     "denoise @/clear.png -o @/out.jpg": (INPUT, "clear.png: JPEG cannot hold transparency"),
@@ -153,6 +153,33 @@ CASES = {
         USAGE, "channels must be 3 (colour) or 1 (grey), got 2"
     ),
     "train gan @/photos -o @/run --steps 1 --set loss=foo": (USAGE, "--set: "),
+    f"train ddpm @ -o @/run --steps 1 --set widths={'[' * 9999}": (
+        USAGE, "--set widths: it is nested too deeply: write its value as JSON"
+    ),
+    "train ddpm @ -o @/run --steps 1 --set widths=[3": (USAGE, "--set widths: it is not JSON"),
+    f"evaluate @/photos -o @/out --task denoise:noise=0.1 --solver dps:a={'[' * 9999}": (
+        USAGE, "dps:a: it is nested too deeply: write its value as JSON"
+    ),
+    f"evaluate @/photos -o @/out --task deepinv:Blur,a={'[' * 9999}": (
+        USAGE, "Blur: it is nested too deeply: write values as JSON"
+    ),
+    f"evaluate @/photos -o @/{'a' * 300} --task denoise:noise=0.1 --prior none --baseline tv": (
+        INPUT, "cannot be written (file name too long): choose another -o"
+    ),
+    "denoise @/a.png --samples 1e21": (USAGE, "--samples", "'1e21' is not a valid integer range"),
+    f"denoise @/a.png --samples {10**21}": (USAGE, "is not in the range 1<=x<=100000"),
+    f"denoise @/a.png --steps {10**21}": (USAGE, "is not in the range 1<=x<=1000000"),
+    f"superres @/a.png --factor {10**21}": (USAGE, "is not in the range 2<=x<=1000000"),
+    f"evaluate @/photos -o @/out --task denoise:noise=0.1 --resize {10**21}": (
+        USAGE, "is not in the range 1<=x<=1000000"
+    ),
+    f"evaluate @/photos -o @/out --task denoise:noise=0.1 --seeds {'9' * 5000}": (
+        USAGE, "write integers >= 0 with commas"
+    ),
+    f"sample -o @/x.png --count {10**21}": (USAGE, "is not in the range 1<=x<=100000"),
+    f"evaluate @/photos -o @/out --task denoise:noise=0.1 --samples {10**21}": (
+        USAGE, "is not in the range 1<=x<=100000"
+    ),
     "train ddpm @/photos -o @/run --steps 1 --set widths=3": (USAGE, "--set: "),
     "train ddpm @ -o @/run --steps 1 --set depth": (USAGE, "write NAME=VALUE"),
     "train ddpm @/photos -o @/corrupt --steps 1 --crop 8 --resume": (

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from repository import ROOT
-from shell import refused, save_photo, succeed
+from shell import levels, refused, save_photo, sidecar, succeed
 
 from genprior.cli import main
+from genprior.core import devices
 
 
 @pytest.fixture
@@ -92,3 +93,40 @@ def test_a_stream_that_is_closed_is_refused_before_the_work(
                          stderr=subprocess.PIPE)
     assert run.returncode == 2
     assert run.stderr.startswith(f"genprior: {message} (see ") and run.stderr.count("\n") == 1
+
+
+def shell(folder: Path, redirected: str, *words: object) -> subprocess.CompletedProcess:
+    """Runs a command with redirected streams."""
+    command = [sys.executable, "-m", "genprior", *map(str, words)]
+    return subprocess.run(["sh", "-c", f'exec "$@" {redirected}', "sh", *command], cwd=folder,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("redirected", ["2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_messages_that_cannot_be_written_change_nothing(
+    tmp_path: Path, quick: list, redirected: str
+) -> None:
+    save_photo(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("no image")
+    words = ["denoise", "a.png", "b.png", "--noise", 0.1, *quick]
+    assert shell(tmp_path, redirected, *words).returncode == 6
+    assert sidecar(tmp_path / "a.genprior.png")["task"] == "denoise"
+    assert levels(tmp_path / "a.genprior.png").shape == levels(tmp_path / "a.png").shape
+    run = shell(tmp_path, redirected, "denoise", "b.png", "--noise", 0.1, *quick)
+    assert (run.returncode, run.stdout, run.stderr) == (3, b"", b"")
+
+
+def test_a_slow_precision_is_one_line(
+    tmp_path: Path, quick: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        save_photo(tmp_path / f"{name}.png")
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)
+    words = ["denoise", tmp_path, "--noise", 0.1, *quick, "--dtype"]
+    result = succeed(*words, "bfloat16", "-o", tmp_path / "slow")
+    assert result.stderr.startswith("warning: this CPU has no instructions for bfloat16")
+    assert result.stderr.count("\n") == 1
+    assert sidecar(tmp_path / "slow" / "a.genprior.png")["dtype"] == "bfloat16"
+    assert succeed(*words, "auto", "-o", tmp_path / "quick").stderr == ""
+    assert sidecar(tmp_path / "quick" / "a.genprior.png")["dtype"] == "float32"

@@ -1,5 +1,6 @@
 """Configuration files and shell completion."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -57,6 +58,12 @@ def test_typed_options_take_precedence(tmp_path: Path, weights: Path) -> None:
     ("steps = 2.7", "'2.7' is not a valid integer"),
     ("steps = true", "Invalid value for '--steps'"),
     ("noise = [0.1, 0.2]", "'0.1,0.2' is not a valid"),
+    ("noise = " + "[" * 9999, "not a TOML file: it is nested too deeply"),
+    (".".join("a" * 3000) + " = 1", "not a TOML file: it is nested too deeply"),
+    ("[noise]\nlevel = 0.1", "not a TOML file: Expected `bool | int | float | str | array`"),
+    ("noise = 2020-01-01", "not a TOML file: Expected `bool"),
+    ("noise = '\\udc80'\0", "not a TOML file"),
+    ("#" * 2**20 + "#", "not a TOML file: it has more than 1048576 bytes"),
 ])
 def test_invalid_configurations(tmp_path: Path, text: str, message: str) -> None:
     config = tmp_path / "run.toml"
@@ -82,3 +89,15 @@ def test_options_are_completed() -> None:
     run = subprocess.run([sys.executable, "-c", code], env=environment | {"PYTHONPATH": root},
                          capture_output=True, text=True)
     assert run.stdout.split() == ["plain,--mask", "plain,--max-pixels"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs devices")
+def test_a_configuration_may_be_a_pipe_but_not_endless(tmp_path: Path, weights: Path) -> None:
+    file = save_photo(tmp_path / "a.png")
+    code, line = refused("denoise", file, "--config", "/dev/zero")
+    assert code == 2 and "it has more than 1048576 bytes" in line
+    command = f"{sys.executable} -m genprior denoise {file} --prior {weights} --dump-config"
+    run = subprocess.run(["bash", "-c", f"{command} --config <(echo seed = 5)"],
+                         env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+                         text=True, check=True)
+    assert "seed = 5" in run.stdout

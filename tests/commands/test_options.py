@@ -37,6 +37,7 @@ def test_values() -> None:
         (options.Mask(), "random=", "'random=' is not a file: give a mask file .white = fill in."),
         (options.Mask(), "box=0x3", "'0x3' is not a size: write HEIGHTxWIDTH, such as 48x64"),
         (options.Size(), "48", "'48' is not a size"),
+        (options.Size(), f"{'9' * 5000}x1", "is not a size"),
         (options.Motion(), "9", "'9': write LENGTH,ANGLE in pixels and degrees"),
         (options.Saves(), "mean,sdt", "'sdt' cannot be saved: choose among mean, std, samples"),
         (options.Device(), "cuda:x", "'cuda:x' is not a device: choose auto, cpu, cuda, cuda:1"),

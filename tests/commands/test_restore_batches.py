@@ -86,6 +86,102 @@ def test_a_file_that_fails_in_a_batch_leaves_the_others(
     assert [(tmp_path / f"{n}.genprior.png").exists() for n in range(3)] == [True, False, True]
 
 
+def test_files_of_other_kinds_do_not_stop_the_rest(tmp_path: Path, quick: list) -> None:
+    good = [save_photo(tmp_path / f"{name}.png", start=n) for n, name in enumerate("abz")]
+    (tmp_path / "c.png").symlink_to(tmp_path / "c.png")
+    (tmp_path / "notes.txt").write_text("not an image")
+    Image.fromarray(photo()).save(tmp_path / "d.gif")
+    (tmp_path / "photo").write_bytes(good[0].read_bytes())
+    (tmp_path / "folder.png").mkdir()
+    save_photo(tmp_path / "folder.png" / "inner.png")
+    bad = {"d.gif": "not an image in PNG", "notes.txt": "not an image in PNG",
+           "photo": "a result cannot be written as a file without suffix: choose a format",
+           "none.png": "cannot be read (no such file or directory): check the name",
+           "c.png": "cannot be read (too many levels of symbolic links): check the name"}
+    files = [good[0], *(tmp_path / name for name in bad), *good[1:], tmp_path / "folder.png"]
+    words = ["inpaint", *files, *MASK, *quick, "-o", tmp_path / "out"]
+    result = genprior(*words)
+    *lines, last = result.stderr.splitlines()
+    assert (result.exit_code, last) == (6, "genprior: 5 of 9 files failed")
+    assert {name: any(f"{tmp_path / name}: " in line and text in line for line in lines)
+            for name, text in bad.items()} == dict.fromkeys(bad, True)
+    made = {p.name for p in (tmp_path / "out").glob("*.png")}
+    assert made == {f"{name}.genprior.png" for name in ("a", "b", "z", "inner")}
+    (tmp_path / "photo").rename(tmp_path / "photo.dat")
+    succeed("inpaint", tmp_path / "photo.dat", tmp_path / "a.png", *MASK, *quick, "--ext", "tif")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs devices")
+def test_a_device_does_not_stop_the_rest(tmp_path: Path, quick: list) -> None:
+    result = genprior("inpaint", "/dev/zero", save_photo(tmp_path / "a.png"), *MASK, *quick,
+                      "--ext", "png", "-o", tmp_path / "out")
+    assert result.exit_code == 6 and "/dev/zero: is not a regular file: give" in result.stderr
+    assert (tmp_path / "out" / "a.genprior.png").exists()
+
+
+def test_of_two_restorations_into_one_folder_the_later_one_fails(
+    tmp_path: Path, quick: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second restoration runs from start to end while the first one restores."""
+    for n in range(3):
+        save_photo(tmp_path / "in" / f"{n}.png" if n else _folder(tmp_path) / "0.png", start=n)
+    words = ["inpaint", tmp_path / "in", *MASK, *quick, "-o", tmp_path / "out"]
+    restore, other = restore_files.restore, []
+
+    def second_first(*given, **options):
+        if not other:
+            other.append(None)
+            other[0] = succeed(*words, "--seed", 1), snapshot(tmp_path / "out")
+        return restore(*given, **options)
+
+    monkeypatch.setattr(restore_files, "restore", second_first)
+    result = genprior(*words)
+    assert result.exit_code == 6 and snapshot(tmp_path / "out") == other[0][1]
+    *lines, last = result.stderr.splitlines()
+    assert last == "genprior: 3 of 3 files failed"
+    assert "0.genprior.png has been created by another process meanwhile and is kept" in lines[0]
+    assert all("exists: add --overwrite, or choose another -o" in line for line in lines[1:])
+    other.clear()
+    for path in (tmp_path / "out").iterdir():
+        path.unlink()
+    result = genprior("inpaint", tmp_path / "in" / "0.png", *MASK, *quick, "-o", tmp_path / "out")
+    assert result.exit_code == 3 and result.stderr.count("\n") == 1
+
+
+def _folder(parent: Path) -> Path:
+    (parent / "in").mkdir()
+    return parent / "in"
+
+
+@pytest.mark.parametrize("words", [
+    ["degrade", "denoise", "@/a.png"], ["texture", "@/a.png"],
+    ["sample", "--prior", "texture", "--exemplar", "@/a.png"],
+])
+def test_other_commands_replace_nothing_either(
+    tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genprior.api.files import outputs
+
+    save_photo(tmp_path / "a.png")
+    write = outputs.write_image
+
+    def late(path: Path, *given: object, **options: object) -> None:
+        path.write_text("theirs")
+        write(path, *given, **options)
+
+    words = [*(word.replace("@", str(tmp_path)) for word in words), "-o", tmp_path / "b.png"]
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "write_image", late)
+        result = genprior(*words)
+    assert result.exit_code == 3 and "b.png has been created by another process" in result.stderr
+    assert (tmp_path / "b.png").read_text() == "theirs" and len(os.listdir(tmp_path)) == 2
+    (tmp_path / "b.png").unlink()
+    (tmp_path / "b.png").symlink_to(tmp_path / "nothing.png")
+    for more in ([], ["--overwrite"]):
+        result = genprior(*words, *more)
+        assert result.exit_code == 3 and "which does not exist: remove the link" in result.stderr
+
+
 def test_an_error_in_the_command_stops_it(tmp_path: Path, quick: list) -> None:
     files = [save_photo(tmp_path / f"{n}.png", start=n) for n in range(2)]
     for options, code in (["--samples", 2], 2), (["--prior", tmp_path / "none"], 4):

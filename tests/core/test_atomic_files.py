@@ -116,3 +116,66 @@ def test_a_folder_that_cannot_be_synced_is_ignored(
     monkeypatch.setattr(os, refuses, refuse)
     write_atomic(path, lambda file: file.write(b"new"))
     assert path.read_bytes() == b"new" and len(asked) == 1
+
+
+def write_all(folder: Path, names: str, data: bytes, exclusive: bool) -> None:
+    with AtomicFiles(exclusive) as files:
+        for name in names:
+            files.write(folder / name, lambda file: file.write(data))
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_exclusive_files_replace_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def no_links(*paths: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    write_all(tmp_path, "ab", b"mine", exclusive=True)
+    for names in ("abc", "cba", "xcb"):
+        with pytest.raises(FileExistsError) as caught:
+            write_all(tmp_path, names, b"yours", exclusive=True)
+        taken = next(name for name in names if name in "ab")
+        assert caught.value.filename == str(tmp_path / taken)
+        assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+    assert {(tmp_path / name).read_bytes() for name in "ab"} == {b"mine"}
+    write_all(tmp_path, "abc", b"new", exclusive=False)
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"new"}
+
+
+def test_a_dangling_link_is_a_name_that_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "nothing")
+    with pytest.raises(FileExistsError):
+        write_all(tmp_path, "a", b"x", exclusive=True)
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
+def test_a_file_that_cannot_be_renamed_leaves_all_the_older_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException
+) -> None:
+    write_all(tmp_path, "bc", b"old", exclusive=False)
+    calls, replace = [], os.replace
+
+    def failing(*paths: object) -> None:
+        calls.append(paths)
+        if len(calls) == number + 1:
+            raise error
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(type(error)):
+        write_all(tmp_path, "abc", b"new", exclusive=False)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"b": b"old", "c": b"old"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="another limit")
+def test_errors_name_the_file_and_not_its_temporary_file(tmp_path: Path) -> None:
+    for path in (tmp_path / ("a" * 300), tmp_path / "none" / "a"):
+        with pytest.raises(OSError) as caught:
+            write_atomic(path, lambda file: file.write(b"x"))
+        assert caught.value.filename == str(path) and ".genprior-" not in str(caught.value)
+    assert not os.listdir(tmp_path)

@@ -34,6 +34,16 @@ def test_the_first_defect_is_named(text: bytes, message: str) -> None:
         parse_json(text, Point)
 
 
+def test_the_permitted_depth_does_not_depend_on_the_caller() -> None:
+    assert parse_json("[" * 50 + "1" + "]" * 50, list)
+    for opened, closed in (("[", "1]"), ('{"a":', "1}")):
+        text = opened * 51 + closed[0] + closed[1] * 51
+        with pytest.raises(ValueError, match="it is nested too deeply"):
+            parse_json(text, object)
+    with pytest.raises(ValueError, match="it is nested too deeply"):
+        parse_toml(f"{'.'.join('a' * 3000)} = 1", dict)
+
+
 def test_toml_that_is_nested_deeply_or_wrong_is_refused() -> None:
     for text in ("x = " + "[" * 10**4, "x ="):
         with pytest.raises(ValueError, match="nested too deeply|it is not TOML"):

@@ -1,14 +1,26 @@
 import json
+import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from genprior.core.errors import SettingError
-from genprior.evaluation.results_store import ResultsStore
+from genprior.evaluation.results_store import KEYS, Result, ResultsStore, holds
+
+
+class Line(msgspec.Struct):
+    image: int
+    method: str
+
+
+LINE = {"index": 0, "image": "a.png", "task": "denoise:noise=0.1", "seed": 0, "method": "tv",
+        "prior": None, "baseline": True, "device": "cpu", "machine": "m", "solver": None,
+        "psnr": 30.5, "ssim": None, "nfe": 0, "another": 1}
 
 
 def store_in(folder: Path) -> ResultsStore:
-    return ResultsStore(folder, ("image", "method"))
+    return ResultsStore(folder, ("image", "method"), Line)
 
 
 def test_an_incomplete_line_of_a_killed_process_is_dropped(tmp_path):
@@ -62,3 +74,58 @@ def test_results_without_settings_are_not_touched(tmp_path):
     (tmp_path / "results.jsonl").write_text("{}\n")
     with pytest.raises(SettingError, match="holds results without settings.json"):
         store_in(tmp_path).open({})
+
+
+def without(name: str) -> dict[str, object]:
+    return {key: value for key, value in LINE.items() if key != name}
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("[" * 9999, "line 2: it is nested too deeply: restore this file, choose another folder, or"),
+    ('{"a":' * 99 + "1" + "}" * 99, "line 2: it is nested too deeply"),
+    ("\0", "line 2: it is not JSON"),
+    ("[]", "line 2: Expected `object`, got `array`"),
+    (without("index"), "line 2: .*missing required field `index`"),
+    (without("method"), "line 2: .*missing required field `method`"),
+    (without("machine"), "line 2: .*missing required field `machine`"),
+    (without("psnr"), "line 2: neither `failed` nor `psnr` is there"),
+    (LINE | {"index": None}, "line 2: Expected `int`, got `null`"),
+    (LINE | {"index": -1}, "line 2: Expected `int` >= 0"),
+    (LINE | {"method": ["tv"]}, "line 2: Expected `str`, got `array`"),
+    (LINE | {"psnr": "high"}, "line 2: Expected `float | null`, got `str`"),
+    (LINE | {"ssim": float("nan")}, "line 2: `ssim` is nan, not a finite number"),
+    (LINE | {"baseline": False}, "line 2: `solver` is missing"),
+    (LINE | {"failed": None}, "line 2: Expected `str`, got `null`"),
+])
+def test_damaged_lines_are_named(
+    tmp_path: Path, text: str | dict[str, object], message: str
+) -> None:
+    line = text if isinstance(text, str) else json.dumps(text)
+    (tmp_path / "results.3.jsonl").write_text(f"{json.dumps(LINE)}\n{line}\n")
+    with pytest.raises(SettingError, match=f"results.3.jsonl: {message}"):
+        ResultsStore(tmp_path, KEYS, Result).read()
+
+
+def test_sound_lines_are_returned_whole(tmp_path: Path) -> None:
+    failed = {key: LINE[key] for key in list(LINE)[:9]} | {"seed": 1, "failed": "diverged"}
+    (tmp_path / "results.jsonl").write_text(f"{json.dumps(LINE)}\n{json.dumps(failed)}\n")
+    assert list(ResultsStore(tmp_path, KEYS, Result).read().values()) == [LINE, failed]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs devices")
+def test_files_that_never_end_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "results.9.jsonl").symlink_to("/dev/zero")
+    with pytest.raises(SettingError, match="results.9.jsonl: .*is not a regular file: restore"):
+        ResultsStore(tmp_path, KEYS, Result).read()
+    os.mkfifo(tmp_path / "settings.json")
+    assert not holds(tmp_path / "settings.json", ())
+    with pytest.raises(SettingError, match="settings.json: .*is not a regular file"):
+        ResultsStore(tmp_path, KEYS, Result).open({})
+
+
+@pytest.mark.parametrize("text", ["[" * 9999, "{", "[]", '{"a":' * 99 + "1" + "}" * 99])
+def test_damaged_settings_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "settings.json").write_text(text)
+    assert not holds(tmp_path / "settings.json", ())
+    with pytest.raises(SettingError, match="settings.json: .*: restore this file"):
+        store_in(tmp_path).open({"steps": 3})

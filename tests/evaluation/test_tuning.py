@@ -56,3 +56,23 @@ def test_two_processes_share_every_method(photos: Path, monkeypatch: pytest.Monk
         2 * list(range(8)))
     for share in shares:
         assert {unit.method.name for unit in share} == {"slow", "quick"} and len(share) == 8
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("[" * 9999, "was not written by genprior evaluate"),
+    ('{"images": 3, "found": {}}', "tuning.json: Expected `array`, got `int`"),
+    ('{"images": [["a.png", null]], "found": {}}', "tuning.json: Expected `str`, got `null`"),
+    ('{"images": IMAGES, "found": {"tv, denoise:noise=0.1": []}}', "Expected `object`, got `arr"),
+    ('{"images": IMAGES, "found": {"tv, denoise:noise=0.1": {"weight": 3.3}}}',
+     "tuning.json has settings for tv, denoise:noise=0.1 that are not among those to try"),
+    ('{"images": IMAGES, "found": {"tv, denoise:noise=0.1": {"step": 0}}}', "not among those"),
+])
+def test_damaged_tuning_is_named(photos: Path, tmp_path: Path, text: str, message: str) -> None:
+    (tuned,) = open_reference_images(tmp_path / "others", 10**6)
+    out = tmp_path / "out"
+    out.mkdir()
+    images = json.dumps([[tuned.name, tuned.digest()]])
+    (out / "tuning.json").write_text(text.replace("IMAGES", images))
+    code, line = refused("evaluate", photos, "-o", out, "--prior", "none", "--task", TASK,
+                         "--baseline", "tv", "--tune", tmp_path / "others", "-q")
+    assert code == 2 and message in line

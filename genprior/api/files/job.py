@@ -47,5 +47,5 @@ class Job:
     samples: int = 1
     seed: int = 0
     device: str = "auto"
-    dtype: str = "float32"
+    dtype: str = "auto"
     tile: Tile = "auto"

@@ -1,7 +1,10 @@
 """Output files of a restoration: images, and a JSON sidecar with all settings to repeat it."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +14,7 @@ from genprior.api.files.save_options import quantiles
 from genprior.api.files.sidecar import quality
 from genprior.core.atomic_files import AtomicFiles
 from genprior.core.checksums import sha256
+from genprior.core.errors import ImageError
 from genprior.inverse.base import Restoration
 from genprior.io.images import ImageFile, write_image
 from genprior.io.panels import panel, std_map
@@ -28,7 +32,7 @@ def write_results(
 ) -> dict[str, Any]:
     """Writes the images and the sidecar of image i of a batch, atomically.
 
-    Either all files are written, or the files of an earlier run stay as they were.
+    Either all files are written, or none, and the files of an earlier run stay as they were.
 
     Arguments:
         target: Paths of the files.
@@ -44,10 +48,9 @@ def write_results(
         All entries of the sidecar.
 
     Raises:
-        ImageError: An image cannot be written.
+        ImageError: A file cannot be written, or another process has created it meanwhile.
     """
-    target.output.parent.mkdir(parents=True, exist_ok=True)
-    with AtomicFiles() as files:
+    with written_together(target.output.parent, target.overwrite) as files:
         record = record | _write_images(files, target, picture, result, i, y, truth, opaque)
         if truth is not None:
             record |= quality(files.read(target.output), target.output, truth, y[i : i + 1])
@@ -55,6 +58,39 @@ def write_results(
         text = json.dumps(record, indent=1, allow_nan=False) + "\n"
         files.write(target.sidecar, lambda file: file.write(text.encode()))
     return record
+
+
+def write_output(
+    path: Path, image: ImageFile | Tensor, like: ImageFile | None = None, overwrite: bool = False
+) -> None:
+    """Writes an image that has no sidecar; arguments and errors: see `write_image`.
+
+    Raises:
+        ImageError: Another process has created the file meanwhile, and `overwrite` is not set.
+    """
+    with written_together(path.parent, overwrite) as files:
+        write_image(path, image, like, files)
+
+
+@contextmanager
+def written_together(folder: Path, overwrite: bool) -> Iterator[AtomicFiles]:
+    """Yields files of a folder of which all are written at the end of the block, or none.
+
+    Raises:
+        ImageError: A file cannot be written, or exists and `overwrite` is not set.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with AtomicFiles(exclusive=not overwrite) as files:
+            yield files
+    except FileExistsError as error:
+        raise ImageError(
+            f"{error.filename} has been created by another process meanwhile and is kept: add "
+            f"--overwrite, or choose another -o"
+        ) from error
+    except OSError as error:
+        name, reason = error.filename or folder, (error.strerror or str(error)).lower()
+        raise ImageError(f"{name}: cannot be written ({reason}): choose another -o") from error
 
 
 def _write_images(

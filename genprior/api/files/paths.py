@@ -1,16 +1,20 @@
 """Input and output paths of a restoration, with checks that no file is overwritten unasked."""
 
 import glob
-import json
 import os
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from genprior.core.checksums import sha256
+import msgspec
+
+from genprior.core.atomic_files import temporary_beside
+from genprior.core.checksums import file_digest, sha256
 from genprior.core.errors import ImageError
+from genprior.core.records import read_json
 from genprior.io.images import (
     MADE,
     MAX_PIXELS,
@@ -22,6 +26,22 @@ from genprior.io.images import (
     result_suffix,
     suffix_for,
 )
+
+# Largest content of a pipe or of standard input, which may not end.
+MAX_STREAM_BYTES = 2**31
+
+
+class _Made(msgspec.Struct):
+    """The entry of a sidecar that names the task."""
+
+    task: str
+
+
+class _Complete(_Made):
+    """The entries of a sidecar that tell whether a result is complete and up to date."""
+
+    files: dict[str, str]
+    input_sha256: str
 
 
 class InputFile(NamedTuple):
@@ -37,7 +57,12 @@ class InputFile(NamedTuple):
     @property
     def suffix(self) -> str:
         """Suffix of the file; for standard input and pipes, the suffix that fits the content."""
-        return self.file.suffix if self.data is None else suffix_for(self.data, self.file)
+        if self.data is None:
+            return self.file.suffix
+        try:
+            return suffix_for(self.data, self.file)
+        except ImageError:  # raised again when the image is read
+            return WRITABLE[0]
 
     @property
     def stem(self) -> str:
@@ -55,6 +80,7 @@ class OutputPaths:
         extras: Names of the extra images: "mean", "std", "panel", "q05", "sample-00" and so on.
         below: Folder of the source, relative to the folder that the user gave.
         data: Content of the source, if it is standard input or a pipe.
+        overwrite: Existing files may be replaced.
     """
 
     source: Path
@@ -62,6 +88,7 @@ class OutputPaths:
     extras: tuple[str, ...] = ()
     below: Path = Path()
     data: bytes | None = None
+    overwrite: bool = False
 
     @property
     def sidecar(self) -> Path:
@@ -88,7 +115,28 @@ class OutputPaths:
         Raises:
             ImageError: The source cannot be read.
         """
-        return read_bytes(self.source) if self.data is None else self.data
+        if self.data is not None:
+            return self.data
+        if self.source.exists() and not self.source.is_file():
+            raise ImageError(f"{self.source}: is not a regular file: give an image file")
+        return read_bytes(self.source)
+
+    def check_free(self) -> None:
+        """Checks that all files can be written, whatever their format; see `check_free`."""
+        check_free(self.written, self.overwrite, formats=None)
+
+    def check_format(self) -> None:
+        """Checks that the suffix of the result is that of a format that can be written.
+
+        Raises:
+            ImageError: It is not.
+        """
+        if self.output.suffix.lower() not in WRITABLE:
+            raise ImageError(
+                f"{self.source}: a result cannot be written as "
+                f"{self.source.suffix or 'a file without suffix'}: choose a format, such as "
+                f"--ext png"
+            )
 
     def is_made(self, task: str) -> bool:
         """Returns whether a task has written all these files from the current input.
@@ -96,11 +144,13 @@ class OutputPaths:
         The checksums in the sidecar are compared with the files.
         """
         try:
-            record = json.loads(self.sidecar.read_text())
-            files = {path.name: sha256(path.read_bytes()) for path in self.pictures}
-            made = record["task"], record["files"], record["input_sha256"]
+            record = read_json(self.sidecar, _Complete)
+            if not all(path.is_file() for path in self.pictures):
+                return False
+            files = {path.name: file_digest(path) for path in self.pictures}
+            made = record.task, record.files, record.input_sha256
             return made == (task, files, sha256(self.content()))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             return False
 
     def may_be_redone(self, task: str, whole: bool) -> bool:
@@ -114,8 +164,8 @@ class OutputPaths:
         if whole:
             return self.is_made(task)
         try:
-            return json.loads(self.sidecar.read_text())["task"] == task
-        except (OSError, ValueError, KeyError, TypeError):  # left by a killed run
+            return read_json(self.sidecar, _Made).task == task
+        except (OSError, ValueError):  # left by a killed run
             return True
 
     def read(self, max_pixels: int = MAX_PIXELS) -> ImageFile:
@@ -127,14 +177,15 @@ class OutputPaths:
 def list_files(files: Sequence[Path], recursive: bool = False) -> list[InputFile]:
     """Returns the image files that paths, folders and glob patterns stand for.
 
-    Results of earlier runs in folders and among matches of patterns are left out.
+    Results of earlier runs in folders and among matches of patterns are left out. One of several
+    paths that does not exist is returned as it is: its error is one of a single file.
 
     Arguments:
         files: Files, folders, or glob patterns such as "photos/*.jpg".
         recursive: Include subfolders.
 
     Raises:
-        ImageError: A path does not exist, or a folder contains no image.
+        ImageError: The only path does not exist, or a folder contains no image.
     """
     found = []
     for path in files:
@@ -142,15 +193,32 @@ def list_files(files: Sequence[Path], recursive: bool = False) -> list[InputFile
             found += [
                 InputFile(p, p.parent.relative_to(path)) for p in image_files(path, recursive)
             ]
-        elif path.exists():  # a pipe can be read only once
-            found.append(InputFile(path, data=None if path.is_file() else read_bytes(path)))
+        elif path.is_fifo():  # can be read only once
+            with path.open("rb") as pipe:
+                found.append(InputFile(path, data=read_stream(pipe, str(path))))
+        elif path.exists():
+            found.append(InputFile(path))
         else:
             matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
             matches = [p for p in matches if p.is_file() and MADE not in p.suffixes]
-            if not matches:
+            if not matches and len(files) == 1:
                 raise ImageError(f"{path}: no such file or folder: check the name")
-            found += map(InputFile, matches)
+            found += map(InputFile, matches or [path])
     return found
+
+
+def read_stream(stream: BinaryIO, name: str) -> bytes:
+    """Returns the content of standard input or of a pipe.
+
+    Raises:
+        ImageError: It has more than `MAX_STREAM_BYTES`, or does not end.
+    """
+    data = bytearray()
+    while part := stream.read(2**20):
+        data += part
+        if len(data) > MAX_STREAM_BYTES:
+            raise ImageError(f"{name}: has more than {MAX_STREAM_BYTES} bytes: give a file")
+    return bytes(data)
 
 
 def plan(
@@ -164,6 +232,9 @@ def plan(
     reads: Sequence[Path] = (),
 ) -> list[OutputPaths]:
     """Returns the output paths of every input, after checks that they can be written.
+
+    One of several inputs whose result has a name that cannot be written raises no error here but
+    in `restore_files.run`, as an error of that file.
 
     Arguments:
         files: The inputs.
@@ -179,14 +250,14 @@ def plan(
 
     Raises:
         ImageError: Two results have one path (also if it differs in case or Unicode form only),
-            a result would replace an input or an existing file, or a format or folder cannot
-            be written.
+            a result would replace an input or an existing file, or a folder, or the format or
+            name of the only result, cannot be written.
     """
     inputs = [file if isinstance(file, InputFile) else InputFile(file) for file in files]
     names = [name for name in save if name != "samples"]
     if "samples" in save:
         names += [f"sample-{k:02d}" for k in range(samples)]
-    one = output is not None and bool(output.suffix) and not output.is_dir()
+    one = output is not None and bool(output.suffix) and not os.path.isdir(output)
     if one and len(files) > 1 and output.suffix.lower() in WRITABLE:
         raise ImageError(f"{output} is one file for {len(files)} inputs: give a folder to -o")
 
@@ -197,11 +268,21 @@ def plan(
 
     targets = list(map(target, inputs))
     _check_distinct(targets, reads)
+    targets = [replace(each, overwrite=overwrite or _may_be_redone(each, redo, one))
+               for each in targets]
     for each in targets:
-        free = overwrite or (redo is not None and each.may_be_redone(redo, whole=one))
-        check_free([each.output], free)
-        check_free([each.sidecar, *map(each.side, each.extras)], free, formats=None)
+        if len(targets) == 1:
+            check_free([each.output], each.overwrite)
+        if len(targets) == 1 or any(map(os.path.lexists, each.written)):
+            each.check_free()
+        else:
+            check_folder(each.output)
     return targets
+
+
+def _may_be_redone(target: OutputPaths, task: str | None, whole: bool) -> bool:
+    exists = any(map(os.path.lexists, target.written))
+    return task is not None and exists and target.may_be_redone(task, whole)
 
 
 def _check_distinct(targets: Sequence[OutputPaths], reads: Sequence[Path]) -> None:
@@ -231,9 +312,9 @@ def _caseless(path: Path) -> str:
 
 
 def _check_not_read(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
-    read = {path.resolve() for path in inputs}
+    read = set(map(os.path.realpath, inputs))
     for path in paths:
-        if path.resolve() in read:
+        if os.path.realpath(path) in read:
             raise ImageError(f"{path} is an input: choose another -o")
 
 
@@ -252,7 +333,8 @@ def check_free(
         reads: Files that are read, and must not be replaced.
 
     Raises:
-        ImageError: A file has another suffix, exists, is read, or its folder is not writable.
+        ImageError: A file has another suffix, exists, or is read; its name is too long or that
+            of a link to nothing; or its folder is not writable.
     """
     _check_not_read(paths, reads)
     for path in paths:
@@ -263,6 +345,48 @@ def check_free(
             )
         if os.path.isdir(path) or (os.path.exists(path) and not overwrite):
             raise ImageError(f"{path} exists: add --overwrite, or choose another -o")
-        parent = next(folder for folder in path.absolute().parents if folder.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise ImageError(f"{path}: {parent} is not a writable folder: choose another -o")
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ImageError(f"{path} is not a regular file: choose another -o")
+        check_folder(path)
+        check_name(path)
+
+
+def check_name(path: Path) -> None:
+    """Checks that the file system accepts the name of a new file or folder.
+
+    Raises:
+        ImageError: A name is too long, or the path leads through a link to nothing.
+    """
+    try:
+        existing = _existing_folder(path)
+        missing = path.absolute().relative_to(existing).parts
+        # The names of a folder that does not exist are not looked at, hence one at a time.
+        for full in (path, temporary_beside(path), *(existing / name for name in missing)):
+            with suppress(FileNotFoundError):
+                os.lstat(full)
+    except OSError as error:
+        raise ImageError(
+            f"{path}: cannot be written ({error.strerror.lower()}): choose another -o"
+        ) from error
+    first = existing / missing[0]
+    if first.is_symlink() and not first.exists():
+        raise ImageError(
+            f"{path}: {first} is a link to {os.readlink(first)}, which does not exist: remove the "
+            f"link, or choose another -o"
+        )
+
+
+def check_folder(path: Path) -> None:
+    """Checks that the folder of a new file or folder is writable, or can be created.
+
+    Raises:
+        ImageError: It is not.
+    """
+    folder = _existing_folder(path)
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ImageError(f"{path}: {folder} is not a writable folder: choose another -o")
+
+
+def _existing_folder(path: Path) -> Path:
+    """Returns the innermost of the folders of a path that exists."""
+    return next(Path(folder) for folder in path.absolute().parents if os.path.exists(folder))

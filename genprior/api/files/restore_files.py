@@ -16,24 +16,26 @@ from torch import Tensor, nn
 from genprior.api.estimated_priors import estimate_prior, read_exemplar
 from genprior.api.factory import choose_solver, load_checkpoint, restrict_to_border
 from genprior.api.files.job import Job, MakeOperator
-from genprior.api.files.outputs import write_results
+from genprior.api.files.outputs import write_output, write_results
 from genprior.api.files.paths import OutputPaths
 from genprior.api.files.save_options import quantiles
 from genprior.api.files.sidecar import describe, doubts, facts
 from genprior.api.restoration import degrade, restore
 from genprior.core.atomic_files import sweep
 from genprior.core.checksums import sha256
-from genprior.core.devices import pick_device
+from genprior.core.devices import pick_device, pick_dtype
 from genprior.core.errors import FOR_ALL, OF_ONE_FILE, ImageError, SettingError
 from genprior.inverse.base import Restoration, Solver
 from genprior.io.encode import check_side, check_transparency
-from genprior.io.images import FORMAT_OF, ImageFile, read_image, write_image
+from genprior.io.images import FORMAT_OF, ImageFile, read_image
 from genprior.io.limits import MAX_PIXELS
 from genprior.operators.base import Operator
 from genprior.priors.checkpoint import fingerprint
 from genprior.registry import FROM_EXEMPLAR, find_prior
 
-BATCH, BATCH_PIXELS = 16, 2**24
+# Images that are restored together. On a CPU a batch is not faster, and its results would appear,
+# or be lost by an interrupt, all at once.
+CPU_BATCH, GPU_BATCH, BATCH_PIXELS = 1, 16, 2**24
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,13 @@ def run(
 
     failed = failed or stop
     device = pick_device(job.device, torch.empty(0))
+    job = replace(job, dtype=pick_dtype(job.dtype, device))
     prior = _prior_of_all(job, device)
+    targets = _writable(targets, failed)
     for folder in {target.output.parent for target in targets}:
         sweep(folder)
-    for batch in _batches(job, targets, BATCH if prior else 1, failed):
+    max_images = CPU_BATCH if device.type == "cpu" else GPU_BATCH
+    for batch in _batches(job, targets, max_images if prior else 1, failed):
         yield from _run_batch(job, batch, prior, device, progress, failed)
 
 
@@ -101,6 +106,7 @@ def measure(
     noise: float,
     seed: int,
     max_pixels: int = MAX_PIXELS,
+    overwrite: bool = False,
 ) -> None:
     """Writes a simulated measurement of a clean file; missing pixels become transparent.
 
@@ -115,8 +121,7 @@ def measure(
     known = built.mask_unmeasured(torch.ones_like(y))[:, :1]
     if (known == 0).any():
         alpha = known if alpha is None else known * alpha
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_image(output, y, like=replace(picture, alpha=alpha))
+    write_output(output, y, replace(picture, alpha=alpha), overwrite)
 
 
 def _prior_of_all(job: Job, device: torch.device) -> _Prior | None:
@@ -141,15 +146,30 @@ def _prior_of_one(job: Job, target: OutputPaths, y: Tensor, operator: Operator) 
     return _Prior(estimate_prior(job.prior, y, keep), sha256(target.content()))
 
 
+def _writable(targets: list[OutputPaths], failed: Callable) -> list[OutputPaths]:
+    """Returns the files whose results can be written; reports the others, before any work."""
+    writable = []
+    for target in targets:
+        try:
+            target.check_free()
+        except OF_ONE_FILE as error:
+            failed(target, error)
+        else:
+            writable.append(target)
+    return writable
+
+
 def _batches(
     job: Job, targets: list[OutputPaths], max_images: int, failed: Callable
 ) -> Iterator[_Batch]:
     batch = _Batch()
     for target in targets:
         try:
-            with _naming_file(target.source):
+            target.check_free()  # another process may have written it meanwhile
+            with _naming_file(target.source):  # raise before any restoration
                 picture = target.read(job.max_pixels)
-                if picture.is_transparent and not job.opaque:  # raise before any restoration
+                target.check_format()
+                if picture.is_transparent and not job.opaque:
                     check_transparency(FORMAT_OF[target.output.suffix.lower()])
         except OF_ONE_FILE as error:
             failed(target, error)
@@ -159,6 +179,9 @@ def _batches(
             batch = _Batch()
         batch.targets.append(target)
         batch.pictures.append(picture)
+        if not batch.has_room_for(picture, max_images):  # full: restore it before reading on
+            yield batch
+            batch = _Batch()
     if batch.targets:
         yield batch
 

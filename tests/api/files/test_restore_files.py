@@ -1,14 +1,24 @@
 """Batches of files, and the paths of their results."""
 
+import io
+import json
 import os
 from pathlib import Path
 
 import pytest
+import torch
 from shell import save_photo
 
 from genprior.api.files import paths, restore_files
 from genprior.api.files.job import Job
-from genprior.api.files.paths import InputFile, OutputPaths, check_free, list_files, plan
+from genprior.api.files.paths import (
+    InputFile,
+    OutputPaths,
+    check_free,
+    list_files,
+    plan,
+    read_stream,
+)
 from genprior.api.files.restore_files import run
 from genprior.api.tasks import denoising
 from genprior.core.errors import ImageError
@@ -23,7 +33,7 @@ def test_images_of_one_size_are_restored_together(
     monkeypatch.setattr(
         restore_files, "restore", lambda y, *a, **k: sizes.append(len(y)) or restore(y, *a, **k)
     )
-    monkeypatch.setattr(restore_files, "BATCH", 2)
+    monkeypatch.setattr(restore_files, "CPU_BATCH", 2)
     job = Job("denoise", denoising(), {}, 0.1, prior=str(weights))
     records = list(run(job, plan(files, tmp_path / "out")))
     assert sizes == [2, 1, 1, 1]
@@ -32,6 +42,43 @@ def test_images_of_one_size_are_restored_together(
     sizes.clear()
     list(run(job, plan(files[:2], tmp_path / "small")))
     assert sizes == [1, 1]
+
+
+def test_on_a_cpu_results_appear_file_by_file(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [save_photo(tmp_path / f"{k}.png", size=(8, 8), start=k) for k in range(3)]
+    targets = plan(files, tmp_path / "out")
+    calls, restore = [], restore_files.restore
+
+    def interrupted(y, *given, **options):
+        calls.append(len(y))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return restore(y, *given, **options)
+
+    monkeypatch.setattr(restore_files, "restore", interrupted)
+    records = run(Job("denoise", denoising(), {}, 0.1, prior=str(weights), device="cpu"), targets)
+    for number in range(2):
+        next(records)
+        assert [t.output.exists() for t in targets] == [k <= number for k in range(3)]
+    with pytest.raises(KeyboardInterrupt):
+        next(records)
+    assert calls == [1, 1, 1] and [t.sidecar.exists() for t in targets] == [True, True, False]
+
+
+def test_on_a_gpu_images_of_one_size_are_one_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [save_photo(tmp_path / f"{k}.png", size=(8, 8)) for k in range(20)]
+    job = Job("denoise", denoising(), {}, 0.1, device="cuda")
+    sizes = []
+    monkeypatch.setattr(restore_files, "pick_device", lambda *_: torch.device("cuda"))
+    monkeypatch.setattr(restore_files, "_prior_of_all", lambda *_: "prior")
+    monkeypatch.setattr(
+        restore_files, "_run_batch", lambda job, batch, *_: sizes.append(len(batch.targets)) or ()
+    )
+    assert list(run(job, plan(files))) == [] and sizes == [16, 4]
 
 
 def test_the_prior_is_loaded_once(
@@ -76,6 +123,8 @@ def test_files_come_from_folders_without_the_results_of_other_runs(tmp_path: Pat
     assert list_files([tmp_path / "**/c*"]) == [InputFile(deep.file)]
     with pytest.raises(ImageError, match="no such file or folder"):
         list_files([tmp_path / "*.gif"])
+    several = [tmp_path / "b.png", tmp_path / "none.png"]  # of several it is the error of one
+    assert list_files(several) == list(map(InputFile, several))
 
 
 @pytest.mark.parametrize("names", [("a.png", "A.png"), ("\u00e9.png", "e\u0301.png")])
@@ -126,3 +175,104 @@ def test_a_folder_that_cannot_be_written_is_found_at_once(
     monkeypatch.setattr(paths.os, "access", lambda path, mode: mode != os.W_OK)
     with pytest.raises(ImageError, match="is not a writable folder: choose another -o"):
         plan([tmp_path / "a.png"], tmp_path / "new" / "out")
+
+
+LONG = "a" * 242  # and .genprior.png has 255 letters, the longest name of most file systems
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other limits, and links need rights")
+def test_names_that_cannot_be_written_are_found_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "link.png").symlink_to(tmp_path / "nothing.png")
+    (tmp_path / "folder").symlink_to(tmp_path / "no-folder")
+    (tmp_path / "round.png").symlink_to(tmp_path / "round.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, message in {
+        f"{LONG}{'a' * 10}.png": "file name too long",  # the sidecar is longer than the image
+        f"new/{'a' * 300}/a.png": "file name too long",
+        "b/" * 2100 + "c.png": "file name too long",
+        "link.png": "link.png is a link to .*nothing.png, which does not exist: remove the link",
+        "folder/a.png": "folder is a link to .*no-folder, which does not exist",
+        "round.png": "round.png is a link to .*round.png, which does not exist",
+        "pipe.png": "pipe.png is not a regular file",
+        "a.png/b.png": "a.png is not a writable folder",
+    }.items():
+        with pytest.raises(ImageError, match=message):
+            plan([Path("input.png")], tmp_path / name, overwrite=True)
+    assert plan([Path("in.png")], tmp_path / "new" / f"{LONG}.png", save=["panel"])
+    with pytest.raises(ImageError, match="too long"):
+        plan([Path("in.png")], tmp_path / "new" / f"{LONG}aaaaaa.png", save=["panel"])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other limits")
+def test_a_name_that_is_too_long_is_the_error_of_one_file(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [save_photo(tmp_path / f"{name}.png", size=(8, 8)) for name in ("b", f"{LONG}c", "z")]
+    failures = []
+    targets = plan(files)
+    job = Job("denoise", denoising(), {}, 0.1, prior=str(weights))
+    records = run(job, targets, failed=lambda target, error: failures.append(str(error)))
+    assert next(records)["input"] == str(files[0])
+    assert len(failures) == 1 and "too long): choose another -o" in failures[0]
+    assert len(list(records)) == 1
+    left = {p.name for p in tmp_path.iterdir()} - {p.name for p in files}
+    assert left == {f"{name}.genprior.{kind}" for name in "bz" for kind in ("png", "json")}
+
+
+def test_a_result_of_another_process_is_kept(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [save_photo(tmp_path / f"{k}.png", size=(8, 8), start=k) for k in range(3)]
+    targets = plan(files, tmp_path / "out")
+    failures, restore = [], restore_files.restore
+
+    def slow(*given, **options):  # the other process is faster
+        for target in targets[:2]:
+            target.output.parent.mkdir(exist_ok=True)
+            target.sidecar.write_text("theirs")
+        return restore(*given, **options)
+
+    monkeypatch.setattr(restore_files, "restore", slow)
+    job = Job("denoise", denoising(), {}, 0.1, prior=str(weights))
+    made = list(run(job, targets, failed=lambda target, error: failures.append(str(error))))
+    assert [record["input"] for record in made] == [str(files[2])]
+    late, early = failures
+    assert late == (f"{targets[0].sidecar} has been created by another process meanwhile and is "
+                    f"kept: add --overwrite, or choose another -o")
+    assert early == f"{targets[1].sidecar} exists: add --overwrite, or choose another -o"
+    kept = {p.name for p in (tmp_path / "out").iterdir()}
+    assert kept == {"0.genprior.json", "1.genprior.json", "2.genprior.json", "2.genprior.png"}
+    assert targets[0].sidecar.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("text", ["[" * 9999, "[]", '{"task": 3}', '{"task": "denoise"}',
+                                  '{"task": "denoise", "files": [], "input_sha256": ""}'])
+def test_a_damaged_sidecar_is_no_complete_result(tmp_path: Path, text: str) -> None:
+    (target,) = plan([save_photo(tmp_path / "a.png")])
+    for path in target.pictures:
+        path.touch()
+    target.sidecar.write_text(text)
+    assert not target.is_made("denoise")
+    assert plan([target.source], redo="denoise")[0].overwrite
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs devices")
+def test_files_that_never_end_are_not_read(tmp_path: Path) -> None:
+    (target,) = plan([save_photo(tmp_path / "a.png")])
+    target.sidecar.write_text(json.dumps({"task": "denoise", "files": {}, "input_sha256": ""}))
+    target.output.symlink_to("/dev/zero")
+    assert not target.is_made("denoise")
+    target.sidecar.unlink()
+    target.sidecar.symlink_to("/dev/zero")
+    assert not target.is_made("denoise")
+    (device,) = list_files([Path("/dev/zero")])
+    with pytest.raises(ImageError, match="/dev/zero: is not a regular file"):
+        OutputPaths(device.file, tmp_path / "b.png").read()
+
+
+def test_a_stream_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "MAX_STREAM_BYTES", 2**21)
+    assert len(read_stream(io.BytesIO(bytes(2**21)), "-")) == 2**21
+    with pytest.raises(ImageError, match="-: has more than 2097152 bytes: give a file"):
+        read_stream(io.BytesIO(bytes(2**21 + 1)), "-")
