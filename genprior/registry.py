@@ -65,7 +65,7 @@ PRIORS = Registry("genprior.priors", {
     "hvae": "genprior.priors.hvae:HVAE",
     "gan": "genprior.priors.gan:GAN",
 })
-OF_OTHERS = {"denoiser": "genprior.priors.external:External"}
+OF_OTHERS = {"denoiser": "genprior.priors.external.callable:External"}
 TRAINABLE = ("ddpm", "glow", "vae", "hvae", "gan")
 FROM_EXEMPLAR = ("texture",)
 FITTED = ("texture", "pca")
@@ -152,7 +152,8 @@ def find_prior(name: str | Path) -> Path:
         )
     if Path(name).is_file():
         raise CheckpointError(
-            f"{name} is a file, but a prior is a folder with a manifest: convert the weights with "
+            f"{name} is a file, but a prior is a folder with a manifest, or a file of weights "
+            f"(.pt, .pth, .safetensors): convert weights of genprior with "
             f"genprior import {name} --prior NAME -o FOLDER"
         )
     names = f"choose one of {', '.join(known)}, or " if known else ""

@@ -25,9 +25,9 @@ ALLOWED = {
     "training": ["core", "io", "priors.base", "priors.checkpoint", "priors.nets.compile",
                  "training"],
     "registry": ["core.errors", "priors.weights"],
-    "api": ["core", "io", "operators", "priors.base", "priors.checkpoint", "inverse.base",
-            "inverse.baselines.base", "inverse.execution", "inverse.diffusion.unconditional",
-            "registry", "api"],
+    "api": ["core", "io", "operators", "priors.base", "priors.checkpoint", "priors.external",
+            "inverse.base", "inverse.baselines.base", "inverse.execution",
+            "inverse.diffusion.unconditional", "registry", "api"],
     "evaluation": ["core", "io", "operators.base", "priors.base", "priors.checkpoint",
                    "inverse.base", "inverse.baselines.base", "api", "registry", "evaluation"],
     "commands": ["core", "io", "priors", "training", "registry", "api", "evaluation", "commands"],
@@ -142,8 +142,8 @@ def test_operators_and_priors_import_no_concrete_sibling(room: str) -> None:
 
 def test_only_the_registry_names_concrete_classes() -> None:
     contracts = ["operators.base", "priors.base", "priors.checkpoint", "priors.weights",
-                 "priors.nets", "priors.latent_interpolation", "operators.kernels",
-                 "operators.masks"]
+                 "priors.nets", "priors.external", "priors.latent_interpolation",
+                 "operators.kernels", "operators.masks"]
     for name, path in FILES.items():
         room = name.split(".")[0]
         if room in ("operators", "priors") or name in NAMES_CONCRETE_CLASSES:

@@ -20,6 +20,7 @@ from genprior.inverse.baselines.base import Baseline
 from genprior.operators.base import Operator
 from genprior.priors.base import ABILITIES, Decoder, Denoiser, Density, Gaussian, Variational
 from genprior.priors.checkpoint import MANIFEST, newest, read_manifest, read_model
+from genprior.priors.external import is_external, load, local_copy, written
 from genprior.registry import (
     BASELINES,
     FROM_EXEMPLAR,
@@ -37,7 +38,8 @@ def load_prior(name: str | Path, device: str = "cpu") -> nn.Module:
 
     Arguments:
         name: A prior that is shipped, such as "ddpm" or "ddpm:digits"; or the path of a
-            checkpoint folder, or of the folder of a training run.
+            checkpoint folder, of the folder of a training run, of a folder of diffusers, or of a
+            file of weights (.pt, .pth, .safetensors); or "hf:ORG/NAME[@REVISION]".
         device: Device to put it on.
 
     Returns:
@@ -46,7 +48,13 @@ def load_prior(name: str | Path, device: str = "cpu") -> nn.Module:
     Raises:
         CheckpointError: There is no such prior, or its weights are corrupt.
     """
-    return load_checkpoint(find_prior(name))[0].to(device)
+    return load_described(name)[0].to(device)
+
+
+def load_described(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Loads a prior as `load_prior` does, on the CPU; returns it and its manifest."""
+    where = local_copy(name)
+    return load(Path(where)) if is_external(where) else load_checkpoint(find_prior(where))
 
 
 def make_operator(task: str, **settings: Any) -> Operator:
@@ -151,7 +159,10 @@ def _type_name(kind: Any) -> str:
 def prior_on(prior: Any, device: torch.device) -> tuple[str, Any]:
     """Returns a prior's name, and the prior on a device in evaluation mode (a copy if needed)."""
     if isinstance(prior, str | Path):
-        folder = newest(find_prior(prior))
+        where = local_copy(prior)
+        if is_external(where):
+            return str(prior), _load_cached(Path(where), written(Path(where)), device)
+        folder = newest(find_prior(where))
         return str(prior), _load_cached(folder, (folder / MANIFEST).stat().st_mtime_ns, device)
     name = type(prior).__name__
     if is_instance(prior, "deepinv.models.Denoiser"):
@@ -168,7 +179,7 @@ def prior_on(prior: Any, device: torch.device) -> tuple[str, Any]:
 @lru_cache(maxsize=1)  # else a loop over files would load the weights for each
 def _load_cached(folder: Path, written: int, device: torch.device) -> nn.Module:
     with torch.inference_mode(False):  # later calls may need gradients
-        return load_checkpoint(folder)[0].to(device)
+        return load_described(folder)[0].to(device)
 
 
 def _evaluation_copy(prior: nn.Module) -> nn.Module:
@@ -253,7 +264,7 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
     raise SettingError(
         f"no solver takes a {type(prior).__name__}: give a prior that has one of the abilities "
         f"{', '.join(ability for ability, cls in ABILITIES.items() if cls in needed)}, or wrap "
-        f"a function of images and a noise level in genprior.priors.external.External"
+        f"a function of images and a noise level in genprior.priors.external.callable.External"
     )
 
 

@@ -211,8 +211,9 @@ as_json = click.option("--json", "as_json", is_flag=True,
 device = click.option("--device", type=Device(), default="auto", show_default=True,
                       help="Device of the computation: auto, cpu, cuda, cuda:1 or mps.")
 prior = click.option("--prior", default="ddpm", show_default=True,
-                     help="Name of a prior (see: genprior priors list), checkpoint folder, or "
-                          "texture.")
+                     help="Name of a prior (see: genprior priors list), checkpoint folder, "
+                          "diffusers folder, file of weights (.pt, .pth, .safetensors), "
+                          "hf:ORG/NAME[@REVISION], or texture.")
 exemplar = click.option("--exemplar", type=TypedPath(), metavar="IMG",
                         help="Image from which --prior texture is estimated.")
 resize = click.option("--resize", type=click.IntRange(1, MAX_SIDE), metavar="SIDE",

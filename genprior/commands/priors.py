@@ -7,7 +7,7 @@ import click
 
 from genprior.commands.path_types import TypedPath
 from genprior.priors.weights import embedded_priors
-from genprior.registry import FROM_EXEMPLAR, TRAINABLE, find_prior
+from genprior.registry import FROM_EXEMPLAR, SOLVERS, TRAINABLE, find_prior, lookup
 
 
 @click.group()
@@ -31,15 +31,27 @@ def list_() -> None:
 
 
 @priors.command()
-@click.argument("name")
-def info(name: str) -> None:
+@click.argument("where")
+def info(where: str) -> None:
     """Print the manifest of a prior: its settings, its training and its checksums.
 
-    NAME: a shipped prior or a checkpoint folder.
+    WHERE: a shipped prior, a checkpoint folder, a folder of diffusers, a file of weights, or
+    hf:ORG/NAME. Of formats of other packages it prints what the files show, what is assumed, and
+    which solvers take the prior.
     """
-    from genprior.priors.checkpoint import newest, read_manifest
+    from genprior.priors.external import is_external, load, local_copy
 
-    click.echo(json.dumps(read_manifest(newest(find_prior(name))), indent=1))
+    path = local_copy(where)
+    if is_external(path):
+        prior, manifest = load(Path(path))
+        manifest["solvers"] = [
+            name for name in SOLVERS if isinstance(prior, lookup(SOLVERS, name, "solver").needs)
+        ]
+    else:
+        from genprior.priors.checkpoint import newest, read_manifest
+
+        manifest = read_manifest(newest(find_prior(path)))
+    click.echo(json.dumps(manifest, indent=1))
 
 
 @priors.command()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from genprior.api.estimated_priors import read_exemplar
-from genprior.api.factory import choose_solver, load_checkpoint
+from genprior.api.factory import choose_solver, load_described
 from genprior.api.tasks import blurring, denoising, enlarging, foreign, inpainting
 from genprior.core.checksums import file_digest
 from genprior.core.errors import ImageError, SettingError
@@ -23,7 +23,7 @@ from genprior.io.images import ImageFile
 from genprior.io.limits import MAX_PIXELS
 from genprior.operators.base import Operator
 from genprior.priors.checkpoint import fingerprint
-from genprior.registry import FROM_EXEMPLAR, find_prior
+from genprior.registry import FROM_EXEMPLAR
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ def load_method_prior(
         ImageError: The exemplar cannot be read.
     """
     if name not in FROM_EXEMPLAR:
-        model, manifest = load_checkpoint(find_prior(name))
+        model, manifest = load_described(name)
         return model, fingerprint(manifest)
     if exemplar is None:
         return None, None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.api.estimated_priors import estimate_prior, read_exemplar
-from genprior.api.factory import choose_solver, load_checkpoint, restrict_to_border
+from genprior.api.factory import choose_solver, load_described, restrict_to_border
 from genprior.api.files.job import Job, MakeOperator
 from genprior.api.files.outputs import write_output, write_results
 from genprior.api.files.paths import OutputPaths
@@ -31,7 +31,7 @@ from genprior.io.images import FORMAT_OF, ImageFile, read_image
 from genprior.io.limits import MAX_PIXELS
 from genprior.operators.base import Operator
 from genprior.priors.checkpoint import fingerprint
-from genprior.registry import FROM_EXEMPLAR, find_prior
+from genprior.registry import FROM_EXEMPLAR
 
 # Images that are restored together. On a CPU a batch is not faster, and its results would appear,
 # or be lost by an interrupt, all at once.
@@ -130,7 +130,7 @@ def _prior_of_all(job: Job, device: torch.device) -> _Prior | None:
         model, _ = read_exemplar(job.prior, job.exemplar, job.max_pixels)
         return _Prior(model.to(device), sha256(job.exemplar.read_bytes()))
     if job.prior not in FROM_EXEMPLAR:
-        model, manifest = load_checkpoint(find_prior(job.prior))
+        model, manifest = load_described(job.prior)
         return _Prior(model.to(device), fingerprint(manifest))
     if job.task != "inpaint":
         raise SettingError(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genprior import restore
 from genprior.operators.inpainting import Inpainting
-from genprior.priors.external import External
+from genprior.priors.external.callable import External
 
 
 class Turned(Shrink):
@@ -51,5 +51,5 @@ def test_invalid_denoisers_are_refused() -> None:
     message = r"must keep the shape of the images, but .* into \(1, 3, 12, 19\)"
     with pytest.raises(ValueError, match=message):
         restore(op.A(batch()), op, smaller, "hqs")
-    with pytest.raises(ValueError, match="made one by genprior.priors.external.External"):
+    with pytest.raises(ValueError, match="level in genprior.priors.external.callable.External"):
         restore(op.A(batch()), op, lambda x, sigma: x)

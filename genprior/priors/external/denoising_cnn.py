@@ -1,0 +1,186 @@
+"""Denoisers that are a chain of 3 x 3 convolutions: DnCNN, FDnCNN, FFDNet and bias-free ones.
+
+    DnCNN    D(x) = x - F(x)                       for one noise level, or blind
+    FDnCNN   D(x, sigma) = F(x, sigma)             sigma as a further image
+    FFDNet   D(x, sigma) = F(x, sigma)             on four sub-images of half the resolution
+
+in the files of KAIR and of similar programs: a state dictionary of numbered convolutions and
+batch normalisations, with a rectifier behind all but the last. The input and output channels show
+the kind. A DnCNN for one noise level s denoises at higher ones by scaling around mid-grey, and at
+lower ones by a weighted mean of x, whose error is sigma^2, and D(x), which removes too much:
+
+    sigma >= s   D(x, sigma) = c + (D(c + r (x - c)) - c) / r,   r = s / sigma,   c = 1/2
+    sigma <  s   D(x, sigma) = x + w (D(x) - x)
+
+    w = sigma^2 / (sigma^2 + (1 - sigma^2 / s^2) b^2)
+    b^2 = max(mean((x - D(x))^2) - sigma^2, 0), the error of D(x)
+
+References:
+    Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image Denoising, Zhang et al.,
+        2017 (DnCNN).
+    FFDNet: Toward a Fast and Flexible Solution for CNN based Image Denoising, Zhang, Zuo and
+        Zhang, 2018 (FFDNet, FDnCNN).
+    Robust and Interpretable Blind Image Denoising via Bias-Free Convolutional Neural Networks,
+        Mohan et al., 2020.
+    Boosting the Performance of Plug-and-Play Priors via Denoiser Scaling, Xu et al., 2020.
+    A James-Stein Type Estimator for Combining Unbiased and Possibly Biased Estimators, Green and
+        Strawderman, 1991 (the weight).
+
+Differs from the authors' code:
+    1. Scaling is around mid-grey, not 0, and is not used below s: r > 1 leaves the range of the
+        training images (a DnCNN for 25/255 lost 5 dB at 5/255).
+    2. The factor (1 - sigma^2 / s^2) makes w = 1 at s.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from torch import Tensor, cat, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from genprior.core.errors import CheckpointError
+from genprior.core.linalg import per_image
+from genprior.priors.base import Denoiser
+from genprior.priors.external.weight_files import check_fit, read_settings
+from genprior.priors.nets.channels import from_network, to_network
+from genprior.priors.nets.padding import pad_to_multiple
+
+Kind = Literal["residual", "noise-map", "subsampled"]
+MID_GREY = 0.5
+# Names of published files: dncnn_25.pth is for noise of 25/255.
+LEVEL_IN_NAME = re.compile(r"dncnn_(\d{1,2})")
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True):
+    """What a DnCNN does not show, in FILE.genprior.json.
+
+    `noise_level` is that of its training, in units of [0, 1]. `blind` is true for a network that
+    was trained on all noise levels.
+    """
+
+    noise_level: float | None = None
+    blind: bool | None = None
+
+
+class DenoisingCNN(nn.Module, Denoiser):
+    """Denoiser prior from a chain of 3 x 3 convolutions.
+
+    Arguments:
+        layers: The convolutions and what is between them.
+        channels: Image channels.
+        kind: "residual" (DnCNN), "noise-map" (FDnCNN) or "subsampled" (FFDNet).
+        noise_level: For "residual", the only noise level of the training, > 0, in units of
+            [0, 1]; None for a blind network.
+    """
+
+    def __init__(
+        self, layers: nn.Sequential, channels: int, kind: Kind, noise_level: float | None = None
+    ) -> None:
+        super().__init__()
+        self.layers, self.channels, self.kind = layers, channels, kind
+        self.noise_level = noise_level
+        depth = sum(isinstance(layer, nn.Conv2d) for layer in layers)
+        self.stride = 2 if kind == "subsampled" else 1
+        if noise_level is None:  # else the weight w depends on the whole image
+            self.receptive_radius = self.stride * depth + self.stride - 1
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        u = to_network(x, self.channels)
+        level = per_image(sigma, u)
+        if self.kind == "noise-map":
+            u = self.layers(cat((u, level.expand_as(u[:, :1])), dim=1))
+        elif self.kind == "subsampled":
+            padded, crop = pad_to_multiple(u, 2)
+            parts = pixel_unshuffle(padded, 2)
+            parts = self.layers(cat((parts, level.expand_as(parts[:, :1])), dim=1))
+            u = pixel_shuffle(parts, 2)[crop]
+        elif self.noise_level is None:
+            u = u - self.layers(u)
+        else:
+            u = self._at_level(u, level, self.noise_level)
+        return from_network(u, x.shape[1])
+
+    def _at_level(self, u: Tensor, sigma: Tensor, s: float) -> Tensor:
+        """Denoises u at levels sigma, (B, 1, 1, 1), with the network for level s."""
+        r = (s / sigma).clamp(max=1)
+        removed = self.layers(MID_GREY + r * (u - MID_GREY)) / r
+        b2 = (removed.square().flatten(1).mean(dim=1).reshape(sigma.shape) - sigma**2).clamp(min=0)
+        return u - sigma**2 / (sigma**2 + (1 - (sigma / s) ** 2).clamp(min=0) * b2) * removed
+
+
+def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[DenoisingCNN, dict[str, Any]]:
+    """Builds the prior of a state dictionary; returns it and a description.
+
+    Raises:
+        CheckpointError: The tensors are not those of such a chain, or the settings do not fit.
+    """
+    own = {re.sub(r"^[A-Za-z]\w*\.", "", key): value for key, value in tensors.items()}
+    layers = _layers(path, own)
+    check_fit(path, own, layers.state_dict())
+    layers.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in own.items()})
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    inputs, outputs = convolutions[0].in_channels, convolutions[-1].out_channels
+    kinds: dict[tuple[int, int], tuple[Kind, int]] = {}
+    for channels in (1, 3):
+        kinds[channels, channels] = "residual", channels
+        kinds[channels + 1, channels] = "noise-map", channels
+        kinds[4 * channels + 1, 4 * channels] = "subsampled", channels
+    if (inputs, outputs) not in kinds:
+        raise CheckpointError(
+            f"{path}: a chain of convolutions from {inputs} to {outputs} channels is no DnCNN, "
+            f"FDnCNN or FFDNet of grey or colour images"
+        )
+    kind, channels = kinds[inputs, outputs]
+    level = _noise_level(path, kind)
+    prior = DenoisingCNN(layers, channels, kind, level)
+    about = {
+        "format": "convolutional-denoiser",
+        "prior": {"residual": "DnCNN", "noise-map": "FDnCNN", "subsampled": "FFDNet"}[kind],
+        "parameters": sum(p.numel() for p in layers.parameters()),
+        "layers": len(convolutions),
+        "bias_free": all(layer.bias is None for layer in convolutions),
+        "channels": channels,
+        "image_range": [0, 1],
+        "noise_levels": "given to the network" if kind != "residual" else level or "blind",
+        "receptive_radius": prior.receptive_radius,
+    }
+    return prior, about
+
+
+def _layers(path: Path, tensors: Mapping[str, Tensor]) -> nn.Sequential:
+    """Returns the layers whose state dictionary has these names and shapes."""
+    numbers = sorted({int(key.split(".")[0]) for key in tensors})
+    found: dict[int, nn.Module] = {}
+    for number in numbers:
+        weight = tensors.get(f"{number}.weight")
+        bias = f"{number}.bias" in tensors
+        if weight is None or weight.ndim not in (1, 4) or weight.shape[2:] not in ((), (3, 3)):
+            raise CheckpointError(
+                f"{path}: layer {number} is neither a 3 x 3 convolution nor a normalisation: the "
+                f"network is another one"
+            )
+        if weight.ndim == 1:
+            found[number] = nn.BatchNorm2d(len(weight))
+        else:
+            outputs, inputs = weight.shape[:2]
+            found[number] = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+    layers: list[nn.Module] = [nn.ReLU() for _ in range(numbers[-1] + 1)]
+    for number, layer in found.items():
+        layers[number] = layer
+    return nn.Sequential(*layers)
+
+
+def _noise_level(path: Path, kind: Kind) -> float | None:
+    settings = read_settings(path, Settings)
+    if kind != "residual" or settings.blind:
+        return None
+    match = LEVEL_IN_NAME.fullmatch(path.stem)
+    level = settings.noise_level
+    if level is None and match and settings.blind is None:
+        level = int(match[1]) / 255
+    if level is not None and not 0 < level < 1:
+        raise CheckpointError(f"{path}: noise_level must be in (0, 1), got {level}")
+    return level

@@ -1,0 +1,234 @@
+"""Diffusion models in pixel space in the folder format of diffusers: UNet2DModel and scheduler.
+
+    unet/config.json, unet/*.safetensors or *.bin, scheduler/scheduler_config.json
+
+or the same files in one folder. Models of DDPM become denoisers by `variance_preserving`. Score
+models of the variance-exploding equation (ncsnpp) take images in [0, 1] and sigma itself:
+
+    D(x, sigma) = x + sigma^2 score(x, sigma)
+
+References:
+    Diffusers: State-of-the-art diffusion models, von Platen et al., 2022.
+    Score-Based Generative Modeling through Stochastic Differential Equations, Song et al., 2021.
+"""
+
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from genprior.core.errors import CheckpointError
+from genprior.core.linalg import per_image
+from genprior.core.records import read_json
+from genprior.priors.base import Denoiser
+from genprior.priors.external.variance_preserving import VariancePreserving
+from genprior.priors.external.weight_files import (
+    CONFIG,
+    PIPELINE,
+    UNREADABLE,
+    folder_of,
+    read_settings,
+)
+from genprior.priors.nets.channels import from_network, to_network
+from genprior.priors.nets.padding import pad_to_multiple
+
+NETWORK = "UNet2DModel"
+SCHEDULER = "scheduler_config.json"
+EXPLODING = "ScoreSdeVeScheduler"
+# Schedulers whose settings describe the training of DDPM; they differ in their samplers only.
+DISCRETE = re.compile(
+    r"(DDPM|DDIM|DDIMInverse|PNDM|LMSDiscrete|EulerDiscrete|EulerAncestralDiscrete|Heun\w*|"
+    r"DPMSolver\w*|UniPC\w*|DEIS\w*|KDPM2\w*|RePaint)Scheduler"
+)
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True):
+    """Settings of a folder in `genprior.json`: the class that a conditional network draws."""
+
+    class_label: int | None = None
+
+
+class DiffusersUNet(nn.Module, Denoiser):
+    """Diffusion prior from a UNet2DModel of diffusers.
+
+    Arguments:
+        network: The UNet2DModel.
+        steps: Noise levels of its time steps; None for a score model (variance-exploding).
+        class_label: Class of a conditional network.
+    """
+
+    def __init__(
+        self, network: nn.Module, steps: VariancePreserving | None, class_label: int | None = None
+    ) -> None:
+        super().__init__()
+        self.network, self.steps, self.class_label = network, steps, class_label
+        config = network.config
+        self.channels = config.in_channels
+        self.stride = 2 ** (len(config.block_out_channels) - 1)
+        side = config.sample_size
+        self.size = (side, side) if isinstance(side, int) else side and tuple(side)
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        padded, crop = pad_to_multiple(to_network(x, self.channels), self.stride)
+        if self.steps is not None:
+            x_hat = self.steps.denoise(self._run, padded, sigma)
+        else:
+            level = per_image(sigma, padded)
+            x_hat = padded + level**2 * self._run(padded, level.flatten())
+        return from_network(x_hat[crop], x.shape[1])
+
+    def _run(self, u: Tensor, t: Tensor) -> Tensor:
+        labels = None
+        if self.class_label is not None:
+            labels = torch.full((len(u),), self.class_label, device=u.device)
+        if self.steps is not None and self.steps.whole_steps:
+            t = t.long()
+        kind = self.network.dtype
+        return self.network(u.to(kind), t, class_labels=labels).sample[:, : self.channels].to(u)
+
+
+def load(path: Path, _: Mapping[str, Tensor]) -> tuple[DiffusersUNet, dict[str, Any]]:
+    """Loads a folder of diffusers; returns the prior and a description.
+
+    Raises:
+        CheckpointError: The folder holds another network or scheduler, is incomplete or damaged,
+            or diffusers is not installed.
+    """
+    folder = folder_of(path) or path
+    config = _config(folder)
+    if config.get("_class_name") != NETWORK:
+        raise CheckpointError(
+            f"{path}: its network is a {config.get('_class_name')}, and genprior loads "
+            f"{NETWORK} (diffusion in pixel space): choose another model"
+        )
+    scheduler = _scheduler(path, folder)
+    network = _network(folder)
+    label = read_settings(path, Settings).class_label
+    classes = config.get("num_class_embeds")
+    if (label is None) != (classes is None) or not 0 <= (label or 0) < (classes or 1):
+        raise CheckpointError(
+            f"{path}: the network has {classes or 'no'} classes, and class_label is {label}: "
+            f'write {{"class_label": N}} to {path / "genprior.json"} for a network with classes '
+            f"only"
+        )
+    prior = DiffusersUNet(network, _steps(path, scheduler, config), label)
+    return prior, _describe(path, prior, config, scheduler)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        return read_json(folder / CONFIG, dict[str, Any])
+    except (OSError, ValueError) as error:
+        kind = ""
+        if (folder / PIPELINE).exists():
+            index = read_json(folder / PIPELINE, dict[str, Any])
+            kind = f" (a {index.get('_class_name')})"
+        raise CheckpointError(
+            f"{folder}{kind}: {CONFIG} of a {NETWORK} cannot be read ({error})"
+        ) from error
+
+
+def _scheduler(path: Path, folder: Path) -> dict[str, Any]:
+    places = [path / "scheduler", folder, path, folder.parent / "scheduler"]
+    file = next((p / SCHEDULER for p in places if (p / SCHEDULER).is_file()), None)
+    if file is None:
+        raise CheckpointError(
+            f"{path}: there is no scheduler/{SCHEDULER}, which holds the noise levels that the "
+            f"network was trained for: download it too"
+        )
+    try:
+        return read_json(file, dict[str, Any])
+    except ValueError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+
+
+def _network(folder: Path) -> nn.Module:
+    diffusers = _import_diffusers(folder)
+    try:
+        network, info = diffusers.UNet2DModel.from_pretrained(
+            folder, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True,
+            torch_dtype=torch.float32,
+        )
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{folder}: its weights cannot be loaded ({reason:.160}); nothing in them was run"
+        ) from error
+    wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
+    if wrong:
+        raise CheckpointError(
+            f"{folder}: {len(wrong)} tensors do not fit {CONFIG} ({wrong[0]} ...): the folder is "
+            f"incomplete, or was written by another version of diffusers"
+        )
+    return network
+
+
+def _import_diffusers(path: Path) -> Any:
+    try:
+        import diffusers
+    except ImportError:
+        raise CheckpointError(
+            f"{path}: a folder of diffusers is loaded by that package, which is not installed: "
+            f'pip install "genprior[diffusers]"'
+        ) from None
+    return diffusers
+
+
+def _steps(
+    path: Path, scheduler: Mapping[str, Any], config: Mapping[str, Any]
+) -> VariancePreserving | None:
+    name = str(scheduler.get("_class_name"))
+    if name == EXPLODING and config.get("time_embedding_type") == "fourier":
+        return None
+    if not DISCRETE.fullmatch(name):
+        raise CheckpointError(
+            f"{path}: scheduler {name} is not supported: it must be {EXPLODING} with a network of "
+            f"Fourier time embedding, or one of DDPM (DDPMScheduler, DDIMScheduler ...)"
+        )
+    from diffusers import DDPMScheduler
+
+    known = inspect.signature(DDPMScheduler.__init__).parameters
+    settings = {key: value for key, value in scheduler.items() if key in known}
+    settings.pop("variance_type", None)  # concerns its sampler only
+    try:
+        levels = DDPMScheduler(**settings).alphas_cumprod
+        prediction = scheduler.get("prediction_type", "epsilon")
+        table = config.get("time_embedding_type") == "learned"
+        return VariancePreserving(levels, prediction, whole_steps=table)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise CheckpointError(f"{path}: its scheduler cannot be used: {error}") from error
+
+
+def _describe(
+    path: Path, prior: DiffusersUNet, config: Mapping[str, Any], scheduler: Mapping[str, Any]
+) -> dict[str, Any]:
+    steps = prior.steps
+    exploding = (scheduler.get("sigma_min", 0.01), scheduler.get("sigma_max", 1348.0))
+    return {
+        "format": "diffusers",
+        "prior": f"{NETWORK} with {scheduler['_class_name']}",
+        "parameters": sum(p.numel() for p in prior.parameters()),
+        "channels": prior.channels,
+        "trained_size": config.get("sample_size"),
+        "image_range": [0, 1] if steps is None else [-1, 1],
+        "prediction": "score" if steps is None else steps.prediction,
+        "beta_schedule": scheduler.get("beta_schedule"),
+        "noise_levels": exploding if steps is None else steps.range,
+        "classes": config.get("num_class_embeds"),
+        "class_label": prior.class_label,
+        "licence": _licence(path),
+    }
+
+
+def _licence(path: Path) -> str | None:
+    """Returns the licence that a model card states in its header."""
+    card = path / "README.md"
+    text = card.read_text(errors="replace") if card.is_file() else ""
+    header = text.split("---", 2)[1] if text.startswith("---") and text.count("---") > 1 else ""
+    match = re.search(r"^license:\s*(\S+)", header, re.MULTILINE)
+    return match[1] if match else None

@@ -1,0 +1,141 @@
+"""What a path is, and refusals: nothing in a file is run."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from shell import refused, save_photo
+from torch import nn
+
+from genprior import load_prior, restore
+from genprior.core.errors import EXIT_WEIGHTS, CheckpointError
+from genprior.operators.denoising import Denoising
+from genprior.priors.external.hub import download
+
+
+class Touch:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def denoiser() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1))
+    return {f"model.{key}": value for key, value in layers.state_dict().items()}
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda w: w, lambda w: {"params": w, "epoch": 3}, lambda w: {"state_dict": w},
+    lambda w: {"ema": {f"module.{k}": v for k, v in w.items()}, "model": {}},
+])
+def test_weights_are_found_in_a_file_that_holds_more(tmp_path: Path, wrap) -> None:
+    path, x = tmp_path / "net.pth", torch.rand(1, 1, 5, 6)
+    torch.save(denoiser(), path)
+    expected = load_prior(path).denoise(x, 0.1)
+    for old in (True, False):
+        torch.save(wrap(denoiser()), path, _use_new_zipfile_serialization=not old)
+        assert torch.equal(load_prior(path).denoise(x, 0.1), expected)
+
+
+def test_restore_takes_a_path_and_sees_its_changes(tmp_path: Path) -> None:
+    path, y = tmp_path / "net.pth", torch.rand(1, 1, 8, 8)
+    torch.save(denoiser(), path)
+    first = restore(y, Denoising(), path, noise_std=0.1, solver="posterior-mean").image
+    torch.save({key: 0 * value for key, value in denoiser().items()}, path)
+    second = restore(y, Denoising(), path, noise_std=0.1, solver="posterior-mean").image
+    torch.testing.assert_close(second, y)
+    assert not torch.equal(first, second)
+
+
+def test_objects_that_need_code_are_refused_and_not_run(tmp_path: Path) -> None:
+    path, photo = tmp_path / "net.pt", save_photo(tmp_path / "a.png")
+    for evil, named in ((Touch(tmp_path / "run"), ""), (argparse.Namespace(), "Namespace")):
+        torch.save({"g_ema": denoiser(), "args": evil}, path)
+        for words in (["priors", "info", path], ["denoise", photo, "--prior", path]):
+            code, line = refused(*words)
+            assert code == EXIT_WEIGHTS and "nothing in it was run" in line and named in line
+        assert not (tmp_path / "run").exists()
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    path.write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match="net.pt: "):
+        load_prior(path)
+    torch.save({"a.weight": torch.ones(2)}, path)
+    with pytest.raises(CheckpointError, match=r"\(a.weight ...\) fit no .*genprior import"):
+        load_prior(path)
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(CheckpointError, match="holds no dictionary of tensors"):
+        load_prior(path)
+    weights = denoiser()
+    weights["model.0.bias"][0] = float("nan")
+    torch.save(weights, path)
+    with pytest.raises(CheckpointError, match="model.0.bias holds NaN"):
+        load_prior(path)
+    (tmp_path / "net.safetensors").write_bytes(b"12345678901234567890")
+    with pytest.raises(CheckpointError, match="may be damaged"):
+        load_prior(tmp_path / "net.safetensors")
+    torch.save({"conv_in.weight": torch.ones(2)}, path)
+    with pytest.raises(CheckpointError, match="give the folder"):
+        load_prior(path)
+
+
+def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    torch.save(denoiser(), tmp_path / "net.pth")
+    calls = []
+
+    def snapshot(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        calls.append((name, revision))
+        if name == "org/none":
+            raise hub.errors.LocalEntryNotFoundError("no network\nmore")
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    x = torch.rand(1, 1, 5, 6)
+    expected = load_prior(tmp_path / "net.pth").denoise(x, 0.1)
+    for where in ("hf:org/net", "hf:org/net@abc123", "hf:org/net@abc123"):
+        assert torch.equal(load_prior(where).denoise(x, 0.1), expected)
+    result = restore(x, Denoising(), "hf:org/net", noise_std=0.1, solver="posterior-mean")
+    assert result.prior == "hf:org/net"
+    assert calls == [("org/net", None), ("org/net", "abc123")]
+    for where, message in (("hf:net", "write hf:ORG/NAME"), ("hf:org/none", r"\(no network\)")):
+        with pytest.raises(CheckpointError, match=message):
+            load_prior(where)
+
+
+def test_our_own_checkpoint_on_the_hub(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(weights))
+    downloaded, own = (load_prior(where).state_dict() for where in ("hf:org/own", weights))
+    assert downloaded.keys() == own.keys()
+    assert all(torch.equal(value, own[key]) for key, value in downloaded.items())
+
+
+def test_missing_packages_name_their_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download.cache_clear()
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(CheckpointError, match=r'pip install "genprior\[hub\]"'):
+        load_prior("hf:org/net")
+    (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
+    (tmp_path / "scheduler_config.json").write_text('{"_class_name": "DDPMScheduler"}')
+    with pytest.raises(CheckpointError, match=r'pip install "genprior\[diffusers\]"'):
+        load_prior(tmp_path)
+
+
+def test_a_name_that_ships_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vae:digits").mkdir()
+    (tmp_path / "vae:digits" / "config.json").write_text("{}")
+    assert type(load_prior("vae:digits")).__name__ == "VAE"
