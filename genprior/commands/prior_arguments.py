@@ -1,11 +1,11 @@
 """Constructor arguments of priors from --set NAME=VALUE."""
 
 import inspect
-import json
 from typing import Any
 
 import click
 
+from genprior.core.records import parse_json
 from genprior.registry import PRIORS, lookup
 
 
@@ -33,7 +33,7 @@ def parse_arguments(texts: tuple[str, ...], known: list[str]) -> dict[str, Any]:
         if name not in known:
             raise click.UsageError(f"--set {text}: choose one of {', '.join(known)}")
         try:
-            parsed[name] = json.loads(value)
+            parsed[name] = parse_json(value, Any)
         except ValueError:
             parsed[name] = value
     return parsed

@@ -15,8 +15,9 @@ import msgspec
 
 Kind = TypeVar("Kind")
 
-# Larger files are none that this package wrote.
+# Larger files, and deeper nesting, are of none that this package wrote.
 MAX_BYTES = 256 * 2**20
+MAX_DEPTH = 100
 
 
 def parse_json(data: bytes | str, kind: type[Kind]) -> Kind:
@@ -60,7 +61,10 @@ def read_regular(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
 
 def _checked(parse: Any, kind: type[Kind]) -> Kind:
     try:
-        return msgspec.convert(parse(), kind)
+        value = parse()
+        if _depth(value) > MAX_DEPTH:  # Python 3.12 parses deeper values than it can write
+            raise RecursionError
+        return msgspec.convert(value, kind)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeDecodeError:
@@ -71,3 +75,14 @@ def _checked(parse: Any, kind: type[Kind]) -> Kind:
         raise ValueError(f"it is not TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from None
+
+
+def _depth(value: Any) -> int:
+    """Returns how deeply lists and dictionaries are nested, without recursion."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        parents = [item for item in level if isinstance(item, dict | list)]
+        level = [child for item in parents
+                 for child in (item.values() if isinstance(item, dict) else item)]
+    return depth
