@@ -3,6 +3,7 @@
 import gzip
 import math
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +22,8 @@ from genprior.io.torchvision_datasets import TORCHVISION, open_set
 
 # Pixels of a collection kept in memory; the images beyond are read from disk at each access.
 HELD_PIXELS = 2**30
+# Modes of Pillow without colours.
+GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class Collection(Sequence):
@@ -52,6 +55,10 @@ class Collection(Sequence):
         """Returns width and height of an image."""
         return self[index].size
 
+    def holds(self, size: tuple[int, int]) -> bool:
+        """Whether another image of this size is kept in memory."""
+        return self.pixels + math.prod(size) <= HELD_PIXELS
+
     def __getitem__(self, index: int) -> Image.Image:
         if index in self.held:
             return self.held[index]
@@ -59,10 +66,22 @@ class Collection(Sequence):
         size = resized(image.size, self.resize)
         if size != image.size:
             image = image.resize(size, Image.Resampling.BICUBIC)
-        if self.pixels + math.prod(size) <= HELD_PIXELS:
+        if self.holds(size):
             self.held[index] = image
             self.pixels += math.prod(size)
         return image
+
+    def is_grey(self) -> bool:
+        """Whether no readable image has colours."""
+        for index in range(len(self)):
+            with suppress(ImageError):
+                if not self.is_grey_image(index):
+                    return False
+        return True
+
+    def is_grey_image(self, index: int) -> bool:
+        """Whether an image has no colours."""
+        return self.read(index).mode == "L"
 
     def read(self, index: int) -> Image.Image:
         """Reads an image, before conversion and resizing."""
@@ -150,6 +169,14 @@ class _Files(Collection):
                 return self[index].size
         return resized(read_size(self.items[index], self.max_pixels), self.resize)
 
+    def is_grey_image(self, index: int) -> bool:
+        with (  # the header tells it, unless the format is one that Pillow does not know
+            suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError),
+            warnings.catch_warnings(action="ignore"), Image.open(self.items[index]) as image,
+        ):
+            return image.mode in GREY_MODES
+        return super().is_grey_image(index)
+
     def file(self, index: int) -> Path:
         return self.items[index]
 
@@ -159,6 +186,11 @@ class _Files(Collection):
 
 class _Items(Collection):
     """Collection of the items of a data set."""
+
+    def is_grey(self) -> bool:
+        if isinstance(self.items, _Array | np.ndarray):  # all have the same shape
+            return len(self) == 0 or self.is_grey_image(0)
+        return super().is_grey()
 
     def file(self, index: int) -> Path | None:
         return self.items.path if isinstance(self.items, _Array) else None
