@@ -25,9 +25,9 @@ ALLOWED = {
     "training": ["core", "io", "priors.base", "priors.checkpoint", "priors.nets.compile",
                  "training"],
     "registry": ["core.errors", "priors.weights"],
-    "api": ["core", "io", "operators", "priors.base", "priors.checkpoint", "inverse.base",
-            "inverse.baselines.base", "inverse.execution", "inverse.diffusion.unconditional",
-            "registry", "api"],
+    "api": ["core", "io", "operators", "priors.arguments", "priors.base", "priors.checkpoint",
+            "inverse.base", "inverse.baselines.base", "inverse.execution",
+            "inverse.diffusion.unconditional", "registry", "api"],
     "evaluation": ["core", "io", "operators.base", "priors.base", "priors.checkpoint",
                    "inverse.base", "inverse.baselines.base", "api", "registry", "evaluation"],
     "commands": ["core", "io", "priors", "training", "registry", "api", "evaluation", "commands"],
@@ -140,7 +140,8 @@ def test_operators_and_priors_import_no_concrete_sibling(room: str) -> None:
 
 
 def test_only_the_registry_names_concrete_classes() -> None:
-    contracts = ["operators.base", "priors.base", "priors.checkpoint", "priors.weights",
+    contracts = ["operators.base", "priors.arguments", "priors.base", "priors.checkpoint",
+                 "priors.weights",
                  "priors.nets", "priors.latent_interpolation", "operators.kernels",
                  "operators.masks"]
     for name, path in FILES.items():

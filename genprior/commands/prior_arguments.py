@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from genprior.core.records import parse_json
 from genprior.registry import PRIORS, lookup
 
 
@@ -25,6 +24,8 @@ def parse_arguments(texts: tuple[str, ...], known: list[str]) -> dict[str, Any]:
     Raises:
         UsageError: A text is not NAME=VALUE, or its name is not among the known ones.
     """
+    from genprior.core.records import parse_json
+
     parsed = {}
     for text in texts:
         name, equals, value = text.partition("=")

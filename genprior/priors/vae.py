@@ -86,7 +86,9 @@ class VAE(nn.Module, Variational, Trainable):
     ) -> None:
         super().__init__()
         _check(likelihood, std, beta, divergence, noise)
-        check_sizes(channels=channels, latent=latent, widths=widths, blocks=blocks, size=size)
+        check_sizes(channels=channels, latent=latent, blocks=blocks, size=size)
+        if widths or architecture != "dense":  # which may have no hidden layer
+            check_sizes(widths=widths)
         self._config = {
             "channels": channels,
             "latent": latent,
