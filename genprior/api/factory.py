@@ -18,8 +18,24 @@ from genprior.core.foreign_classes import is_exactly, is_instance
 from genprior.inverse.base import Solver
 from genprior.inverse.baselines.base import Baseline
 from genprior.operators.base import Operator
-from genprior.priors.base import ABILITIES, Decoder, Denoiser, Density, Gaussian, Variational
-from genprior.priors.checkpoint import MANIFEST, newest, read_manifest, read_model
+from genprior.priors.arguments import shapes_of
+from genprior.priors.base import (
+    ABILITIES,
+    Decoder,
+    Denoiser,
+    Density,
+    Gaussian,
+    Trainable,
+    Variational,
+)
+from genprior.priors.checkpoint import (
+    MANIFEST,
+    check_sums,
+    newest,
+    read_manifest,
+    read_model,
+    stored_shapes,
+)
 from genprior.priors.external import is_external, load, local_copy, written
 from genprior.registry import (
     BASELINES,
@@ -31,6 +47,9 @@ from genprior.registry import (
     find_prior,
     lookup,
 )
+
+# Largest side in pixels that a manifest can choose for the images that `sample` draws by default.
+LARGEST_SAMPLE = 4096
 
 
 def load_prior(name: str | Path, device: str = "cpu") -> nn.Module:
@@ -315,26 +334,56 @@ def load_checkpoint(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     folder = newest(folder)
     manifest = read_manifest(folder)
+    try:
+        cls = lookup(PRIORS, manifest["prior"], "prior")
+        build = getattr(cls, "from_config", cls)
+        stored = stored_shapes(folder, manifest)
+        expected = shapes_of(build, manifest["config"], len(stored))
+    except CheckpointError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the prior in {folder} cannot be built ({error}): update genprior, or train it again"
+        ) from error
+    if stored != expected:
+        check_sums(folder, manifest)  # damage may have changed a header
+        raise CheckpointError(f"weights in {folder} do not fit the configuration in its manifest")
     tensors = read_model(folder, manifest)
     with torch.random.fork_rng(devices=[]):  # the initial random weights are discarded
-        try:
-            cls = lookup(PRIORS, manifest["prior"], "prior")
-            prior = getattr(cls, "from_config", cls)(**manifest["config"])
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"the prior in {folder} cannot be built ({error}): update genprior, or "
-                f"train it again"
-            ) from error
-    expected = {key: value.shape for key, value in prior.state_dict().items()}
-    if {key: value.shape for key, value in tensors.items()} != expected:
-        raise CheckpointError(f"weights in {folder} do not fit the configuration in its manifest")
-    prior.load_state_dict({key: value.to(torch.float32) for key, value in tensors.items()})
+        prior = build(**manifest["config"])
+    prior.load_state_dict({key: _single(folder, key, value) for key, value in tensors.items()})
     prior = prior.float().to(memory_format=torch.channels_last)  # convolutions are faster
+    prior.sample_size = _sample_size(manifest) if isinstance(prior, Trainable) else None
     if isinstance(prior, Denoiser):
         flip, turn = (manifest.get(key, True) for key in ("flip", "turn"))
         prior.symmetries = [k for k in prior.symmetries
                             if (flip or k < 4) and (turn or k % 4 == 0)]
     return prior.eval().requires_grad_(False), manifest
+
+
+def _single(folder: Path, key: str, value: Tensor) -> Tensor:
+    """Returns a weight in single precision."""
+    single = value.to(torch.float32)
+    if value.dtype == torch.float64 and not torch.equal(single.isinf(), value.isinf()):
+        raise CheckpointError(
+            f"weights in {folder} are too large for float32 in {key}: train it again"
+        )
+    return single
+
+
+def _sample_size(manifest: dict[str, Any]) -> tuple[int, int] | None:
+    """Returns height and width of the images that `sample` draws by default; None for its own.
+
+    Manifests of earlier versions tell the size of the training crops only. It is also that of the
+    images if no crop was cut larger and downsampled, as for the digits.
+    """
+    size = manifest.get("sample_size")
+    if size is None and manifest.get("scale") is False:
+        size = [manifest.get("crop")] * 2
+    fits = isinstance(size, list) and len(size) == 2 and all(
+        isinstance(side, int) and 1 <= side <= LARGEST_SAMPLE for side in size
+    )
+    return tuple(size) if fits else None
 
 
 BORDER = 3

@@ -34,8 +34,9 @@ def sample(
     Arguments:
         prior: Name, checkpoint folder or object; see `load_prior`.
         count: Number of images, >= 1.
-        size: Height and width of the images in pixels. None is the fixed size of the prior, or
-            256 x 256 if it supports any size.
+        size: Height and width of the images in pixels. None is the fixed size of the prior. If
+            it supports any size, None is the size of its training crops, or 256 x 256 if its
+            checkpoint does not tell.
         channels: 3 for colour, 1 for grey; None is the number of channels of the prior.
         steps: Network evaluations of a diffusion prior, >= 1.
         eta: For a diffusion prior, 1 is ancestral sampling (DDPM) and 0 is DDIM.
@@ -64,7 +65,8 @@ def sample(
     if not isinstance(prior, Decoder | Denoiser):
         raise TypeError(f"{type(prior).__name__} can neither denoise nor decode: choose another")
     depth: int = channels or getattr(prior, "channels", None) or 3
-    size = size or getattr(prior, "size", None) or DEFAULT_SIZE
+    size = size or getattr(prior, "size", None) or getattr(prior, "sample_size", None)
+    size = size or DEFAULT_SIZE
     like = torch.zeros(count, depth, *size, device=device)
     parts = chunks(list(range(count)), chunk_size(like.shape, device))
     if isinstance(prior, Decoder):

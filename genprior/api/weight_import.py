@@ -1,10 +1,14 @@
 """Import of PyTorch weight files (.pt, .pth) as checkpoints, without running code in them.
 
-The file is memory-mapped: keys, shapes and types are compared with those of the prior before
-memory is allocated for the weights.
+The zip archive is checked first: its entries are not compressed, so that they are no larger than
+the file, and have the checksums (CRC) that torch wrote. Then the file is memory-mapped: keys,
+shapes and types are compared with those of the prior before memory is allocated for the weights.
 """
 
 import pickle
+import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genprior.core.errors import CheckpointError
+from genprior.core.errors import CheckpointError, SettingError
+from genprior.priors.arguments import shapes_of
 from genprior.priors.checkpoint import save_checkpoint
 from genprior.registry import PRIORS, lookup
 
@@ -22,8 +27,12 @@ PREFIXES = ("module.", "_orig_mod.")
 # Unpickling damaged bytes raises any of these; forbidden objects raise an UnpicklingError.
 UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError,
-    AttributeError, TypeError, ImportError,
+    AttributeError, TypeError, ImportError, zipfile.BadZipFile, zlib.error,
 )
+# Types that are converted to float32; float8 has too few operations in torch.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# The pickled dictionary holds names and shapes only; this is enough for a million tensors.
+LARGEST_PICKLE = 2**28
 
 
 def import_weights(file: Path, folder: Path, prior: str, config: Mapping[str, Any]) -> str:
@@ -43,21 +52,32 @@ def import_weights(file: Path, folder: Path, prior: str, config: Mapping[str, An
         CheckpointError: The file cannot be read without running code, or does not fit the prior.
     """
     where, tensors = _tensors(file)
-    with torch.device("meta"):
-        model = lookup(PRIORS, prior, "prior")(**config)
-    _check_fit(file, prior, tensors, model.state_dict())
+    cls = lookup(PRIORS, prior, "prior")
+    try:
+        expected = shapes_of(cls, config, len(tensors))
+    except (TypeError, ValueError) as error:
+        raise SettingError(f"prior {prior!r}: {error}: give the right --set NAME=VALUE") from error
+    _check_fit(file, prior, tensors, expected)
+    full = {key: tensor.float() for key, tensor in tensors.items()}
     for key, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise CheckpointError(f"{file}: {key} holds NaN or infinite numbers: train it again")
+        if not full[key].isfinite().all():
+            raise CheckpointError(
+                f"{file}: {key} holds numbers that are too large for float32: train it again"
+            )
     about = {"imported": {"file": file.name, "bytes": file.stat().st_size, "where": where}}
-    full = {key: tensor.float() for key, tensor in tensors.items()}
-    save_checkpoint(folder, prior, dict(model.config), full, about=about)
+    with torch.device("meta"):
+        complete = dict(cls(**config).config)
+    save_checkpoint(folder, prior, complete, full, about=about)
     return where
 
 
 def _tensors(file: Path) -> tuple[str, dict[str, Tensor]]:
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        _check_archive(file)
+        with warnings.catch_warnings(action="ignore"):  # about tensors that are refused below
+            found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError:
         raise CheckpointError(f"{file}: no such file: check the name") from None
     except UNREADABLE as error:
@@ -75,7 +95,40 @@ def _tensors(file: Path) -> tuple[str, dict[str, Tensor]]:
             f"{file}: holds no dictionary of tensors, nor one under "
             f"{', '.join(WEIGHT_KEYS)}: save its state_dict with torch.save"
         )
-    return where, {_without_prefixes(key): tensor for key, tensor in found.items()}
+    tensors: dict[str, Tensor] = {}
+    originals: dict[str, str] = {}
+    for key, tensor in found.items():
+        name = _without_prefixes(key)
+        if name in tensors:
+            raise CheckpointError(
+                f"{file}: holds {name} twice, as {originals[name]} and as {key}: save one of them"
+            )
+        tensors[name], originals[name] = tensor, key
+    return where, tensors
+
+
+def _check_archive(file: Path) -> None:
+    """Checks the zip archive that torch writes: nothing compressed, nothing damaged.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not a regular file, or holds entries that torch does not write.
+        zipfile.BadZipFile: It is damaged, or not a zip archive.
+    """
+    size = file.stat().st_size
+    if not file.is_file():
+        raise ValueError("it is not a regular file")
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("its entries are compressed, which torch does not do")
+        if sum(entry.file_size for entry in entries) > size:
+            raise ValueError("its entries are larger than the file")
+        if any(e.file_size > LARGEST_PICKLE for e in entries if e.filename.endswith(".pkl")):
+            raise ValueError(f"its pickle has more than {LARGEST_PICKLE} bytes")
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
 
 
 def _is_weights(found: object) -> bool:
@@ -92,7 +145,7 @@ def _without_prefixes(key: str) -> str:
 
 
 def _check_fit(
-    file: Path, prior: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+    file: Path, prior: str, tensors: Mapping[str, Tensor], expected: Mapping[str, torch.Size]
 ) -> None:
     missing, extra = sorted(expected.keys() - tensors), sorted(tensors.keys() - expected)
     if missing or extra:
@@ -101,11 +154,12 @@ def _check_fit(
             f"{_count_keys(extra, 'unknown')}: give the right --set NAME=VALUE"
         )
     for key, tensor in tensors.items():
-        if tensor.shape != expected[key].shape or not tensor.is_floating_point():
+        dense = tensor.layout == torch.strided and tensor.dtype in FLOATS
+        if tensor.shape != expected[key] or not dense:
             raise CheckpointError(
                 f"{file}: {key} is {tensor.dtype} of shape {tuple(tensor.shape)}, prior "
-                f"{prior!r} has floats of {tuple(expected[key].shape)}: give the right --set "
-                f"NAME=VALUE"
+                f"{prior!r} has float16, bfloat16, float32 or float64 of "
+                f"{tuple(expected[key])}: give the right --set NAME=VALUE, or convert it"
             )
 
 

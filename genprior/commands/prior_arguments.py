@@ -25,6 +25,7 @@ def parse_arguments(texts: tuple[str, ...], known: list[str]) -> dict[str, Any]:
         UsageError: A text is not NAME=VALUE, its name is not among the known ones, or its value
             is a list or dictionary that cannot be read.
     """
+
     parsed = {}
     for text in texts:
         name, equals, value = text.partition("=")

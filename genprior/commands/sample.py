@@ -18,8 +18,8 @@ from genprior.io.limits import MAX_SAMPLES, MAX_STEPS
 @click.option("--count", type=click.IntRange(1, MAX_SAMPLES), default=1, show_default=True,
               help="Number of images.")
 @click.option("--size", type=options.Size(),
-              help="Height and width of each image, pixels.  [default: the size of the prior, or "
-                   "256x256 if it has none]")
+              help="Height and width of each image, pixels.  [default: the size of the prior or "
+                   "of its training crops, or 256x256 if it has none]")
 @click.option("--eta", type=click.FloatRange(0, 1), default=1.0, show_default=True,
               help="Stochasticity of a diffusion prior: 1 is ancestral sampling, 0 is DDIM.")
 @click.option("--steps", type=click.IntRange(1, MAX_STEPS), default=100, show_default=True,

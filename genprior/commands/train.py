@@ -111,7 +111,9 @@ def train(
     """
     crops = {"size": crop, "flip": flip, "turn": turn, "scale": scale,
              "max_pixels": max_pixels, "resize": resize}
-    if not resume and (any(out.glob("step-*")) or (out / "manifest.json").exists()):
+    from genprior.priors.checkpoint import MANIFEST, complete_steps
+
+    if not resume and (complete_steps(out) or (out / MANIFEST).exists()):
         remedy = "choose another -o" if prior in FITTED else "add --resume, or choose another -o"
         raise click.UsageError(f"{out} holds a training run: {remedy}")
     if prior in FITTED:
@@ -144,26 +146,35 @@ def _train(
     data, held_out, crops, preview, tensorboard = source
     chosen = Settings(**settings)
     torch.manual_seed(chosen.seed)
-    model = _initialised(init, prior, arguments) if init else _new(prior, arguments)
-    channels = model.config["channels"]
+    start = _initialised(init, prior, arguments) if init else None
+    channels = _channels(prior, arguments, out, resume) if start is None else (
+        start.config.get("channels", 3)
+    )
     side = (crops["size"],) * 2
 
     def draw(network: Any) -> torch.Tensor:
         steps = PREVIEW_STEPS if isinstance(network, Denoiser) else 1
         return sample(network, PREVIEW, side, steps=steps, device=str(device))
 
-    images_per_step = chosen.batch * len(model.updates())
     with (
         joined() as ranks,
         Progress(quiet or not ranks.first, desc=prior, bar_format=BAR_FORMAT) as progress,
     ):
-        common = {"channels": channels, "seed": chosen.seed, "warn": _warn, **crops}
-        images, validation = ranks.local_rank_first(lambda: (
-            Crops(data, **common), Crops(held_out, held_out=True, **common) if held_out else None
-        ))
-        about = {"data": [Path(name).name for name in data], "images": len(images.images)}
+        common = {"seed": chosen.seed, "warn": _warn, **crops}
+        images = ranks.local_rank_first(lambda: Crops(data, channels=channels, **common))
+        common |= {"channels": images.channels, "held_out": True}
+        validation = ranks.local_rank_first(
+            lambda: Crops(held_out, **common) if held_out else None
+        )
+        torch.manual_seed(chosen.seed)  # reading the data may draw random numbers
+        model = start or _new(prior, arguments, images.channels)
+        images_per_step = chosen.batch * len(model.updates())
+        about = {"data": [Path(name).name for name in data], "images": len(images.images),
+                 "data_digest": images.digest()}
         about |= _crop_settings(crops) | ({"init": init} if init else {})
-        about |= {"validation": [Path(name).name for name in held_out]} if held_out else {}
+        if validation is not None:
+            about |= {"validation": [Path(name).name for name in held_out],
+                      "validation_digest": validation.digest()}
         device = pick_device(ranks.device(device), torch.empty(0))
         model.to(device)
         draws = preview and isinstance(model, Denoiser | Decoder)
@@ -196,7 +207,7 @@ def _compute(
     extra = () if one else ("images", "channels")
     settings = parse_arguments(arguments, [*known, *extra])
     count = settings.pop("images", IMAGES)
-    channels = settings.pop("channels", 3)
+    channels = settings.pop("channels", None)  # None: those of the data
     about: dict[str, Any] = {"data": [Path(name).name for name in data], "seed": seed}
     images = None
     if not one:
@@ -228,12 +239,34 @@ def _typed_options(*names: str) -> str:
     return " and ".join(options[name] for name in typed)
 
 
-def _new(prior: str, arguments: tuple[str, ...]) -> Any:
-    return _construct(lookup(PRIORS, prior, "prior"), constructor_arguments(prior, arguments))
+def _channels(
+    prior: str, arguments: tuple[str, ...], out: Path, resume: bool
+) -> int | None:
+    """Returns the channels of a new prior by --set or the resumed run; None: those of the data."""
+    import torch
+
+    from genprior.priors.checkpoint import complete_steps, read_manifest
+
+    given = constructor_arguments(prior, arguments)
+    with torch.device("meta"):  # shows a wrong --set before any data are read
+        model = _construct(lookup(PRIORS, prior, "prior"), given)
+    steps = complete_steps(out) if resume else []
+    if "channels" in given or "channels" not in model.config:
+        return model.config.get("channels", 3)
+    return read_manifest(steps[-1])["config"].get("channels") if steps else None
+
+
+def _new(prior: str, arguments: tuple[str, ...], channels: int) -> Any:
+    cls, given = lookup(PRIORS, prior, "prior"), constructor_arguments(prior, arguments)
+    takes_channels = "channels" in inspect.signature(cls).parameters
+    return _construct(cls, ({"channels": channels} if takes_channels else {}) | given)
 
 
 def _construct(cls: type, arguments: dict[str, Any]) -> Any:
+    from genprior.priors.arguments import check_types
+
     try:
+        check_types(cls, arguments)
         return cls(**arguments)
     except (TypeError, ValueError) as error:
         raise click.UsageError(f"--set: {error}") from error

@@ -15,7 +15,7 @@ import msgspec
 
 Kind = TypeVar("Kind")
 
-# Larger files are none that this package wrote.
+# Larger files, and deeper nesting, are of none that this package wrote.
 MAX_BYTES = 256 * 2**20
 # Deeper values could be read, but Python's recursion limit is too low to write or compare them.
 MAX_DEPTH = 50

@@ -26,6 +26,8 @@ HELD_PIXELS = 2**30
 DEFLATE_RATIO = 1032  # the largest possible
 # What data sets raise for damaged files; Pillow raises most of them.
 DAMAGE = (OSError, TypeError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)
+# Modes of Pillow without colours.
+GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class Collection(Sequence):
@@ -57,6 +59,10 @@ class Collection(Sequence):
         """Returns width and height of an image."""
         return self[index].size
 
+    def holds(self, size: tuple[int, int]) -> bool:
+        """Whether another image of this size is kept in memory."""
+        return self.pixels + math.prod(size) <= HELD_PIXELS
+
     def __getitem__(self, index: int) -> Image.Image:
         if index in self.held:
             return self.held[index]
@@ -64,10 +70,22 @@ class Collection(Sequence):
         size = resized(image.size, self.resize)
         if size != image.size:
             image = image.resize(size, Image.Resampling.BICUBIC)
-        if self.pixels + math.prod(size) <= HELD_PIXELS:
+        if self.holds(size):
             self.held[index] = image
             self.pixels += math.prod(size)
         return image
+
+    def is_grey(self) -> bool:
+        """Whether no readable image has colours."""
+        for index in range(len(self)):
+            with suppress(ImageError):
+                if not self.is_grey_image(index):
+                    return False
+        return True
+
+    def is_grey_image(self, index: int) -> bool:
+        """Whether an image has no colours."""
+        return self.read(index).mode == "L"
 
     def read(self, index: int) -> Image.Image:
         """Reads an image, before conversion and resizing."""
@@ -155,6 +173,14 @@ class _Files(Collection):
                 return self[index].size
         return resized(read_size(self.items[index], self.max_pixels), self.resize)
 
+    def is_grey_image(self, index: int) -> bool:
+        with (  # the header tells it, unless the format is one that Pillow does not know
+            suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError),
+            warnings.catch_warnings(action="ignore"), Image.open(self.items[index]) as image,
+        ):
+            return image.mode in GREY_MODES
+        return super().is_grey_image(index)
+
     def file(self, index: int) -> Path:
         return self.items[index]
 
@@ -168,6 +194,11 @@ class _Items(Collection):
     def __init__(self, items: Any, mode: str, max_pixels: int, resize: int | None) -> None:
         super().__init__(items, mode, resize)
         self.max_pixels = max_pixels
+
+    def is_grey(self) -> bool:
+        if isinstance(self.items, _Array | np.ndarray):  # all have the same shape
+            return len(self) == 0 or self.is_grey_image(0)
+        return super().is_grey()
 
     def file(self, index: int) -> Path | None:
         return self.items.path if isinstance(self.items, _Array) else None

@@ -6,28 +6,58 @@
     manifest.json       prior, configuration, provenance, size and sha256 of each file
 
 The manifest is written last: a folder without one is not a checkpoint. No pickle is used.
+
+A folder may come from a stranger. Only files with these names are read, only if they are regular
+files of the size in the manifest, and shapes are known from their headers before they are read.
 """
 
 import hashlib
 import itertools
 import json
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import safetensors
+import torch
+from msgspec import Meta
 from safetensors.torch import load, save
 from torch import Tensor
 
 from genprior.core.atomic_files import unfinished, write_atomic
+from genprior.core.checksums import file_digest
 from genprior.core.errors import CheckpointError
+from genprior.core.records import parse_json, read_regular
 from genprior.priors.weights import EMBEDDED
 
 MANIFEST, MODEL, STATE = "manifest.json", "model.safetensors", "state.safetensors"
 LARGEST = 16 * 10**6
 STEP = re.compile(r"step-\d{8,}")
+LARGEST_MANIFEST = 2**24
+TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int32,
+         torch.int64, torch.bool)
+
+
+class _File(msgspec.Struct):
+    """Entry of a manifest for one file."""
+
+    sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    bytes: Annotated[int, Meta(ge=0)]
+
+
+class _Manifest(msgspec.Struct):
+    """The entries of a manifest that are used when it is read back."""
+
+    schema: Literal[1]
+    prior: str
+    config: dict[str, Any]
+    files: dict[
+        Annotated[str, Meta(pattern=r"\A(model(-[0-9]{1,6})?|state)\.safetensors\Z")], _File
+    ]
 
 
 def save_checkpoint(
@@ -84,7 +114,37 @@ def read_model(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
     """Returns all tensors of a model; arguments and errors as in `read_tensors`."""
     names = [name for name in manifest["files"] if name != STATE]
     parts = [read_tensors(folder, manifest, name) for name in names]
-    return {key: value for part in parts for key, value in part.items()}
+    model = {key: value for part in parts for key, value in part.items()}
+    if len(model) < sum(map(len, parts)):
+        raise CheckpointError(f"weights in {folder} are twice in its files: write it again")
+    return model
+
+
+def stored_shapes(folder: Path, manifest: Mapping[str, Any]) -> dict[str, torch.Size]:
+    """Returns the shapes of the tensors of a model, from the headers of its files.
+
+    Arguments and errors as in `read_tensors`, but the checksums are not compared.
+    """
+    shapes: dict[str, torch.Size] = {}
+    for name in (name for name in manifest["files"] if name != STATE):
+        _check_file(folder, manifest, name)
+        try:
+            with safetensors.safe_open(folder / name, "pt") as file:
+                found = {key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()}
+        except (safetensors.SafetensorError, OSError, ValueError):  # which `read_tensors` explains
+            found = {key: t.shape for key, t in read_tensors(folder, manifest, name).items()}
+        shapes |= found
+    return shapes
+
+
+def check_sums(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Compares the sha256 of the model files without holding them in memory.
+
+    Raises:
+        CheckpointError: A file is corrupt.
+    """
+    for name in (name for name in manifest["files"] if name != STATE):
+        _check_sum(folder / name, manifest, name, file_digest(folder / name))
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:
@@ -94,7 +154,12 @@ def fingerprint(manifest: Mapping[str, Any]) -> str:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Removes a checkpoint, its manifest first, so that no incomplete checkpoint is left."""
+    """Removes a checkpoint, its manifest first, so that no incomplete checkpoint is left.
+
+    A link to a folder elsewhere is left alone.
+    """
+    if folder.is_symlink():
+        return
     (folder / MANIFEST).unlink(missing_ok=True)
     for file in (*folder.glob("*.safetensors"), *unfinished(folder)):
         file.unlink()
@@ -108,6 +173,11 @@ def steps_of(run: Path) -> list[Path]:
     return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")))
 
 
+def complete_steps(run: Path) -> list[Path]:
+    """Returns the complete checkpoint folders of a training run, the newest last."""
+    return [path for path in steps_of(run) if (path / MANIFEST).exists()]
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Returns the manifest of a checkpoint folder.
 
@@ -116,14 +186,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
-        if manifest["schema"] != 1 or MODEL not in manifest["files"]:
-            raise KeyError("schema")
-        manifest["prior"], manifest["config"]
+        manifest = parse_json(read_regular(path, LARGEST_MANIFEST), dict[str, Any])
+        if MODEL not in msgspec.convert(manifest, _Manifest).files:
+            raise ValueError(f"it lists no {MODEL}")
     except FileNotFoundError:
         raise CheckpointError(f"{folder} contains no {MANIFEST}: it is not a checkpoint") from None
-    except (ValueError, KeyError, TypeError, OSError):
-        raise CheckpointError(f"{path} is not a readable checkpoint manifest") from None
+    except (ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(
+            f"{path} is not a readable checkpoint manifest ({reason}): get another copy of the "
+            f"folder"
+        ) from None
     return manifest
 
 
@@ -136,24 +209,66 @@ def read_tensors(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[s
         name: Name of the file.
 
     Raises:
-        CheckpointError: The file is missing or does not match the checksum in the manifest.
+        CheckpointError: The file is missing, is not a regular file, does not match the size or the
+            checksum in the manifest, or holds numbers of another type.
     """
     path = folder / name
+    size = _check_file(folder, manifest, name)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot read weights {path}: {error.strerror}") from None
-    expected = manifest["files"][name]["sha256"]
-    actual = hashlib.sha256(data).hexdigest()
-    if actual != expected:
-        raise CheckpointError(
-            f"weights {path} are corrupt: sha256 is {actual}, expected {expected}; "
-            f"{'install genprior again' if EMBEDDED in path.parents else 'restore the file'}"
-        )
+        data = read_regular(path, size)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read weights {path}: {error}") from None
+    _check_sum(path, manifest, name, hashlib.sha256(data).hexdigest())
     try:
-        return load(data)
+        tensors = load(data)
     except safetensors.SafetensorError:
         raise CheckpointError(f"weights {path} are not a safetensors file") from None
+    except KeyError as error:  # a type that torch does not have
+        raise CheckpointError(f"weights {path} hold numbers of type {error}, not floats") from None
+    for key, tensor in tensors.items():
+        if tensor.dtype not in TYPES:
+            raise CheckpointError(
+                f"weights {path} hold {tensor.dtype} in {key}: convert it to float32 or float16"
+            )
+    return tensors
+
+
+def _check_file(folder: Path, manifest: Mapping[str, Any], name: str) -> int:
+    """Returns the size of a file of a checkpoint, after checking that it is as in the manifest.
+
+    Raises:
+        CheckpointError: There is no such file, it is not regular, or it has another size.
+    """
+    path = folder / name
+    if name not in manifest["files"]:
+        raise CheckpointError(f"{folder} holds no {name}: training cannot continue from it, give "
+                              f"the folder of a training run, or start from its weights, --init")
+    expected = manifest["files"][name]["bytes"]
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise CheckpointError(f"cannot read weights {path}: {error.strerror}") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise CheckpointError(f"weights {path} are not a regular file: {_remedy(path)}")
+    if status.st_size != expected:
+        raise CheckpointError(f"weights {path} are corrupt: {status.st_size} bytes, expected "
+                              f"{expected}; {_remedy(path)}")
+    return expected
+
+
+def _check_sum(path: Path, manifest: Mapping[str, Any], name: str, actual: str) -> None:
+    """Raises CheckpointError unless a file has the sha256 in the manifest."""
+    expected = manifest["files"][name]["sha256"]
+    if actual != expected:
+        # The target of a link may be a file that is nobody else's business.
+        shown = "another" if path.is_symlink() else actual
+        raise CheckpointError(
+            f"weights {path} are corrupt: sha256 is {shown}, expected {expected}; {_remedy(path)}"
+        )
+
+
+def _remedy(path: Path) -> str:
+    return "install genprior again" if EMBEDDED in path.parents else "restore the file"
 
 
 def newest(folder: Path) -> Path:
@@ -164,7 +279,7 @@ def newest(folder: Path) -> Path:
     """
     if (folder / MANIFEST).exists():
         return folder
-    complete = [path for path in steps_of(folder) if (path / MANIFEST).exists()]
+    complete = complete_steps(folder)
     if not complete:
         raise CheckpointError(f"no checkpoint in {folder}: give a folder that contains {MANIFEST}")
     return complete[-1]

@@ -37,6 +37,7 @@ from genprior.core.linalg import per_image
 from genprior.core.pull_push import density, pull_push
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import ddpm_sigmas
+from genprior.priors.arguments import check_sizes
 from genprior.priors.base import Denoiser, Trainable
 from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.padding import pad_to_multiple
@@ -72,7 +73,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
             pixels. Its input is a guess of them (`genprior.core.pull_push`) and the mask.
 
     Raises:
-        ValueError: The objective or the schedule is unknown.
+        ValueError: The objective or the schedule is unknown, or a size is out of its range.
     """
 
     def __init__(
@@ -89,6 +90,12 @@ class DDPM(nn.Module, Denoiser, Trainable):
         super().__init__()
         if objective not in ("eps", "v", "edm"):
             raise ValueError(f"objective must be 'eps', 'v' or 'edm', got {objective!r}")
+        check_sizes(channels=channels, widths=widths, blocks=blocks)
+        if len(blocks) != len(widths):
+            raise ValueError(
+                f"blocks must hold a number for each of the {len(widths)} widths, got "
+                f"{list(blocks)}"
+            )
         self.channels = channels
         self.symmetries = range(8)
         self.objective = objective

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.core.random_streams import Noise
+from genprior.priors.arguments import check_sizes
 from genprior.priors.base import Layered, Trainable
 from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.dcgan import Critic, DCGenerator
@@ -84,6 +85,7 @@ class GAN(nn.Module, Layered, Trainable):
             raise ValueError(f"architecture must be 'dcgan' or 'style', got {architecture!r}")
         if loss not in BETAS:
             raise ValueError(f"loss must be one of {', '.join(BETAS)}, got {loss!r}")
+        check_sizes(channels=channels, latent=latent, widths=widths, size=size)
         if strength is None:
             strength = 0.01 if loss == "wgan-clip" else 10.0
         if critic_steps < 1 or not strength > 0:

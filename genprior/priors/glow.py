@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.core.random_streams import Noise
+from genprior.priors.arguments import check_sizes
 from genprior.priors.base import ActivationCheckpointing, Density, Encoder, Trainable
 from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.flows import (
@@ -85,11 +86,7 @@ class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        if min(channels, levels, depth, width) < 1:
-            raise ValueError(
-                f"channels, levels, depth and width must be at least 1, got {channels}, "
-                f"{levels}, {depth} and {width}"
-            )
+        check_sizes(channels=channels, levels=levels, depth=depth, width=width)
         if logit and not 0.01 <= logit < 0.5:
             raise ValueError(f"logit must be 0 or in [0.01, 0.5), got {logit}")
         if architecture not in ("glow", "realnvp"):

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.core.random_streams import Noise
+from genprior.priors.arguments import check_sizes
 from genprior.priors.base import Trainable, Variational
 from genprior.priors.elbo import divergence, importance_bound, log_normal, sampled_divergence
 from genprior.priors.nets.blocks import Residual
@@ -66,11 +67,13 @@ class HVAE(nn.Module, Variational, Trainable):
         beta: float = 1.0,
     ) -> None:
         super().__init__()
+        check_sizes(channels=channels, latent=latent, widths=widths, blocks=blocks)
         if len(groups) != len(widths) or min(groups) < 0 or not sum(groups):
             raise ValueError(
                 f"groups must hold a number >= 0 for each of the {len(widths)} levels and not "
                 f"only zeros, got {list(groups)}"
             )
+        check_sizes(groups=groups)
         if not beta > 0:
             raise ValueError(f"beta must be > 0, got {beta}")
         self._config = {

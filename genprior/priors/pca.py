@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.core.linalg import per_image
+from genprior.priors.arguments import check_sizes
 from genprior.priors.base import Factor, Gaussian
 
 OVERSAMPLING = 10
@@ -43,7 +44,9 @@ class PCA(nn.Module, Gaussian):
                 f"components must be (k, {', '.join(map(str, mean.shape))}) and variances (k,), "
                 f"got {tuple(components.shape)} and {tuple(variances.shape)}"
             )
-        if not (math.isfinite(floor) and floor >= 0) or (variances < floor**2).any():
+        known = not variances.is_meta  # without numbers only the shapes can be checked
+        floor_fits = math.isfinite(floor) and floor >= 0
+        if not floor_fits or (known and (variances < floor**2).any()):
             raise ValueError(
                 f"floor must be >= 0 and its square at most the smallest variance, got {floor}"
             )
@@ -55,6 +58,7 @@ class PCA(nn.Module, Gaussian):
     @classmethod
     def from_config(cls, shape: Sequence[int], components: int, floor: float) -> "PCA":
         """Returns a prior of the given shapes, to load tensors into."""
+        check_sizes(shape=shape, components=components)
         zeros = torch.zeros(components, *shape)
         return cls(torch.zeros(*shape), zeros, torch.full((components,), floor**2), floor)
 
@@ -103,9 +107,13 @@ class PCA(nn.Module, Gaussian):
 
     def mean(self, image_shape: torch.Size) -> Tensor:
         if tuple(image_shape[1:]) != tuple(self.mean_image.shape):
+            remedy = "crop or resize the images" if image_shape[1] == self.channels else (
+                f"convert them to {self.channels} channels, or train a prior with "
+                f"{image_shape[1]}"
+            )
             raise ValueError(
                 f"this prior takes images of shape {tuple(self.mean_image.shape)} (channels, "
-                f"height, width), got {tuple(image_shape[1:])}: crop or resize the images"
+                f"height, width), got {tuple(image_shape[1:])}: {remedy}"
             )
         return self.mean_image[None]
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.fft import fft2, ifft2, irfft2, rfft2
 
 from genprior.core.linalg import cg, damped_inverse, fast_size, per_image, split_along
+from genprior.priors.arguments import check_sizes
 from genprior.priors.base import Factor, Gaussian
 from genprior.priors.texture_masked import texton_of_known
 from genprior.priors.texture_periodic import periodic_component
@@ -82,6 +83,7 @@ class Texture(nn.Module, Gaussian):
     @classmethod
     def from_config(cls, shape: Sequence[int], margin: int | None, floor: float) -> "Texture":
         """Returns a texture of the given sizes, to load tensors into."""
+        check_sizes(shape=shape, margin=margin)
         return cls(torch.zeros(*shape), torch.zeros(shape[0]), margin, floor)
 
     @property

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.core.random_streams import Noise
+from genprior.priors.arguments import check_sizes
 from genprior.priors.base import Trainable, Variational
 from genprior.priors.elbo import (
     divergence,
@@ -85,6 +86,9 @@ class VAE(nn.Module, Variational, Trainable):
     ) -> None:
         super().__init__()
         _check(likelihood, std, beta, divergence, noise)
+        check_sizes(channels=channels, latent=latent, blocks=blocks, size=size)
+        if widths or architecture != "dense":  # which may have no hidden layer
+            check_sizes(widths=widths)
         self._config = {
             "channels": channels,
             "latent": latent,

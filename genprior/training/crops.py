@@ -1,7 +1,10 @@
 """Random crops of image collections, the batches of a training."""
 
+import hashlib
+import itertools
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from genprior.io.datasets import Collection, open_source
 from genprior.io.limits import MAX_PIXELS
 
 NATIVE_SHARE = 0.6
+# Bytes at the beginning of a file by which it is recognised.
+HEAD = 4096
 # Attempts to draw a crop from an image that is not damaged.
 TRIES = 20
 
@@ -36,13 +41,14 @@ class Crops:
     """Random square crops, optionally with flips, quarter turns and scale augmentation.
 
     Batch number k is a function of (seed, k) alone, so a resumed training continues with
-    the batches of an uninterrupted one. If reading an image fails although its header is valid,
-    the image is left out with a warning and another crop is drawn instead.
+    the batches of an uninterrupted one. Images that cannot be read are left out with a warning:
+    at the start, as far as the images are held in memory, and else when a crop of them is drawn,
+    which is replaced by another crop.
 
     Arguments:
         sources: Sources of images; see `genprior.io.datasets.open_source`.
         size: Side of the crops in pixels.
-        channels: 3 for colour, 1 for grey.
+        channels: 3 for colour, 1 for grey; None for grey if no image has colours.
         seed: Seed of the crops.
         flip: Whether half of the crops are mirrored.
         turn: Whether crops are rotated by random quarter turns.
@@ -55,15 +61,15 @@ class Crops:
             process.
 
     Raises:
-        ValueError: No image is as large as a crop, or the header of a file is not that of an
-            image.
+        ImageError: No image can be read.
+        ValueError: No image is as large as a crop.
     """
 
     def __init__(
         self,
         sources: Sequence[Any],
         size: int,
-        channels: int = 3,
+        channels: int | None = 3,
         seed: int = 0,
         flip: bool = True,
         turn: bool = True,
@@ -77,17 +83,30 @@ class Crops:
         self.flip, self.turn, self.scale = flip, turn, scale
         if isinstance(sources, str | Path):
             sources = [sources]
+        if channels is None:
+            opened = [open_source(source, 3, max_pixels, None, held_out) for source in sources]
+            channels = 1 if all(collection.is_grey() for collection in opened) else 3
+        self.channels = channels
         collections = [
             open_source(source, channels, max_pixels, resize, held_out) for source in sources
         ]
         self.images = _LargeEnough(collections, size)
         self.damaged: set[int] = set()
         if not self.images:
-            count = sum(map(len, collections))
-            raise ValueError(
-                f"none of the {count} images in {', '.join(map(_name, sources))} is "
-                f"at least {size} pixels wide and high: choose a smaller crop or other images"
-            )
+            self.images.explain(", ".join(map(_name, sources)), size)
+        for error in self.images.errors:
+            warn(f"left out: {error}")
+
+    def digest(self) -> str:
+        """Returns a digest of the images that does not depend on the name of their folder.
+
+        It covers names below the folder, sizes and beginnings of files; and of other data sets
+        the length and the first and last image.
+        """
+        digest = hashlib.sha256()
+        for part in self.images.descriptions():
+            digest.update(hashlib.sha256(part).digest())
+        return digest.hexdigest()
 
     def batch(self, number: int, count: int, rows: slice | None = None) -> Tensor:
         """Returns batch `number` of `count` crops, or some rows of it.
@@ -143,12 +162,57 @@ class _LargeEnough(Sequence):
     def __init__(self, collections: Sequence[Collection], min_side: int) -> None:
         self.entries: list[tuple[Collection, int]] = []
         self.sizes: list[tuple[int, int]] = []
+        self.total, self.largest = sum(map(len, collections)), (0, 0)
+        self.errors: list[ImageError] = []
         for collection in collections:
             for index in range(len(collection)):
-                size = collection.size(index)
+                try:
+                    size = _readable_size(collection, index)
+                except ImageError as error:
+                    self.errors.append(error)
+                    continue
+                self.largest = max(self.largest, size, key=lambda size: (min(size), max(size)))
                 if min(size) >= min_side:
                     self.entries.append((collection, index))
                     self.sizes.append(size)
+
+    def explain(self, name: str, min_side: int) -> None:
+        """Raises the error of a collection without an image that is large enough.
+
+        Arguments:
+            name: Name of the source, for the message.
+            min_side: Smallest length of a side, in pixels.
+
+        Raises:
+            ImageError: No image can be read.
+            ValueError: The images are too small.
+        """
+        if self.errors and self.largest == (0, 0):
+            first = self.errors[0]
+            raise first if self.total == 1 else ImageError(
+                f"none of the {self.total} images in {name} can be read; the first: {first}"
+            )
+        width, height = self.largest
+        raise ValueError(
+            f"none of the {self.total} images in {name} is at least {min_side} pixels wide and "
+            f"high, the largest is {width}x{height}: choose a smaller crop (--crop "
+            f"{min(width, height)}) or other images"
+        )
+
+    def descriptions(self) -> Iterator[bytes]:
+        """Yields what identifies each image, or each data set whose images are not files."""
+        for collection, entries in itertools.groupby(self.entries, lambda entry: entry[0]):
+            files = list(dict.fromkeys(collection.file(index) for _, index in entries))
+            if None in files:
+                ends = (collection[0], collection[len(collection) - 1])
+                yield b"%d " % len(collection) + b"".join(image.tobytes() for image in ends)
+                continue
+            folder = os.path.commonpath([file.absolute().parent for file in files])
+            for file in files:
+                name = os.path.relpath(file.absolute(), folder) if len(files) > 1 else ""
+                with file.open("rb") as opened:
+                    start = opened.read(HEAD)
+                yield os.fsencode(name) + b" %d " % file.stat().st_size + start
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -156,6 +220,18 @@ class _LargeEnough(Sequence):
     def __getitem__(self, index: int) -> Image.Image:
         collection, number = self.entries[index]
         return collection[number]
+
+
+def _readable_size(collection: Collection, index: int) -> tuple[int, int]:
+    """Returns width and height of an image, which is decoded if it can be held in memory.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+    size = collection.size(index)
+    if collection.holds(size):
+        collection[index]  # `size` is content with a valid header
+    return size
 
 
 def _name(source: Any) -> str:

@@ -2,19 +2,28 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
 from genprior.core.atomic_files import write_atomic
 from genprior.core.distributed import Ranks
-from genprior.core.errors import SettingError
+from genprior.core.errors import CheckpointError, SettingError
+from genprior.core.records import parse_json, read_regular
 
 LOG = "log.jsonl"
 EVERY = 20
+
+
+class _Line(msgspec.Struct):
+    """Line of the log, of which only the step is read back."""
+
+    step: int
 
 
 class TrainingLog:
@@ -45,13 +54,36 @@ class TrainingLog:
             self.path.unlink(missing_ok=True)
 
     def resume(self, step: int, window: Sequence[Mapping[str, float]]) -> None:
-        """Deletes the lines after a step, and continues with losses that were not yet written."""
+        """Deletes the lines after a step, and continues with losses that were not yet written.
+
+        Raises:
+            CheckpointError: The log is a link, is not a regular file, or has a damaged line.
+        """
         self.window = [dict(losses) for losses in window]
-        if self.ranks.first and self.path.exists():
-            lines = self.path.read_bytes().split(b"\n")[:-1]
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
+        if self.ranks.first and os.path.lexists(self.path):
+            lines = self._read().split(b"\n")[:-1]
+            kept = [line for number, line in enumerate(lines, 1)
+                    if self._step(line, number) <= step]
             data = b"".join(line + b"\n" for line in kept)
             write_atomic(self.path, lambda file: file.write(data))
+
+    def _read(self) -> bytes:
+        if self.path.is_symlink():  # writing would go to a file elsewhere
+            raise CheckpointError(f"{self.path} is a link: replace it by the file, or remove it")
+        try:
+            return read_regular(self.path)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.path} cannot be read ({error}): move it away, then resume"
+            ) from None
+
+    def _step(self, line: bytes, number: int) -> int:
+        try:
+            return parse_json(line, _Line).step
+        except ValueError as error:
+            raise CheckpointError(
+                f"{self.path}: line {number} is damaged ({error}): remove the line, then resume"
+            ) from None
 
     def add(self, step: int, losses: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Records the losses of a step; every 20 steps writes their means, with `facts`.

@@ -19,10 +19,17 @@ from genprior.core.distributed import Ranks
 from genprior.core.errors import SettingError
 from genprior.io.images import write_image
 from genprior.io.panels import grid
-from genprior.priors.checkpoint import MANIFEST, newest, steps_of
+from genprior.priors.checkpoint import (
+    MANIFEST,
+    complete_steps,
+    newest,
+    remove_checkpoint,
+    steps_of,
+)
+from genprior.training.crops import Crops
 from genprior.training.leakage import common_image
 from genprior.training.lock import exclusive_run
-from genprior.training.log import TrainingLog
+from genprior.training.log import LOG, TrainingLog
 from genprior.training.settings import Settings, with_dtype
 from genprior.training.state import Training
 
@@ -63,7 +70,8 @@ def fit(
         settings: Training settings.
         about: Provenance to put into the manifests. "flip" and "turn" (by default those of
             `data`) tell whether a self-ensemble of a denoiser may flip and rotate images.
-        resume: Continue from the newest checkpoint in `out`.
+        resume: Continue from the newest checkpoint in `out`. A run that was killed before its
+            first checkpoint was complete begins again.
         report: Called after every step with (step, fraction done, loss).
         ranks: The processes that share every batch.
         validation: Source of images that are not in `data`. The loss of the moving average of
@@ -87,14 +95,15 @@ def fit(
         ValueError: The batch cannot be divided evenly among processes and parts.
     """
     ranks, out = ranks or Ranks(), Path(out)
-    if not resume and any((step / MANIFEST).exists() for step in steps_of(out)):
+    if not resume and complete_steps(out):
         raise SettingError(f"{out} holds a training: resume it, or choose another folder")
+    resume = resume and not was_killed_early(out)
     groups = [list(group) for group in prior.groups().values()]
     if not all(group and all(p.requires_grad for p in group) for group in groups):
         raise SettingError("the prior's weights are frozen: call prior.requires_grad_(True) first")
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     settings = with_dtype(settings, groups[0][0].device, out if resume else None)
-    about = {k: getattr(data, k) for k in ("flip", "turn") if hasattr(data, k)} | (about or {})
+    about = _about(data) | (about or {})
     training = Training(name, prior.to(memory_format=layout), settings, ranks, about)
     if validation is not None and len(training.updates) > 1:
         raise SettingError(f"the losses of a {name} do not measure its quality: omit validation")
@@ -108,14 +117,28 @@ def fit(
         _flushing_denormals(), closing(TrainingLog(out, ranks, tensorboard)) as log,
     ):
         if resume:
-            manifest = training.restore(newest(out))
-            log.resume(training.step, manifest.get("window", ()))
+            progress = training.restore(newest(out))
+            log.resume(training.step, progress.window)
         else:
             log.begin()
+            for left in steps_of(out) if ranks.first else ():  # by a run that was killed early
+                remove_checkpoint(left)
         ranks.wait()
         writer = _CheckpointWriter(training, log, out, validation, preview)
         _loop(training, log, writer, data, report)
         return writer.save(last=True)
+
+
+def _about(data: Any) -> dict[str, Any]:
+    """Returns the properties of crops that a prior is used with later."""
+    about = {name: getattr(data, name) for name in ("flip", "turn") if hasattr(data, name)}
+    return about | ({"sample_size": [data.size] * 2} if isinstance(data, Crops) else {})
+
+
+def was_killed_early(out: Path) -> bool:
+    """Whether a folder holds a training that was killed before its first checkpoint."""
+    begun = steps_of(out) or (out / LOG).is_file()
+    return bool(begun) and not complete_steps(out) and not (out / MANIFEST).exists()
 
 
 def _loop(

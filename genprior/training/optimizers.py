@@ -93,6 +93,15 @@ class ConvMuon(torch.optim.Optimizer):
             matrix.add_(orthogonalised(gradient.lerp(mean, momentum)), alpha=-rate)
 
 
+# Tensors that an optimiser keeps per parameter, once it was updated; "step" is a scalar.
+MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.RMSprop: ("step", "square_avg"),
+    torch.optim.SGD: (),
+    ConvMuon: ("momentum_buffer",),
+}
+
+
 def orthogonalised(matrix: Tensor) -> Tensor:
     """Returns about U V^T of a matrix U S V^T: its singular values are between 0.5 and 1.5.
 

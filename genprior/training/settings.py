@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 import torch
+from msgspec import Meta
 
 from genprior.core.devices import DTYPES, has_bfloat16, pick_dtype
 from genprior.core.errors import CheckpointError, SettingError
@@ -17,6 +19,38 @@ from genprior.training.optimizers import Kind
 MAY_CHANGE = (
     "steps", "minutes", "save_minutes", "accumulate", "workers", "channels_last", "compile",
 )
+# Data may have been moved or renamed; it is the same if its digest is.
+DIGESTS = {"data": "data_digest", "validation": "validation_digest"}
+Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]
+
+
+class Progress(msgspec.Struct):
+    """What a manifest tells about a training: how far it is, and with which settings."""
+
+    step: Annotated[int, Meta(ge=0, le=2**53)]
+    seconds: Annotated[float, Meta(ge=0, le=1e12)]
+    best: float | None = None
+    # A bound of 0 would not be exact: denormal numbers are flushed to 0 in a training.
+    loss_scale: tuple[Annotated[float, Meta(ge=1e-300, le=1e300)], Annotated[int, Meta(ge=0)]] = (
+        2.0**13, 0,
+    )
+    window: list[dict[str, Finite]] = []
+    settings: dict[str, Any] = {}
+
+
+def read_progress(folder: Path) -> Progress:
+    """Returns what the manifest of a checkpoint tells about its training.
+
+    Raises:
+        CheckpointError: The checkpoint is not one of a training, or cannot be read.
+    """
+    try:
+        return msgspec.convert(read_manifest(folder), Progress)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(
+            f"{folder} has no record of a training ({error}): give the folder of a training run, "
+            f"or start from its weights, --init"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -90,9 +124,15 @@ def with_dtype(settings: Settings, device: torch.device, resumed: Path | None) -
     """
     if settings.dtype is not None:
         return replace(settings, dtype=pick_dtype(settings.dtype, device))
-    before = read_manifest(newest(resumed)).get("settings", {}) if resumed else {}
+    before = read_progress(newest(resumed)).settings if resumed else {}
     fast = "bfloat16" if has_bfloat16(device) else "float32"
-    return replace(settings, dtype=before.get("dtype") or fast)
+    dtype = before.get("dtype") or fast
+    if dtype not in tuple(DTYPES):
+        raise CheckpointError(
+            f"{resumed} was trained in dtype {dtype!r}, which must be one of "
+            f"{', '.join(DTYPES)}: give --dtype"
+        )
+    return replace(settings, dtype=dtype)
 
 
 def check_same(
@@ -123,7 +163,10 @@ def check_same(
     if network:
         raise CheckpointError(f"{folder} has another network, {network}: give the same --set")
     now = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
-    facts = {name: value for name, value in about.items() if name not in ("settings", "init")}
+    same = [name for name, digest in DIGESTS.items()
+            if digest in about and manifest.get(digest) == about[digest]]
+    other = {"settings", "init", "sample_size", *DIGESTS.values(), *same}
+    facts = {name: value for name, value in about.items() if name not in other}
     changed = [_differences(manifest.get("settings", {}), now), _differences(manifest, facts)]
     if any(changed):
         raise SettingError(

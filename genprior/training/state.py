@@ -6,7 +6,7 @@ of a generator has to be saved to resume exactly, and a batch may be split in an
 
 import os
 import platform
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,8 +20,8 @@ from genprior.core.distributed import Ranks
 from genprior.core.errors import CheckpointError
 from genprior.core.random_streams import Noise, seed_global
 from genprior.priors.checkpoint import (
-    MANIFEST,
     STATE,
+    complete_steps,
     read_manifest,
     read_model,
     read_tensors,
@@ -30,8 +30,8 @@ from genprior.priors.checkpoint import (
     steps_of,
 )
 from genprior.priors.nets.compile import compile_networks
-from genprior.training.optimizers import build_optimizers
-from genprior.training.settings import Settings, check_same
+from genprior.training.optimizers import MOMENTS, build_optimizers
+from genprior.training.settings import Progress, Settings, check_same, read_progress
 
 KEEP = 2
 DROPOUT = 1
@@ -231,9 +231,8 @@ class Training:
         save_checkpoint(
             folder, self.name, self.prior.config, self.average, state, self._facts(more)
         )
-        folders = steps_of(out)
-        complete = [old for old in folders if (old / MANIFEST).exists()]
-        for old in folders:
+        complete = complete_steps(out)
+        for old in steps_of(out):
             if old not in complete[-KEEP:]:
                 remove_checkpoint(old)
 
@@ -259,41 +258,85 @@ class Training:
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         }
 
-    def restore(self, folder: Path) -> dict[str, Any]:
-        """Restores the state of a checkpoint, and returns its manifest.
+    def restore(self, folder: Path) -> Progress:
+        """Restores the state of a checkpoint, and returns what its manifest tells.
 
         Raises:
             CheckpointError: The checkpoint is corrupt, or of another network.
             SettingError: It was trained with other settings, or on other images.
         """
-        manifest = read_manifest(folder)
+        manifest, progress = read_manifest(folder), read_progress(folder)
+        check_same(folder, manifest, self.name, self.prior.config, self.settings, self.about)
         state = read_tensors(folder, manifest, STATE)
         model = read_model(folder, manifest)
-        check_same(folder, manifest, self.name, self.prior.config, self.settings, self.about)
         live = {k.removeprefix("live."): v for k, v in state.items() if k.startswith("live.")}
-        shapes = {k: v.shape for k, v in self.prior.state_dict().items()}
-        if {k: v.shape for k, v in live.items()} != shapes:
-            raise CheckpointError(f"the weights in {folder} do not fit its configuration")
+        _check_like(folder, "weights", model, self.average)
+        _check_like(folder, "weights in training", live, self.live)
+        moments = self._moments_like(state)
+        _check_like(
+            folder, "moments of the optimiser",
+            {key: value for key, value in state.items() if not key.startswith("live.")}, moments,
+        )
+        if any(line.keys() != self.groups.keys() for line in progress.window):
+            raise CheckpointError(f"{folder} has losses of other groups than {list(self.groups)}")
         self.prior.load_state_dict(live)
         for key, value in self.average.items():
             value.copy_(model[key])
-        for name, optimizer in self._named_optimizers():
-            moments: dict[int, dict[str, Tensor]] = {}
-            params = optimizer.param_groups[0]["params"]
-            for key, value in state.items():
-                if key.startswith(f"optimizer.{name}."):
-                    index, entry = key.removeprefix(f"optimizer.{name}.").split(".")
-                    like = params[int(index)].detach()
-                    if value.shape == like.shape:  # fused updates need its memory format
-                        value = torch.empty_like(like).copy_(value)
-                    moments.setdefault(int(index), {})[entry] = value
-            param_groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": moments, "param_groups": param_groups})
-        self.step, self.seconds = manifest["step"], manifest["seconds"]
+        for key, value in moments.items():  # fused updates need its memory format
+            value.copy_(state[key])
+        self._load_moments(moments)
+        self.step, self.seconds = progress.step, progress.seconds
         self.drawn = self.step * len(self.updates)
-        self.best = manifest.get("best")
-        self.scale, self.finite_steps = manifest.get("loss_scale", [FIRST_SCALE, 0])
-        return manifest
+        self.best = progress.best
+        self.scale, self.finite_steps = progress.loss_scale
+        return progress
+
+    def _moments_like(self, saved: Collection[str]) -> dict[str, Tensor]:
+        """Returns empty tensors for the moments of all parameters of which some were saved."""
+        moments = {}
+        for name, optimizer in self._named_optimizers():
+            for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
+                keys = {f"optimizer.{name}.{index}.{entry}": entry
+                        for entry in MOMENTS[type(optimizer)]}
+                if not keys.keys() & saved:  # it was never updated
+                    continue
+                for key, entry in keys.items():
+                    like = parameter.detach()
+                    moments[key] = (torch.zeros((), dtype=torch.float32, device=like.device)
+                                    if entry == "step" else torch.empty_like(like))
+        return moments
+
+    def _load_moments(self, moments: dict[str, Tensor]) -> None:
+        for name, optimizer in self._named_optimizers():
+            state: dict[int, dict[str, Tensor]] = {}
+            prefix = f"optimizer.{name}."
+            for key, value in moments.items():
+                if key.startswith(prefix):
+                    index, entry = key.removeprefix(prefix).split(".")
+                    state.setdefault(int(index), {})[entry] = value
+            param_groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state, "param_groups": param_groups})
 
     def _named_optimizers(self) -> list[tuple[str, torch.optim.Optimizer]]:
         return [item for group in self.optimizers.values() for item in group.items()]
+
+
+def _check_like(
+    folder: Path, what: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    """Checks names, shapes and types of restored tensors.
+
+    Raises:
+        CheckpointError: They differ; the message names the first difference.
+    """
+    first = next(iter(sorted(found.keys() ^ expected.keys())), None)
+    if first is not None:
+        problem = f"{first} is {'missing' if first in expected else 'unknown'}"
+        raise CheckpointError(f"the {what} in {folder} do not fit its configuration: {problem}")
+    for key, value in found.items():
+        like = expected[key]
+        if (value.shape, value.dtype) != (like.shape, like.dtype):
+            raise CheckpointError(
+                f"the {what} in {folder} do not fit its configuration: {key} is {value.dtype} of "
+                f"shape {tuple(value.shape)}, it must be {like.dtype} of {tuple(like.shape)}"
+            )

@@ -7,8 +7,10 @@ import torch
 from small import HOLE, Shrink, batch
 
 from genprior import degrade, estimate_prior, load_prior, make_operator, restore, sample
+from genprior.priors.checkpoint import save_checkpoint
 from genprior.priors.ddpm import DDPM
 from genprior.priors.gmm import GMM
+from genprior.priors.vae import VAE
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,23 @@ def test_sample_takes_channels_and_size_of_the_prior() -> None:
     assert sample(mixture, 2, steps=2).shape == (2, 1, 4, 5)
     grey = DDPM(channels=1, widths=(8, 16), blocks=(1, 1))
     assert sample(grey, 1, (8, 8), steps=1).shape == (1, 1, 8, 8)
+
+
+@pytest.mark.parametrize("about, size", [
+    ({"sample_size": [12, 20]}, (12, 20)), ({"crop": 28, "scale": False}, (28, 28)),
+    ({"crop": 28, "scale": True}, (256, 256)), ({"crop": 28}, (256, 256)), ({}, (256, 256)),
+    ({"sample_size": [10**9, 10**9]}, (256, 256)), ({"sample_size": "x"}, (256, 256)),
+    ({"crop": None, "scale": False}, (256, 256)),
+])
+def test_sample_takes_the_size_of_the_training(about: dict, size: tuple, tmp_path: Path) -> None:
+    prior = VAE(latent=1, widths=(2,), blocks=0)
+    save_checkpoint(tmp_path, "vae", prior.config, prior.state_dict(), about=about)
+    assert sample(tmp_path).shape == (1, 3, *size)
+    assert sample(tmp_path, size=(9, 8)).shape == (1, 3, 9, 8)
+
+
+def test_sample_draws_digits_of_their_size() -> None:
+    assert sample("ddpm:digits", steps=1).shape == (1, 1, 28, 28)
 
 
 @pytest.mark.parametrize("given", [{"count": 0}, {"size": (0, 3)}, {"steps": 0}])

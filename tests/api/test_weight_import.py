@@ -1,6 +1,9 @@
 """Import of weight files: files that would run code or do not fit the prior are refused."""
 
 import os
+import random
+import resource
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,13 +67,28 @@ REFUSED = {
     "a key is unknown": (lambda w: w | {"x": torch.zeros(1)}, "0 keys missing; 1 keys unknown .x"),
     "a shape is wrong": (
         lambda w: w | {"network.tail.bias": torch.zeros(4)},
-        r"network.tail.bias is torch.float32 of shape \(4,\), prior 'ddpm' has floats of \(3,\)",
+        r"network.tail.bias is torch.float32 of shape \(4,\), prior 'ddpm' has float16.*\(3,\)",
     ),
     "a type is wrong": (
         lambda w: w | {"network.tail.bias": torch.zeros(3, dtype=torch.int64)}, "int64 of shape"
     ),
     "a number is NaN": (
         lambda w: w | {"network.tail.bias": torch.full((3,), torch.nan)}, "holds NaN or infinite"
+    ),
+    "a number is too large": (
+        lambda w: w | {"network.tail.bias": torch.full((3,), 1e300, dtype=torch.float64)},
+        "network.tail.bias holds numbers that are too large for float32",
+    ),
+    "a type is too small": (
+        lambda w: w | {"network.tail.bias": torch.zeros(3).to(torch.float8_e4m3fn)},
+        "network.tail.bias is torch.float8_e4m3fn of shape",
+    ),
+    "it is sparse": (
+        lambda w: w | {"network.tail.bias": torch.zeros(3).to_sparse()}, "network.tail.bias is"
+    ),
+    "a key is there twice": (
+        lambda w: w | {"module.network.tail.bias": torch.ones(3)},
+        "holds network.tail.bias twice, as network.tail.bias and as module.network.tail.bias",
     ),
     "it holds no weights": (lambda w: {"epoch": 3}, "holds no dictionary of tensors, nor one un"),
     "it is no dictionary": (lambda w: [1, 2], "holds no dictionary of tensors"),
@@ -107,6 +125,63 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(CheckpointError, match="w.pth: no such file"):
         import_weights(path, tmp_path / "made", "ddpm", CONFIG)
+
+
+def test_flipped_bits_are_found(tmp_path: Path) -> None:
+    path, rng = tmp_path / "w.pth", random.Random(0)
+    torch.save(weights(), path)
+    data, expected = path.read_bytes(), weights()
+    refusals = 0
+    for number in range(40):
+        damaged = bytearray(data)
+        damaged[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            import_weights(path, tmp_path / str(number), "ddpm", CONFIG)
+        except CheckpointError:
+            refusals += 1
+        else:  # a bit of the padding
+            state = load_checkpoint(tmp_path / str(number))[0].state_dict()
+            assert all(torch.equal(state[key], value) for key, value in expected.items())
+    assert refusals >= 30
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open("archive/data.pkl", "w", force_zip64=True) as file:
+            for _ in range(512):
+                file.write(bytes(2**20))
+        archive.writestr("archive/version", "3")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match="its entries are compressed"):
+        import_weights(path, tmp_path / "made", "ddpm", CONFIG)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10**5  # kilobytes
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder"])
+def test_only_regular_files_are_imported(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "w.pth"
+    make = {"fifo": os.mkfifo, "device": lambda p: p.symlink_to("/dev/zero"), "folder": os.mkdir}
+    make[kind](path)
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        import_weights(path, tmp_path / "made", "ddpm", CONFIG)
+
+
+@pytest.mark.parametrize("word, message", [
+    ("widths=[]", "widths must be"), ("widths=[-8,8]", "widths must be"),
+    ("blocks=[10000000,1]", "blocks per level must be"), ("noise_mean=x", "noise_mean: Expected"),
+    ("widths=" + "[" * 5000, "widths: Expected"),
+])
+def test_wrong_arguments_are_named(tmp_path: Path, word: str, message: str) -> None:
+    torch.save(weights(), tmp_path / "w.pt")
+    photo = save_photo(tmp_path / "a.png")
+    for command in (
+        ["import", tmp_path / "w.pt", "--prior", "ddpm", "-o", tmp_path / "made"],
+        ["train", "ddpm", photo, "-o", tmp_path / "run", "--steps", 1],
+    ):
+        code, text = refused(*command, "--set", word)
+        assert code == 2 and message in text and len(text) < 500
 
 
 def test_from_the_shell(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ CASES = {
     "train ddpm @/photos -o @/run --steps 1 --set widths=3": (USAGE, "--set: "),
     "train ddpm @ -o @/run --steps 1 --set depth": (USAGE, "write NAME=VALUE"),
     "train ddpm @/photos -o @/corrupt --steps 1 --crop 8 --resume": (
-        WEIGHTS, "cannot read weights", "state.safetensors"
+        WEIGHTS, "has no record of a training", "start from its weights, --init"
     ),
 }
 
@@ -227,6 +227,7 @@ def test_sidecars_must_not_meet(here: Path, weights: Path) -> None:
 
 def test_a_training_is_not_mixed_with_another(here: Path) -> None:
     (here / "run" / "step-00000002").mkdir(parents=True)
+    (here / "run" / "step-00000002" / "manifest.json").write_text("{}")
     code, message = refused("train", "ddpm", here, "-o", here / "run", "--steps", 1)
     assert code == 2 and "holds a training run: add --resume, or choose another -o" in message
 

@@ -23,6 +23,7 @@ def test_values_that_fit_the_schema_are_returned() -> None:
     (b"\xff{}", "it is not UTF-8 text"),
     (b"{", "it is not JSON"),
     (b"[" * 10**5, "it is nested too deeply"),
+    (b'{"x": 1, "y": ' + b"[" * 100 + b"]" * 100 + b"}", "it is nested too deeply"),
     (b"{}", "missing required field `x`"),
     (b'{"x": "1"}', "Expected `float`, got `str` - at `[$].x`"),
     (b'{"x": null}', "Expected `float`, got `null`"),

@@ -2,6 +2,9 @@ import hashlib
 import json
 import os
 import random
+import resource
+import struct
+import time
 
 import pytest
 import torch
@@ -61,8 +64,152 @@ def test_every_flipped_bit_and_every_truncation_is_refused(saved):
         with pytest.raises(CheckpointError, match="corrupt: sha256 is .*, expected"):
             load_checkpoint(folder)
         path.write_bytes(data[:position])
-        with pytest.raises(CheckpointError, match="corrupt"):
+        with pytest.raises(CheckpointError, match=f"corrupt: {position} bytes, expected"):
             load_checkpoint(folder)
+
+
+def change_manifest(folder, **changes):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def listed(folder, **changes):
+    """Returns the entry of the model in the manifest, changed."""
+    entry = read_manifest(folder)["files"]["model.safetensors"]
+    return {"files": {"model.safetensors": entry | changes}}
+
+
+MANIFESTS = {
+    "no checksum": lambda f: {"files": {"model.safetensors": {"bytes": 8}}},
+    "null instead of an entry": lambda f: {"files": {"model.safetensors": None}},
+    "null instead of files": lambda f: {"files": None},
+    "a list of files": lambda f: {"files": ["model.safetensors"]},
+    "a checksum that is a number": lambda f: listed(f, sha256=3),
+    "a short checksum": lambda f: listed(f, sha256="abc"),
+    "a size that is text": lambda f: listed(f, bytes="9"),
+    "a negative size": lambda f: listed(f, bytes=-1),
+    "a configuration that is a list": lambda f: {"config": [1]},
+    "a prior that is a number": lambda f: {"prior": 3},
+    "a file elsewhere": lambda f: {"files": {
+        **listed(f)["files"], "../../etc/passwd": {"sha256": "0" * 64, "bytes": 8}}},
+    "an absolute name": lambda f: {"files": {
+        **listed(f)["files"], "/etc/passwd": {"sha256": "0" * 64, "bytes": 8}}},
+}
+
+
+@pytest.mark.parametrize("kind", MANIFESTS)
+def test_a_manifest_of_another_form_is_refused(saved, kind):
+    change_manifest(saved[1], **MANIFESTS[kind](saved[1]))
+    with pytest.raises(CheckpointError, match="manifest.json is not a readable") as refused:
+        load_checkpoint(saved[1])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("depth", [200, 5000, 100_000])
+def test_a_deep_manifest_is_refused(saved, depth):
+    text = (saved[1] / "manifest.json").read_text().rstrip()[:-1]
+    (saved[1] / "manifest.json").write_text(f'{text}, "x": {"[" * depth}{"]" * depth}}}')
+    with pytest.raises(CheckpointError, match="nested too deeply"):
+        load_checkpoint(saved[1])
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.safetensors"])
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder"])
+def test_only_regular_files_are_read(saved, name, kind):
+    path = saved[1] / name
+    path.unlink()
+    make = {"fifo": os.mkfifo, "device": lambda p: p.symlink_to("/dev/zero"), "folder": os.mkdir}
+    make[kind](path)
+    with pytest.raises(CheckpointError, match="regular file"):
+        load_checkpoint(saved[1])
+
+
+def test_the_checksum_of_a_linked_file_is_not_told(saved, tmp_path):
+    path, secret = saved[1] / "model.safetensors", tmp_path / "secret"
+    data = path.read_bytes()
+    secret.write_bytes(b"x" * len(data))
+    path.unlink()
+    path.symlink_to(secret)
+    with pytest.raises(CheckpointError, match="sha256 is another, expected"):
+        load_checkpoint(saved[1])
+    secret.write_bytes(data)  # as in the cache of huggingface_hub
+    load_checkpoint(saved[1])
+
+
+@pytest.mark.parametrize("config, message", [
+    ({"widths": [3000, 8], "blocks": [1, 1]}, "do not fit"),
+    ({"widths": [8, 16], "blocks": [10_000_000, 1]}, "cannot be built .blocks per level must be"),
+    ({"widths": [8] * 16, "blocks": [1000] * 16}, "cannot be built .it has more than"),
+    ({"widths": [], "blocks": []}, "widths must be 1 to 16 whole numbers in 1 ... 65536, got"),
+    ({"widths": [-8, 8], "blocks": [1, 1]}, "widths must be"),
+    ({"widths": "ab", "blocks": [1, 1]}, "widths: Expected"),
+    ({"widths": [8, 16], "blocks": [1]}, "blocks must hold a number for each of the 2 widths"),
+    ({"noise_mean": "x"}, "noise_mean: Expected `float`"),
+    ({"noise_mean": 10**400}, "noise_mean: Number out of range"),
+    ({"holes": 3}, "holes: Expected `bool`"),
+])
+def test_a_hostile_configuration_is_refused_at_once(saved, config, message):
+    change_manifest(saved[1], config={"channels": 3, **config})
+    started, allocated = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(saved[1])
+    assert time.monotonic() - started < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - allocated < 10**5  # kilobytes
+
+
+@pytest.mark.parametrize("prior, config", [
+    ("vae", {"latent": -1}), ("vae", {"widths": []}), ("vae", {"size": [0, 8]}),
+    ("vae", {"blocks": 10**9}), ("hvae", {"groups": [10**9, 1], "widths": [4, 8]}),
+    ("gan", {"latent": 0}), ("gan", {"widths": [8, True]}), ("glow", {"levels": 10**9}),
+    ("glow", {"depth": 10**9}), ("glow", {"logit": 1e300}),
+    ("pca", {"shape": [1, 3, 4], "components": -1, "floor": 0.0}),
+    ("pca", {"shape": [1, 3, 4], "components": 2, "floor": 1e300}),
+    ("pca", {"shape": [1, -3, 4], "components": 2, "floor": 0.0}),
+    ("pca", {"shape": [], "components": 2, "floor": 0.0}),
+    ("texture", {"shape": [1, -3, 4], "margin": 0, "floor": 0.0}),
+    ("texture", {"shape": [1, 3, 4], "margin": 10**30, "floor": 0.0}),
+    ("ddpm", {"schedule": "foo"}), ("ddpm", {"channels": 0}),
+])
+def test_hostile_configurations_of_all_priors(saved, prior, config):
+    change_manifest(saved[1], prior=prior, config=config)
+    with pytest.raises(CheckpointError, match="cannot be built|do not fit"):
+        load_checkpoint(saved[1])
+
+
+def write_model(folder, data):
+    """Replaces the model of a checkpoint by these bytes, with the right checksum."""
+    (folder / "model.safetensors").write_bytes(data)
+    sum = hashlib.sha256(data).hexdigest()
+    change_manifest(folder, **listed(folder, sha256=sum, bytes=len(data)))
+
+
+@pytest.mark.parametrize("kind, bits", [("F4", 4), ("F8_E8M0", 8), ("F8_E4M3", 8), ("C64", 64)])
+def test_numbers_of_other_types_are_refused(saved, kind, bits):
+    tensors, end = {}, 0
+    for key, value in saved[0].state_dict().items():
+        start, end = end, end + -(-value.numel() * bits // 8)
+        tensors[key] = {"dtype": kind, "shape": list(value.shape), "data_offsets": [start, end]}
+    header = json.dumps(tensors).encode()
+    write_model(saved[1], struct.pack("<Q", len(header)) + header + bytes(end))
+    with pytest.raises(CheckpointError, match="weights .*(hold|not a safetensors)"):
+        load_checkpoint(saved[1])
+
+
+def test_files_without_tensors_are_refused(saved):
+    for data in (b"", b"x", struct.pack("<Q", 2**63), struct.pack("<Q", 2) + b"{}"):
+        write_model(saved[1], data)
+        with pytest.raises(CheckpointError, match="not a safetensors file|not fit"):
+            load_checkpoint(saved[1])
+
+
+def test_double_weights_beyond_single_precision_are_refused(saved):
+    model = {key: value.double() for key, value in saved[0].state_dict().items()}
+    save_checkpoint(saved[1], "ddpm", saved[0].config, model)
+    load_checkpoint(saved[1])
+    model["network.tail.bias"][0] = 1e300
+    save_checkpoint(saved[1], "ddpm", saved[0].config, model)
+    with pytest.raises(CheckpointError, match="too large for float32 in network.tail.bias"):
+        load_checkpoint(saved[1])
 
 
 def test_a_folder_without_manifest_is_not_a_checkpoint(saved):
@@ -98,8 +245,10 @@ def refuse_damage(source, folder, flips, cuts):
         actual = hashlib.sha256(damaged).hexdigest()
         with pytest.raises(CheckpointError) as refused:
             load_checkpoint(folder)
-        message = str(refused.value)
-        assert all(part in message for part in (str(path), whole, actual, "restore the file"))
+        message, told = str(refused.value), (whole, actual)
+        if number >= flips:  # the size shows it before the file is read
+            told = (f"{len(damaged)} bytes, expected {len(data)}",)
+        assert all(part in message for part in (str(path), *told, "restore the file"))
     path.write_bytes(data)
     load_checkpoint(folder)
 

@@ -1,17 +1,20 @@
 """Training of every prior, and evaluation, on every kind of data source."""
 
 import json
+import shutil
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
-from shell import refused, succeed
+from shell import levels, refused, succeed
 
 from genprior.api.restoration import load_prior
 from genprior.evaluation.reference_images import collection_name, open_reference_images
 from genprior.io.limits import MAX_PIXELS
+from genprior.training.crops import Crops
 
 SMALL = {
     "ddpm": ["widths=[4,8]", "blocks=[1,1]"],
@@ -56,6 +59,96 @@ def test_all_kinds_of_data_train_the_same_prior(prior: str, data: dict, tmp_path
     for state in states[1:]:
         assert state.keys() == states[0].keys()
         assert all(value.equal(states[0][key]) for key, value in state.items())
+
+
+@pytest.mark.parametrize("prior", ["vae", "pca", "texture"])
+def test_a_prior_of_grey_data_is_grey(prior: str, data: dict, tmp_path: Path) -> None:
+    words = [word for text in SMALL[prior] for word in ("--set", text)]
+    length = ["--steps", 1, "--batch", 2, "--no-preview"] if prior == "vae" else []
+    made = [tmp_path / kind for kind in data]
+    for out, name in zip(made, data.values(), strict=True):
+        succeed("train", prior, name, "-o", out, "--crop", 16, "-q", *length, *words)
+        assert load_prior(out).channels == 1
+    if prior == "vae":
+        drawn = tmp_path / "drawn.png"
+        succeed("sample", "--prior", made[0], "-o", drawn, "-q")
+        assert levels(drawn).shape == (16, 16)
+        again = ["train", prior, data["folder"], "--crop", 16, "-q", *length[2:], *words]
+        succeed(*again, "-o", tmp_path / "rgb", "--steps", 1, "--set", "channels=3")
+        succeed(*again, "-o", tmp_path / "rgb", "--steps", 2, "--resume")  # stays in colour
+        assert load_prior(tmp_path / "rgb").channels == 3
+
+
+def test_a_colour_image_among_grey_ones_is_seen(data: dict, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("grey", "mixed"):
+        shutil.copytree(data["folder"], tmp_path / name)
+        grey = rng.integers(0, 65536, (20, 20), dtype=np.uint16)
+        Image.fromarray(grey).save(tmp_path / name / "deep.png")
+        tifffile.imwrite(tmp_path / name / "deep.tif", grey)
+    colours = rng.integers(0, 65536, (20, 20, 3), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "mixed" / "z.tif", colours, photometric="rgb")
+    assert Crops([tmp_path / "grey"], 16, channels=None).channels == 1
+    assert Crops([tmp_path / "mixed"], 16, channels=None).channels == 3
+    assert Crops([tmp_path / "grey", tmp_path / "mixed"], 16, channels=None).channels == 3
+
+
+def test_a_crop_that_is_too_large_names_the_size_of_the_images(data: dict, tmp_path: Path) -> None:
+    for name in data.values():
+        code, message = refused("train", "vae", name, "-o", tmp_path / "run", "--steps", 1)
+        assert "at least 64 pixels wide and high, the largest is 18x20" in message
+        assert "choose a smaller crop (--crop 18)" in message and code == 3
+
+
+def test_all_images_that_cannot_be_read_are_listed(data: dict, tmp_path: Path) -> None:
+    shutil.copytree(data["folder"], tmp_path / "photos")
+    whole = Path(data["folder"], "0.png").read_bytes()
+    broken = {"empty.png": b"", "cut.png": whole[: len(whole) // 2], "text.jpg": b"none",
+              "no-pixels.png": whole[:20], "z-empty.jpg": b""}
+    for name, content in broken.items():
+        (tmp_path / "photos" / name).write_bytes(content)
+    words = ["-q", "--crop", 16, "--steps", 1, "--batch", 2, "--no-preview", "--set", "widths=[4]"]
+    done = succeed("train", "vae", tmp_path / "photos", "-o", tmp_path / "run", *words)
+    warnings = done.stderr.splitlines()
+    assert len(warnings) == len(broken)
+    for name in broken:
+        assert any(line.startswith("warning: left out: ") and name in line for line in warnings)
+    for path in (tmp_path / "photos").glob("?.png"):
+        path.unlink()
+    _, message = refused("train", "vae", tmp_path / "photos", "-o", tmp_path / "none", *words)
+    assert "none of the 5 images in" in message and "can be read; the first: " in message
+
+
+def test_a_renamed_data_folder_resumes(data: dict, tmp_path: Path) -> None:
+    for name in ("photos", "judge"):
+        shutil.copytree(data["folder"], tmp_path / name)
+    for path in (tmp_path / "judge").glob("*.png"):
+        Image.fromarray(255 - levels(path)).save(path)
+    words = ["-q", "--crop", 16, "--batch", 2, "--no-preview", "--set", "widths=[4]"]
+    words = ["-o", tmp_path / "run", *words]
+    succeed("train", "vae", tmp_path / "photos", "--validate", tmp_path / "judge", "--steps", 1,
+            *words)
+    for name in ("photos", "judge"):
+        (tmp_path / name).rename(tmp_path / f"{name}-moved")
+    photos, judge = (tmp_path / f"{name}-moved" for name in ("photos", "judge"))
+    succeed("train", "vae", photos, "--validate", judge, "--resume", "--steps", 2, *words)
+    Image.fromarray(levels(photos / "3.png") // 2).save(photos / "3.png")
+    photos.rename(tmp_path / "other")
+    _, message = refused("train", "vae", tmp_path / "other", "--validate", judge, "--resume",
+                         "--steps", 3, *words)
+    assert "data was ['photos-moved'], now it is ['other']" in message
+
+
+def test_the_digest_is_of_the_images(data: dict, tmp_path: Path) -> None:
+    for name in ("array", "idx", "folder"):
+        one = Path(data["npy" if name == "array" else name])
+        other = tmp_path / f"other-{one.name}"
+        shutil.copytree(one, other) if one.is_dir() else shutil.copy(one, other)
+        assert Crops([one], 16).digest() == Crops([other], 16).digest()
+    images = np.load(data["npy"])
+    np.save(tmp_path / "changed.npy", 255 - images)
+    digests = {Crops([tmp_path / "changed.npy"], 16).digest(), Crops([data["npy"]], 16).digest()}
+    assert len(digests) == 2
 
 
 def test_all_kinds_of_data_are_evaluated_alike(data: dict, tmp_path: Path) -> None:
