@@ -23,7 +23,7 @@ from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.kernels import gaussian_kernel, motion_kernel
-from genprior.operators.masks import box_hole, random_keep
+from genprior.operators.masks import box_hole, grown, random_keep
 from genprior.operators.superres import SuperResolution
 
 # Errors of a physics of deepinv that cannot be constructed or applied to these images.
@@ -37,6 +37,7 @@ def inpainting(
     invert: bool = False,
     seed: int | Sequence[torch.Generator] = 0,
     max_pixels: int = MAX_PIXELS,
+    grow: int = 0,
 ) -> Build:
     """Returns a builder of inpainting operators.
 
@@ -48,6 +49,7 @@ def inpainting(
         seed: Seed of random masks, which depend on nothing else; or one random generator for
             each image.
         max_pixels: Mask files with more pixels are refused.
+        grow: Pixels within this distance of a missing one are missing, too; in pixels, >= 0.
     """
     kind, value = mask
     text = f"box={value[0]}x{value[1]}" if kind == "box" else value or kind
@@ -75,6 +77,7 @@ def inpainting(
         else:
             known = ~box_hole((1, 1, *pixels.shape[-2:]), *value)
         known = ~known.bool() if invert else known.bool()
+        known = grown(known, grow)
         for empty, what in ((known.all(), "nothing is missing"), (~known.any(), "all is missing")):
             if empty:
                 raise ImageError(
