@@ -42,9 +42,11 @@ ENOUGH = 4
 # Pairs of a patch and a candidate that are compared at once, to bound the memory.
 CHUNK = 2**16
 # Alternations of search and vote: at the full scale, and at the coarser ones.
-FINE, COARSE = 4, 10
+FINE, COARSE = 2, 8
+# Alternations of search and copying at the end.
+COPIES = 4
 # Difference of pixels from which a seam is visible, in image units.
-SEAM = 0.04
+SEAM = 0.12
 NEIGHBOURS = ((-1, 0), (0, -1), (1, 0), (0, 1))
 
 
@@ -105,7 +107,8 @@ def fill_from_patches(
             state = scale.search(state, generator)
             state = scale.vote(state)
     finest = scales[0]
-    state = finest.vote(finest.search(state, generator), copy=True)
+    for _ in range(COPIES):  # patches inside one copy are equal to known ones: copies grow
+        state = finest.vote(finest.search(state, generator), copy=True)
     image = torch.where(known, x, finest.image_of(state.image))
     return Fill(image, finest.mismatch(state), finest.seams(state))
 
