@@ -101,6 +101,7 @@ SOLVERS = Registry("genprior.solvers", {
 BASELINES = {
     "measurement": "genprior.inverse.baselines.identity:Measurement",
     "biharmonic": "genprior.inverse.baselines.biharmonic:Biharmonic",
+    "exemplar": "genprior.inverse.baselines.exemplar:Exemplar",
     "tv": "genprior.inverse.baselines.total_variation:TotalVariation",
     "wiener": "genprior.inverse.baselines.wiener:Wiener",
     "richardson-lucy": "genprior.inverse.baselines.wiener:RichardsonLucy",

@@ -22,6 +22,7 @@ from genprior.api.factory import (
 from genprior.api.inputs import take_image, take_measurement
 from genprior.api.noise_level import assumed_noise
 from genprior.api.sampling import sample
+from genprior.api.texture_fill import Fill, fill_with_texture
 from genprior.core.devices import pick_device, pick_dtype, without_autocast
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import MEASUREMENT, Noise
@@ -93,6 +94,7 @@ def restore(
     keep_samples: bool = True,
     quantiles: Sequence[float] = (),
     antithetic: bool = True,
+    fill: Fill = "smooth",
     progress: Callable[[int, int], object] | None = None,
 ) -> Restoration:
     """Restores images from their measurements.
@@ -133,6 +135,10 @@ def restore(
         antithetic: Draw the third sample with the noise of the first with opposite sign, the
             fourth with that of the second, and so on, which improves the mean; if not, all
             samples are independent.
+        fill: "smooth" leaves holes to the prior. "texture" first copies patches of the known
+            part of the image into each hole, and leaves the visible seams between them to the
+            prior: sharper, but farther from the truth; for inpainting only. All samples share
+            the copies. "auto" does so for wide holes only, see `fill_with_texture`.
         progress: Called after each network evaluation with (evaluations done, total),
             counted over the whole batch.
 
@@ -170,13 +176,18 @@ def restore(
         noise_std = assumed_noise(noise_std, measurement.to(device), operator, prior)
     sigma = noise_levels(noise_std, measurement, operator.measures_images)
     name, method = choose_solver(solver, steps, operator, prior, samples)
+    numbers = _numbers(index, len(measurement))
+    found: tuple[str, ...] = ()
+    if fill != "smooth":
+        there = measurement.detach().to(device, torch.float32)
+        there, operator, found = fill_with_texture(there, operator, fill, seed, numbers)
+        measurement = there.to(measurement.device)
 
     work = measurement.detach().to(device, torch.float32)
     operator.check_shape(work.shape)
     operator, unit = operator.rescaled(work.shape)
     # Copies, since tensors made in inference mode cannot be differentiated through.
     work, scaled = work / per_image(unit, work), sigma.to(work) / unit
-    numbers = _numbers(index, len(work))
     draws = [(i, k) for k in range(samples) for i in range(len(work))]
     parts = chunks(draws, chunk_size(operator.image_shape(work.shape), device, method))
     paired = antithetic and method.supports_antithetic
@@ -218,6 +229,7 @@ def restore(
         noise_std=noise_std,
         seed=seed,
         warnings=unused_noise(physics, sigma)
+        + found
         + check_restoration(work, operator, sigma, fit, method.stochastic)
         + beyond(quantiles, samples),
         tile=executor.tile,

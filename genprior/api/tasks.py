@@ -23,7 +23,7 @@ from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.kernels import gaussian_kernel, motion_kernel
-from genprior.operators.masks import box_hole, random_keep
+from genprior.operators.masks import box_hole, grown, random_keep
 from genprior.operators.superres import SuperResolution
 
 # Errors of a physics of deepinv that cannot be constructed or applied to these images.
@@ -38,6 +38,7 @@ def inpainting(
     seed: int | Sequence[torch.Generator] = 0,
     max_pixels: int = MAX_PIXELS,
     tell: Callable[[str], object] | None = None,
+    grow: int = 0,
 ) -> Build:
     """Returns a builder of inpainting operators.
 
@@ -50,6 +51,7 @@ def inpainting(
             each image.
         max_pixels: Mask files with more pixels are refused.
         tell: Called once for each mask file with transparency, with the rule by which it was read.
+        grow: Pixels within this distance of a missing one are missing, too; in pixels, >= 0.
     """
     kind, value = mask
     told: set[Path] = set()
@@ -79,6 +81,7 @@ def inpainting(
         else:
             known = ~box_hole((1, 1, *pixels.shape[-2:]), *value)
         known = ~known.bool() if invert else known.bool()
+        known = grown(known, grow)
         for empty, what in ((known.all(), "nothing is missing"), (~known.any(), "all is missing")):
             if empty:
                 raise ImageError(

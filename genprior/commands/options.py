@@ -302,6 +302,17 @@ mask = combine(
                  help="Swap the pixels to fill in and the known pixels: black = fill in."),
 )
 
+filling = combine(
+    click.option("--grow", type=click.IntRange(0), default=0, show_default=True, metavar="N",
+                 help="Also fill in the pixels within N pixels of the mask, such as the soft "
+                      "border or the halo of a removed object."),
+    click.option("--fill", type=click.Choice(["smooth", "texture", "auto"]), default="smooth",
+                 show_default=True,
+                 help="smooth: the likeliest pixels, a blur in wide holes. texture: copy patches "
+                      "of the same image and mend their seams; sharper, and may repeat what it "
+                      "should not. auto: texture in wide holes only."),
+)
+
 blur = combine(
     click.option("--gaussian", type=click.FloatRange(0, min_open=True),
                  help="Gaussian blur: its standard deviation, pixels."),

@@ -16,8 +16,11 @@ from genprior.commands.standard_streams import streams
 
 @click.command()
 @options.mask
+@options.filling
 @options.restoring(noise=0.0)
-def inpaint(mask: tuple[str, Any], invert_mask: bool, **common: Any) -> None:
+def inpaint(
+    mask: tuple[str, Any], invert_mask: bool, grow: int, fill: str, **common: Any
+) -> None:
     """Fill in missing pixels.
 
     FILES: images, folders of images, or - for standard input. With --noise 0 the known pixels do
@@ -27,8 +30,11 @@ def inpaint(mask: tuple[str, Any], invert_mask: bool, **common: Any) -> None:
     from genprior.api.tasks import inpainting
 
     tell = None if common["quiet"] else partial(click.echo, err=True)
-    operator = inpainting(mask, invert_mask, common["seed"], common["max_pixels"], tell)
+    limit = common["max_pixels"]
+    operator = inpainting(mask, invert_mask, common["seed"], limit, tell, grow)
     settings = {"mask": options.Mask.text(mask), "invert_mask": invert_mask}
+    settings |= {"grow": grow, "fill": fill}
+    common["fill"] = fill
     masks = mask[1] if mask[0] == "file" else None
     _restore("inpaint", operator, settings, opaque=mask[0] == "alpha", masks=masks, **common)
 

@@ -1,10 +1,11 @@
-"""Image quality metrics (PSNR, SSIM) and scores of samples (coverage, CRPS), one per image."""
+"""Quality of images (PSNR, SSIM), of filled holes, and of samples (coverage, CRPS), per image."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, max_pool2d, unfold
 
 from genprior.core.random_streams import partners
 
@@ -68,6 +69,126 @@ def ssim(x: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     structure = (2 * cov + c2) / (var_x + var_y + c2)
     return (luminance * structure).mean((1, 2, 3)).to(x.dtype)
+
+
+def hole_psnr(x: Tensor, reference: Tensor, hole: Tensor, data_range: float = 1.0) -> Tensor:
+    """Returns the PSNR of each image over the pixels of its hole, in dB.
+
+    Arguments:
+        x: Images (B, C, H, W).
+        reference: Reference images, of the same shape.
+        hole: True in the hole, shape (B or 1, 1, H, W).
+        data_range: Largest possible value minus the smallest.
+
+    Returns:
+        (B,); NaN for an image without a hole.
+    """
+    x_, reference_ = _pair(x, reference)
+    inside = hole.bool().expand(len(x), *x.shape[1:])
+    error = torch.where(inside, (x_ - reference_).square(), 0)
+    mse = error.sum((1, 2, 3)) / inside.sum((1, 2, 3))
+    return (10 * torch.log10(data_range**2 / mse)).to(x.dtype)
+
+
+def patch_distance(
+    x: Tensor, reference: Tensor, hole: Tensor, directions: int = 128
+) -> Tensor:
+    """Returns the sliced Wasserstein distance of the 7x7 patches in a hole to the true ones.
+
+    It compares texture, not positions: the patches around the pixels of the hole, each less its
+    mean per channel, are projected on random directions of unit length; the distance is the root
+    mean square, over directions and ranks, of the difference of the sorted projections (Rabin et
+    al., Wasserstein Barycenter and Its Application to Texture Mixing, 2011).
+
+    Arguments:
+        x: Images (B, C, H, W).
+        reference: Reference images, of the same shape.
+        hole: True in the hole, shape (B or 1, 1, H, W).
+        directions: Number of directions, which are the same in every call.
+
+    Returns:
+        (B,), in image units, 0 for equal images; NaN if no patch around a pixel of the hole is
+        inside the image.
+    """
+    x_, reference_ = _pair(x, reference)
+    if min(x.shape[2:]) < WINDOW:
+        return x.new_full((len(x),), math.nan)
+    size = x.shape[1] * WINDOW**2
+    drawn = torch.randn(size, directions, generator=torch.Generator().manual_seed(0))
+    direction = (drawn / drawn.norm(dim=0)).to(x_)
+    margin = WINDOW // 2
+    centres = hole.bool()[..., margin:-margin, margin:-margin].expand(len(x), -1, -1, -1)
+    distances = []
+    for image, truth, inside in zip(x_, reference_, centres, strict=True):
+        if not inside.any():
+            distances.append(x_.new_tensor(math.nan))
+            continue
+        first, second = (_texture(part, inside) @ direction for part in (image, truth))
+        difference = first.sort(dim=0).values - second.sort(dim=0).values
+        distances.append(difference.square().mean().sqrt())
+    return torch.stack(distances).to(x.dtype)
+
+
+def gradient_ratio(x: Tensor, hole: Tensor, ring: int = 16) -> Tensor:
+    """Returns the root mean square of the gradient in the hole over that in a ring around it.
+
+    The gradient is the difference of horizontal and of vertical neighbours that are both in the
+    hole, or both in the ring. It is near 1 where the texture goes on, and small in a blur.
+
+    Arguments:
+        x: Images (B, C, H, W).
+        hole: True in the hole, shape (B or 1, 1, H, W).
+        ring: Width of the ring in pixels, >= 1.
+
+    Returns:
+        (B,); NaN without neighbours in the hole or in the ring, or if the ring is constant.
+    """
+    inside = hole.bool().expand(len(x), -1, -1, -1)
+    near = max_pool2d(inside.to(x), 2 * ring + 1, 1, ring) > 0
+    strengths = []
+    for region in (inside, near & ~inside):
+        total = pairs = 0
+        for before, after in _neighbours(x.to(_widest_float(x)), region):
+            (a, in_a), (b, in_b) = before, after
+            both = (in_a & in_b).expand_as(a)
+            total = total + torch.where(both, (a - b).square(), 0).sum((1, 2, 3))
+            pairs = pairs + both.sum((1, 2, 3))
+        strengths.append((total / pairs).sqrt())
+    ratio = strengths[0] / strengths[1]
+    return torch.where(strengths[1] > 0, ratio, math.nan).to(x.dtype)
+
+
+def border_jump(x: Tensor, hole: Tensor) -> Tensor:
+    """Returns the mean absolute difference of neighbours across the border over that along it.
+
+    Across: one pixel in the hole, its neighbour outside. Along: both in the hole, or both outside,
+    and each beside the border. A visible seam gives more than 1.
+
+    Arguments:
+        x: Images (B, C, H, W).
+        hole: True in the hole, shape (B or 1, 1, H, W).
+
+    Returns:
+        (B,); NaN without such neighbours, or if all of those along the border are equal.
+    """
+    inside = hole.bool().expand(len(x), -1, -1, -1)
+    cross = torch.zeros_like(inside)
+    for (_, a), (_, b) in _neighbours(inside, inside):
+        differ = a ^ b
+        rows, columns = differ.shape[2:]
+        cross[..., :rows, :columns] |= differ
+        cross[..., -rows:, -columns:] |= differ
+    means = []
+    for across in (True, False):
+        total = pairs = 0
+        for (a, in_a), (b, in_b) in _neighbours(x.to(_widest_float(x)), inside):
+            rows, columns = in_a.shape[2:]
+            beside = cross[..., :rows, :columns] & cross[..., -rows:, -columns:]
+            counted = ((in_a ^ in_b) if across else (beside & (in_a == in_b))).expand_as(a)
+            total = total + torch.where(counted, (a - b).abs(), 0).sum((1, 2, 3))
+            pairs = pairs + counted.sum((1, 2, 3))
+        means.append(total / pairs)
+    return torch.where(means[1] > 0, means[0] / means[1], math.nan).to(x.dtype)
 
 
 def central_interval(samples: int, level: float = 0.9) -> tuple[int, float]:
@@ -151,6 +272,23 @@ def _pair(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         )
     dtype = _widest_float(x)  # variances are differences of large numbers
     return x.to(dtype), reference.to(dtype)
+
+
+def _texture(image: Tensor, centres: Tensor) -> Tensor:
+    """Returns the 7x7 patches (N, C 49) of an image around N pixels, each less its mean."""
+    patches = unfold(image[None], WINDOW)[0, :, centres.flatten()]
+    patches = patches.unflatten(0, (len(image), WINDOW**2))
+    return (patches - patches.mean(dim=1, keepdim=True)).flatten(0, 1).T
+
+
+def _neighbours(
+    x: Tensor, region: Tensor
+) -> Iterator[tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+    """Yields images and a region at the first and at the second pixel of all neighbours."""
+    for axis in (2, 3):
+        count = x.shape[axis] - 1
+        first, second = ((x.narrow(axis, k, count), region.narrow(axis, k, count)) for k in (0, 1))
+        yield first, second
 
 
 def _widest_float(x: Tensor) -> torch.dtype:

@@ -1,8 +1,9 @@
-"""Masks for inpainting: random missing pixels and rectangular holes."""
+"""Masks for inpainting: random missing pixels and rectangular holes, and their growth."""
 
 from collections.abc import Sequence
 
 import torch
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from genprior.core.random_streams import Noise
@@ -80,3 +81,27 @@ def box_hole(
     hole = torch.zeros(batch, 1, rows, columns, dtype=torch.bool)
     hole[..., top : top + height, left : left + width] = True
     return hole
+
+
+def grown(keep: Tensor, distance: float) -> Tensor:
+    """Returns a mask of known pixels whose holes have grown by a distance on all sides.
+
+    Arguments:
+        keep: True where a pixel is known, shape (..., H, W).
+        distance: In pixels, Euclidean, >= 0.
+
+    Returns:
+        Of the shape of `keep`, bool.
+
+    >>> grown(~box_hole((1, 1, 1, 6), 1, 1, (0, 1)), 2)[0, 0].int().tolist()
+    [[0, 0, 0, 0, 1, 1]]
+    """
+    keep = keep.bool()
+    if distance == 0:
+        return keep
+    masks = [
+        torch.from_numpy(distance_transform_edt(mask.numpy()) > distance) if not mask.all()
+        else mask
+        for mask in keep.cpu().flatten(0, -3)
+    ]
+    return torch.stack(masks).reshape(keep.shape).to(keep.device)

@@ -119,3 +119,10 @@ def test_errors(tmp_path: Path) -> None:
     np.save(tmp_path / "picture.npy", np.ones((1025, 1024), np.uint8))
     with pytest.raises(ImageError, match="picture.npy.* 1024 x 1025 pixels, more than 1048576"):
         blurring(kernel=tmp_path / "picture.npy")
+
+
+def test_holes_grow() -> None:
+    operator = inpainting(("box", (2, 3)), grow=1)([picture()], True)
+    expected = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
+    expected[..., 2:4, 2:7] = expected[..., 1:5, 3:6] = True  # a disc of radius 1 is a cross
+    assert torch.equal(hole(operator), expected)

@@ -1,13 +1,24 @@
-"""PSNR and SSIM against scikit-image; coverage and CRPS against their definitions."""
+"""PSNR and SSIM against scikit-image; scores of holes and samples against their definitions."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from genprior.core.metrics import central_interval, coverage, crps, psnr, ssim
+from genprior.core.metrics import (
+    border_jump,
+    central_interval,
+    coverage,
+    crps,
+    gradient_ratio,
+    hole_psnr,
+    patch_distance,
+    psnr,
+    ssim,
+)
 
 
 def pair(channels: int, size: tuple[int, int] = (19, 30)) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,3 +100,85 @@ def test_crps_equals_its_definition_and_the_closed_form() -> None:
     many = torch.randn(1, 40, 1, 100, 100, generator=generator)
     expected = (2**0.5 - 1) / math.pi**0.5
     assert crps(many, torch.zeros(1, 1, 100, 100)).item() == pytest.approx(expected, abs=3e-3)
+
+
+def hole_of(size: tuple[int, int]) -> torch.Tensor:
+    hole = torch.zeros(1, 1, *size, dtype=torch.bool)
+    hole[..., 5:12, 9:20] = True
+    return hole
+
+
+def test_psnr_in_a_hole_is_that_of_the_crop() -> None:
+    x, reference = pair(3)
+    crop = (slice(None), slice(None), slice(5, 12), slice(9, 20))
+    found = hole_psnr(x, reference, hole_of((19, 30)))
+    torch.testing.assert_close(found, psnr(x[crop], reference[crop]))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_patch_distance_of_a_scaled_texture(channels: int) -> None:
+    _, reference = pair(channels, (40, 44))
+    hole = torch.zeros(1, 1, 40, 44, dtype=torch.bool)
+    hole[..., 8:32, 8:36] = True
+    # sorted projections scale too: (1 - a) times the RMS of projections of the patches
+    windows = np.lib.stride_tricks.sliding_window_view(reference.numpy(), (7, 7), axis=(2, 3))
+    patches = windows[:, :, 5:29, 5:33]
+    patches = patches - patches.mean(axis=(-2, -1), keepdims=True)
+    rms = np.sqrt((patches**2).mean(axis=(1, 2, 3, 4, 5)))  # mean over all directions
+    found = patch_distance(0.4 * reference + 0.3, reference, hole, directions=4000)
+    np.testing.assert_allclose(found, 0.6 * rms, rtol=0.03)
+
+
+def test_patch_distance_ignores_where_the_texture_is() -> None:
+    generator = torch.Generator().manual_seed(2)
+    texture = torch.rand(1, 1, 4, 4, generator=generator, dtype=torch.float64).repeat(1, 1, 8, 8)
+    hole = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+    hole[..., 8:24, 8:24] = True  # whole periods
+    moved = texture.roll((1, 2), (2, 3))
+    assert patch_distance(moved, texture, hole).item() < 1e-12
+    assert patch_distance(texture + 0.2, texture, hole).item() < 1e-12
+    assert patch_distance(0 * texture, texture, hole).item() > 0.1
+    assert patch_distance(texture[..., :5, :], texture[..., :5, :], hole[..., :5, :]).isnan()
+
+
+def differences(x: np.ndarray, hole: np.ndarray, counted: Callable) -> list[float]:
+    """Values that a rule counts, over all channels and neighbours of an image."""
+    found = []
+    rows, columns = hole.shape
+    for i in range(rows):
+        for j in range(columns):
+            for k, m in ((i + 1, j), (i, j + 1)):
+                if k < rows and m < columns and counted((i, j), (k, m)):
+                    found += list(x[:, i, j] - x[:, k, m])
+    return found
+
+
+def test_gradient_and_jump_by_their_definitions() -> None:
+    x, _ = pair(3)
+    mask = hole_of((19, 30))
+    hole = mask[0, 0].numpy()
+    place = np.argwhere(hole)
+    ring = np.array([[not hole[i, j] and abs(place - (i, j)).max(axis=1).min() <= 4
+                      for j in range(30)] for i in range(19)])
+    beside = np.array([[any(0 <= a < 19 and 0 <= b < 30 and hole[a, b] != hole[i, j]
+                            for a, b in ((i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)))
+                        for j in range(30)] for i in range(19)])
+    for image, ratio, jump in zip(
+        x.numpy(), gradient_ratio(x, mask, ring=4), border_jump(x, mask), strict=True
+    ):
+        inner = differences(image, hole, lambda a, b: hole[a] and hole[b])
+        outer = differences(image, hole, lambda a, b: ring[a] and ring[b])
+        assert ratio.item() == pytest.approx(
+            math.sqrt(np.mean(np.square(inner)) / np.mean(np.square(outer)))
+        )
+        across = differences(image, hole, lambda a, b: hole[a] != hole[b])
+        along = differences(
+            image, hole, lambda a, b: hole[a] == hole[b] and beside[a] and beside[b]
+        )
+        assert jump.item() == pytest.approx(np.abs(across).mean() / np.abs(along).mean())
+
+
+def test_scores_of_a_hole_in_a_constant_image_are_undefined() -> None:
+    x, hole = torch.full((1, 3, 19, 30), 0.5), hole_of((19, 30))
+    assert gradient_ratio(x, hole).isnan() and border_jump(x, hole).isnan()
+    assert hole_psnr(x, x, torch.zeros_like(hole)).isnan()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from genprior.api.texture_fill import Fill
 from genprior.inverse.execution.executor import Tile
 from genprior.io.images import ImageFile
 from genprior.io.limits import MAX_PIXELS
@@ -29,6 +30,7 @@ class Job:
         max_pixels: Larger images are refused, also as exemplar.
         exemplar: Image from which the prior "texture" is estimated; None estimates it from the
             known part of each file (inpainting only).
+        fill: How holes are filled, see `restore`.
         prior, solver, steps, samples, seed, device, dtype, tile: See `restore`.
     """
 
@@ -49,3 +51,4 @@ class Job:
     device: str = "auto"
     dtype: str = "auto"
     tile: Tile = "auto"
+    fill: Fill = "smooth"
