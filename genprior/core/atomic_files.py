@@ -38,7 +38,7 @@ class AtomicFiles:
 
     def write(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
         """Writes a file under a temporary name; arguments as for `write_atomic`."""
-        path = _written_file(path)
+        path = self._file(path)
         temporary = temporary_beside(path)
         self._temporary[path] = temporary
         with _named_in_errors(path), open(temporary, "xb") as file:
@@ -49,7 +49,11 @@ class AtomicFiles:
 
     def read(self, path: Path) -> bytes:
         """Returns the content written for a file, before it is renamed to `path`."""
-        return self._temporary[_written_file(path)].read_bytes()
+        return self._temporary[self._file(path)].read_bytes()
+
+    def _file(self, path: Path) -> Path:
+        """Returns the file to create: if it may be replaced, the one that a link points to."""
+        return path if self.exclusive else _written_file(path)
 
     def __exit__(self, kind: type | None, *error: object) -> None:
         try:
