@@ -192,7 +192,7 @@ def test_pickled_crops_do_not_contain_the_images(tmp_path: Path, monkeypatch) ->
         handed = pickle.dumps(crops)
         assert len(handed) < pixels[0].nbytes
         assert torch.equal(pickle.loads(handed).batch(0, 6), batch)
-        assert len(crops.images.places[0][0].held) == 9  # this process still holds them
+        assert len(crops.images.entries[0][0].held) == 9  # this process still holds them
 
 
 def test_images_of_true_and_false_are_white_and_black(tmp_path: Path) -> None:
