@@ -20,6 +20,7 @@ from genprior.commands.import_weights import import_
 from genprior.commands.priors import priors
 from genprior.commands.restore import deblur, denoise, inpaint, superres
 from genprior.commands.sample import sample
+from genprior.commands.serve import serve
 from genprior.commands.solvers import solvers
 from genprior.commands.standard_streams import echo_error, reserve_standard_streams
 from genprior.commands.texture import texture
@@ -34,7 +35,7 @@ from genprior.core.errors import (
 
 COMMANDS = (
     inpaint, deblur, superres, denoise, degrade, sample, texture, train, evaluate, priors, solvers,
-    import_, doctor, completion,
+    import_, doctor, completion, serve,
 )
 # Errors that the user can act on. Any other error is a bug and shows its traceback.
 REPORTED = (

@@ -334,21 +334,31 @@ def write_image(
     format = FORMAT_OF.get(path.suffix.lower())
     if format is None:
         raise ImageError(f"{path}: unknown suffix: use one of {', '.join(FORMAT_OF)}")
+    data = image_bytes(image, format, like, path)
+    try:
+        (files.write if files else write_atomic)(path, lambda file: file.write(data))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ImageError(f"{path}: cannot be written ({reason}): choose another path") from error
+
+
+def image_bytes(
+    image: ImageFile | Tensor, format: str, like: ImageFile | None = None, path: Path = Path("-")
+) -> bytes:
+    """Returns the content of an image file in a format; `path` is for messages only.
+
+    Other arguments and errors: see `write_image`.
+    """
     if isinstance(image, Tensor):
         image = _with_metadata(_single(image, path), like, format)
     _check_finite(image, path)
     array = _stored_values(image, format)[0].permute(1, 2, 0).numpy()
     try:
-        raster = Raster(
-            array, format, image.mode, image.icc, image.exif, image.dpi, image.text
+        return encode(
+            Raster(array, format, image.mode, image.icc, image.exif, image.dpi, image.text)
         )
-        data = encode(raster)
-        (files.write if files else write_atomic)(path, lambda file: file.write(data))
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ImageError(f"{path}: cannot be written ({reason}): choose another path") from error
 
 
 def _single(pixels: Tensor, path: Path) -> Tensor:
