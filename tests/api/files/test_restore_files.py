@@ -84,23 +84,23 @@ def test_on_a_gpu_images_of_one_size_are_one_batch(
 def test_the_prior_is_loaded_once(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loads, load = [], restore_files.load_checkpoint
-    monkeypatch.setattr(restore_files, "load_checkpoint", lambda f: loads.append(f) or load(f))
+    loads, load = [], restore_files.load_described
+    monkeypatch.setattr(restore_files, "load_described", lambda f: loads.append(f) or load(f))
     files = [save_photo(tmp_path / f"{k}.png", size=(8, 8 + k)) for k in range(3)]
     list(run(Job("denoise", denoising(), {}, 0.1, prior=str(weights)), plan(files)))
-    assert loads == [weights]
+    assert loads == [str(weights)]
 
 
 def test_names_of_results(tmp_path: Path) -> None:
     file = tmp_path / "a.b.jpg"
-    (place,) = plan([file], save=("std", "samples"), samples=2)
+    (target,) = plan([file], save=("std", "samples"), samples=2)
     names = ["a.b.genprior.jpg", "a.b.genprior.std.png"]
     names += [f"a.b.genprior.sample-0{k}.png" for k in (0, 1)] + ["a.b.genprior.json"]
-    assert place.written == [tmp_path / name for name in names]
-    (place,) = plan([file], tmp_path / "out")
-    assert place.output == tmp_path / "out" / "a.b.genprior.jpg"
-    (place,) = plan([file], tmp_path / "x.tiff")
-    assert place == OutputPaths(file, tmp_path / "x.tiff")
+    assert target.written == [tmp_path / name for name in names]
+    (target,) = plan([file], tmp_path / "out")
+    assert target.output == tmp_path / "out" / "a.b.genprior.jpg"
+    (target,) = plan([file], tmp_path / "x.tiff")
+    assert target == OutputPaths(file, tmp_path / "x.tiff")
     folder = tmp_path / "v1.2"
     folder.mkdir()
     assert plan([file], folder)[0].output == folder / "a.b.genprior.jpg"
