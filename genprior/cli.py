@@ -29,6 +29,7 @@ from genprior.core.errors import (
     EXIT_PIPE,
     EXIT_USAGE,
     PrecisionWarning,
+    RestorationWarning,
     SomeFailed,
     exit_code,
 )
@@ -44,6 +45,23 @@ REPORTED = (
 )
 # Memory counts as exhausted if this number of bytes cannot be allocated.
 MIN_MEMORY = 2**26
+# Other words for a command, as people type them; without hyphens.
+WORDS = {
+    "inpaint": ("inpainting", "remove", "fill", "fillin", "erase", "heal", "complete", "outpaint"),
+    "deblur": ("deblurring", "unblur", "sharpen", "deconvolve", "deconvolution"),
+    "superres": ("superresolution", "superresolve", "sr", "upscale", "upscaling", "upsample",
+                 "upsampling", "enlarge", "enlargement", "zoom", "magnify", "resize"),
+    "denoise": ("denoising", "clean"),
+    "degrade": ("blur", "simulate", "measure", "downscale", "downsample"),
+    "sample": ("sampling", "generate", "draw"),
+    "texture": ("synthesise", "synthesize"),
+    "train": ("training", "fit", "learn"),
+    "evaluate": ("evaluation", "eval", "benchmark", "compare", "test"),
+    "priors": ("prior", "models", "model", "weights"),
+    "solvers": ("solver", "methods", "samplers"),
+    "import": ("convert", "load"),
+    "doctor": ("check", "diagnose", "info", "status"),
+}
 # Error handlers for characters that an encoding lacks: Python's defaults, and the one used here.
 STANDARD_ERRORS, NAME_ERRORS = ("strict", "surrogateescape", "backslashreplace"), "genprior-names"
 
@@ -65,8 +83,20 @@ codecs.register_error(NAME_ERRORS, _encode_any_name)
 class Commands(click.Group):
     """Command group that reports errors as one line and an exit code."""
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0].lower().replace("-", "").replace("_", "")
+        meant = next((name for name, words in WORDS.items() if word in words), None)
+        if meant is not None and args[0] not in self.commands:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {meant!r}?")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         reserve_standard_streams()
+        # the commands print the warnings of a restoration themselves, with the names of options
+        quiet = warnings.catch_warnings(action="ignore", category=RestorationWarning)
+        ctx.with_resource(quiet)
         for stream in (sys.stdout, sys.stderr):  # file names may contain any bytes
             if getattr(stream, "errors", None) in STANDARD_ERRORS:
                 stream.reconfigure(errors=NAME_ERRORS)

@@ -65,7 +65,11 @@ PRIORS = Registry("genprior.priors", {
     "hvae": "genprior.priors.hvae:HVAE",
     "gan": "genprior.priors.gan:GAN",
 })
-OF_OTHERS = {"denoiser": "genprior.priors.external.callable:External"}
+OF_OTHERS = {
+    "denoiser": "genprior.priors.external.callable:External",
+    "pipeline": "genprior.priors.external.diffusers_unet:from_pipeline",
+    "complex": "genprior.priors.complex_parts:ComplexParts",
+}
 TRAINABLE = ("ddpm", "glow", "vae", "hvae", "gan")
 FROM_EXEMPLAR = ("texture",)
 FITTED = ("texture", "pca")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from genprior.core.foreign_classes import is_instance
+from genprior.api.inputs import gaussian_level, noise_models
 from genprior.operators.base import Operator
 
 # Plausible range of the residual, in noise levels.
@@ -15,13 +15,14 @@ SHARE_BELOW, ROUNDING = 0.1, 0.02
 
 
 def unused_noise(physics: object, sigma: Tensor) -> tuple[str, ...]:
-    """Warns if the physics has a noise model but the given noise level is 0."""
-    model = None if isinstance(physics, Operator) else getattr(physics, "noise_model", None)
-    if model is None or is_instance(model, "deepinv.physics.ZeroNoise") or (sigma > 0).all():
+    """Warns if the physics has a noise model but the noise level is 0."""
+    levels = {model: gaussian_level(model) for model in noise_models(physics)}
+    noisy = [model for model, level in levels.items() if level is None or level.any()]
+    if not noisy or (sigma > 0).all():
         return ()
+    names = " and ".join(dict.fromkeys(type(model).__name__ for model in noisy))
     return (
-        f"noise_std is 0, and the {type(model).__name__} of the physics is not used: give its "
-        f"level as noise_std",
+        f"noise_std is 0, and the {names} of the physics is not used: give its level as noise_std",
     )
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from functools import lru_cache
@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from genprior.core.errors import CheckpointError, SettingError
-from genprior.core.foreign_classes import is_exactly, is_instance
+from genprior.core.foreign_classes import foreign_names, is_exactly, is_instance
 from genprior.inverse.base import Solver
 from genprior.inverse.baselines.base import Baseline
+from genprior.io.limits import KERNEL_PIXELS
 from genprior.operators.base import Operator
+from genprior.operators.kernels import gaussian_kernel, motion_kernel
+from genprior.operators.masks import hole_of
 from genprior.priors.arguments import shapes_of
 from genprior.priors.base import (
     ABILITIES,
@@ -81,20 +84,90 @@ def make_operator(task: str, **settings: Any) -> Operator:
 
     Arguments:
         task: "inpaint", "deblur", "superres", "denoise", or "external" for a physics of deepinv.
-        settings: Arguments of the operator class.
+        settings: Arguments of the operator class. As in the shell, "inpaint" also takes `mask`
+            (white, 1 or True = fill in) in place of `keep` (1 or True = known), and "deblur"
+            takes `gaussian` (standard deviation in pixels) or `motion` (length in pixels, angle
+            in degrees) in place of `kernel`.
 
     Raises:
         ValueError: The task does not exist, or a setting is wrong.
+
+    >>> make_operator("deblur", gaussian=1.6).kernel.shape
+    torch.Size([1, 1, 15, 15])
     """
     cls, what = lookup(OPERATORS, task, "operator"), f"operator {task!r}"
-    known = inspect.signature(cls.__init__).parameters
-    _check_known(what, settings, [name for name in known if name != "self"])
-    missing = [name for name, parameter in known.items()
-               if parameter.default is parameter.empty and name not in ("self", *settings)]
+    known, others = _arguments(cls), ALTERNATIVES.get(task, {})
+    _check_known(what, settings, [*known, *others])
+    settings = _with_alternatives(what, settings, others)
+    missing = [" or ".join([name, *(other for other, (own, _) in others.items() if own == name)])
+               for name, parameter in known.items()
+               if parameter.default is parameter.empty and name not in settings]
     if missing:
         raise SettingError(f"{what} needs {' and '.join(missing)}")
     operator: Operator = cls(**settings)
     return operator
+
+
+def _with_alternatives(
+    what: str, settings: Mapping[str, Any], others: Mapping[str, tuple[str, Callable]]
+) -> dict[str, Any]:
+    """Returns the settings with the arguments that others stand for; None counts as not given."""
+    result = {name: value for name, value in settings.items() if name not in others}
+    for name, (argument, convert) in others.items():
+        value = settings.get(name)
+        if value is None:
+            continue
+        if argument in result:
+            raise SettingError(f"{what}: give only one of {', '.join([argument, *others])}")
+        result[argument] = convert(value)
+    return result
+
+
+def gaussian_blur(std: float) -> Tensor:
+    """Returns the kernel of a Gaussian blur, (h, h), of a standard deviation in pixels.
+
+    Raises:
+        ValueError: The standard deviation is not a number > 0, or far too large.
+    """
+    if not _has_type(std, float):
+        raise SettingError(f"gaussian must be a standard deviation in pixels, got {std!r}")
+    _check_width(8 * std)  # to 4 standard deviations
+    return gaussian_kernel(std)
+
+
+def motion_blur(motion: tuple[float, float]) -> Tensor:
+    """Returns the kernel of a linear motion blur, (h, w).
+
+    Arguments:
+        motion: Length in pixels, >= 1, and angle in degrees, counter-clockwise.
+
+    Raises:
+        ValueError: These are not two numbers, or the length is below 1 or far too large.
+    """
+    if not (isinstance(motion, tuple | list) and len(motion) == 2
+            and all(_has_type(number, float) for number in motion)):
+        raise SettingError(f"motion must be (length in pixels, angle in degrees), got {motion!r}")
+    _check_width(motion[0])
+    return motion_kernel(*motion)
+
+
+def _check_width(width: float) -> None:
+    if KERNEL_PIXELS**0.5 < width < float("inf"):
+        raise SettingError(f"a blur {width:.0f} pixels wide is too wide: is it given in pixels?")
+
+
+# Other arguments of an operator: the argument that each stands for, and its conversion.
+ALTERNATIVES: dict[str, dict[str, tuple[str, Callable[[Any], Tensor]]]] = {
+    "inpaint": {"mask": ("keep", lambda mask: ~hole_of(mask))},
+    "deblur": {"gaussian": ("kernel", gaussian_blur), "motion": ("kernel", motion_blur)},
+}
+
+
+def _arguments(cls: type) -> dict[str, inspect.Parameter]:
+    """Returns the named arguments of a class; nn.Module without an own `__init__` has none."""
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    known = inspect.signature(cls.__init__).parameters
+    return {name: p for name, p in known.items() if name != "self" and p.kind not in several}
 
 
 def make_solver(name: str, steps: int | None = None, **settings: Any) -> Solver:
@@ -184,8 +257,7 @@ def prior_on(prior: Any, device: torch.device) -> tuple[str, Any]:
         folder = newest(find_prior(where))
         return str(prior), _load_cached(folder, (folder / MANIFEST).stat().st_mtime_ns, device)
     name = type(prior).__name__
-    if is_instance(prior, "deepinv.models.Denoiser"):
-        prior = lookup(OF_OTHERS, "denoiser", "prior")(prior)
+    prior = _as_prior(prior)
     is_module = isinstance(prior, nn.Module)
     tensors = [*prior.parameters(), *prior.buffers()] if is_module else []
     if any(t.device != device or t.is_inference() for t in tensors):
@@ -193,6 +265,56 @@ def prior_on(prior: Any, device: torch.device) -> tuple[str, Any]:
     if is_module and any(part.training for part in prior.modules()):
         prior = _evaluation_copy(prior)
     return name, prior
+
+
+def _as_prior(prior: object) -> object:
+    """Wraps a denoiser of deepinv, a pipeline of diffusers or a function (images, noise level).
+
+    Raises:
+        SettingError: It is a model of diffusers that cannot be wrapped.
+    """
+    if isinstance(prior, tuple(ABILITIES.values())):
+        return prior
+    if is_instance(prior, "deepinv.models.Denoiser"):
+        return lookup(OF_OTHERS, "denoiser", "prior")(prior)
+    if names := foreign_names(prior, "diffusers"):
+        if names & {"DDPMPipeline", "DDIMPipeline"}:
+            return lookup(OF_OTHERS, "pipeline", "prior")(prior)
+        remedy = (
+            "it works on latents or needs more than an image: give a DDPMPipeline"
+            if "DiffusionPipeline" in names else
+            "a network does not know its noise levels: give diffusers.DDPMPipeline(network, "
+            "scheduler), with the scheduler that it was trained with"
+        )
+        raise SettingError(f"{type(prior).__name__} of diffusers is not a prior: {remedy}")
+    return lookup(OF_OTHERS, "denoiser", "prior")(prior) if _takes_level(prior) else prior
+
+
+def _takes_level(prior: object) -> bool:
+    """Whether an object is a function (images, noise level); a network must name the level."""
+    is_module = isinstance(prior, nn.Module)
+    function = prior.forward if is_module else prior
+    if isinstance(prior, type) or not callable(function):
+        return False
+    try:
+        signature = inspect.signature(function)
+        signature.bind(None, None)
+    except (TypeError, ValueError):
+        return False
+    level = list(signature.parameters)[1:2]
+    return not is_module or any(word in name for name in level for word in ("sigma", "noise"))
+
+
+def for_channels(prior: object, channels: int) -> object:
+    """Returns a prior for images of some channels; two channels are a complex image.
+
+    A denoiser of one or three channels is wrapped: it takes the two parts as grey images.
+    """
+    own = getattr(prior, "channels", None)
+    is_network = isinstance(prior, Denoiser) and not isinstance(prior, Gaussian)
+    if channels == 2 and is_network and own in (1, 3):
+        return lookup(OF_OTHERS, "complex", "prior")(prior)
+    return prior
 
 
 @lru_cache(maxsize=1)  # else a loop over files would load the weights for each
@@ -294,7 +416,8 @@ def choose_solver(
 
     Arguments:
         solver: Name, "auto", object, or None for "auto".
-        steps: See `make_solver`.
+        steps: See `make_solver`; not used if "auto" chooses a solver without steps, see
+            `ignored_steps`.
         operator: The operator, used by "auto".
         prior: The prior, used by "auto".
         samples: Number of samples that are drawn.
@@ -308,8 +431,14 @@ def choose_solver(
             raise SettingError("steps is for solvers given by name: set it in the solver object")
         name, method = type(solver).__name__, solver
     else:
+        if solver is not None and not isinstance(solver, str):
+            raise SettingError(
+                f"solver must be a name, or an object such as make_solver('hqs'), got {solver!r}"
+            )
         name = solver or "auto"
-        name = default_solver(operator, prior, samples) if name == "auto" else name
+        if name == "auto":
+            name = default_solver(operator, prior, samples)
+            steps = steps if _has_steps(lookup(SOLVERS, name, "solver")) else None
         method = make_solver(name, steps)
     if samples > 1 and not method.stochastic:
         samplers = [other for other in SOLVERS if lookup(SOLVERS, other, "solver").stochastic]
@@ -318,6 +447,27 @@ def choose_solver(
             f"choose one of {', '.join(samplers)}"
         )
     return name, method
+
+
+def ignored_steps(
+    solver: str | Solver | None, steps: int | None, method: Solver
+) -> tuple[str, ...]:
+    """Returns a warning if `choose_solver` did not use the given steps.
+
+    Arguments:
+        solver, steps: As given to `choose_solver`.
+        method: The solver that it returned.
+    """
+    if steps is None or solver not in (None, "auto") or _has_steps(type(method)):
+        return ()
+    return (
+        f"steps {steps} is not used: {type(method).__name__}, the default solver here, has no "
+        f"steps; choose a solver that has, such as diffpir",
+    )
+
+
+def _has_steps(solver: type[Solver]) -> bool:
+    return "steps" in {field.name for field in fields(solver)}
 
 
 def load_checkpoint(folder: Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -1,10 +1,10 @@
 """Restoration of images from measurements (`restore`), and their simulation (`degrade`)."""
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,17 +13,27 @@ from genprior.api.diagnostics import check_restoration, unused_noise
 from genprior.api.factory import (
     as_operator,
     choose_solver,
+    for_channels,
+    ignored_steps,
     load_prior,
     make_operator,
     make_solver,
     operator_on,
     prior_on,
 )
-from genprior.api.inputs import take_image, take_measurement
+from genprior.api.inputs import (
+    image_numbers,
+    physics_noise,
+    random_seed,
+    take_image,
+    take_measurement,
+    whole_number,
+)
 from genprior.api.noise_level import assumed_noise
 from genprior.api.sampling import sample
 from genprior.api.texture_fill import Fill, fill_with_texture
 from genprior.core.devices import pick_device, pick_dtype, without_autocast
+from genprior.core.errors import RestorationWarning, SettingError
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import MEASUREMENT, Noise
 from genprior.inverse.base import Restoration, Solver, misfit
@@ -41,7 +51,7 @@ __all__ = ["degrade", "load_prior", "make_operator", "make_solver", "restore", "
 def degrade(
     image: Any,
     operator: Operator,
-    noise_std: float | Sequence[float] | Tensor = 0.0,
+    noise_std: float | Sequence[float] | Tensor | None = None,
     seed: int = 0,
     index: int | Sequence[int] = 0,
 ) -> Any:
@@ -50,9 +60,9 @@ def degrade(
     Arguments:
         image: Tensor (B, C, H, W), numpy array (H, W, C) or PIL image; see `to_tensor`. For a
             physics of deepinv a batch of floats may have any channels and scale.
-        operator: An operator of genprior, or a `deepinv.physics.LinearPhysics`, whose noise
-            model is not used.
-        noise_std: Noise level in units of [0, 1], >= 0; one number, or one per image.
+        operator: An operator of genprior, or a `deepinv.physics.LinearPhysics`.
+        noise_std: Noise level in units of [0, 1], >= 0; one number, or one per image. None is
+            the level of the physics if its noise is Gaussian, else 0.
         seed: Seed of the noise.
         index: Number of the first image, or of every image: image number i gets the noise of
             (seed, i), which is not the noise that `restore` draws for it.
@@ -64,12 +74,15 @@ def degrade(
     Raises:
         ValueError: An argument is out of its range; the message says which and why.
     """
-    operator = as_operator(operator)
+    seed = random_seed(seed)
+    physics, operator = operator, as_operator(operator)
     x, back = take_image(image, operator)
-    sigma = noise_levels(noise_std, x, operator.measures_images)
     operator = operator_on(operator, x.device)
     y = operator.A(x)
-    noise = Noise(seed, [(number, *MEASUREMENT) for number in _numbers(index, len(y))])
+    if noise_std is None:
+        noise_std = physics_noise(physics, operator.unpack(y))
+    sigma = noise_levels(noise_std, x, operator.measures_images)
+    noise = Noise(seed, [(number, *MEASUREMENT) for number in image_numbers(index, len(y))])
     sigma = sigma.reshape(-1, *[1] * (y.ndim - 1))
     y = y + sigma * operator.mask_unmeasured(noise.normal(y))
     made = operator.unpack(y)
@@ -83,7 +96,7 @@ def restore(
     operator: Operator,
     prior: str | Path | object = "ddpm",
     solver: str | Solver | None = None,
-    noise_std: float | Sequence[float] | Tensor | Literal["auto"] = 0.0,
+    noise_std: float | Sequence[float] | Tensor | Literal["auto"] | None = None,
     samples: int = 1,
     steps: int | None = None,
     seed: int = 0,
@@ -104,18 +117,23 @@ def restore(
             image; see `to_tensor`. For a physics of deepinv also floats or complex numbers of any
             shape (B, ...) and scale, or a `TensorList` of several tensors.
         operator: Operator of the measurements: one of genprior, or a
-            `deepinv.physics.LinearPhysics`, whose noise model is not used.
-        prior: Name, checkpoint folder or object, such as a `deepinv.models.Denoiser`; see
-            `load_prior`.
+            `deepinv.physics.LinearPhysics`. Images with two channels, as those of its MRI, are
+            complex: their real and imaginary parts, in [-1, 1].
+        prior: Name, checkpoint folder or object: a prior of genprior, a
+            `deepinv.models.Denoiser`, a `DDPMPipeline` of diffusers, or a function of noisy
+            images in [0, 1] and their noise level that returns denoised images. See
+            `load_prior`. A denoiser of one or three channels takes the two parts of a complex
+            image as two grey images, (x + 1) / 2.
         solver: Name, object, or None for the default: a point estimate for one sample, a
             sampler for several; for Gaussian priors (texture, pca) always exact samples.
         noise_std: Noise level of y in units of [0, 1] (for complex numbers, of the real and of
             the imaginary part); one number, one per image, or "auto" to estimate it by
-            `estimate_noise` with the prior, which must be a denoiser.
+            `estimate_noise` with the prior, which must be a denoiser. None is the level of the
+            physics if its noise is Gaussian, else 0.
         samples: Posterior samples per image, >= 1.
         steps: Steps of the solver, for most the network evaluations; None keeps its default.
-            The default solver of denoising has no steps, and more steps of `hqs` would denoise
-            worse.
+            If the default solver has none, as that of denoising, they are not used, and a
+            warning says so.
         seed: Seed, >= 0.
         index: Number of the first image, or of every image: image number i draws the noise
             of (seed, i), so `restore(y)` and `restore(y[i:i+1], index=i)` agree on image i,
@@ -149,6 +167,9 @@ def restore(
         Pillow). `std` would be too small for 8 bits, so it holds floats in units of [0, 1], as a
         tensor for tensors and an array otherwise, in the layout of `image`.
 
+    Warns:
+        RestorationWarning: Each of the `warnings` of the result.
+
     Raises:
         ValueError: An argument is out of its range; the message says which and why.
         TypeError: The prior lacks the ability that the solver needs, or the operator is not one.
@@ -156,27 +177,26 @@ def restore(
         FloatingPointError: The network or the result holds NaN or infinite numbers.
         MemoryError: There is not enough memory, even for the smallest tiles of one image.
     """
-    if samples < 1:
-        raise ValueError(f"samples must be at least 1, got {samples}")
+    samples, seed = whole_number("samples", samples, 1), random_seed(seed)
     if samples > MAX_SAMPLES:
-        raise ValueError(f"samples must be at most {MAX_SAMPLES}, got {samples}")
-    several, quantiles = samples > 1, tuple(quantiles)
-    if not all(0 <= level <= 1 for level in quantiles) or (quantiles and not several):
-        raise ValueError(
-            f"quantiles must be between 0 and 1, and need several samples; got "
-            f"{list(quantiles)} and {samples} sample(s)"
-        )
+        raise SettingError(f"samples must be at most {MAX_SAMPLES}, got {samples}")
+    steps = None if steps is None else whole_number("steps", steps, 1)
+    several, quantiles = samples > 1, _levels(quantiles, samples)
+    if not (progress is None or callable(progress)):
+        raise SettingError(f"progress must be a function of two numbers, got {progress!r}")
     physics, operator = operator, as_operator(operator)
     measurement, back, single = take_measurement(y, operator)
     device = pick_device(device, measurement)
     dtype = pick_dtype(dtype, device)
     operator = operator_on(operator, device)
     prior_name, prior = prior_on(prior, device)
+    if noise_std is None:
+        noise_std = physics_noise(physics, y)
     if isinstance(noise_std, str):
         noise_std = assumed_noise(noise_std, measurement.to(device), operator, prior)
     sigma = noise_levels(noise_std, measurement, operator.measures_images)
     name, method = choose_solver(solver, steps, operator, prior, samples)
-    numbers = _numbers(index, len(measurement))
+    numbers = image_numbers(index, len(measurement))
     found: tuple[str, ...] = ()
     if fill != "smooth":
         there = measurement.detach().to(device, torch.float32)
@@ -185,6 +205,7 @@ def restore(
 
     work = measurement.detach().to(device, torch.float32)
     operator.check_shape(work.shape)
+    prior = for_channels(prior, operator.image_shape(work.shape)[1])
     operator, unit = operator.rescaled(work.shape)
     # Copies, since tensors made in inference mode cannot be differentiated through.
     work, scaled = work / per_image(unit, work), sigma.to(work) / unit
@@ -213,6 +234,15 @@ def restore(
     fit = torch.cat(misfits).unflatten(0, (samples, len(work))).mean(dim=0)
     fit = torch.where(sigma.cpu() > 0, fit, torch.as_tensor(unit).to(fit) * fit)
     mean = back(stats.mean)
+    doubts = (
+        *ignored_steps(solver, steps, method),
+        *found,
+        *unused_noise(physics, sigma),
+        *check_restoration(work, operator, sigma, fit, method.stochastic),
+        *beyond(quantiles, samples),
+    )
+    for doubt in doubts:
+        warnings.warn(doubt, RestorationWarning, stacklevel=4)  # two decorators are in between
     return Restoration(
         image=mean,
         samples=samples_like(stats.samples, back, single) if several and keep_samples else None,
@@ -228,25 +258,29 @@ def restore(
         seconds=seconds,
         noise_std=noise_std,
         seed=seed,
-        warnings=unused_noise(physics, sigma)
-        + found
-        + check_restoration(work, operator, sigma, fit, method.stochastic)
-        + beyond(quantiles, samples),
+        warnings=doubts,
         tile=executor.tile,
         windows=tuple(tuple(executor.windows.get(i, ())) for i in range(len(work))),
         reduced=tuple(executor.reduced),
     )
 
 
-def _numbers(index: int | Sequence[int], count: int) -> list[int]:
-    if isinstance(index, Integral):
-        numbers = list(range(int(index), int(index) + count))
-    else:
-        numbers = list(cast(Sequence[int], index))
-    if min(numbers, default=0) < 0:
-        raise ValueError(f"index must not be negative, got {min(numbers)}")
-    if len(numbers) != count:
-        raise ValueError(
-            f"index must hold one number for each of the {count} images, got {len(numbers)}"
+def _levels(quantiles: Sequence[float], samples: int) -> tuple[float, ...]:
+    """Returns the levels of the quantiles.
+
+    Raises:
+        SettingError: A level is no number in [0, 1], or there is only one sample.
+    """
+    try:
+        levels = tuple(quantiles)
+        valid = all(0 <= level <= 1 for level in levels) and (samples > 1 or not levels)
+    except (TypeError, ValueError):
+        raise SettingError(
+            f"quantiles must be a list of numbers between 0 and 1, got {quantiles!r}"
+        ) from None
+    if not valid:
+        raise SettingError(
+            f"quantiles must be between 0 and 1, and need several samples; got "
+            f"{list(levels)} and {samples} sample(s)"
         )
-    return numbers
+    return levels

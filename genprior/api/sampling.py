@@ -1,13 +1,15 @@
 """Unconditional sampling from a prior: `genprior.sample`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from genprior.api.factory import prior_on
+from genprior.api.inputs import random_seed, whole_number
 from genprior.core.devices import pick_device
+from genprior.core.errors import SettingError
 from genprior.core.random_streams import DRAW, Noise
 from genprior.inverse.diffusion.unconditional import sample_denoiser
 from genprior.inverse.execution.executor import chunk_size, chunks
@@ -54,8 +56,12 @@ def sample(
         FloatingPointError: The prior gave NaN or infinite numbers.
         TypeError: The prior is neither a denoiser nor a decoder.
     """
-    if count < 1 or min(size or (1,)) < 1 or steps < 1:
-        raise ValueError(f"count, size and steps must be at least 1, got {count}, {size}, {steps}")
+    count, steps = whole_number("count", count, 1), whole_number("steps", steps, 1)
+    seed = random_seed(seed)
+    if size is not None:
+        if not isinstance(size, Sequence) or len(size) != 2:
+            raise SettingError(f"size must be (height, width), got {size!r}")
+        size = tuple(whole_number("size", side, 1) for side in size)
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature must be >= 0 and finite, got {temperature}")
     if not 0 <= eta <= 1:

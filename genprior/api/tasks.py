@@ -6,29 +6,33 @@ whether they are clean) -> operator. An image that is not clean is the measureme
 
 import functools
 import inspect
+import io
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from genprior.api.factory import as_operator
+from genprior.api.factory import as_operator, gaussian_blur, motion_blur
 from genprior.core.errors import ImageError, SettingError
-from genprior.io.images import ImageFile, image_files, read_image, read_mask
+from genprior.io.images import ImageFile, image_files, read_bytes, read_image, read_mask
 from genprior.io.limits import KERNEL_PIXELS, MAX_PIXELS
+from genprior.io.raster import check_size
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
-from genprior.operators.kernels import gaussian_kernel, motion_kernel
 from genprior.operators.masks import box_hole, grown, random_keep
 from genprior.operators.superres import SuperResolution
 
 # Errors of a physics of deepinv that cannot be constructed or applied to these images.
 FAILURES = (AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError,
             ValueError)
+# Largest change of the proportions of an image by --size that is taken as rounding.
+SHARE_STRETCHED = 0.01
 Build = Callable[[list[ImageFile], bool], Operator]
 
 
@@ -126,21 +130,19 @@ def blurring(
     """Returns a builder of blur operators.
 
     Exactly one of `gaussian` (std in pixels), `motion` (length in pixels, angle) and `kernel`
-    (image file) is given. Kernels of more than `max_pixels` pixels, of more than 2^20 pixels, or
-    larger than the image are refused.
+    (image file, or NPY file of any numbers; they are scaled to sum to 1) is given. Kernels of
+    more than `max_pixels` pixels, of more than 2^20 pixels, or larger than the image are refused.
 
     Raises:
         ValueError: The kernel is not valid, for example a file that cannot be read or is black.
     """
-    width = max(8 * (gaussian or 0), motion[0] if motion else 0)  # to 4 standard deviations
-    if KERNEL_PIXELS**0.5 < width < math.inf:
-        raise SettingError(f"a blur {width:.0f} pixels wide is too wide: is it given in pixels?")
     if gaussian is not None:
-        weights = gaussian_kernel(gaussian)
+        weights, remedy = gaussian_blur(gaussian), "choose a smaller --gaussian"
     elif motion is not None:
-        weights = motion_kernel(*motion)
-    elif kernel is not None:
-        weights = read_image(kernel, min(max_pixels, KERNEL_PIXELS)).pixels.mean(dim=1)[0]
+        weights, remedy = motion_blur(motion), "choose a shorter --motion"
+    else:
+        weights = _kernel_of(kernel, min(max_pixels, KERNEL_PIXELS))
+        remedy = "crop the kernel"
     try:
         operator = Blur(weights, boundary)
     except ValueError as error:
@@ -152,27 +154,79 @@ def blurring(
                 raise ImageError(
                     f"the blur kernel must not be larger than the image: the kernel is "
                     f"{_size(weights)}, the image {_size(image.pixels)} (width x height): "
-                    f"crop the kernel"
+                    f"{remedy}"
                 )
         return operator
 
     return build
 
 
+def _kernel_of(file: Path, max_pixels: int) -> Tensor:
+    """Returns the weights of a kernel file, not yet scaled, (h, w); an NPY file may hold any."""
+    if file.suffix.lower() != ".npy":
+        return read_image(file, max_pixels).pixels.mean(dim=1)[0]
+    data = io.BytesIO(read_bytes(file))
+    try:
+        version = np.lib.format.read_magic(data)
+        header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+        shape, _, dtype = header(data)
+        if len(shape) != 2:
+            return read_image(file, max_pixels).pixels.mean(dim=1)[0]
+        if dtype.kind not in "buif":
+            raise ValueError(f"holds {dtype}: save numbers")
+        check_size(*shape, max_pixels)
+        data.seek(0)
+        return torch.from_numpy(np.load(data, allow_pickle=False).astype(np.float64))
+    except (ValueError, EOFError, AttributeError) as error:
+        raise ImageError(f"{file}: not a kernel ({error})") from error
+
+
 def enlarging(
-    factor: int,
+    factor: float | None,
     kernel: Literal["bicubic", "box", "gaussian"] = "bicubic",
     std: float | None = None,
     boundary: Literal["symmetric", "reflect", "circular"] = "symmetric",
+    size: tuple[int, int] | None = None,
 ) -> Build:
-    """Returns a builder of super-resolution operators with an integer factor."""
+    """Returns a builder of super-resolution operators.
+
+    An image is restored at an integer factor, and resampled if another size is asked for.
+
+    Arguments:
+        factor: Ratio of the sides, > 1, and an integer for clean images; None if `size` is given.
+        kernel, std, boundary: See `SuperResolution`, with the integer factor.
+        size: Height and width of the restored images.
+    """
 
     def build(images: list[ImageFile], clean: bool) -> Operator:
-        height, width = images[0].pixels.shape[-2:]
-        size = (height, width) if clean else (height * factor, width * factor)
-        return SuperResolution(factor, kernel, std, boundary, image_size=size)
+        given = tuple(images[0].pixels.shape[-2:])
+        if clean:
+            return SuperResolution(factor, kernel, std, boundary, image_size=given)
+        output = size or tuple(round(factor * side) for side in given)
+        _check_enlarged(given, output)
+        whole = max(2, *(-(-large // small) for large, small in zip(output, given, strict=True)))
+        image_size = tuple(whole * side for side in given)
+        return SuperResolution(
+            whole, kernel, std, boundary, image_size, None if output == image_size else output
+        )
 
     return build
+
+
+def _check_enlarged(given: tuple[int, int], output: tuple[int, int]) -> None:
+    """Checks that an output size is larger than an image and has about its proportions."""
+    (height, width), (tall, wide) = given, output
+    if tall < height or wide < width or given == output:
+        raise ImageError(
+            f"superres enlarges, and {wide}x{tall} is not larger than the image of "
+            f"{width}x{height} (width x height): choose a larger --factor or --size"
+        )
+    right = wide * height / width
+    if abs(tall - right) > max(1, wide / width, SHARE_STRETCHED * right):
+        raise ImageError(
+            f"--size {wide}x{tall} would stretch the image of {width}x{height} (width x height): "
+            f"write --size {wide}x{round(right)}"
+        )
 
 
 def foreign(name: str, settings: Mapping[str, Any], seed: int = 0) -> Build:

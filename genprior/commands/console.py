@@ -41,6 +41,8 @@ class Report:
         """Reports a restored file and its warnings."""
         self.records.append(record)
         self.progress.write(_line(record), err=self.to_stdout)
+        if "resampled" in record:
+            self.progress.write(f"note: {record['output']}: {record['resampled']}", err=True)
         for warning in record["warnings"]:
             self.progress.write(f"warning: {record['output']}: {warning}", err=True)
 

@@ -3,6 +3,7 @@
 Imports no torch.
 """
 
+import math
 import re
 from collections.abc import Callable
 from functools import reduce
@@ -76,7 +77,10 @@ class Level(click.FloatRange):
             if not denominator:
                 self.fail(f"{value!r} divides by zero", param, ctx)
             value = numerator / denominator
-        return super().convert(value, param, ctx)
+        level = super().convert(value, param, ctx)
+        if not math.isfinite(level):
+            self.fail(f"{level} is not a finite number", param, ctx)
+        return level
 
 
 class LevelOrAuto(Level):
@@ -114,6 +118,40 @@ class Size(click.ParamType):
         if not match:
             self.fail(f"{value!r} is not a size: write HEIGHTxWIDTH, such as 48x64", param, ctx)
         return int(match[1]), int(match[2])
+
+
+class OutputSize(click.ParamType):
+    """Size of an output image WIDTHxHEIGHT, in pixels, converted to (height, width)."""
+
+    name = "widthxheight"
+
+    @staticmethod
+    def text(size: tuple[int, int]) -> str:
+        """Returns a size in the syntax of the command line."""
+        return f"{size[1]}x{size[0]}"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", value)
+        if not match:
+            self.fail(f"{value!r} is not a size: write WIDTHxHEIGHT, such as 640x480", param, ctx)
+        return int(match[2]), int(match[1])
+
+
+class Factor(click.FloatRange):
+    """Ratio of two sides: a number above 1, an int if it is whole."""
+
+    name = "factor"
+
+    def __init__(self) -> None:
+        super().__init__(1, min_open=True)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        factor = super().convert(value, param, ctx)
+        if not math.isfinite(factor):
+            self.fail(f"{value!r} is not a number above 1", param, ctx)
+        return int(factor) if float(factor).is_integer() else factor
 
 
 class Motion(click.ParamType):
@@ -201,8 +239,8 @@ seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
                     help="Seed of the random numbers.")
 steps = click.option("--steps", type=click.IntRange(1, MAX_STEPS),
                      help="Steps of the solver; more take longer (see: genprior solvers). Not "
-                          "for solvers without steps, such as posterior-mean.  [default: that of "
-                          "the solver]")
+                          "for solvers without steps, such as posterior-mean; --solver auto does "
+                          "not use them if it chooses one.  [default: that of the solver]")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace existing output files.")
 quiet = click.option("-q", "--quiet", is_flag=True,
                      help="Show no progress bar and no status messages.")
@@ -323,9 +361,7 @@ blur = combine(
                  help="Assumption about the pixels beyond the border; valid makes none."),
 )
 
-superres = combine(
-    click.option("--factor", type=click.IntRange(2, MAX_SIDE), default=2, show_default=True,
-                 help="Ratio of the sides of the large and the small image."),
+_filter = combine(
     click.option("--filter", "kernel", type=click.Choice(["bicubic", "box", "gaussian"]),
                  default="bicubic", show_default=True,
                  help="Low-pass filter of the operator, applied before it takes every Nth pixel."),
@@ -335,4 +371,22 @@ superres = combine(
     click.option("--boundary", type=click.Choice(["symmetric", "reflect", "circular"]),
                  default="symmetric", show_default=True,
                  help="Assumption about the pixels beyond the border."),
+)
+
+superres = combine(
+    click.option("--factor", type=click.IntRange(2), default=2, show_default=True,
+                 help="Ratio of the sides of the large and the small image."),
+    _filter,
+)
+
+# The operator has an integer factor: images are restored at the next one, and resampled.
+superres_any_size = combine(
+    click.option("--factor", type=Factor(),
+                 help="Ratio of the sides of the large and the small image. If it is not whole, "
+                      "the image is restored at the next whole factor and then resampled.  "
+                      "[default: 2]"),
+    click.option("--size", type=OutputSize(),
+                 help="Size of the result, WIDTHxHEIGHT, in place of --factor; the proportions "
+                      "must be those of the image."),
+    _filter,
 )

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
+from genprior.commands import options
 from genprior.commands.path_types import TypedPath
 from genprior.priors.weights import embedded_priors
-from genprior.registry import FROM_EXEMPLAR, SOLVERS, TRAINABLE, find_prior, lookup
+from genprior.registry import FITTED, FROM_EXEMPLAR, SOLVERS, TRAINABLE, find_prior, lookup
 
 
 @click.group()
@@ -16,18 +17,28 @@ def priors() -> None:
 
 
 @priors.command("list")
-def list_() -> None:
-    """List the shipped, the trainable and the exemplar-based priors.
+@options.as_json
+def list_(as_json: bool) -> None:
+    """List the shipped, the trainable, the computed and the exemplar-based priors.
 
     The first lines are the priors whose weights ship with the package: pass their names to
-    --prior. Then come the priors that `genprior train` trains, and those that are estimated from
-    one image (--exemplar).
+    --prior. Then come the priors that `genprior train` trains step by step, those that it
+    computes at once, and those that are estimated from one image (--exemplar).
     """
+    shipped = {}
     for name, folder in embedded_priors().items():
         manifest = json.loads((folder / "manifest.json").read_text())
-        click.echo(f"{name:16} {manifest.get('summary', '')}")
-    click.echo(f"trainable: {', '.join(TRAINABLE)}")
-    click.echo(f"from an exemplar: {', '.join(FROM_EXEMPLAR)}")
+        shipped[name] = manifest.get("summary", "")
+    groups = {"trainable": TRAINABLE, "computed": FITTED, "from an exemplar": FROM_EXEMPLAR}
+    if as_json:
+        rows = [{"name": name, "summary": summary} for name, summary in shipped.items()]
+        lists = {name.replace(" ", "_"): list(names) for name, names in groups.items()}
+        click.echo(json.dumps({"shipped": rows, **lists}, indent=1))
+        return
+    for name, summary in shipped.items():
+        click.echo(f"{name:16} {summary}")
+    for title, names in groups.items():
+        click.echo(f"{title}: {', '.join(names)}")
 
 
 @priors.command()

@@ -60,18 +60,28 @@ def deblur(
 
 
 @click.command()
-@options.superres
+@options.superres_any_size
 @options.restoring(noise=0.01)
-def superres(factor: int, kernel: str, std: float, boundary: str, **common: Any) -> None:
-    """Enlarge an image by an integer factor (super-resolution).
+def superres(
+    factor: float | None, size: tuple[int, int] | None, kernel: str, std: float, boundary: str,
+    **common: Any,
+) -> None:
+    """Enlarge an image by a factor, or to a size (super-resolution).
 
     FILES: images, folders of images, or - for standard input.
     """
     options.check_filter(kernel, std)
+    if factor and size:
+        raise click.UsageError("--factor and --size both set the size: give one of them")
+    factor = factor if factor or size else 2
+    if common["degrade"] and not isinstance(factor, int):
+        raise click.UsageError("--degrade reduces an image by a whole --factor: give one")
     from genprior.api.tasks import enlarging
 
-    settings = {"factor": factor, "filter": kernel, "std": std, "boundary": boundary}
-    _restore("superres", enlarging(factor, kernel, std, boundary), settings, **common)
+    text = size and options.OutputSize.text(size)
+    settings = {"factor": factor, "size": text, "filter": kernel, "std": std}
+    settings["boundary"] = boundary
+    _restore("superres", enlarging(factor, kernel, std, boundary, size), settings, **common)
 
 
 @click.command()

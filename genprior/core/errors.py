@@ -20,6 +20,10 @@ class PeerError(RuntimeError):
     """A method of another package failed."""
 
 
+class RestorationWarning(UserWarning):
+    """A measurement or its restoration is implausible, or an argument was not used."""
+
+
 class SomeFailed(Exception):
     """Some of several files could not be restored; the others were."""
 

@@ -203,7 +203,8 @@ class Restoration:
             noise of opposite sign. Each sample has the law of the sampler; the mean of a pair has
             a smaller error than the mean of two independent samples.
         seconds: Time that the solver took.
-        noise_std: Noise level used, in units of [0, 1]: as given, or of shape (B,) if estimated.
+        noise_std: Noise level used, in units of [0, 1]: as given, that of the physics, or of
+            shape (B,) if estimated.
         seed: Seed of all random numbers.
         warnings: Reasons for doubt, one sentence each.
         tile: Side of the tiles that the network evaluated, in pixels; None for whole images.

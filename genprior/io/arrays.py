@@ -197,7 +197,12 @@ def noise_levels(noise_std: float | Sequence[float] | Tensor, y: Tensor, images:
     """
     if isinstance(noise_std, str):
         raise SettingError(f"noise_std must be a number or one for each image, got {noise_std!r}")
-    sigma = torch.as_tensor(noise_std, dtype=y.dtype, device=y.device).flatten()
+    try:
+        sigma = torch.as_tensor(noise_std, dtype=y.dtype, device=y.device).flatten()
+    except (TypeError, ValueError, RuntimeError):
+        raise SettingError(
+            f"noise_std must be a number or one for each image, got {noise_std!r}"
+        ) from None
     if sigma.numel() not in (1, len(y)):
         raise ValueError(
             f"noise_std must be one number or one for each of the {len(y)} images, "

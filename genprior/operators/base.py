@@ -156,7 +156,7 @@ class Operator(ABC):
         return x
 
     def crop_margin(self, x: Tensor) -> Tensor:
-        """Returns images x without the margin that an operator may need around them."""
+        """Returns images x as users get them: without a margin, or resampled to another size."""
         return x
 
 

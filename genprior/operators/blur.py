@@ -193,7 +193,7 @@ class Blur(Convolution, nn.Module):
         if h > shape[-2] or w > shape[-1]:
             raise ValueError(
                 f"the blur kernel must not be larger than the image: the kernel has {h}x{w} "
-                f"pixels, the image {shape[-2]}x{shape[-1]}: crop the kernel"
+                f"pixels, the image {shape[-2]}x{shape[-1]}: crop the kernel, or blur less"
             )
         if batch not in (1, shape[0]):
             raise ValueError(

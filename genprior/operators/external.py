@@ -13,6 +13,7 @@ from genprior.operators.base import Operator
 from genprior.operators.chebyshev import largest_singular, near_gram_inverse
 from genprior.operators.decomposable import Decomposition, decomposition, holds
 from genprior.operators.physics_maps import REFUSALS, Maps, differentiable, treats_all_alike
+from genprior.operators.physics_pickling import pickled, unpickled
 
 # Largest relative errors: of linearity (rounding), and of adjoints, which may be approximate.
 LINEAR, ADJOINT = 1e-3, 0.2
@@ -24,7 +25,8 @@ class External(Operator, nn.Module):
     The solves are conjugate gradients, or closed forms for a `deepinv.physics.DecomposablePhysics`
     (MRI, BlurFFT ...) whose singular vectors pass a numerical check.
 
-    The physics is neither copied nor changed, and its noise model is not used. Moving this
+    The physics is neither copied nor changed. Its noise model is not used here; `restore` takes
+    the noise level from it. Moving this
     operator to a device also moves the physics, as with any submodule. Entries of a measurement
     that are 0 for every image count as unmeasured. The physics need not be written in torch:
     derivatives are computed with `A_adjoint`. A complex measurement is stored as two real
@@ -68,6 +70,19 @@ class External(Operator, nn.Module):
         self._num_axes: int | None = None
         self._divisor: Tensor | None = None
         self._norm: Tensor | None = None
+
+    def __reduce__(self) -> tuple:
+        return unpickled, (pickled(self, External),)
+
+    def __copy__(self) -> "External":
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self))
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "External":
+        other = memo[id(self)] = type(self).__new__(type(self))
+        vars(other).update(copy.deepcopy(vars(self), memo))
+        return other
 
     def select(self, images: Sequence[int]) -> Operator:
         """See `Operator.select`; `check_shape` detects a physics that differs between images."""

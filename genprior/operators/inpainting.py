@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from genprior.core.linalg import Singular, per_image
 from genprior.core.tensors import numbers
 from genprior.operators.base import Operator
+from genprior.operators.masks import with_axes
 
 
 class Inpainting(Operator, nn.Module):
@@ -15,8 +16,8 @@ class Inpainting(Operator, nn.Module):
 
     Arguments:
         keep: True or 1 where a pixel is known, False or 0 where it is missing; shape
-            (B or 1, C or 1, H, W), or (H, W) for all. `operators.masks` makes random masks
-            and rectangular holes.
+            (B or 1, C or 1, H, W), (B, H, W), or (H, W) or (H, W, 1) for all.
+            `operators.masks` makes random masks and rectangular holes.
 
     Raises:
         ValueError: The shape is not one of these, a value is neither 0 nor 1, or an image has
@@ -26,13 +27,7 @@ class Inpainting(Operator, nn.Module):
     is_pixel_mask = True
 
     def __init__(self, keep: Tensor) -> None:
-        keep = numbers(keep, "keep")
-        keep = keep[None, None] if keep.ndim == 2 else keep
-        if keep.ndim != 4:
-            raise ValueError(
-                f"keep must have shape (batch or 1, channels or 1, height, width), "
-                f"got {tuple(keep.shape)}: add the axes that are missing, keep[None, None]"
-            )
+        keep = with_axes(numbers(keep, "keep"), "keep")
         if not ((keep == 0) | (keep == 1)).all():
             raise ValueError(
                 "keep must hold only 0 (missing) and 1 (known): threshold it first, keep > 0.5"

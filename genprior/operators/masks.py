@@ -1,12 +1,14 @@
 """Masks for inpainting: random missing pixels and rectangular holes, and their growth."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from genprior.core.random_streams import Noise
+from genprior.core.tensors import numbers
 
 
 def random_keep(
@@ -105,3 +107,60 @@ def grown(keep: Tensor, distance: float) -> Tensor:
         for mask in keep.cpu().flatten(0, -3)
     ]
     return torch.stack(masks).reshape(keep.shape).to(keep.device)
+def hole_of(mask: Any) -> Tensor:
+    """Returns the hole of a mask as in files: white, 1 or True is filled in, from half of it on.
+
+    Arguments:
+        mask: Tensor, array, list or grey Pillow image: bool; floats in [0, 1]; or integers, of
+            which the largest is 1, 255 or 65535 (white).
+
+    Returns:
+        True in the hole, of the shape of the mask.
+
+    Raises:
+        ValueError: The mask has other values, or is a Pillow image with colours or alpha.
+
+    >>> hole_of([[0, 255, 127]]).tolist()
+    [[False, True, False]]
+    """
+    mode = getattr(mask, "mode", "L")
+    if isinstance(mode, str) and mode not in ("1", "L", "I", "I;16", "F"):
+        raise ValueError(
+            f"a mask must be a grey image, got a Pillow image of mode {mode}: give "
+            f"mask.convert('L'), or its alpha channel"
+        )
+    values = numbers(mask, "mask")
+    if values.dtype == torch.bool:
+        return values
+    white = 1.0
+    if not values.is_floating_point():
+        values = values.long()
+        white = next((top for top in (1, 255) if values.numel() and values.max() <= top), 65535)
+    if not ((values >= 0) & (values <= white)).all():
+        raise ValueError(
+            "a mask must hold bools, floats in [0, 1], or integers up to 1, 255 or 65535 (white)"
+        )
+    return 2 * values >= white
+
+
+def with_axes(mask: Tensor, name: str) -> Tensor:
+    """Returns a mask as (batch or 1, channels or 1, height, width).
+
+    Arguments:
+        mask: Shape (H, W), (H, W, 1), (B, H, W) or (B, C, H, W).
+        name: Its name in the message.
+
+    Raises:
+        ValueError: It has another shape.
+    """
+    if mask.ndim == 2:
+        return mask[None, None]
+    if mask.ndim == 3:
+        channel_last = mask.shape[-1] == 1 < len(mask)
+        return mask[None, None, ..., 0] if channel_last else mask[:, None]
+    if mask.ndim != 4:
+        raise ValueError(
+            f"{name} must have shape (batch or 1, channels or 1, height, width), (height, width), "
+            f"(height, width, 1) or (batch, height, width), got {tuple(mask.shape)}"
+        )
+    return mask

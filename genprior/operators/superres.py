@@ -6,6 +6,7 @@ from numbers import Real
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from genprior.core.linalg import Singular
 from genprior.operators.base import Operator
@@ -33,6 +34,8 @@ class SuperResolution(Operator, nn.Module):
             twice, as MATLAB does), "reflect" (mirrored at the edge pixel) or "circular".
         image_size: Height and width of the images; None means h f x w f for measurements of
             h x w pixels.
+        output_size: Height and width to which restored images are resampled afterwards, by an
+            antialiased bicubic filter; None keeps their size.
 
     Raises:
         ValueError: A setting has another value.
@@ -45,6 +48,7 @@ class SuperResolution(Operator, nn.Module):
         std: float | None = None,
         boundary: str = "symmetric",
         image_size: tuple[int, int] | None = None,
+        output_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         is_number = isinstance(factor, Real) and not isinstance(factor, bool)
@@ -57,9 +61,8 @@ class SuperResolution(Operator, nn.Module):
         if std is not None and kernel != "gaussian":
             raise ValueError(f"std is the width of the gaussian kernel, the {kernel} has no std")
         self.factor, self.boundary = int(factor), boundary
-        if image_size is not None and np.shape(image_size) != (2,):
-            raise ValueError(f"image_size must be (height, width), got {image_size}")
-        self.image_size = tuple(image_size) if image_size is not None else None
+        self.image_size = _size("image_size", image_size)
+        self.output_size = _size("output_size", output_size)
         std = 0.45 * self.factor if std is None else std
         self.taps = resampling_weights(kernel, self.factor, std)
         self._cache: dict[tuple, Separable] = {}
@@ -97,6 +100,11 @@ class SuperResolution(Operator, nn.Module):
     def singular(self, image_shape: torch.Size, like: Tensor) -> Singular:
         return self._at(image_shape, like).singular()
 
+    def crop_margin(self, x: Tensor) -> Tensor:
+        if self.output_size is None:
+            return x
+        return interpolate(x, self.output_size, mode="bicubic", antialias=True)
+
     def _measured_size(self, size: tuple[int, int]) -> tuple[int, int]:
         return tuple(-(-n // self.factor) for n in size)
 
@@ -117,6 +125,14 @@ class SuperResolution(Operator, nn.Module):
         offsets, weights = self.taps
         centres = self.factor * torch.arange(math.ceil(size / self.factor))
         return filter_matrix(centres[:, None] + offsets, weights, size, self.boundary)
+
+
+def _size(setting: str, size: tuple[int, int] | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    if np.shape(size) != (2,):
+        raise ValueError(f"{setting} must be (height, width), got {size}")
+    return tuple(size)
 
 
 def _check_known(setting: str, value: str, known: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from genprior.api.factory import as_operator, make_baseline, make_operator, make
 from genprior.core.errors import SettingError
 from genprior.operators.external import External
 from genprior.operators.inpainting import Inpainting
+from genprior.operators.kernels import gaussian_kernel, motion_kernel
 from genprior.registry import SOLVERS, lookup
 
 WRONG = {
@@ -108,3 +109,39 @@ def test_equivalent_physics_become_operators_of_genprior() -> None:
     halves = as_operator(deepinv.physics.Inpainting(img_size=(1, 6, 7), mask=mask / 2))
     whole = as_operator(deepinv.physics.Inpainting(img_size=(1, 6, 7), mask=torch.ones(6, 7)))
     assert type(halves) is type(whole) is External
+
+
+def test_blurs_and_masks_as_in_the_shell() -> None:
+    assert torch.equal(
+        make_operator("deblur", gaussian=1.2, boundary="reflect").kernel,
+        make_operator("deblur", kernel=gaussian_kernel(1.2)).kernel,
+    )
+    assert torch.equal(
+        make_operator("deblur", motion=(7, 30)).kernel,
+        make_operator("deblur", kernel=motion_kernel(7, 30)).kernel,
+    )
+    assert make_operator("deblur", gaussian=None, motion=[3, 0]).kernel.shape == (1, 1, 1, 3)
+    kernel = [[1, 2, 0], [0, 3, 1]]
+    for whole in (kernel, torch.tensor(kernel), np.array(kernel, np.uint16)):
+        scaled = make_operator("deblur", kernel=whole).kernel
+        torch.testing.assert_close(scaled[0, 0], torch.tensor(kernel) / 7)
+
+
+@pytest.mark.parametrize(
+    "task, settings, message",
+    [
+        ("inpaint", {}, "operator 'inpaint' needs keep or mask"),
+        ("inpaint", {"mask": None}, "operator 'inpaint' needs keep or mask"),
+        ("inpaint", {"mask": [[1, 0]], "keep": [[1, 0]]}, "give only one of keep, mask"),
+        ("inpaint", {"hole": [[1, 0]]}, "no setting 'hole', it has keep, mask"),
+        ("deblur", {}, "operator 'deblur' needs kernel or gaussian or motion"),
+        ("deblur", {"gaussian": 1, "motion": (3, 0)}, "give only one of kernel, gaussian, motion"),
+        ("deblur", {"motion": 15}, "motion must be .length in pixels, angle in degrees., got 15"),
+        ("deblur", {"gaussian": "2"}, "gaussian must be a standard deviation in pixels, got '2'"),
+        ("deblur", {"gaussian": 1e6}, "a blur 8000000 pixels wide is too wide"),
+        ("superres", {"factor": 2, "output_size": 9}, "output_size must be .height, width., got"),
+    ],
+)
+def test_what_an_operator_needs_is_said(task: str, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_operator(task, **settings)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small import HOLE, OPERATORS, Shrink, batch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from genprior import load_prior, make_operator, restore, sample
 from genprior.api.factory import make_solver
-from genprior.core.errors import SettingError
+from genprior.core.errors import RestorationWarning, SettingError
 from genprior.inverse.diffusion.diffpir import DiffPIR
 from genprior.inverse.plug_and_play.hqs import HQS
 from genprior.priors.ddpm import DDPM
@@ -18,6 +19,9 @@ from genprior.priors.ddpm import DDPM
 @pytest.fixture(scope="module")
 def prior(weights: Path) -> DDPM:
     return load_prior(weights)
+
+
+DENOISE = make_operator("denoise")
 
 
 def nan() -> Tensor:
@@ -40,6 +44,26 @@ BAD = {
     "samples must be at most 100000, got 1000000000000000000000": {"samples": 10**21},
     "steps must be at least 1, got 0": {"solver": "hqs", "steps": 0},
     "seed must be 0 or a positive integer, got -1": {"seed": -1, "solver": "diffpir"},
+    "seed must be a whole number, got None": {"seed": None},
+    "seed must be a whole number, got 1.5": {"seed": 1.5},
+    "samples must be a whole number, got 2.0": {"samples": 2.0},
+    "samples must be a whole number, got '2'": {"samples": "2"},
+    "steps must be a whole number, got 3.0": {"steps": 3.0, "solver": "hqs"},
+    "index must be a whole number, got None": {"index": None},
+    "index must be a whole number, got 0.5": {"index": [0.5, 1]},
+    "quantiles must be a list of numbers between 0 and 1, got 0.5": {
+        "quantiles": 0.5, "samples": 2
+    },
+    "quantiles must be a list of numbers between 0 and 1, got None": {"quantiles": None},
+    "quantiles must be a list of numbers between 0 and 1, got .'q05'.": {"quantiles": ["q05"]},
+    "noise_std must be a number or one for each image, got .None, 0.1.": {
+        "noise_std": [None, 0.1]
+    },
+    "noise_std must be a number or one for each image, got {'sigma'": {
+        "noise_std": {"sigma": 0.1}
+    },
+    "progress must be a function of two numbers, got True": {"progress": True},
+    "solver must be a name, or an object such as make_solver.'hqs'., got <class": {"solver": HQS},
     "index must hold one number for each of the 2 images, got 3": {"index": [1, 2, 3]},
     "unknown solver 'dsp': choose one of .*dps": {"solver": "dsp"},
     "solver 'hqs' has no setting 'turns', it has steps, coupling": {"solver": ("hqs", "turns")},
@@ -60,10 +84,28 @@ def test_arguments_are_checked_first(prior: DDPM, message: str) -> None:
         restore(operator=make_operator("denoise"), **given)
 
 
-def test_errors_of_settings_are_told_apart(prior: DDPM) -> None:
-    for solver in ("posterior-mean", None):  # hqs would make a poor denoiser of many steps
-        with pytest.raises(SettingError, match="no setting 'steps', it has turns: leave it out"):
-            restore(batch(), make_operator("denoise"), prior, solver, 0.1, steps=3)
+def test_steps_are_for_solvers_that_have_them(prior: DDPM) -> None:
+    with pytest.raises(SettingError, match="no setting 'steps', it has turns: leave it out"):
+        restore(batch(), make_operator("denoise"), prior, "posterior-mean", 0.1, steps=3)
+    expected = restore(batch(), make_operator("denoise"), prior, None, 0.1)
+    assert not any("steps" in warning for warning in expected.warnings)
+    for solver in ("auto", None):  # hqs would make a poor denoiser of many steps
+        with pytest.warns(RestorationWarning, match="steps 3 is not used: PosteriorMean, the def"):
+            result = restore(batch(), make_operator("denoise"), prior, solver, 0.1, steps=3)
+        assert torch.equal(result.image, expected.image)
+    y = make_operator("inpaint", keep=~HOLE).A(batch())
+    result = restore(y, make_operator("inpaint", keep=~HOLE), prior, steps=3)
+    assert result.nfe == 3 and not any("steps" in warning for warning in result.warnings)
+
+
+def test_whole_numbers_may_have_any_type(prior: DDPM) -> None:
+    options = {"prior": prior, "solver": "diffpir", "noise_std": 0.1, "operator": DENOISE}
+    expected = restore(batch(), samples=2, steps=2, seed=3, index=[4, 5], **options)
+    result = restore(
+        batch(), samples=np.int64(2), steps=torch.tensor(2), seed=np.uint8(3),
+        index=torch.tensor([4, 5]), **options,
+    )
+    assert torch.equal(result.samples, expected.samples) and type(result.seed) is int
 
 
 def test_invalid_priors_and_operators(prior: DDPM) -> None:

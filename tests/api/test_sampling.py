@@ -58,9 +58,18 @@ def test_sample_draws_digits_of_their_size() -> None:
     assert sample("ddpm:digits", steps=1).shape == (1, 1, 28, 28)
 
 
-@pytest.mark.parametrize("given", [{"count": 0}, {"size": (0, 3)}, {"steps": 0}])
-def test_sample_checks_its_arguments(prior: DDPM, given: dict) -> None:
-    with pytest.raises(ValueError, match="count, size and steps must be at least 1, got"):
+@pytest.mark.parametrize(
+    "given, message",
+    [({"count": 0}, "count must be at least 1, got 0"),
+     ({"count": 2.0}, "count must be a whole number, got 2.0"),
+     ({"size": (0, 3)}, "size must be at least 1, got 0"),
+     ({"size": (8.5, 3)}, "size must be a whole number, got 8.5"),
+     ({"size": 8}, r"size must be \(height, width\), got 8"),
+     ({"seed": None}, "seed must be a whole number, got None"),
+     ({"steps": 0}, "steps must be at least 1, got 0")],
+)
+def test_sample_checks_its_arguments(prior: DDPM, given: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         sample(prior, **given)
     with pytest.raises(ValueError, match="eta must be between 0 .DDIM. and 1 .DDPM., got 2"):
         sample(prior, eta=2)

@@ -7,7 +7,7 @@ from genprior.api.texture_fill import fill_with_texture
 from genprior.core.errors import SettingError
 from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
-from genprior.priors.external import External
+from genprior.priors.external.callable import External
 
 
 def photo(batch: int = 1) -> Tensor:

@@ -13,6 +13,7 @@ from genprior.api.sampling import sample
 from genprior.io.images import read_image
 from genprior.operators.superres import SuperResolution
 from genprior.priors.base import ABILITIES
+from genprior.priors.weights import embedded_priors
 from genprior.registry import SOLVERS, TRAINABLE
 
 
@@ -72,7 +73,12 @@ def test_sample_writes_what_the_api_draws(tmp_path: Path, weights: Path) -> None
 def test_priors_are_listed_described_and_verified(weights: Path) -> None:
     listed = succeed("priors", "list").stdout
     assert f"trainable: {', '.join(TRAINABLE)}\n" in listed
-    assert "from an exemplar: texture\n" in listed
+    assert "computed: texture, pca\n" in listed and "from an exemplar: texture\n" in listed
+    table = json.loads(succeed("priors", "list", "--json").stdout)
+    assert [row["name"] for row in table["shipped"]] == list(embedded_priors())
+    assert all(f"{row['name']:16} {row['summary']}\n" in listed for row in table["shipped"])
+    assert table["trainable"] == list(TRAINABLE)
+    assert table["computed"] == ["texture", "pca"] and table["from_an_exemplar"] == ["texture"]
     manifest = json.loads((weights / "manifest.json").read_text())
     assert json.loads(succeed("priors", "info", weights).stdout) == manifest
     assert succeed("priors", "verify", weights).stdout == f"{weights}: ok\n"

@@ -80,7 +80,22 @@ CASES = {
     "deblur @/a.png --gaussian 1000": (USAGE, "a blur 8000 pixels wide is too wide"),
     "deblur @/a.png --motion 5000,30": (USAGE, "a blur 5000 pixels wide is too wide"),
     "deblur @/a.png --kernel @/large.png --degrade": (INPUT, "larger than the image"),
-    "superres @/a.png --factor 1": (USAGE, "--factor", "1 is not in the range 2<=x<=1000000"),
+    "superres @/a.png --factor 1": (USAGE, "--factor", "1.0 is not in the range x>1"),
+    "superres @/a.png --factor inf": (USAGE, "--factor", "'inf' is not a number above 1"),
+    "superres @/a.png --factor 2 --size 64x48": (USAGE, "--factor and --size both set the size"),
+    "superres @/a.png --size 64": (USAGE, "write WIDTHxHEIGHT, such as 640x480"),
+    "superres @/a.png --size 48x64": (
+        INPUT, "a.png: --size 48x64 would stretch the image of 32x24", "write --size 48x36"
+    ),
+    "superres @/a.png --size 32x24": (INPUT, "32x24 is not larger than the image of 32x24"),
+    "superres @/a.png --size 16x12": (INPUT, "superres enlarges, and 16x12 is not larger"),
+    "superres @/a.png --factor 1.001": (INPUT, "superres enlarges, and 32x24 is not larger"),
+    "superres @/a.png --factor 1.5 --degrade": (USAGE, "--degrade reduces an image by a whole"),
+    "superres @/a.png --size 64x48 --degrade": (USAGE, "--degrade reduces an image by a whole"),
+    "degrade superres @/a.png --factor 1.5 -o @/x.png": (USAGE, "--factor", "1.5"),
+    "deblur @/a.png --gaussian 5": (INPUT, "larger than the image", "choose a smaller --gaussian"),
+    "deblur @/a.png --motion 60,0": (INPUT, "larger than the image", "choose a shorter --motion"),
+    "upscale @/a.png": (USAGE, "No such command 'upscale'. Did you mean 'superres'?"),
     "superres @/a.png --std 1": (USAGE, "--std is the width of --filter gaussian"),
     "denoise @/a.png --degrade": (USAGE, "--degrade adds noise: give its level with --noise"),
     "denoise @/a.png --prior vae": (USAGE, "estimated by a denoiser, and VAE is not one: give"),
@@ -90,8 +105,7 @@ CASES = {
     "degrade denoise @/a.png --noise 25 -o @/y.png": (USAGE, "levels are in units of [0, 1]"),
     "inpaint @/a.png --mask box=3x3 --degrade --noise 2": (USAGE, "and 2 is above 1"),
     "deblur @/a.png --gaussian 1 --solver posterior-mean": (USAGE, "only denoises and fills"),
-    "denoise @/a.png --noise 0.1 --steps 3": (USAGE, "no setting 'steps', it has turns: leave"),
-    "denoise @/a.png --noise nan": (INPUT, "noise_std must be >= 0 and finite"),
+    "denoise @/a.png --noise nan": (USAGE, "--noise", "nan is not a finite number"),
     "denoise @/a.png --noise 0.1 --steps 3 --solver posterior-mean": (
         USAGE, "no setting 'steps', it has turns: leave"
     ),

@@ -45,7 +45,7 @@ def test_a_wrong_noise_level_is_doubted(tmp_path: Path, quick: list) -> None:
     for n, line in zip((1, 2), result.stderr.splitlines(), strict=True):
         name = tmp_path / f"{n}.genprior.png"
         assert line.startswith(f"warning: {name}: the restoration is ")
-        assert line.endswith("is noise_std 0.001 right?")
+        assert line.endswith("is --noise 0.001 right?")
 
 
 def test_progress_goes_to_stderr_of_a_terminal_only(

@@ -62,7 +62,7 @@ def test_select_repeats_and_reorders() -> None:
 @pytest.mark.parametrize(
     ("keep", "message"),
     [
-        (torch.ones(1, 4, 5), "shape \\(batch or 1.*got \\(1, 4, 5\\): add the axes"),
+        (torch.ones(5), "shape \\(batch or 1.*got \\(5,\\)"),
         (torch.full((1, 1, 4, 5), 0.5), "only 0 \\(missing\\) and 1 \\(known\\): threshold"),
         (torch.ones(1, 1, 4, 5), "nothing is missing in the mask of image 0"),
         (torch.stack([torch.eye(3), torch.zeros(3, 3)])[:, None], "nothing is known.*image 1"),

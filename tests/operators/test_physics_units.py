@@ -9,6 +9,7 @@ from small import Shrink, batch
 from torch import Tensor
 
 from genprior import degrade, restore
+from genprior.core.errors import RestorationWarning
 from genprior.priors.pca import PCA
 
 SMALL = (3, 6, 6)
@@ -195,9 +196,12 @@ def test_an_unused_noise_model_of_a_physics_gives_a_warning() -> None:
         noise_model=deepinv.physics.GaussianNoise(0.1),
     )
     y = noisy(pixels())
-    warning = "".join(restore(y, noisy, Shrink()).warnings)
-    assert "noise_std is 0, and the GaussianNoise of the physics is not used" in warning
+    with pytest.warns(RestorationWarning, match="noise_std is 0, and the GaussianNoise of the ph"):
+        restore(y, noisy, Shrink(), noise_std=0)
     assert "GaussianNoise" not in "".join(restore(y, noisy, Shrink(), noise_std=0.1).warnings)
+    noisy.noise_model = deepinv.physics.PoissonNoise(0.1)
+    with pytest.warns(RestorationWarning, match="noise_std is 0, and the PoissonNoise of the phy"):
+        assert restore(y, noisy, Shrink()).noise_std == 0
 
 
 def test_a_small_misfit_of_few_measurements_gives_no_warning() -> None:

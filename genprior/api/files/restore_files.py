@@ -14,12 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from genprior.api.estimated_priors import estimate_prior, read_exemplar
-from genprior.api.factory import choose_solver, load_described, restrict_to_border
+from genprior.api.factory import (
+    choose_solver,
+    ignored_steps,
+    load_described,
+    restrict_to_border,
+)
 from genprior.api.files.job import Job, MakeOperator
 from genprior.api.files.outputs import write_output, write_results
 from genprior.api.files.paths import OutputPaths
 from genprior.api.files.save_options import quantiles
-from genprior.api.files.sidecar import describe, doubts, facts
+from genprior.api.files.sidecar import describe, doubts, facts, resampling
 from genprior.api.restoration import degrade, restore
 from genprior.core.atomic_files import sweep
 from genprior.core.checksums import sha256
@@ -240,7 +245,8 @@ class _Restored:
             alpha = None if picture.alpha is None else self.operator.crop_margin(picture.alpha)
             picture = replace(picture, alpha=alpha)
         record = facts(job, target, self.prior.sha256, self.device, self.name, self.solver)
-        record |= describe(self.result, i, len(self.y))
+        record |= describe(self.result, i, len(self.y)) | resampling(self.operator, self.y)
+        record["warnings"] += ignored_steps(job.solver, job.steps, self.solver)
         record["warnings"] += doubts(job, target.output, picture, self.missing[i])
         return write_results(target, picture, self.result, i, self.y, truth, record, job.opaque)
 
@@ -253,7 +259,8 @@ def _restore_batch(
     if job.degrade:
         y = degrade(pixels, operator, job.noise, job.seed, [0] * len(pixels))
     else:
-        side = max(operator.image_shape(pixels.shape)[2:])
+        shape = operator.image_shape(pixels.shape)[2:]
+        side = max(getattr(operator, "output_size", None) or shape)
         for target in batch.targets:
             check_side(FORMAT_OF[target.output.suffix.lower()], side)
         y = operator.mask_unmeasured(pixels)

@@ -15,6 +15,7 @@ from genprior.core.metrics import WINDOW, finite, psnr, ssim
 from genprior.inverse.base import Restoration, Solver
 from genprior.io.encode import BITS
 from genprior.io.images import FORMAT_OF, ImageFile, parse_image
+from genprior.operators.base import Operator
 
 if TYPE_CHECKING:
     from genprior.api.files.job import Job
@@ -72,13 +73,34 @@ def describe(result: Restoration, i: int, count: int) -> dict[str, Any]:
         "misfit": result.misfit[i].item(),
         "tiles": result.tile,
         "windows": result.windows[i],
-        "warnings": [*(w.removeprefix(about_i) for w in mine), *result.reduced],
+        "warnings": [*(_in_shell(w.removeprefix(about_i)) for w in mine), *result.reduced],
         "versions": {
             "genprior": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
         "threads": torch.get_num_threads(),
+    }
+
+
+def _in_shell(warning: str) -> str:
+    """Returns a warning with the option in place of the argument of Python."""
+    return warning.replace("noise_std", "--noise")
+
+
+def resampling(operator: Operator, small: Tensor) -> dict[str, str]:
+    """Returns the entry of an image that was resampled after its restoration, else none.
+
+    Arguments:
+        operator: The operator.
+        small: The measurement, (B, C, H, W).
+    """
+    if (size := getattr(operator, "output_size", None)) is None:
+        return {}
+    height, width = operator.image_shape(small.shape)[2:]
+    return {
+        "resampled": f"restored at factor {operator.factor} to {width}x{height} pixels, then "
+                     f"resampled to {size[1]}x{size[0]} (width x height)"
     }
 
 

@@ -30,6 +30,9 @@ from genprior.inverse.gaussian.linear_mmse import Regression
 from genprior.operators.base import Operator
 from genprior.priors.base import Gaussian
 
+# Numbers of the images that are computed at once; a solve in float64 holds about 20 times as many.
+NUMBERS = 2**24
+
 
 @dataclass(frozen=True)
 class GaussianPosterior(Solver):
@@ -78,16 +81,37 @@ class GaussianPosterior(Solver):
         self, y: Tensor, operator: Operator, prior: Gaussian, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         level = torch.zeros_like(noise_std) if self.border else noise_std
-        drawn = None
+        noise = None
         if self.mode == "sample":
-            drawn = self._draw(y, operator, prior, level, generator)
-        # It draws noise if any image is noisy: after `_draw`, noise-free images do not change.
+            noise = self._noise(y, operator, prior, level, generator)
+        # It draws noise if any image is noisy: after `_noise`, noise-free images do not change.
         if self.border:
             y = self._restore_known(y, operator, prior, noise_std, generator)
-        if drawn is None:
-            return self.kriging(y, operator, prior, level)
-        x, n = drawn
-        return self._condition(x, y - n, y, operator, prior, level)
+        rows = list(range(len(y)))
+        size = max(1, NUMBERS // operator.image_shape(y.shape)[1:].numel())
+        if len(rows) <= size:
+            return self._answer(y, operator, prior, level, noise)
+        answers = []
+        for part in (rows[k : k + size] for k in range(0, len(rows), size)):
+            share = noise and tuple(numbers[part] for numbers in noise)
+            some = operator.select(part)
+            answers.append(self._answer(y[part], some, prior, level[part], share))
+        return torch.cat(answers)
+
+    def _answer(
+        self,
+        y: Tensor,
+        operator: Operator,
+        prior: Gaussian,
+        noise_std: Tensor,
+        noise: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        """Returns the samples of the given noise, or the posterior means for None."""
+        if noise is None:
+            return self.kriging(y, operator, prior, noise_std)
+        z, n = noise
+        x = prior.decode(z.to(_precision(y, operator)), operator.image_shape(y.shape))
+        return self._condition(x, y - n, y, operator, prior, noise_std)
 
     def kriging(self, y: Tensor, operator: Operator, prior: Gaussian, noise_std: Tensor) -> Tensor:
         """Returns the posterior mean, shape (B, C, H, W); for the arguments see `solve`."""
@@ -102,18 +126,19 @@ class GaussianPosterior(Solver):
 
         With the same noise, `kriging` + `innovation` is the sample that `solve` draws.
         """
-        x, n = self._draw(y, operator, prior, noise_std, generator)
+        z, n = self._noise(y, operator, prior, noise_std, generator)
+        x = prior.decode(z.to(_precision(y, operator)), operator.image_shape(y.shape))
         x = x - prior.mean(x.shape).to(x)
         zero = torch.zeros_like(y)
         return self._condition(x, -n, zero, operator, prior, noise_std)
 
-    def _draw(
+    def _noise(
         self, y: Tensor, operator: Operator, prior: Gaussian, noise_std: Tensor, generator: Noise
     ) -> tuple[Tensor, Tensor]:
+        """Returns the latents of a draw of the prior, and the noise of the measurements."""
         shape = operator.image_shape(y.shape)
         z = generator.normal(y.new_empty(()).expand(prior.latent_shape(shape)))
-        n = per_image(noise_std, y) * generator.normal(y)
-        return prior.decode(z.to(_precision(y, operator)), shape), n
+        return z, per_image(noise_std, y) * generator.normal(y)
 
     def _condition(
         self,

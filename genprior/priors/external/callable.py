@@ -18,19 +18,25 @@ class External(nn.Module, Denoiser):
         network: Function (images, noise level) -> denoised images, such as a
             `deepinv.models.Denoiser`, for images (B, C, H, W) in [0, 1] and a level that is a
             number or has shape (B,). Solvers with backward passes need it differentiable.
+        channels: Channels of its images, 1 or 3, so that it also takes complex images part by
+            part; None passes images as they are.
 
     Raises:
         TypeError: The network is not callable.
         ValueError: Raised by `denoise` if the network changes the shape of the images.
     """
 
-    def __init__(self, network: Callable[[Tensor, float | Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        network: Callable[[Tensor, float | Tensor], Tensor],
+        channels: int | None = None,
+    ) -> None:
         super().__init__()
         if not callable(network):
             raise TypeError(
                 f"a denoiser must be callable with images and a noise level, got {network!r}"
             )
-        self.network = network
+        self.network, self.channels = network, channels
         self.training = getattr(network, "training", False)
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import torch
@@ -26,7 +26,7 @@ from genprior.core.errors import CheckpointError
 from genprior.core.linalg import per_image
 from genprior.core.records import read_json
 from genprior.priors.base import Denoiser
-from genprior.priors.external.variance_preserving import VariancePreserving
+from genprior.priors.external.variance_preserving import Prediction, VariancePreserving
 from genprior.priors.external.weight_files import (
     CONFIG,
     PIPELINE,
@@ -90,6 +90,31 @@ class DiffusersUNet(nn.Module, Denoiser):
             t = t.long()
         kind = self.network.dtype
         return self.network(u.to(kind), t, class_labels=labels).sample[:, : self.channels].to(u)
+
+
+def from_pipeline(pipeline: Any) -> DiffusersUNet:
+    """Returns the prior of a `DDPMPipeline` or `DDIMPipeline` of diffusers.
+
+    Arguments:
+        pipeline: An object with a `unet` and a `scheduler`.
+
+    Raises:
+        ValueError: The scheduler predicts something else, or the images are neither grey nor
+            RGB.
+    """
+    network, scheduler = pipeline.unet, pipeline.scheduler
+    prediction = getattr(scheduler.config, "prediction_type", "epsilon")
+    if prediction not in get_args(Prediction) or network.config.in_channels not in (1, 3):
+        raise ValueError(
+            f"a pipeline of diffusers must have 1 or 3 channels and predict one of "
+            f"{', '.join(get_args(Prediction))}; this one has {network.config.in_channels} "
+            f"channels and predicts {prediction}"
+        )
+    table = getattr(network.config, "time_embedding_type", "positional") == "learned"
+    steps = VariancePreserving(scheduler.alphas_cumprod, prediction, whole_steps=table)
+    prior = DiffusersUNet(network, steps)
+    prior.training = network.training
+    return prior
 
 
 def load(path: Path, _: Mapping[str, Tensor]) -> tuple[DiffusersUNet, dict[str, Any]]:

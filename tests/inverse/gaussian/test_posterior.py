@@ -8,7 +8,7 @@ from posteriors import EXACT, exact, generator, operators, priors, rand
 from genprior.core.linalg import solve
 from genprior.core.random_streams import Noise
 from genprior.evaluation.gaussian_theory.exact_laws import law_of
-from genprior.inverse.gaussian import linear_mmse
+from genprior.inverse.gaussian import linear_mmse, posterior
 from genprior.inverse.gaussian.posterior import GaussianPosterior
 from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
@@ -192,7 +192,7 @@ def test_a_physics_of_deepinv_keeps_the_type_of_the_measurement():
 def test_a_measurement_that_no_image_of_the_law_has_is_refused():
     prior = Texture.from_exemplar(rand(1, 3, 16, 16), floor=0.0)
     blur = operators(16)["reflect"]
-    with pytest.raises(ArithmeticError, match="give the prior a floor"):
+    with pytest.raises(ArithmeticError, match="or a larger floor of the prior"):
         GaussianPosterior("mean")(rand(1, 3, 16, 16, seed=1), blur, prior, 0.0, None)
 
 
@@ -272,6 +272,26 @@ def test_a_direct_solve_takes_each_image_with_its_mask_and_noise(monkeypatch):
     monkeypatch.setattr(linear_mmse, "PIXELS", 0)
     iterated = GaussianPosterior("mean", **EXACT)(y, op, prior, sigma, None)
     assert torch.allclose(directly, iterated, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("mode, border", [("sample", 0), ("sample", 2), ("mean", 0)])
+def test_many_images_are_computed_few_at_a_time(mode, border, monkeypatch):
+    op = Inpainting(rand(7, 1, 8, 8, seed=1) > 0.4)
+    prior, y = Texture.from_exemplar(rand(1, 2, 8, 8)), op.A(rand(7, 2, 8, 8, seed=2))
+    sigma = torch.tensor([0.0, 0.1, 0.05, 0.0, 0.0, 0.2, 0.1], dtype=torch.float64)
+    solver, keys = GaussianPosterior(mode, border, **EXACT), list(range(7))
+    whole = solver(y, op, prior, sigma, Noise(0, keys))
+    monkeypatch.setattr(posterior, "NUMBERS", 3 * 2 * 64)
+    counts, factor = [], Texture.factor
+
+    def counted(self, shape, like):
+        counts.append(shape[0])
+        return factor(self, shape, like)
+
+    monkeypatch.setattr(Texture, "factor", counted)
+    parts = solver(y, op, prior, sigma, Noise(0, keys))
+    assert max(counts) == 3 and sum(counts) >= 7
+    assert torch.allclose(parts, whole, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(

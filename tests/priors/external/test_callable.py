@@ -1,5 +1,7 @@
 """Denoisers of deepinv and of users as priors."""
 
+import functools
+
 import deepinv
 import pytest
 import torch
@@ -51,5 +53,27 @@ def test_invalid_denoisers_are_refused() -> None:
     message = r"must keep the shape of the images, but .* into \(1, 3, 12, 19\)"
     with pytest.raises(ValueError, match=message):
         restore(op.A(batch()), op, smaller, "hqs")
-    with pytest.raises(ValueError, match="level in genprior.priors.external.callable.External"):
-        restore(op.A(batch()), op, lambda x, sigma: x)
+    for other in (lambda x: x, int, torch.nn.Conv2d(3, 3, 1), Step()):
+        message = "wrap a function .* genprior.priors.external.callable.External"
+        with pytest.raises(ValueError, match=message):
+            restore(op.A(batch()), op, other)
+
+
+class Step(torch.nn.Module):
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return x
+
+
+class Network(torch.nn.Module):
+    def forward(self, x: Tensor, noise_level: float | Tensor) -> Tensor:
+        return Shrink().denoise(x, noise_level)
+
+
+@pytest.mark.parametrize(
+    "given", [lambda x, sigma: Shrink().denoise(x, sigma), Shrink().denoise, Network(),
+              functools.partial(Shrink.denoise, Shrink())],
+)
+def test_a_function_of_images_and_a_level_is_a_prior(given: object) -> None:
+    op = Inpainting(~HOLE)
+    result = restore(op.A(batch()), op, given, noise_std=0.1)
+    assert torch.equal(result.image, restore(op.A(batch()), op, Turned(), noise_std=0.1).image)
