@@ -109,7 +109,8 @@ def make_operator(task: str, **settings: Any) -> Operator:
 
 
 def _with_alternatives(
-    what: str, settings: Mapping[str, Any], others: Mapping[str, tuple[str, Callable]]
+    what: str, settings: Mapping[str, Any],
+    others: Mapping[str, tuple[str, Callable[[Any], Tensor]]],
 ) -> dict[str, Any]:
     """Returns the settings with the arguments that others stand for; None counts as not given."""
     result = {name: value for name, value in settings.items() if name not in others}
@@ -163,7 +164,7 @@ ALTERNATIVES: dict[str, dict[str, tuple[str, Callable[[Any], Tensor]]]] = {
 }
 
 
-def _arguments(cls: type) -> dict[str, inspect.Parameter]:
+def _arguments(cls: Any) -> dict[str, inspect.Parameter]:
     """Returns the named arguments of a class; nn.Module without an own `__init__` has none."""
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     known = inspect.signature(cls.__init__).parameters
@@ -290,7 +291,7 @@ def _as_prior(prior: object) -> object:
     return lookup(OF_OTHERS, "denoiser", "prior")(prior) if _takes_level(prior) else prior
 
 
-def _takes_level(prior: object) -> bool:
+def _takes_level(prior: Any) -> bool:
     """Whether an object is a function (images, noise level); a network must name the level."""
     is_module = isinstance(prior, nn.Module)
     function = prior.forward if is_module else prior
@@ -530,10 +531,10 @@ def _sample_size(manifest: dict[str, Any]) -> tuple[int, int] | None:
     size = manifest.get("sample_size")
     if size is None and manifest.get("scale") is False:
         size = [manifest.get("crop")] * 2
-    fits = isinstance(size, list) and len(size) == 2 and all(
-        isinstance(side, int) and 1 <= side <= LARGEST_SAMPLE for side in size
-    )
-    return tuple(size) if fits else None
+    if not isinstance(size, list) or len(size) != 2:
+        return None
+    fits = all(isinstance(side, int) and 1 <= side <= LARGEST_SAMPLE for side in size)
+    return (size[0], size[1]) if fits else None
 
 
 BORDER = 3

@@ -60,7 +60,7 @@ def image_numbers(index: int | Sequence[int], count: int) -> list[int]:
     return numbers
 
 
-def noise_models(physics: object) -> list[object]:
+def noise_models(physics: Any) -> list[Any]:
     """Returns the noise models of a physics of deepinv, one for each of its measurements.
 
     An operator that was made of a physics has those of the physics; any other has none.
@@ -72,7 +72,7 @@ def noise_models(physics: object) -> list[object]:
     return [getattr(physics, "noise_model", None)]
 
 
-def gaussian_level(model: object) -> Tensor | None:
+def gaussian_level(model: Any) -> Tensor | None:
     """Returns the standard deviation of a noise model, shape (1,) or (B,); None if not Gaussian.
 
     Without a noise model it is 0.

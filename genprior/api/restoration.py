@@ -187,7 +187,7 @@ def restore(
     physics, operator = operator, as_operator(operator)
     measurement, back, single = take_measurement(y, operator)
     device = pick_device(device, measurement)
-    dtype = pick_dtype(dtype, device)
+    precision = pick_dtype(dtype, device)
     operator = operator_on(operator, device)
     prior_name, prior = prior_on(prior, device)
     if noise_std is None:
@@ -212,7 +212,9 @@ def restore(
     draws = [(i, k) for k in range(samples) for i in range(len(work))]
     parts = chunks(draws, chunk_size(operator.image_shape(work.shape), device, method))
     paired = antithetic and method.supports_antithetic
-    executor = Executor(method, prior, seed, numbers, tile, dtype, progress, len(parts), paired)
+    executor = Executor(
+        method, prior, seed, numbers, tile, precision, progress, len(parts), paired
+    )
     started = time.perf_counter()
     stats, misfits = (
         RunningStatistics(len(work), several and (keep_samples or bool(quantiles)), paired),

@@ -61,7 +61,7 @@ def sample(
     if size is not None:
         if not isinstance(size, Sequence) or len(size) != 2:
             raise SettingError(f"size must be (height, width), got {size!r}")
-        size = tuple(whole_number("size", side, 1) for side in size)
+        size = (whole_number("size", size[0], 1), whole_number("size", size[1], 1))
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature must be >= 0 and finite, got {temperature}")
     if not 0 <= eta <= 1:

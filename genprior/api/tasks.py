@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -140,6 +140,8 @@ def blurring(
         weights, remedy = gaussian_blur(gaussian), "choose a smaller --gaussian"
     elif motion is not None:
         weights, remedy = motion_blur(motion), "choose a shorter --motion"
+    elif kernel is None:
+        raise SettingError("give one of gaussian, motion and kernel")
     else:
         weights = _kernel_of(kernel, min(max_pixels, KERNEL_PIXELS))
         remedy = "crop the kernel"
@@ -174,7 +176,7 @@ def _kernel_of(file: Path, max_pixels: int) -> Tensor:
             return read_image(file, max_pixels).pixels.mean(dim=1)[0]
         if dtype.kind not in "buif":
             raise ValueError(f"holds {dtype}: save numbers")
-        check_size(*shape, max_pixels)
+        check_size(shape[0], shape[1], max_pixels)
         data.seek(0)
         return torch.from_numpy(np.load(data, allow_pickle=False).astype(np.float64))
     except (ValueError, EOFError, AttributeError) as error:
@@ -199,13 +201,15 @@ def enlarging(
     """
 
     def build(images: list[ImageFile], clean: bool) -> Operator:
-        given = tuple(images[0].pixels.shape[-2:])
+        height, width = given = images[0].pixels.shape[-2:]
         if clean:
-            return SuperResolution(factor, kernel, std, boundary, image_size=given)
-        output = size or tuple(round(factor * side) for side in given)
-        _check_enlarged(given, output)
+            size_given = (height, width)
+            return SuperResolution(cast(int, factor), kernel, std, boundary, size_given)
+        ratio = factor or 1.0
+        output = size or (round(ratio * height), round(ratio * width))
+        _check_enlarged((height, width), output)
         whole = max(2, *(-(-large // small) for large, small in zip(output, given, strict=True)))
-        image_size = tuple(whole * side for side in given)
+        image_size = (whole * height, whole * width)
         return SuperResolution(
             whole, kernel, std, boundary, image_size, None if output == image_size else output
         )
