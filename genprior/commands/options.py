@@ -133,8 +133,8 @@ class OutputSize(click.ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
-        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", value)
-        if not match:
+        match = re.fullmatch(r"([1-9]\d{0,6})x([1-9]\d{0,6})", value)
+        if not match or max(int(match[1]), int(match[2])) > MAX_SIDE:
             self.fail(f"{value!r} is not a size: write WIDTHxHEIGHT, such as 640x480", param, ctx)
         return int(match[2]), int(match[1])
 
@@ -145,11 +145,11 @@ class Factor(click.FloatRange):
     name = "factor"
 
     def __init__(self) -> None:
-        super().__init__(1, min_open=True)
+        super().__init__(1, MAX_SIDE, min_open=True)
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         factor = super().convert(value, param, ctx)
-        if not math.isfinite(factor):
+        if math.isnan(factor):
             self.fail(f"{value!r} is not a number above 1", param, ctx)
         return int(factor) if float(factor).is_integer() else factor
 
@@ -374,7 +374,7 @@ _filter = combine(
 )
 
 superres = combine(
-    click.option("--factor", type=click.IntRange(2), default=2, show_default=True,
+    click.option("--factor", type=click.IntRange(2, MAX_SIDE), default=2, show_default=True,
                  help="Ratio of the sides of the large and the small image."),
     _filter,
 )

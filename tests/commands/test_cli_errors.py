@@ -80,8 +80,8 @@ CASES = {
     "deblur @/a.png --gaussian 1000": (USAGE, "a blur 8000 pixels wide is too wide"),
     "deblur @/a.png --motion 5000,30": (USAGE, "a blur 5000 pixels wide is too wide"),
     "deblur @/a.png --kernel @/large.png --degrade": (INPUT, "larger than the image"),
-    "superres @/a.png --factor 1": (USAGE, "--factor", "1.0 is not in the range x>1"),
-    "superres @/a.png --factor inf": (USAGE, "--factor", "'inf' is not a number above 1"),
+    "superres @/a.png --factor 1": (USAGE, "--factor", "1.0 is not in the range 1<x<=1000000"),
+    "superres @/a.png --factor inf": (USAGE, "--factor", "inf is not in the range 1<x<=1000000"),
     "superres @/a.png --factor 2 --size 64x48": (USAGE, "--factor and --size both set the size"),
     "superres @/a.png --size 64": (USAGE, "write WIDTHxHEIGHT, such as 640x480"),
     "superres @/a.png --size 48x64": (
@@ -183,7 +183,7 @@ CASES = {
     "denoise @/a.png --samples 1e21": (USAGE, "--samples", "'1e21' is not a valid integer range"),
     f"denoise @/a.png --samples {10**21}": (USAGE, "is not in the range 1<=x<=100000"),
     f"denoise @/a.png --steps {10**21}": (USAGE, "is not in the range 1<=x<=1000000"),
-    f"superres @/a.png --factor {10**21}": (USAGE, "is not in the range 2<=x<=1000000"),
+    f"superres @/a.png --factor {10**21}": (USAGE, "is not in the range 1<x<=1000000"),
     f"evaluate @/photos -o @/out --task denoise:noise=0.1 --resize {10**21}": (
         USAGE, "is not in the range 1<=x<=1000000"
     ),
