@@ -158,7 +158,7 @@ ERRORS = {
     "denoise @/a.png --noise 0.1 --prior texture --exemplar @/colour.png": (
         INPUT, "a.png: this texture has 3 channel(s)", "convert the images or the exemplar"
     ),
-    "inpaint @/a.png --mask box=3x3 --prior texture --steps 3": (
+    "inpaint @/a.png --mask box=3x3 --prior texture --solver gaussian --steps 3": (
         USAGE, "solver 'gaussian' has no setting 'steps'"
     ),
     "sample --prior texture -o @/x.png": (WEIGHTS, "it is estimated from an image: use --exemp"),
