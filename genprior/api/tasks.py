@@ -167,7 +167,7 @@ def _kernel_of(file: Path, max_pixels: int) -> Tensor:
     """Returns the weights of a kernel file, not yet scaled, (h, w); an NPY file may hold any."""
     if file.suffix.lower() != ".npy":
         return read_image(file, max_pixels).pixels.mean(dim=1)[0]
-    data = io.BytesIO(read_bytes(file))
+    data = io.BytesIO(read_bytes(file, max_pixels))
     try:
         version = np.lib.format.read_magic(data)
         header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
@@ -189,6 +189,7 @@ def enlarging(
     std: float | None = None,
     boundary: Literal["symmetric", "reflect", "circular"] = "symmetric",
     size: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Build:
     """Returns a builder of super-resolution operators.
 
@@ -198,6 +199,7 @@ def enlarging(
         factor: Ratio of the sides, > 1, and an integer for clean images; None if `size` is given.
         kernel, std, boundary: See `SuperResolution`, with the integer factor.
         size: Height and width of the restored images.
+        max_pixels: Larger results are refused.
     """
 
     def build(images: list[ImageFile], clean: bool) -> Operator:
@@ -210,6 +212,7 @@ def enlarging(
         _check_enlarged((height, width), output)
         whole = max(2, *(-(-large // small) for large, small in zip(output, given, strict=True)))
         image_size = (whole * height, whole * width)
+        check_size(*image_size, max_pixels)
         return SuperResolution(
             whole, kernel, std, boundary, image_size, None if output == image_size else output
         )

@@ -77,7 +77,7 @@ def _wide(hole: Tensor) -> Tensor:
 
 
 def _doubts(i: int, mismatch: float) -> list[str]:
-    larger = "a larger prior may do better: genprior import --help"
+    larger = "a larger prior may do better: --prior FILE, FOLDER or hf:ORG/NAME"
     if mismatch == torch.inf:
         return [f"image {i}: no patch of 3x3 pixels is known, so no texture was copied; {larger}"]
     if mismatch > DOUBTFUL:

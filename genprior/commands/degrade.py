@@ -27,7 +27,7 @@ def inpaint(mask: tuple[str, Any], invert_mask: bool, seed: int, **common: Any) 
     """
     from genprior.api.tasks import inpainting
 
-    tell = partial(click.echo, err=True)
+    tell = None if common["quiet"] else partial(click.echo, err=True)
     operator = inpainting(mask, invert_mask, seed, common["max_pixels"], tell)
     _degrade(operator, seed=seed, **common)
 

@@ -355,7 +355,7 @@ blur = combine(
     click.option("--gaussian", type=click.FloatRange(0, min_open=True),
                  help="Gaussian blur: its standard deviation, pixels."),
     click.option("--motion", type=Motion(), help="Motion blur: length (pixels), angle (degrees)."),
-    click.option("--kernel", type=TypedPath(), help="Any blur: image file of its kernel."),
+    click.option("--kernel", type=TypedPath(), help="Any blur: image or NPY file of its kernel."),
     click.option("--boundary", type=click.Choice(["valid", "reflect", "replicate", "circular"]),
                  default="valid", show_default=True,
                  help="Assumption about the pixels beyond the border; valid makes none."),

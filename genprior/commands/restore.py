@@ -81,7 +81,7 @@ def superres(
     text = size and options.OutputSize.text(size)
     settings = {"factor": factor, "size": text, "filter": kernel, "std": std}
     settings["boundary"] = boundary
-    _restore("superres", enlarging(factor, kernel, std, boundary, size), settings, **common)
+    _restore("superres", enlarging(factor, kernel, std, boundary, size, common["max_pixels"]), settings, **common)
 
 
 @click.command()

@@ -1,6 +1,7 @@
 """genprior serve: the web page on this machine."""
 
 import ipaddress
+from collections.abc import Iterable
 
 import click
 
@@ -36,9 +37,7 @@ def serve(
     Open the address that is printed. It holds a secret token, which is new at each start. Images
     stay in memory: nothing is written to disk and nothing leaves the machine. Ctrl-C ends it.
     """
-    for name in given:
-        if name not in FROM_EXEMPLAR:
-            find_prior(name)
+    _check_priors(name for name in given if name not in FROM_EXEMPLAR)
     shipped = sorted(embedded_priors(), key=lambda name: (name != "ddpm", name))
     priors = {name: name for name in (*given, *shipped, *FROM_EXEMPLAR)}
     try:
@@ -68,3 +67,13 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _check_priors(names: Iterable[str]) -> None:
+    """Raises CheckpointError where a prior does not exist, before the server starts."""
+    from genprior.priors.external import is_external, local_copy
+
+    for name in names:
+        source = local_copy(name)
+        if not is_external(source):
+            find_prior(source)

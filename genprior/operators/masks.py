@@ -107,6 +107,8 @@ def grown(keep: Tensor, distance: float) -> Tensor:
         for mask in keep.cpu().flatten(0, -3)
     ]
     return torch.stack(masks).reshape(keep.shape).to(keep.device)
+
+
 def hole_of(mask: Any) -> Tensor:
     """Returns the hole of a mask as in files: white, 1 or True is filled in, from half of it on.
 

@@ -93,7 +93,7 @@ class Guard:
         must = scope["method"] not in ("GET", "HEAD")
         if (must or origin) and origin != [f"http://{host[0]}"]:
             return "wrong Origin: the request does not come from the page of genprior serve"
-        given = scope["path"].split("/")[1]
+        given = scope["path"].partition("/")[2].partition("/")[0]
         if not secrets.compare_digest(given.encode(), self.token.encode()):
             return "wrong token: open the whole address that genprior serve printed"
         return None

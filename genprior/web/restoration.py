@@ -24,6 +24,7 @@ from genprior.io.encode import check_side, check_transparency
 from genprior.io.images import FORMAT_OF, ImageFile, image_bytes, parse_image, suffix_of
 from genprior.operators.base import Operator
 from genprior.priors.checkpoint import newest, read_manifest
+from genprior.priors.external import is_external, load, local_copy
 from genprior.registry import FROM_EXEMPLAR, PRIORS, SOLVERS, find_prior, lookup
 
 # Formats that browsers show, without loss.
@@ -96,8 +97,7 @@ class Restorer:
         priors = []
         for label, name in self.priors.items():
             from_image = name in FROM_EXEMPLAR
-            kind = name if from_image else read_manifest(newest(find_prior(name)))["prior"]
-            prior = lookup(PRIORS, kind, "prior")
+            prior = _class_of(name)
             fits = [key for key, cls in classes.items() if issubclass(prior, cls.needs)]
             tools = ["inpaint"] if from_image else list(NOISES)
             priors.append({"name": label, "solvers": fits, "tools": tools})
@@ -212,6 +212,20 @@ class Restorer:
         )
 
 
+def _class_of(prior: str) -> type:
+    """Returns the class of a prior by its name, folder or file.
+
+    Raises:
+        CheckpointError: There is no such prior.
+    """
+    if prior in FROM_EXEMPLAR:
+        return lookup(PRIORS, prior, "prior")
+    source = local_copy(prior)
+    if is_external(source):
+        return type(load(Path(source))[0])
+    return lookup(PRIORS, read_manifest(newest(find_prior(source)))["prior"], "prior")
+
+
 def _operator(
     settings: Settings, image: ImageFile, hole: Tensor | None, max_pixels: int
 ) -> Operator:
@@ -225,7 +239,7 @@ def _operator(
             None, "valid", max_pixels,
         )
     else:
-        build = enlarging(settings.factor) if settings.tool == "superres" else denoising()
+        build = enlarging(settings.factor, max_pixels=max_pixels) if settings.tool == "superres" else denoising()
     return build([image], False)
 
 
@@ -254,7 +268,10 @@ def _files(result: Restoration, like: ImageFile) -> dict[str, Any]:
 def _facts(result: Restoration, settings: Settings, image: ImageFile) -> dict[str, Any]:
     height, width = result.image.shape[-2:]
     noise = result.noise_std
-    warnings = [text.removeprefix("image 0: ") for text in (*result.warnings, *result.reduced)]
+    warnings = [
+        text.removeprefix("image 0: ").replace("noise_std", "the noise level")
+        for text in (*result.warnings, *result.reduced)
+    ]
     if settings.tool == "inpaint" and settings.noise == 0 and image.format == "JPEG":
         warnings.append("known pixels change in a JPEG file: download PNG to keep them")
     return {

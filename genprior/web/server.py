@@ -247,7 +247,10 @@ def serve(
     with listen(host, port) as listener:
         port = listener.getsockname()[1]
         name = f"[{host}]" if ":" in host else host
-        hosts = frozenset(f"{h}:{port}" for h in (name, "localhost"))
+        names = (name.lower(), "localhost")
+        hosts = frozenset(f"{each}:{port}" for each in names)
+        if port == 80:  # which browsers leave out
+            hosts |= frozenset(names)
         app = application(restorer, token, hosts, max_bytes, JobQueue())
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, ws="none", server_header=False,

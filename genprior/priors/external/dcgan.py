@@ -71,7 +71,10 @@ def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[TransposedDCGAN, di
     Raises:
         CheckpointError: The tensors are those of another variant.
     """
-    count = max(int(key.split(".")[1]) for key in tensors if key.startswith("main.")) // 3
+    numbers = [key.split(".")[1] for key in tensors if key.startswith("main.")]
+    if not all(number.isdecimal() and len(number) < 4 for number in numbers):
+        raise CheckpointError(f"{path}: is no DCGAN generator of transposed convolutions")
+    count = max(map(int, numbers)) // 3
     weights = [tensors.get(f"main.{3 * i}.weight") for i in range(count + 1)]
     if any(weight is None or weight.ndim != 4 for weight in weights):
         raise CheckpointError(f"{path}: is no DCGAN generator of transposed convolutions")

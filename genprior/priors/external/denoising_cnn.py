@@ -49,6 +49,8 @@ from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.padding import pad_to_multiple
 
 Kind = Literal["residual", "noise-map", "subsampled"]
+# A file with more layers is not such a network.
+MAX_LAYERS = 1000
 MID_GREY = 0.5
 # Names of published files: dncnn_25.pth is for noise of 25/255.
 LEVEL_IN_NAME = re.compile(r"dncnn_(\d{1,2})")
@@ -152,7 +154,10 @@ def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[DenoisingCNN, dict[
 
 def _layers(path: Path, tensors: Mapping[str, Tensor]) -> nn.Sequential:
     """Returns the layers whose state dictionary has these names and shapes."""
-    numbers = sorted({int(key.split(".")[0]) for key in tensors})
+    names = {key.split(".")[0] for key in tensors}
+    if not all(name.isdecimal() and int(name) < MAX_LAYERS for name in names):
+        raise CheckpointError(f"{path}: its layers are not numbered up to {MAX_LAYERS}")
+    numbers = sorted(map(int, names))
     found: dict[int, nn.Module] = {}
     for number in numbers:
         weight = tensors.get(f"{number}.weight")

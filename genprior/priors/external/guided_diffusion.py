@@ -36,6 +36,7 @@ from genprior.priors.external.weight_files import check_fit, read_settings
 from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.padding import pad_to_multiple
 
+MAX_BLOCKS = 1000
 GROUPS = 32
 # Tables of the noise schedule in files that were saved by deepinv's DiffUNet.
 TABLES = ("sqrt_alphas_cumprod", "sqrt_1m_alphas_cumprod")
@@ -284,6 +285,8 @@ def _structure(shape: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
     level doubles the resolution, by a convolution or a second residual block.
     """
     count = 1 + max(int(key.split(".")[1]) for key in shape if key.startswith("output_blocks."))
+    if count > MAX_BLOCKS:
+        raise ValueError(f"it has more than {MAX_BLOCKS} blocks")
     doubling = [i for i in range(count) if _doubles(shape, f"output_blocks.{i}.")]
     per_level = doubling[0] + 1 if doubling else count
     if count % per_level or doubling != list(range(per_level - 1, count - 1, per_level)):
