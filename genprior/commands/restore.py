@@ -81,7 +81,8 @@ def superres(
     text = size and options.OutputSize.text(size)
     settings = {"factor": factor, "size": text, "filter": kernel, "std": std}
     settings["boundary"] = boundary
-    _restore("superres", enlarging(factor, kernel, std, boundary, size, common["max_pixels"]), settings, **common)
+    build = enlarging(factor, kernel, std, boundary, size, common["max_pixels"])
+    _restore("superres", build, settings, **common)
 
 
 @click.command()

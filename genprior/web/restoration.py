@@ -239,7 +239,8 @@ def _operator(
             None, "valid", max_pixels,
         )
     else:
-        build = enlarging(settings.factor, max_pixels=max_pixels) if settings.tool == "superres" else denoising()
+        enlarge = settings.tool == "superres"
+        build = enlarging(settings.factor, max_pixels=max_pixels) if enlarge else denoising()
     return build([image], False)
 
 
