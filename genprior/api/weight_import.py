@@ -6,6 +6,7 @@ shapes and types are compared with those of the prior before memory is allocated
 """
 
 import pickle
+import struct
 import warnings
 import zipfile
 import zlib
@@ -27,7 +28,8 @@ PREFIXES = ("module.", "_orig_mod.")
 # Unpickling damaged bytes raises any of these; forbidden objects raise an UnpicklingError.
 UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError,
-    AttributeError, TypeError, ImportError, zipfile.BadZipFile, zlib.error,
+    AttributeError, TypeError, ImportError, ArithmeticError, AssertionError, struct.error,
+    zipfile.BadZipFile, zlib.error,
 )
 # Types that are converted to float32; float8 has too few operations in torch.
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
