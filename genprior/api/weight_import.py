@@ -5,10 +5,7 @@ the file, and have the checksums (CRC) that torch wrote. Then the file is memory
 shapes and types are compared with those of the prior before memory is allocated for the weights.
 """
 
-import pickle
 import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,20 +16,14 @@ from torch import Tensor
 from genprior.core.errors import CheckpointError, SettingError
 from genprior.priors.arguments import shapes_of
 from genprior.priors.checkpoint import save_checkpoint
+from genprior.priors.external.weight_files import UNREADABLE, check_archive
 from genprior.registry import PRIORS, lookup
 
 # Common keys of the weights in a file that holds more, in order of preference.
 WEIGHT_KEYS = ("ema", "params_ema", "model_ema", "ema_state_dict", "params", "state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.")
-# Unpickling damaged bytes raises any of these; forbidden objects raise an UnpicklingError.
-UNREADABLE = (
-    pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError,
-    AttributeError, TypeError, ImportError, zipfile.BadZipFile, zlib.error,
-)
 # Types that are converted to float32; float8 has too few operations in torch.
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-# The pickled dictionary holds names and shapes only; this is enough for a million tensors.
-LARGEST_PICKLE = 2**28
 
 
 def import_weights(file: Path, folder: Path, prior: str, config: Mapping[str, Any]) -> str:
@@ -75,7 +66,7 @@ def import_weights(file: Path, folder: Path, prior: str, config: Mapping[str, An
 
 def _tensors(file: Path) -> tuple[str, dict[str, Tensor]]:
     try:
-        _check_archive(file)
+        check_archive(file)
         with warnings.catch_warnings(action="ignore"):  # about tensors that are refused below
             found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError:
@@ -105,30 +96,6 @@ def _tensors(file: Path) -> tuple[str, dict[str, Tensor]]:
             )
         tensors[name], originals[name] = tensor, key
     return where, tensors
-
-
-def _check_archive(file: Path) -> None:
-    """Checks the zip archive that torch writes: nothing compressed, nothing damaged.
-
-    Raises:
-        OSError: The file cannot be read.
-        ValueError: It is not a regular file, or holds entries that torch does not write.
-        zipfile.BadZipFile: It is damaged, or not a zip archive.
-    """
-    size = file.stat().st_size
-    if not file.is_file():
-        raise ValueError("it is not a regular file")
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("its entries are compressed, which torch does not do")
-        if sum(entry.file_size for entry in entries) > size:
-            raise ValueError("its entries are larger than the file")
-        if any(e.file_size > LARGEST_PICKLE for e in entries if e.filename.endswith(".pkl")):
-            raise ValueError(f"its pickle has more than {LARGEST_PICKLE} bytes")
-        damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
 
 
 def _is_weights(found: object) -> bool:

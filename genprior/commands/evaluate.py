@@ -1,5 +1,6 @@
 """genprior evaluate: measurement of priors, solvers and baselines on a collection of images."""
 
+import os
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -274,7 +275,10 @@ def _prepare_folder(data: Path, out: Path, overwrite: bool) -> None:
     check_name(out / SETTINGS)
     if out.exists() and data.exists() and out.samefile(data):
         raise click.UsageError(f"-o {out} holds the images: choose another -o")
-    reports = [out / name for name in REPORT if (out / name).exists()]
+    reports = [out / name for name in REPORT if os.path.lexists(out / name)]
+    for path in reports:
+        if not path.is_file():
+            raise click.UsageError(f"{path} is not a regular file: remove it")
     is_evaluation = holds(out / SETTINGS, ("tasks", "methods", "images"))
     foreign = [path for path in (out / SETTINGS, *reports) if path.exists() and not is_evaluation]
     tuning = out / TUNING
@@ -289,6 +293,8 @@ def _prepare_folder(data: Path, out: Path, overwrite: bool) -> None:
         ResultsStore(out, KEYS, Result).clear()
         for path in (*reports, *picture_files(out)):
             path.unlink()
+    elif is_evaluation:
+        ResultsStore(out, KEYS, Result).read()  # damaged results are found before any work
 
 
 def _write(out: Path, records: list, samples: int, notes: dict[str, str]) -> dict[str, str]:

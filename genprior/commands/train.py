@@ -1,6 +1,7 @@
 """genprior train: training of a prior on images, on one or several devices."""
 
 import inspect
+import reprlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from genprior.commands.path_types import TypedPath
 from genprior.commands.prior_arguments import constructor_arguments, parse_arguments
 from genprior.commands.progress import Progress
 from genprior.commands.registered_names import Names
+from genprior.core.errors import CheckpointError
 from genprior.registry import FITTED, FROM_EXEMPLAR, PRIORS, TRAINABLE, lookup
 
 PREVIEW, PREVIEW_STEPS = 16, 18
@@ -245,7 +247,7 @@ def _channels(
     """Returns the channels of a new prior by --set or the resumed run; None: those of the data."""
     import torch
 
-    from genprior.priors.checkpoint import complete_steps, read_manifest
+    from genprior.priors.checkpoint import MANIFEST, complete_steps, read_manifest
 
     given = constructor_arguments(prior, arguments)
     with torch.device("meta"):  # shows a wrong --set before any data are read
@@ -253,7 +255,13 @@ def _channels(
     steps = complete_steps(out) if resume else []
     if "channels" in given or "channels" not in model.config:
         return model.config.get("channels", 3)
-    return read_manifest(steps[-1])["config"].get("channels") if steps else None
+    channels = read_manifest(steps[-1])["config"].get("channels") if steps else None
+    if type(channels) not in (int, type(None)) or channels not in (1, 3, None):
+        raise CheckpointError(
+            f"{steps[-1] / MANIFEST} has {reprlib.repr(channels)} channels, they must be 1 or 3: "
+            f"get another copy of the folder"
+        )
+    return channels
 
 
 def _new(prior: str, arguments: tuple[str, ...], channels: int) -> Any:

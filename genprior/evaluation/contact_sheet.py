@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from genprior.core.atomic_files import write_atomic
+from genprior.core.errors import ImageError
 from genprior.evaluation.pictures import MEASURED, TRUTH, picture_file
 from genprior.evaluation.results_store import Record
 from genprior.io.images import read_bits
@@ -18,7 +19,8 @@ LARGEST = 32_000
 def contact_sheet(records: Sequence[Record], out: Path, file: Path) -> None:
     """Writes the sheet: one block per task, one row per image.
 
-    A row has the measurement, the result of every method, and the reference.
+    A row has the measurement, the result of every method, and the reference. In the place of a
+    damaged image is its name.
 
     Arguments:
         records: Results; those with saved images are shown.
@@ -53,7 +55,10 @@ def _caption(name: str, record: Record | None) -> str:
 
 
 def _tile(path: Path, caption: str, font: ImageFont.ImageFont) -> Image.Image:
-    colours = read_bits(path)
+    try:
+        colours = read_bits(path)
+    except ImageError:  # its scores are in the results, so the others are shown all the same
+        colours, caption = np.full((1, 1, 3), 255, np.uint8), f"{path.name} is damaged"
     picture = Image.fromarray(colours.repeat(3, 2) if colours.shape[2] == 1 else colours)
     scale = TILE / max(picture.size)
     size = tuple(max(1, round(side * scale)) for side in picture.size)

@@ -87,8 +87,8 @@ class ResultsStore:
             settings: JSON types. A setting that is a dictionary may get new entries.
 
         Raises:
-            SettingError: A setting has changed, its file is damaged, or there are results
-                without settings.
+            SettingError: A setting has changed, a file is damaged, or there are results without
+                settings.
         """
         path = self.folder / SETTINGS
         settings = json.loads(json.dumps(dict(settings)))
@@ -98,6 +98,7 @@ class ResultsStore:
             for name in before.keys() | settings.keys():
                 self._compare(name, before.get(name), settings.get(name))
             settings = _merged(before, settings)
+            self.read()  # damaged results are found before the settings are written
         elif any(self.folder.glob("results*.jsonl")):
             raise SettingError(
                 f"{self.folder} holds results without {SETTINGS}: choose another folder"

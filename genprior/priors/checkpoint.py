@@ -58,6 +58,8 @@ class _Manifest(msgspec.Struct):
     files: dict[
         Annotated[str, Meta(pattern=r"\A(model(-[0-9]{1,6})?|state)\.safetensors\Z")], _File
     ]
+    flip: bool = True
+    turn: bool = True
 
 
 def save_checkpoint(
@@ -160,9 +162,9 @@ def remove_checkpoint(folder: Path) -> None:
     """
     if folder.is_symlink():
         return
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for file in (*folder.glob("*.safetensors"), *unfinished(folder)):
-        file.unlink()
+    for file in (folder / MANIFEST, *folder.glob("*.safetensors"), *unfinished(folder)):
+        if file.is_symlink() or not file.is_dir():
+            file.unlink(missing_ok=True)
     with suppress(OSError):  # the folder holds other files
         folder.rmdir()
 

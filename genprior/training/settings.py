@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from genprior.core.devices import DTYPES, has_bfloat16, pick_dtype
 from genprior.core.errors import CheckpointError, SettingError
-from genprior.priors.checkpoint import newest, read_manifest
+from genprior.priors.checkpoint import STEP, newest, read_manifest
 from genprior.training.optimizers import Kind
 
 # Settings that may change when a training is resumed: its length, and how the work is done.
@@ -42,15 +42,23 @@ def read_progress(folder: Path) -> Progress:
     """Returns what the manifest of a checkpoint tells about its training.
 
     Raises:
-        CheckpointError: The checkpoint is not one of a training, or cannot be read.
+        CheckpointError: The checkpoint is not one of a training, is of another step than its
+            name, or cannot be read.
     """
     try:
-        return msgspec.convert(read_manifest(folder), Progress)
+        progress = msgspec.convert(read_manifest(folder), Progress)
     except msgspec.ValidationError as error:
         raise CheckpointError(
             f"{folder} has no record of a training ({error}): give the folder of a training run, "
             f"or start from its weights, --init"
         ) from None
+    # Another step would be continued with images and noise that it has already seen.
+    if STEP.fullmatch(folder.name) and int(folder.name.removeprefix("step-")) != progress.step:
+        raise CheckpointError(
+            f"{folder} holds step {progress.step} according to its manifest: restore the name of "
+            f"the folder or the manifest"
+        )
+    return progress
 
 
 @dataclass(frozen=True)

@@ -150,16 +150,16 @@ def check(folder: Path, weights: Path, file: tuple[str, bytes], task: tuple[str,
         assert after == before
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=160, deadline=None, suppress_health_check=list(HealthCheck))
 @given(files(), st.sampled_from(TASKS))
 def test_a_result_or_one_line(tmp_path: Path, weights: Path, file: tuple, task: tuple) -> None:
     check(tmp_path, weights, file, task)
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1600, deadline=None, suppress_health_check=list(HealthCheck))
 @given(files(), st.sampled_from(TASKS))
-def test_a_result_or_one_line_2000_times(
+def test_a_result_or_one_line_1600_times(
     tmp_path: Path, weights: Path, file: tuple, task: tuple
 ) -> None:
     check(tmp_path, weights, file, task)

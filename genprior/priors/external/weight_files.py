@@ -2,6 +2,9 @@
 
 import pickle
 import re
+import struct
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,8 +24,11 @@ PREFIXES = ("module.", "_orig_mod.")
 # Unpickling damaged bytes raises any of these; forbidden objects raise an UnpicklingError.
 UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError,
-    AttributeError, TypeError, ImportError,
+    AttributeError, TypeError, ImportError, ArithmeticError, AssertionError, struct.error,
+    zipfile.BadZipFile, zlib.error,
 )
+# The pickled dictionary holds names and shapes only; this is enough for a million tensors.
+LARGEST_PICKLE = 2**28
 CONFIG, PIPELINE, SETTINGS = "config.json", "model_index.json", "genprior.json"
 
 Kind = TypeVar("Kind")
@@ -118,7 +124,33 @@ def check_fit(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, 
             )
 
 
+def check_archive(file: Path) -> None:
+    """Checks the zip archive that torch writes: nothing compressed, nothing damaged.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not a regular file, or holds entries that torch does not write.
+        zipfile.BadZipFile: It is damaged, or not a zip archive.
+    """
+    size = file.stat().st_size
+    if not file.is_file():
+        raise ValueError("it is not a regular file")
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("its entries are compressed, which torch does not do")
+        if sum(entry.file_size for entry in entries) > size:
+            raise ValueError("its entries are larger than the file")
+        if any(e.file_size > LARGEST_PICKLE for e in entries if e.filename.endswith(".pkl")):
+            raise ValueError(f"its pickle has more than {LARGEST_PICKLE} bytes")
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+
+
 def _unpickle(path: Path) -> Any:
+    if zipfile.is_zipfile(path):  # files of torch before 1.6 are none
+        check_archive(path)
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from genprior import load_prior, restore
 from genprior.core.errors import EXIT_WEIGHTS, CheckpointError
 from genprior.operators.denoising import Denoising
 from genprior.priors.external.hub import download
+from genprior.priors.external.weight_files import read_tensors
 
 
 class Touch:
@@ -139,3 +141,24 @@ def test_a_name_that_ships_is_no_folder(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "vae:digits").mkdir()
     (tmp_path / "vae:digits" / "config.json").write_text("{}")
     assert type(load_prior("vae:digits")).__name__ == "VAE"
+
+
+@pytest.mark.parametrize("pickled", [b"X", b"J", b"\x80\x02G\x00", b""])
+def test_an_incomplete_pickle_is_refused(tmp_path: Path, pickled: bytes) -> None:
+    torch.save({"0.weight": torch.zeros(3)}, tmp_path / "sound.pt")
+    file = tmp_path / "weights.pt"
+    with zipfile.ZipFile(tmp_path / "sound.pt") as old, zipfile.ZipFile(file, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, pickled if name.endswith("data.pkl") else old.read(name))
+    with pytest.raises(CheckpointError, match="weights.pt"):
+        read_tensors(file)
+
+
+def test_other_weights_by_a_flipped_bit_are_refused(tmp_path: Path) -> None:
+    weights = torch.rand(1000)
+    torch.save({"0.weight": weights}, tmp_path / "w.pt")
+    data = bytearray((tmp_path / "w.pt").read_bytes())
+    data[data.index(weights.numpy().tobytes()) + 100] ^= 1
+    (tmp_path / "w.pt").write_bytes(data)
+    with pytest.raises(CheckpointError, match="w.pt: cannot be read as weights .*checksum"):
+        read_tensors(tmp_path / "w.pt")
