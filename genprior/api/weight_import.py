@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genprior.core.atomic_files import new_folder
 from genprior.core.errors import CheckpointError, SettingError
 from genprior.priors.arguments import shapes_of
 from genprior.priors.checkpoint import save_checkpoint
@@ -32,7 +33,7 @@ def import_weights(file: Path, folder: Path, prior: str, config: Mapping[str, An
     Arguments:
         file: File of a dictionary of tensors, or of a dictionary that holds one ("ema",
             "model" ...).
-        folder: Folder of the new checkpoint.
+        folder: Folder of the new checkpoint. It appears when it is complete.
         prior: Name of the prior.
         config: Constructor arguments of the prior.
 
@@ -41,6 +42,7 @@ def import_weights(file: Path, folder: Path, prior: str, config: Mapping[str, An
 
     Raises:
         CheckpointError: The file cannot be read without running code, or does not fit the prior.
+        OSError: The folder exists, or cannot be written.
     """
     where, tensors = _tensors(file)
     cls = lookup(PRIORS, prior, "prior")
@@ -60,7 +62,8 @@ def import_weights(file: Path, folder: Path, prior: str, config: Mapping[str, An
     about = {"imported": {"file": file.name, "bytes": file.stat().st_size, "where": where}}
     with torch.device("meta"):
         complete = dict(cls(**config).config)
-    save_checkpoint(folder, prior, complete, full, about=about)
+    with new_folder(folder) as made:
+        save_checkpoint(made, prior, complete, full, about=about)
     return where
 
 

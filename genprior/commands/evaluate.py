@@ -267,7 +267,8 @@ def _evenly_spaced(references: list, count: int) -> list:
 def _prepare_folder(data: Path, out: Path, overwrite: bool) -> None:
     """Checks that no other program wrote the result files, and deletes them if `overwrite`."""
     from genprior.api.files.paths import check_folder, check_name
-    from genprior.evaluation.pictures import picture_files
+    from genprior.core.atomic_files import sweep
+    from genprior.evaluation.pictures import PICTURES, picture_files
     from genprior.evaluation.results_store import KEYS, SETTINGS, Result, ResultsStore, holds
     from genprior.evaluation.tuning import TUNING
 
@@ -287,12 +288,12 @@ def _prepare_folder(data: Path, out: Path, overwrite: bool) -> None:
         raise click.UsageError(
             f"{foreign[0]} was not written by genprior evaluate: choose another -o"
         )
+    for folder in (out, out / PICTURES):
+        sweep(folder)
     if overwrite:
         tuning.unlink(missing_ok=True)
     if overwrite and is_evaluation:
-        ResultsStore(out, KEYS, Result).clear()
-        for path in (*reports, *picture_files(out)):
-            path.unlink()
+        ResultsStore(out, KEYS, Result).clear((*reports, *picture_files(out)))
     elif is_evaluation:
         ResultsStore(out, KEYS, Result).read()  # damaged results are found before any work
 

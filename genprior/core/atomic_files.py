@@ -1,9 +1,10 @@
-"""Atomic file writing: a file appears under its name only when it is complete."""
+"""Atomic writing: a file or folder appears under its name only when it is complete."""
 
 import errno
 import os
 import re
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -150,6 +151,29 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         files.write(path, write)
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields a folder to write files to, which gets its name when the block has ended.
+
+    Its parents are created. A block that raises leaves nothing. What killed processes have left
+    beside it is removed after an hour.
+
+    Raises:
+        OSError: There is a file or a folder with this name that is not empty.
+    """
+    temporary = temporary_beside(path)
+    with _named_in_errors(path):
+        temporary.mkdir(parents=True)
+        try:
+            sweep(path.parent)
+            yield temporary
+            os.rename(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    _sync(path.parent)
+
+
 def _written_file(path: Path) -> Path:
     """Returns the file that a path stands for: the target if the path is a symbolic link.
 
@@ -187,13 +211,24 @@ def _sync(folder: Path) -> None:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """Returns the temporary files in a folder: of killed runs, and of processes still writing."""
+    """Returns the temporary files in a folder: of killed runs, and of processes still writing.
+
+    A temporary folder of `new_folder` is among them.
+    """
     return [path for path in folder.glob(f"{TEMPORARY}*") if TEMPORARY_NAME.fullmatch(path.name)]
 
 
 def sweep(folder: Path) -> None:
-    """Removes the temporary files in a folder that are more than an hour old."""
+    """Removes the temporary files and folders in a folder that are more than an hour old."""
     for path in unfinished(folder):
-        with suppress(OSError):  # a folder, or renamed by another process meanwhile
+        with suppress(OSError):  # renamed by another process meanwhile
             if time.time() - path.stat().st_mtime > HOUR:  # a newer one may still be written
-                path.unlink()
+                discard(path)
+
+
+def discard(path: Path) -> None:
+    """Removes a temporary file or folder; of a link, the link itself."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+PICTURES = "pictures"
 TRUTH, MEASURED = "truth", "measurement"
 
 
@@ -17,10 +18,10 @@ def picture_file(out: Path, task: str, name: str, number: int) -> Path:
     """
     data = f"{task}\n{name}".encode(errors="backslashreplace")
     safe = hashlib.sha256(data).hexdigest()[:16]
-    return out / "pictures" / f"{number:05d}-{safe}.png"
+    return out / PICTURES / f"{number:05d}-{safe}.png"
 
 
 def picture_files(out: Path) -> list[Path]:
     """Returns the paths of all images saved in a folder of results."""
     name = f"{'[0-9]' * 5}*-{'[0-9a-f]' * 16}.png"
-    return list((out / "pictures").glob(name))
+    return list((out / PICTURES).glob(name))

@@ -11,7 +11,7 @@ by a killed process, is dropped, and that unit is computed again.
 import json
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -168,9 +168,13 @@ class ResultsStore:
         for path in self.folder.glob("results.*.jsonl"):
             path.unlink()
 
-    def clear(self) -> None:
-        """Deletes all results and the settings."""
-        for path in (*self.folder.glob("results*.jsonl"), self.folder / SETTINGS):
+    def clear(self, others: Iterable[Path] = ()) -> None:
+        """Deletes all results, other files that were made of them, and the settings.
+
+        A process that is killed meanwhile leaves neither results without these files nor files
+        without settings, which tell who wrote them.
+        """
+        for path in (*self.folder.glob("results*.jsonl"), *others, self.folder / SETTINGS):
             path.unlink(missing_ok=True)
 
 

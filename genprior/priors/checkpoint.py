@@ -28,7 +28,7 @@ from msgspec import Meta
 from safetensors.torch import load, save
 from torch import Tensor
 
-from genprior.core.atomic_files import unfinished, write_atomic
+from genprior.core.atomic_files import new_folder, unfinished, write_atomic
 from genprior.core.checksums import file_digest
 from genprior.core.errors import CheckpointError
 from genprior.core.records import parse_json, read_regular
@@ -294,11 +294,12 @@ def pack(source: Path, target: Path, about: Mapping[str, Any]) -> None:
 
     Arguments:
         source: Folder of a checkpoint or of a training run.
-        target: Folder of the new checkpoint.
+        target: Folder of the new checkpoint. It appears when it is complete.
         about: Entries to add to its manifest.
 
     Raises:
         CheckpointError: There is no checkpoint, or it is corrupt.
+        OSError: The target exists, or cannot be written.
         OverflowError: A weight is too large for half precision.
     """
     source = newest(source)
@@ -313,4 +314,5 @@ def pack(source: Path, target: Path, about: Mapping[str, Any]) -> None:
             raise OverflowError(f"{key} is too large for half precision: keep float32")
     prior, config = manifest.pop("prior"), manifest.pop("config")
     rest = {key: value for key, value in manifest.items() if key not in ("schema", "files")}
-    save_checkpoint(target, prior, config, half, about={**rest, **about}, largest=LARGEST)
+    with new_folder(target) as folder:
+        save_checkpoint(folder, prior, config, half, about={**rest, **about}, largest=LARGEST)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from genprior.core.atomic_files import discard, unfinished
 from genprior.core.distributed import Ranks
-from genprior.core.errors import SettingError
+from genprior.core.errors import CheckpointError, SettingError
 from genprior.io.images import write_image
 from genprior.io.panels import grid
-from genprior.priors.checkpoint import (
-    MANIFEST,
-    complete_steps,
-    newest,
-    remove_checkpoint,
-    steps_of,
-)
+from genprior.priors.checkpoint import MANIFEST, complete_steps, newest, steps_of
 from genprior.training.crops import Crops
 from genprior.training.leakage import common_image
-from genprior.training.lock import exclusive_run
+from genprior.training.lock import LOCK, exclusive_run
 from genprior.training.log import LOG, TrainingLog
 from genprior.training.settings import Settings, with_dtype
-from genprior.training.state import Training
+from genprior.training.state import BEST, KEEP, Training, remove_older
 
 __all__ = ["Settings", "fit"]
 CHECK_BATCHES = 4
 PREVIEW_SHARE = 0.01
+SAMPLES = "samples"
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -98,6 +94,8 @@ def fit(
     if not resume and complete_steps(out):
         raise SettingError(f"{out} holds a training: resume it, or choose another folder")
     resume = resume and not was_killed_early(out)
+    if resume and not complete_steps(out) and not (out / MANIFEST).exists():
+        raise CheckpointError(f"no checkpoint in {out}: begin the training without resume")
     groups = [list(group) for group in prior.groups().values()]
     if not all(group and all(p.requires_grad for p in group) for group in groups):
         raise SettingError("the prior's weights are frozen: call prior.requires_grad_(True) first")
@@ -116,13 +114,13 @@ def fit(
         exclusive_run(out) if ranks.first else nullcontext(), torch.random.fork_rng(devices),
         _flushing_denormals(), closing(TrainingLog(out, ranks, tensorboard)) as log,
     ):
+        if ranks.first:
+            _remove_remains(out)
         if resume:
             progress = training.restore(newest(out))
             log.resume(training.step, progress.window)
         else:
             log.begin()
-            for left in steps_of(out) if ranks.first else ():  # by a run that was killed early
-                remove_checkpoint(left)
         ranks.wait()
         writer = _CheckpointWriter(training, log, out, validation, preview)
         _loop(training, log, writer, data, report)
@@ -137,8 +135,19 @@ def _about(data: Any) -> dict[str, Any]:
 
 def was_killed_early(out: Path) -> bool:
     """Whether a folder holds a training that was killed before its first checkpoint."""
-    begun = steps_of(out) or (out / LOG).is_file()
+    # A run that ends, even by an error, removes its lock.
+    begun = steps_of(out) or (out / LOG).is_file() or (out / LOCK).is_file()
     return bool(begun) and not complete_steps(out) and not (out / MANIFEST).exists()
+
+
+def _remove_remains(out: Path) -> None:
+    """Removes what a killed run has left in a locked folder: half files, older checkpoints."""
+    remove_older(out, KEEP)
+    remove_older(out / BEST, 1)
+    for folder in (out, out / SAMPLES, *complete_steps(out), *complete_steps(out / BEST)):
+        for path in unfinished(folder):
+            with suppress(OSError):
+                discard(path)
 
 
 def _loop(
@@ -286,7 +295,7 @@ class _CheckpointWriter:
             training.save_best(self.out)
 
     def _write_preview(self) -> None:
-        folder = self.out / "samples"
+        folder = self.out / SAMPLES
         folder.mkdir(exist_ok=True)
         try:
             with self.training.averaged() as prior, torch.no_grad():

@@ -33,6 +33,7 @@ from genprior.priors.nets.compile import compile_networks
 from genprior.training.optimizers import MOMENTS, build_optimizers
 from genprior.training.settings import Progress, Settings, check_same, read_progress
 
+BEST = "best"
 KEEP = 2
 DROPOUT = 1
 FIRST_SCALE, SCALE_STEPS = 2.0**13, 2000
@@ -231,14 +232,11 @@ class Training:
         save_checkpoint(
             folder, self.name, self.prior.config, self.average, state, self._facts(more)
         )
-        complete = complete_steps(out)
-        for old in steps_of(out):
-            if old not in complete[-KEEP:]:
-                remove_checkpoint(old)
+        remove_older(out, KEEP)
 
     def save_best(self, out: Path) -> None:
         """Writes the moving average only: the training cannot be resumed from it."""
-        best = out / "best" / f"step-{self.step:08d}"
+        best = out / BEST / f"step-{self.step:08d}"
         save_checkpoint(best, self.name, self.prior.config, self.average, about=self._facts({}))
         for old in steps_of(best.parent):
             if old != best:
@@ -319,6 +317,14 @@ class Training:
 
     def _named_optimizers(self) -> list[tuple[str, torch.optim.Optimizer]]:
         return [item for group in self.optimizers.values() for item in group.items()]
+
+
+def remove_older(run: Path, keep: int) -> None:
+    """Removes the checkpoints of a run that are incomplete, or not among the newest `keep`."""
+    kept = complete_steps(run)[-keep:]
+    for folder in steps_of(run):
+        if folder not in kept:
+            remove_checkpoint(folder)
 
 
 def _check_like(

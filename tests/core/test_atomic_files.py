@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import pytest
 
-from genprior.core.atomic_files import AtomicFiles, write_atomic
+from genprior.core.atomic_files import AtomicFiles, new_folder, sweep, write_atomic
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -179,3 +179,38 @@ def test_errors_name_the_file_and_not_its_temporary_file(tmp_path: Path) -> None
             write_atomic(path, lambda file: file.write(b"x"))
         assert caught.value.filename == str(path) and ".genprior-" not in str(caught.value)
     assert not os.listdir(tmp_path)
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "parent" / "new") as folder:
+        (folder / "a").write_bytes(b"a")
+        assert not (tmp_path / "parent" / "new").exists()
+    assert os.listdir(tmp_path / "parent") == ["new"]
+    assert os.listdir(tmp_path / "parent" / "new") == ["a"]
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "new") as folder:
+        (folder / "a").write_bytes(b"a")
+        raise KeyboardInterrupt
+    assert not os.listdir(tmp_path)
+
+
+def test_a_new_folder_replaces_nothing(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "mine").touch()
+    with pytest.raises(OSError) as caught, new_folder(tmp_path / "new") as folder:
+        (folder / "a").write_bytes(b"a")
+    assert caught.value.filename == str(tmp_path / "new")
+    assert os.listdir(tmp_path) == ["new"] and os.listdir(tmp_path / "new") == ["mine"]
+
+
+def test_links_in_the_place_of_temporary_files_are_removed_and_not_followed(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a").touch()
+    os.utime(tmp_path / "mine", (0, 0))
+    (tmp_path / ".genprior-0123456789abcdef").symlink_to(tmp_path / "mine")
+    sweep(tmp_path)
+    assert os.listdir(tmp_path) == ["mine"] and os.listdir(tmp_path / "mine") == ["a"]

@@ -213,3 +213,26 @@ def test_an_empty_folder_is_not_resumed(crops: Crops, tmp_path: Path) -> None:
     run(crops, tmp_path / "run", 1)
     with pytest.raises(SettingError, match="holds a training: resume it"):
         run(crops, tmp_path / "run", 1)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_was_killed_before_its_first_step_begins_again(
+    crops: Crops, tmp_path: Path, resume: bool
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").touch()
+    run(crops, tmp_path / "run", 1, resume=resume)
+    assert load_checkpoint(tmp_path / "run")[1]["step"] == 1
+
+
+def test_remains_of_a_killed_run_are_removed(crops: Crops, tmp_path: Path) -> None:
+    out, half = tmp_path / "run", ".genprior-0123456789abcdef"
+    run(crops, out, 3, save_minutes=0)
+    kept = sorted(path.name for path in out.iterdir())
+    (out / "step-00000001").mkdir()
+    (out / "samples").mkdir()
+    for folder in (out, *(out / name for name in ("step-00000001", "step-00000003", "samples"))):
+        (folder / half).write_bytes(b"half")
+    run(crops, out, 3, resume=True)
+    assert sorted(path.name for path in out.iterdir()) == sorted([*kept, "samples"])
+    assert not list(out.rglob(half))
