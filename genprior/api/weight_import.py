@@ -124,10 +124,11 @@ def _check_fit(
             f"{_count_keys(extra, 'unknown')}: give the right --set NAME=VALUE"
         )
     for key, tensor in tensors.items():
-        dense = tensor.layout == torch.strided and tensor.dtype in FLOATS
+        dense = tensor.layout == torch.strided and tensor.dtype in FLOATS and not tensor.is_meta
         if tensor.shape != expected[key] or not dense:
+            empty = " without values" if tensor.is_meta else ""
             raise CheckpointError(
-                f"{file}: {key} is {tensor.dtype} of shape {tuple(tensor.shape)}, prior "
+                f"{file}: {key} is {tensor.dtype}{empty} of shape {tuple(tensor.shape)}, prior "
                 f"{prior!r} has float16, bfloat16, float32 or float64 of "
                 f"{tuple(expected[key])}: give the right --set NAME=VALUE, or convert it"
             )

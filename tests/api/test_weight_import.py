@@ -87,6 +87,9 @@ REFUSED = {
     "it is sparse": (
         lambda w: w | {"network.tail.bias": torch.zeros(3).to_sparse()}, "network.tail.bias is"
     ),
+    "it has no values": (
+        lambda w: w | {"network.tail.bias": torch.zeros(3, device="meta")}, "without values of sh"
+    ),
     "a key is there twice": (
         lambda w: w | {"module.network.tail.bias": torch.ones(3)},
         "holds network.tail.bias twice, as network.tail.bias and as module.network.tail.bias",

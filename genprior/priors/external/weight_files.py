@@ -3,6 +3,7 @@
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -61,6 +62,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         )
     tensors = {_without_prefixes(key): tensor for key, tensor in found.items()}
     for key, tensor in tensors.items():
+        small = tensor.is_floating_point() and tensor.itemsize == 1
+        if tensor.is_meta or tensor.layout != torch.strided or small:
+            kind = "without values" if tensor.is_meta else f"{tensor.dtype}, {tensor.layout}"
+            raise CheckpointError(f"{path}: {key} is {kind}: save dense numbers of 16 or 32 bits")
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {key} holds NaN or infinite numbers")
     return tensors
@@ -151,7 +156,8 @@ def check_archive(file: Path) -> None:
 def _unpickle(path: Path) -> Any:
     if zipfile.is_zipfile(path):  # files of torch before 1.6 are none
         check_archive(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings(action="ignore"):  # about tensors that are refused later
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _refusal(path: Path, error: BaseException) -> str:

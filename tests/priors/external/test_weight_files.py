@@ -162,3 +162,15 @@ def test_other_weights_by_a_flipped_bit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_bytes(data)
     with pytest.raises(CheckpointError, match="w.pt: cannot be read as weights .*checksum"):
         read_tensors(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("weight", [
+    torch.zeros(3, device="meta"), torch.zeros(3).to_sparse(),
+    torch.zeros(3).to(torch.float8_e4m3fn),
+], ids=["meta", "sparse", "float8"])
+def test_weights_that_are_not_dense_numbers_are_refused(
+    tmp_path: Path, weight: torch.Tensor
+) -> None:
+    torch.save({"0.weight": weight}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match="w.pt: 0.weight is .*: save dense numbers"):
+        read_tensors(tmp_path / "w.pt")
