@@ -185,8 +185,8 @@ def test_exit_codes_are_those_of_the_docs() -> None:
 
 def test_options_of_the_docs_exist() -> None:
     known = {
-        name for command in ("inpaint", "deblur", "superres", "denoise")
-        for option in main.commands[command].params for name in option.opts
+        name for command in main.commands.values()
+        for option in command.params for name in option.opts
     }
     named = {word.strip("`.,;:)") for word in DOCS.read_text().split() if word.startswith("`--")}
     assert named and named <= known
