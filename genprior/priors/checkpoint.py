@@ -262,7 +262,7 @@ def _check_sum(path: Path, manifest: Mapping[str, Any], name: str, actual: str) 
     """Raises CheckpointError unless a file has the sha256 in the manifest."""
     expected = manifest["files"][name]["sha256"]
     if actual != expected:
-        # The target of a link may be a file that is nobody else's business.
+        # The target of a link may be a private file: its content must not be revealed.
         shown = "another" if path.is_symlink() else actual
         raise CheckpointError(
             f"weights {path} are corrupt: sha256 is {shown}, expected {expected}; {_remedy(path)}"
