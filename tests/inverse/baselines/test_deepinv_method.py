@@ -5,7 +5,8 @@ import torch
 from genprior.api.restoration import restore
 from genprior.core.errors import PeerError, SettingError
 from genprior.core.random_streams import Noise
-from genprior.inverse.baselines.deepinv_method import Peer, _deepinv_physics
+from genprior.integrations.deepinv import decomposable
+from genprior.inverse.baselines.deepinv_method import Peer
 from genprior.inverse.execution import executor
 from genprior.operators.blur import Blur
 from genprior.operators.inpainting import Inpainting
@@ -131,7 +132,7 @@ def test_ddrm_runs_where_singular_vectors_are_known(prior):
 def test_circular_blur_is_the_one_of_deepinv_with_singular_values(prior, size):
     kernel = torch.rand(*size, generator=torch.Generator().manual_seed(0))
     blur = Blur(kernel, "circular")
-    theirs = _deepinv_physics(blur, Y.shape)
+    theirs = decomposable(blur, Y.shape[1:])
     assert torch.allclose(theirs.A(Y), blur.A(Y), rtol=0, atol=1e-6)
     solver = Peer("ddrm", (("sigmas", torch.linspace(1, 0, 10).tolist()),))
     y = blur.A(Y) + 0.1 * torch.randn(Y.shape, generator=torch.Generator().manual_seed(2))
