@@ -10,6 +10,7 @@ Uploads and results are in memory only; requests hold no paths and no URLs.
 """
 
 import asyncio
+import ipaddress
 import logging
 import secrets
 import socket
@@ -216,11 +217,13 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         SettingError: The address is not one of this machine, is in use, or means all addresses.
     """
-    if host in ("", "0.0.0.0", "::"):
-        raise SettingError(f"host {host!r} means all networks: give the address of one of them")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
+        # The system reads the name: "0" and "::0" mean all addresses, too.
+        address = socket.getaddrinfo(host or "0.0.0.0", port, family)[0][4][0]
+        if ipaddress.ip_address(address).is_unspecified:
+            raise SettingError(f"host {host!r} means all networks: give the address of one")
+        return socket.create_server((address, port), family=family)
     except OSError as error:
         raise SettingError(
             f"cannot listen at {host} port {port} ({error.strerror or error}): choose another "

@@ -232,9 +232,13 @@ def test_nothing_is_written(
     assert not opened
 
 
-def test_the_server_listens_where_it_is_told() -> None:
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "0", "00.0.0.0", "::", "::0", "0:0:0:0:0:0:0:0"])
+def test_no_spelling_of_all_addresses_is_listened_at(host: str) -> None:
     with pytest.raises(SettingError, match="means all networks"):
-        listen("0.0.0.0", 0)
+        listen(host, 0)
+
+
+def test_the_server_listens_where_it_is_told() -> None:
     with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
         assert first.getsockname()[0] == "127.0.0.1"
