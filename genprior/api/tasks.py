@@ -20,6 +20,7 @@ from genprior.api.factory import as_operator, gaussian_blur, motion_blur
 from genprior.core.errors import ImageError, SettingError
 from genprior.io.images import ImageFile, image_files, read_bytes, read_image, read_mask
 from genprior.io.limits import KERNEL_PIXELS, MAX_PIXELS
+from genprior.io.npy import read_header
 from genprior.io.raster import check_size
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
@@ -169,9 +170,7 @@ def _kernel_of(file: Path, max_pixels: int) -> Tensor:
         return read_image(file, max_pixels).pixels.mean(dim=1)[0]
     data = io.BytesIO(read_bytes(file, max_pixels))
     try:
-        version = np.lib.format.read_magic(data)
-        header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-        shape, _, dtype = header(data)
+        shape, dtype = read_header(data)
         if len(shape) != 2:
             return read_image(file, max_pixels).pixels.mean(dim=1)[0]
         if dtype.kind not in "buif":
@@ -179,7 +178,7 @@ def _kernel_of(file: Path, max_pixels: int) -> Tensor:
         check_size(shape[0], shape[1], max_pixels)
         data.seek(0)
         return torch.from_numpy(np.load(data, allow_pickle=False).astype(np.float64))
-    except (ValueError, EOFError, AttributeError) as error:
+    except (ValueError, EOFError) as error:
         raise ImageError(f"{file}: not a kernel ({error})") from error
 
 

@@ -18,6 +18,7 @@ from genprior.core.errors import ImageError, SettingError
 from genprior.io.arrays import to_tensor
 from genprior.io.images import image_files, in_bytes, read_bits, read_size
 from genprior.io.limits import MAX_PIXELS
+from genprior.io.npy import read_header
 from genprior.io.raster import check_size
 from genprior.io.torchvision_datasets import TORCHVISION, open_set
 
@@ -256,6 +257,8 @@ class _Array(Sequence):
     """Memory-mapped images of a `.npy` file; a pickled copy opens the file again."""
 
     def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            read_header(file)
         self.path, self.images = path, np.load(path, mmap_mode="r", allow_pickle=False)
 
     def __reduce__(self) -> tuple:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
 
 from genprior.core.errors import ImageError
+from genprior.io.npy import read_header
 from genprior.io.raster import (
     COMMENT,
     FORMATS,
@@ -280,10 +281,7 @@ def _with_alpha(array: np.ndarray, transparent: int | tuple[int, ...]) -> np.nda
 
 
 def _numpy_file(data: bytes, max_pixels: int) -> Raster:
-    file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0
-    shape, _, dtype = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+    shape, dtype = read_header(io.BytesIO(data))
     if dtype.str[1:] not in ("b1", "u1", "u2", "f2", "f4", "f8"):
         raise ImageError(f"holds {dtype}: save uint8, uint16, bool or float")
     if len(shape) not in (2, 3) or shape[2:] not in ((), (1,), (2,), (3,), (4,)):
