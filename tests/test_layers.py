@@ -53,6 +53,70 @@ ABSTRACT = {"inverse.base", "inverse.baselines.base", "inverse.diffusion.sampler
 # Names of priors or operators belong into these; all others go by the registry.
 NAMES_CONCRETE_CLASSES = ["registry", "api.tasks"]
 
+# Modules whose tests stand in a file of another name, since they are parts of what it tests.
+TESTED_BY = {
+    "__main__": "commands/test_cli_output.py",
+    "cli": "commands/test_cli_output.py",
+    "registry": "api/test_registry.py",
+    "api.diagnostics": "api/test_restoration.py",
+    "api.inputs": "api/test_restoration_errors.py",
+    "api.files.job": "api/files/test_restore_files.py",
+    "api.files.outputs": "commands/test_restore_batches.py",
+    "api.files.paths": "api/files/test_restore_files.py",
+    "api.files.save_options": "commands/test_cli_output.py",
+    "api.files.sidecar": "commands/test_cli.py",
+    "commands.completion": "commands/test_config.py",
+    "commands.console": "commands/test_restore_batches.py",
+    "commands.degrade": "commands/test_cli.py",
+    "commands.evaluate": "evaluation/test_runner.py",
+    "commands.import_weights": "api/test_weight_import.py",
+    "commands.prior_arguments": "commands/test_cli_families.py",
+    "commands.priors": "commands/test_cli_commands.py",
+    "commands.progress": "commands/test_cli_words.py",
+    "commands.provenance": "evaluation/test_summary.py",
+    "commands.restore": "commands/test_cli.py",
+    "commands.sample": "api/test_sampling.py",
+    "commands.serve": "web/test_server.py",
+    "commands.solvers": "commands/test_cli_commands.py",
+    "commands.standard_streams": "commands/test_cli_output.py",
+    "commands.train": "commands/test_cli_families.py",
+    "evaluation.plan": "evaluation/test_runner.py",
+    "evaluation.reference_images": "evaluation/test_runner_seeds.py",
+    "evaluation.report": "evaluation/test_summary.py",
+    "inverse.baselines.base": "api/test_registry.py",
+    "inverse.diffusion.likelihood": "inverse/diffusion/test_smc.py",
+    "inverse.diffusion.photo_covariance": "inverse/diffusion/test_jfps.py",
+    "inverse.execution.memory": "inverse/execution/test_executor.py",
+    "inverse.gaussian.dense": "inverse/gaussian/test_posterior.py",
+    "inverse.gaussian.fourier": "inverse/gaussian/test_posterior.py",
+    "inverse.gaussian.linear_mmse": "inverse/gaussian/test_posterior.py",
+    "inverse.optimization.mala": "inverse/optimization/test_langevin.py",
+    "inverse.optimization.objective": "inverse/optimization/test_langevin.py",
+    "inverse.optimization.restarts": "inverse/optimization/test_csgm.py",
+    "io.encode": "io/test_images.py",
+    "io.raster": "io/test_decode.py",
+    "io.tiff": "io/test_decode.py",
+    "io.torchvision_datasets": "io/test_datasets.py",
+    "operators.base": "operators/test_physics.py",
+    "operators.decomposable": "operators/test_blur.py",
+    "operators.physics_maps": "operators/test_physics.py",
+    "operators.physics_pickling": "operators/test_pickling.py",
+    "priors.arguments": "priors/test_checkpoint.py",
+    "priors.base": "priors/test_ddpm.py",
+    "priors.external.dcgan": "priors/external/test_generators.py",
+    "priors.external.dense_vae": "priors/external/test_generators.py",
+    "priors.external.drunet": "priors/external/test_denoising_cnn.py",
+    "priors.external.hub": "priors/external/test_weight_files.py",
+    "priors.nets.autoencoder": "priors/test_vae.py",
+    "priors.nets.blocks": "priors/nets/test_unet.py",
+    "priors.nets.dcgan": "priors/test_gan.py",
+    "priors.nets.flows": "priors/test_glow.py",
+    "priors.nets.reversible": "priors/test_glow.py",
+    "priors.nets.stylegan": "priors/test_gan.py",
+    "training.log": "training/test_settings.py",
+    "web.guard": "web/test_server.py",
+}
+
 
 def imports(path: Path, top_only: bool = False) -> set[str]:
     """Everything that a file imports, as "module" and "module.name"."""
@@ -176,6 +240,17 @@ def test_only_the_command_line_prints_or_parses() -> None:
                       if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
             libraries = {module.split(".")[0] for module in imports(path)}
             assert "print" not in called and "click" not in libraries, path
+
+
+def test_every_module_has_its_test() -> None:
+    tests = ROOT / "tests"
+    for name in FILES:
+        folder, _, module = f".{name}".rpartition(".")
+        own = tests / folder[1:].replace(".", "/") / f"test_{module}.py"
+        if module != "__init__":
+            assert own.exists() != (name in TESTED_BY), f"{own}, or an entry in TESTED_BY"
+    assert all((tests / file).is_file() for file in TESTED_BY.values())
+    assert TESTED_BY.keys() <= FILES.keys()
 
 
 def test_at_most_eight_modules_lie_loose() -> None:
