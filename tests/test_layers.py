@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -118,19 +119,26 @@ TESTED_BY = {
 }
 
 
-def imports(path: Path, top_only: bool = False) -> set[str]:
+@cache
+def syntax(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path, top_only: bool = False) -> frozenset[str]:
     """Everything that a file imports, as "module" and "module.name"."""
-    tree = ast.parse(path.read_text())
+    tree = syntax(path)
     found = set()
     for node in tree.body if top_only else ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
-def ours(path: Path) -> set[str]:
+@cache
+def ours(path: Path) -> frozenset[str]:
     """The modules of this package that a file imports, without "genprior."."""
     found = set()
     for name in imports(path):
@@ -141,7 +149,7 @@ def ours(path: Path) -> set[str]:
             ):
                 parts.pop()
             found.add(".".join(parts[1:]) or "__init__")
-    return found
+    return frozenset(found)
 
 
 def within(name: str, prefixes: list[str]) -> bool:
@@ -236,7 +244,7 @@ def test_the_command_line_imports_nothing_heavy_at_the_top(name: str) -> None:
 def test_only_the_command_line_prints_or_parses() -> None:
     for name, path in FILES.items():
         if name.split(".")[0] not in ("cli", "commands"):
-            called = {n.func.id for n in ast.walk(ast.parse(path.read_text()))
+            called = {n.func.id for n in ast.walk(syntax(path))
                       if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
             libraries = {module.split(".")[0] for module in imports(path)}
             assert "print" not in called and "click" not in libraries, path
