@@ -202,11 +202,11 @@ def not_suited(plan: Plan) -> list[tuple[str, str]]:
 
     Raises:
         SettingError: No method supports any of the tasks.
+        ImageError: No image can be read.
     """
-    number, truth = plan.references[0]
     pairs = []
     for task in plan.tasks:
-        picture = task.read(truth)
+        number, picture = _first_readable(plan, task)
         operator = task.operator([picture], [number], 0)
         unsuited = [m for m in plan.methods if not m.suits(task, operator, picture.pixels)]
         pairs += [(task.text, method.name) for method in unsuited]
@@ -216,6 +216,16 @@ def not_suited(plan: Plan) -> list[tuple[str, str]]:
             f"no method ({names}) supports any of the tasks: choose other tasks or methods"
         )
     return pairs
+
+
+def _first_readable(plan: Plan, task: Task) -> tuple[int, ImageFile]:
+    errors = []
+    for number, truth in plan.references:
+        try:
+            return number, task.read(truth)
+        except ImageError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _resized(picture: ImageFile, side: int) -> ImageFile:

@@ -57,12 +57,13 @@ def run(
         progress: Called after each unit of work with (results done, results in all, its name).
 
     Returns:
-        The results of the plan, one dictionary for each image, task, seed and method. If a method
-        diverged or crashed, the dictionary has the error in "failed" and no scores.
+        The results of the plan, one dictionary for each image, task, seed and method. If the image
+        cannot be read, or the method diverged or crashed, the dictionary has the error in "failed"
+        and no scores.
 
     Raises:
         SettingError: The folder holds results of other settings, or no method supports a task.
-        ImageError: An image cannot be read, or cannot be restored with these settings.
+        ImageError: No image can be read, or one cannot be restored with these settings.
     """
     ranks = ranks or Ranks()
     device = pick_device(ranks.device(plan.device), torch.empty(0))
@@ -132,8 +133,12 @@ def _measure(
     plan: Plan, unit: _Unit, out: Path, device: torch.device, perceptual: Perceptual | None
 ) -> list[Record]:
     """Returns the results of one unit; images of one size are restored together."""
-    records = []
-    for group in _same_size(unit):
+    groups, unreadable = _same_size(unit)
+    records = [
+        _identity(plan, unit, number, truth) | {"failed": str(error)}
+        for number, truth, error in unreadable
+    ]
+    for group in groups:
         numbers, references, pictures = map(list, zip(*group, strict=True))
         try:
             records += _restore(plan, unit, pictures, numbers, references, out, device, perceptual)
@@ -231,15 +236,26 @@ def _on_device(method: Method, device: torch.device) -> Method:
     return method if method.model is None else replace(method, model=method.model.to(device))
 
 
-def _same_size(unit: _Unit) -> list[list[tuple[int, ReferenceImage, ImageFile]]]:
+def _same_size(
+    unit: _Unit,
+) -> tuple[
+    list[list[tuple[int, ReferenceImage, ImageFile]]], list[tuple[int, ReferenceImage, ImageError]]
+]:
     """Reads the images and groups them by size.
 
-    A group has one image if each image has its own prior.
+    Returns:
+        The groups, of one image each if each image has its own prior; and the images that cannot
+        be read, with the error.
     """
     own_prior = unit.method.prior is not None and unit.method.model is None
     groups: dict[Any, list[tuple[int, ReferenceImage, ImageFile]]] = {}
+    unreadable = []
     for number, truth in unit.references:
-        picture = unit.task.read(truth)
-        key = number if own_prior else picture.pixels.shape
-        groups.setdefault(key, []).append((number, truth, picture))
-    return list(groups.values())
+        try:
+            picture = unit.task.read(truth)
+        except ImageError as error:
+            unreadable.append((number, truth, error))
+        else:
+            key = number if own_prior else picture.pixels.shape
+            groups.setdefault(key, []).append((number, truth, picture))
+    return list(groups.values()), unreadable

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def values(folder: Path) -> dict:
     """Returns the scores that must not depend on the number of processes."""
     return {
         (r["index"], r["task"], r["seed"], r["method"]): (r["psnr"], r["ssim"], r["misfit"])
-        for r in results(folder)
+        for r in results(folder) if "failed" not in r
     }
 
 
@@ -202,6 +203,34 @@ def test_an_evaluation_without_any_result_is_an_error(photos, tmp_path, monkeypa
                     "--task", MASK, "--crop", 20)
     assert told.exit_code == 6 and "every measurement failed" in told.stderr
     assert (tmp_path / "report.md").exists()
+
+
+@pytest.mark.parametrize("damaged", [0, 2])
+def test_a_damaged_image_fails_alone(photos, tmp_path, damaged):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    shutil.copytree(photos, folder)
+    file = folder / f"{damaged}.png"
+    file.write_bytes(file.read_bytes()[:100])
+    words = ["evaluate", folder, "-o", out, "--prior", "none", "--baseline", "biharmonic",
+             "--task", MASK, "--crop", 20, "--batch", 3]
+    told = succeed(*words)
+    failed = {r["index"]: r["failed"] for r in results(out) if "failed" in r}
+    assert list(failed) == [damaged] and f"{damaged}.png: damaged" in failed[damaged]
+    assert f"{damaged}.png: damaged" in told.stderr
+    assert f"{damaged}.png" in (out / "report.md").read_text()
+    succeed("evaluate", photos, "-o", tmp_path / "sound", *words[4:], "-q")
+    sound = values(tmp_path / "sound")
+    assert values(out) == {key: sound[key] for key in sound if key[0] != damaged}
+
+
+def test_images_of_which_none_can_be_read_are_an_error(photos, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes((photos / "0.png").read_bytes()[:100])
+    code, message = refused("evaluate", folder, "-o", tmp_path / "out", "--prior", "none",
+                            "--baseline", "tv", "--task", MASK)
+    assert code == 3 and "a.png: damaged" in message
 
 
 def test_steps_of_a_solver_take_precedence_over_steps_of_all(photos, weights, tmp_path):
