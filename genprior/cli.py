@@ -28,10 +28,12 @@ from genprior.commands.train import train
 from genprior.core.errors import (
     EXIT_PIPE,
     EXIT_USAGE,
+    OUT_OF_MEMORY,
     PrecisionWarning,
     RestorationWarning,
     SomeFailed,
     exit_code,
+    memory_ran_out,
 )
 
 COMMANDS = (
@@ -43,8 +45,6 @@ REPORTED = (
     click.UsageError, ValueError, TypeError, OSError, ArithmeticError, MemoryError,
     KeyboardInterrupt, SomeFailed,
 )
-# Memory counts as exhausted if this number of bytes cannot be allocated.
-MIN_MEMORY = 2**26
 # Other words for a command, as people type them; without hyphens.
 WORDS = {
     "inpaint": ("inpainting", "remove", "fill", "fillin", "erase", "heal", "complete", "outpaint"),
@@ -108,8 +108,8 @@ class Commands(click.Group):
             raise
         except (*REPORTED, RuntimeError) as caught:
             error = caught
-            if isinstance(error, RuntimeError) and _out_of_memory(error):
-                error = MemoryError("memory ran out: free some memory or use smaller images")
+            if memory_ran_out(error):
+                error = MemoryError(OUT_OF_MEMORY)
             if os.environ.get("GENPRIOR_DEBUG") or not isinstance(error, REPORTED):
                 raise
             if isinstance(error, BrokenPipeError):  # the reader closed the pipe
@@ -135,21 +135,6 @@ def _print_warnings_as_lines() -> None:
             echo_error(f"warning: {message}")
 
     warnings.showwarning = show_line
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Returns whether memory is exhausted, which torch's error does not always say."""
-    torch, numpy = (sys.modules.get(name) for name in ("torch", "numpy"))
-    if torch and isinstance(error, torch.OutOfMemoryError):
-        return True
-    if "can't allocate memory" in str(error):
-        return True
-    try:
-        if numpy:
-            numpy.empty(MIN_MEMORY, numpy.uint8)
-    except MemoryError:
-        return True
-    return False
 
 
 def _one_line(error: BaseException) -> str:

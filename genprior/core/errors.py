@@ -1,7 +1,12 @@
 """Errors for the user; the command line prints each as one line and sets an exit code."""
 
+import sys
+
 EXIT_USAGE, EXIT_INPUT, EXIT_WEIGHTS, EXIT_MEMORY, EXIT_SOME = 2, 3, 4, 5, 6
 EXIT_INTERRUPTED, EXIT_PIPE = 130, 141
+OUT_OF_MEMORY = "memory ran out: free some memory or use smaller images"
+# Memory counts as exhausted if this number of bytes cannot be allocated.
+MIN_MEMORY = 2**26
 
 
 class ImageError(ValueError):
@@ -48,3 +53,20 @@ def exit_code(error: BaseException) -> int:
         KeyboardInterrupt: EXIT_INTERRUPTED,
     }
     return next((code for kind, code in codes.items() if isinstance(error, kind)), EXIT_INPUT)
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Returns whether a RuntimeError means exhausted memory, which torch's does not always say."""
+    if not isinstance(error, RuntimeError):
+        return False
+    torch, numpy = (sys.modules.get(name) for name in ("torch", "numpy"))
+    if torch and isinstance(error, torch.OutOfMemoryError):
+        return True
+    if "can't allocate memory" in str(error):
+        return True
+    try:
+        if numpy:
+            numpy.empty(MIN_MEMORY, numpy.uint8)
+    except MemoryError:
+        return True
+    return False

@@ -34,7 +34,7 @@ from starlette.responses import (
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from genprior.core.errors import OF_ONE_FILE, SettingError
+from genprior.core.errors import OF_ONE_FILE, OUT_OF_MEMORY, SettingError, memory_ran_out
 from genprior.web.guard import Guard, content_security_policy
 from genprior.web.jobs import Job, JobQueue, QueueFull, Stopped
 from genprior.web.messages import pack, unpack
@@ -133,7 +133,9 @@ def _ending(job: Job) -> bytes:
         return pack({"event": "stopped"})
     except REPORTED as error:
         return pack({"event": "error", "message": one_line(error)})
-    except Exception:
+    except Exception as error:
+        if memory_ran_out(error):
+            return pack({"event": "error", "message": OUT_OF_MEMORY})
         log.exception("a restoration failed")
         message = "the server has a bug, see its terminal: report it with the text there"
         return pack({"event": "error", "message": message})

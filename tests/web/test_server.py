@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 from shell import photo
@@ -156,6 +157,14 @@ def test_a_bug_is_reported_in_the_terminal(
     response = client.post(f"/{TOKEN}/restore", content=request_of({}))
     assert "secret" not in response.text and "has a bug" in response.text
     assert "secret" in caplog.text
+
+
+def test_exhausted_memory_is_no_bug(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Restorer, "restore", lambda *_: torch.empty(2**60))
+    response = client.post(f"/{TOKEN}/restore", content=request_of({}))
+    assert "memory ran out" in response.text and not caplog.text
 
 
 def test_a_job_ends_when_its_connection_does(
