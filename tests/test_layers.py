@@ -1,4 +1,4 @@
-"""Imports go down only: twelve rooms on seven floors (docs/architecture.md)."""
+"""Imports go down only: twelve subpackages in seven layers (docs/architecture.md)."""
 
 import ast
 import re

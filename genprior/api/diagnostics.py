@@ -8,7 +8,7 @@ from genprior.operators.base import Operator
 
 # Plausible range of the residual, in noise levels.
 MISFIT_RANGE = (0.3, 1.5)
-# Measured numbers per number of the image; with fewer, a posterior mean may fit more closely.
+# Measured values per value of the image; with fewer, a posterior mean may fit more closely.
 FEW_MEASUREMENTS = 0.5
 # Share of values below -(2 sigma + ROUNDING) that is accepted; Gaussian noise explains 2 %.
 SHARE_BELOW, ROUNDING = 0.1, 0.02
@@ -53,8 +53,8 @@ def check_restoration(
         (fit > MISFIT_RANGE[1]) | ((fit < MISFIT_RANGE[0]) & (enough | drawn))
     )
     return *found, *(
-        f"image {i}: the restoration is {fit[i]:.2f} noise levels away from the data, "
-        f"which should be near 1: is noise_std {sigma[i]:.4g} right?"
+        f"image {i}: the misfit of the restoration is {fit[i]:.2f} noise levels, and should be "
+        f"near 1: is noise_std {sigma[i]:.4g} right?"
         for i in implausible.nonzero().flatten().tolist()
     )
 

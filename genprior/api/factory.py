@@ -165,7 +165,7 @@ ALTERNATIVES: dict[str, dict[str, tuple[str, Callable[[Any], Tensor]]]] = {
 
 
 def _arguments(cls: Any) -> dict[str, inspect.Parameter]:
-    """Returns the named arguments of a class; nn.Module without an own `__init__` has none."""
+    """Returns the named arguments of a class; an nn.Module without its own `__init__` has none."""
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     known = inspect.signature(cls.__init__).parameters
     return {name: p for name, p in known.items() if name != "self" and p.kind not in several}

@@ -55,9 +55,9 @@ def estimate_noise(
     also if they are blurred, and 10 to 15 % if they are grey
     (benchmarks/results/noise_level.md). A single hole does not reduce the accuracy. With half of
     the pixels missing, a level of 0.01 is underestimated by a fifth on average; with nine tenths
-    missing, all estimates are rough. For noise that was clipped to [0, 1], the level is that
-    after clipping. The level of noise that is
-    not white is underestimated, and possibly that of grey images without any structure.
+    missing, all estimates are rough. For an image that was clipped to [0, 1] after the noise was
+    added, the estimate is the level after clipping. The level of noise that is not white is
+    underestimated, and possibly also the level in grey images without any structure.
 
     Arguments:
         image: Tensor (B, C, H, W), numpy array (H, W, C) or PIL image; see `to_tensor`.

@@ -135,7 +135,7 @@ def restore(
             If the default solver has none, as that of denoising, they are not used, and a
             warning says so.
         seed: Seed, >= 0.
-        index: Number of the first image, or of every image: image number i draws the noise
+        index: Index of the first image, or one index per image: image i draws the noise
             of (seed, i), so `restore(y)` and `restore(y[i:i+1], index=i)` agree on image i,
             bit for bit on a CPU.
         device: "auto", "cpu", "cuda", "mps" or a `torch.device`. "auto" is the device of y if
@@ -155,7 +155,7 @@ def restore(
             samples are independent.
         fill: "smooth" leaves holes to the prior. "texture" first copies patches of the known
             part of the image into each hole, and leaves the visible seams between them to the
-            prior: sharper, but farther from the truth; for inpainting only. All samples share
+            prior: sharper, but with larger errors; for inpainting only. All samples share
             the copies. "auto" does so for wide holes only, see `fill_with_texture`.
         progress: Called after each network evaluation with (evaluations done, total),
             counted over the whole batch.

@@ -38,7 +38,7 @@ def sample(
         count: Number of images, >= 1.
         size: Height and width of the images in pixels. None is the fixed size of the prior. If
             it supports any size, None is the size of its training crops, or 256 x 256 if its
-            checkpoint does not tell.
+            checkpoint does not record it.
         channels: 3 for colour, 1 for grey; None is the number of channels of the prior.
         steps: Network evaluations of a diffusion prior, >= 1.
         eta: For a diffusion prior, 1 is ancestral sampling (DDPM) and 0 is DDIM.

@@ -87,7 +87,9 @@ def inpainting(
             known = ~box_hole((1, 1, *pixels.shape[-2:]), *value)
         known = ~known.bool() if invert else known.bool()
         known = grown(known, grow)
-        for empty, what in ((known.all(), "nothing is missing"), (~known.any(), "all is missing")):
+        for empty, what in (
+            (known.all(), "nothing is missing"), (~known.any(), "every pixel is missing"),
+        ):
             if empty:
                 raise ImageError(
                     f"{what} in the mask {text}: {rule}, the others are kept; --invert-mask swaps "

@@ -77,12 +77,12 @@ def _wide(hole: Tensor) -> Tensor:
 
 
 def _doubts(i: int, mismatch: float) -> list[str]:
-    larger = "a larger prior may do better: --prior FILE, FOLDER or hf:ORG/NAME"
+    larger = "a larger model may do better: --prior FILE, FOLDER or hf:ORG/NAME"
     if mismatch == torch.inf:
         return [f"image {i}: no patch of 3x3 pixels is known, so no texture was copied; {larger}"]
     if mismatch > DOUBTFUL:
         return [
             f"image {i}: no known patch resembles the surroundings of the hole (they differ by "
-            f"{mismatch:.2f}, in units of [0, 1]): look at the result; {larger}"
+            f"{mismatch:.2f}, in units of [0, 1]): check the result; {larger}"
         ]
     return []

@@ -42,7 +42,8 @@ def _concatenate(context: click.Context, option: click.Option, given: tuple[tupl
                    "deepinv: deepinv:CompressedSensing,m=2500,noise=0.01. May be repeated.")
 @click.option("--prior", "priors", multiple=True, default=["ddpm"], show_default=True,
               callback=lambda context, option, given: ",".join(given),
-              help="Names of priors or checkpoint folders, with commas. none: baselines only.")
+              help="Names of priors or checkpoint folders, separated by commas. none: baselines "
+                   "only.")
 @options.exemplar
 @click.option("--solver", "solvers", type=Methods(("auto",), SOLVERS), default=["auto"],
               multiple=True, callback=_concatenate, show_default=True,
@@ -66,8 +67,8 @@ def _concatenate(context: click.Context, option: click.Option, given: tuple[tupl
 @options.steps
 @click.option("--seeds", type=Numbers(), default=["0"], multiple=True, callback=_concatenate,
               show_default=True,
-              help="Seeds of the noise and the random masks, with commas. Every task is measured "
-                   "with every seed.")
+              help="Seeds of the noise and the random masks, separated by commas. Every task is "
+                   "evaluated with every seed.")
 @options.dtype
 @click.option("--compile", is_flag=True,
               help="Compile the networks. It takes about a minute and pays off with many images.")
@@ -89,7 +90,7 @@ def evaluate(
     tune_count: int, crop: int | None, resize: int | None, every: int, max_pixels: int,
     as_json: bool, quiet: bool, overwrite: bool, **settings: Any,
 ) -> None:
-    """Measure priors and solvers on a collection of images.
+    """Evaluate priors and solvers on a collection of images.
 
     DATA: a folder of images (subfolders are ignored), an image file, an .npy array
     (N, H, W[, C]), an idx file (the format of MNIST), or torchvision:NAME[:FOLDER].
@@ -162,7 +163,7 @@ def evaluate(
             written = [name for name in REPORT if (out / name).exists()]
             click.echo(f"{out / written[0]} {' '.join(written[1:])}")
     if ranks.first and records and all("failed" in record for record in records):
-        raise SomeFailed("every measurement failed")
+        raise SomeFailed("every restoration failed")
 
 
 def _dtype(settings: dict[str, Any], ranks: Any) -> str:
@@ -224,7 +225,7 @@ def _methods(
             typed = tuple(text.settings)
             methods.append(Method(title, solver, name, model, sha256, typed=typed))
     if not methods:
-        raise click.UsageError("there is nothing to measure: give --prior or --baseline")
+        raise click.UsageError("there is nothing to evaluate: give --prior or --baseline")
     return methods
 
 

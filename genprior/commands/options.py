@@ -239,8 +239,9 @@ seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
                     help="Seed of the random numbers.")
 steps = click.option("--steps", type=click.IntRange(1, MAX_STEPS),
                      help="Steps of the solver; more take longer (see: genprior solvers). Not "
-                          "for solvers without steps, such as posterior-mean; --solver auto does "
-                          "not use them if it chooses one.  [default: that of the solver]")
+                          "for solvers without steps, such as posterior-mean: if --solver auto "
+                          "chooses such a solver, --steps is ignored with a warning.  "
+                          "[default: that of the solver]")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace existing output files.")
 quiet = click.option("-q", "--quiet", is_flag=True,
                      help="Show no progress bar and no status messages.")
@@ -347,8 +348,8 @@ filling = combine(
     click.option("--fill", type=click.Choice(["smooth", "texture", "auto"]), default="smooth",
                  show_default=True,
                  help="smooth: the likeliest pixels, a blur in wide holes. texture: copy patches "
-                      "of the same image and mend their seams; sharper, and may repeat what it "
-                      "should not. auto: texture in wide holes only."),
+                      "of the same image and restore their seams; sharper, but may repeat "
+                      "objects. auto: texture in wide holes only."),
 )
 
 blur = combine(

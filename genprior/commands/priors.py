@@ -23,7 +23,7 @@ def list_(as_json: bool) -> None:
 
     The first lines are the priors whose weights ship with the package: pass their names to
     --prior. Then come the priors that `genprior train` trains step by step, those that it
-    computes at once, and those that are estimated from one image (--exemplar).
+    computes in closed form, and those that are estimated from one image (--exemplar).
     """
     shipped = {}
     for name, folder in embedded_priors().items():

@@ -185,9 +185,9 @@ class Restoration:
     """Result of `genprior.restore`; images have the type and range of the measurement given to it.
 
     Arguments:
-        image: The restored images: the solver's answer, or the mean of several samples.
-        samples: All samples, shape (B, K, C, H, W) as a tensor; None if K = 1 or if they were not
-            kept.
+        image: The restored images: the solver's result, or the mean of several samples.
+        samples: All K samples, shape (B, K, C, H, W) as a tensor; None if K = 1 or if they were
+            not kept.
         mean: Mean of the samples, or None if K = 1.
         std: Standard deviation of the samples per pixel, in image units, or None if K = 1; its
             square is an unbiased estimate of the variance, also of antithetic samples.
@@ -198,10 +198,10 @@ class Restoration:
         solver: Name of the solver.
         prior: Name of the prior.
         nfe: Network evaluations per image and sample.
-        products: Products with the network's Jacobian per image and sample, at most.
+        products: Upper bound on the products with the network's Jacobian per image and sample.
         antithetic: Whether samples 0 and 2, 1 and 3, 4 and 6, 5 and 7, ... are pairs drawn with
-            noise of opposite sign. Each sample has the law of the sampler; the mean of a pair has
-            a smaller error than the mean of two independent samples.
+            noise of opposite sign. Each sample has the distribution of the sampler; the mean of a
+            pair has a smaller error than the mean of two independent samples.
         seconds: Time that the solver took.
         noise_std: Noise level used, in units of [0, 1]: as given, that of the physics, or of
             shape (B,) if estimated.

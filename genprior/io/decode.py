@@ -29,8 +29,8 @@ from genprior.io.raster import (
 from genprior.io.tiff import read_tiff
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# Raw modes by which Pillow unpacks the bytes of 16-bit pixels, by that of the PNG: of colours the
-# high bytes, then the low ones; of grey with alpha all four.
+# Raw modes with which Pillow unpacks the bytes of 16-bit pixels, by the raw mode of the PNG: for
+# colours the high bytes, then the low bytes; for grey with alpha all four bytes.
 DEEP_RAW_MODES = {
     "I;16B": ("I;16B",),
     "LA;16B": ("RGBA",),

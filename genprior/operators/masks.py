@@ -110,7 +110,7 @@ def grown(keep: Tensor, distance: float) -> Tensor:
 
 
 def hole_of(mask: Any) -> Tensor:
-    """Returns the hole of a mask as in files: white, 1 or True is filled in, from half of it on.
+    """Returns the hole of a mask, as in files: the pixels that are True or at least half white.
 
     Arguments:
         mask: Tensor, array, list or grey Pillow image: bool; floats in [0, 1]; or integers, of

@@ -1,4 +1,4 @@
-"""Pickling of a physics of deepinv, whose functions without a name and generators Python refuses.
+"""Pickling of a physics of deepinv: Python refuses its unnamed functions and random generators.
 
 A noise model of deepinv holds a lambda, and so does every physics. A function of deepinv that
 cannot be found by its name is stored as its code, and a random generator as its state.

@@ -1,6 +1,6 @@
 """Checks of the constructor arguments of priors, and the shapes that they give.
 
-They may come from the manifest of a stranger. So every size has a largest value, and the network
+They may come from an untrusted manifest. So every size has a largest value, and the network
 is built on the meta device, without memory, before anything is allocated for it.
 """
 

@@ -7,7 +7,7 @@
 
 The manifest is written last: a folder without one is not a checkpoint. No pickle is used.
 
-A folder may come from a stranger. Only files with these names are read, only if they are regular
+A folder may be untrusted. Only files with these names are read, only if they are regular
 files of the size in the manifest, and shapes are known from their headers before they are read.
 """
 
@@ -118,7 +118,7 @@ def read_model(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
     parts = [read_tensors(folder, manifest, name) for name in names]
     model = {key: value for part in parts for key, value in part.items()}
     if len(model) < sum(map(len, parts)):
-        raise CheckpointError(f"weights in {folder} are twice in its files: write it again")
+        raise CheckpointError(f"some weights are stored twice in {folder}: write it again")
     return model
 
 

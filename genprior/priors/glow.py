@@ -134,7 +134,7 @@ class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
         If height or width is no multiple of 2^levels, the image is padded by reflection and the
         log-density of the padded image is scaled by the share of pixels in the image. This is
         not the density of decoded images, and its integral is not exactly 1 (for 33 x 33 pixels
-        and 3 levels it gives 0.065 bits per number too few). A colour prior evaluates a grey
+        and 3 levels it gives 0.065 bits per dimension too few). A colour prior evaluates a grey
         image as a colour image: up to a constant, this is the log-density given that the image
         is grey.
         """
@@ -146,7 +146,7 @@ class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
         return share * (log_normal + log_det + flow_log_det)
 
     def bits_per_dim(self, x: Tensor, noise: Noise) -> Tensor:
-        """Returns an upper bound on the bits per number of 8-bit images, shape (B,).
+        """Returns an upper bound on the bits per dimension of 8-bit images, shape (B,).
 
         The bound uses uniform dequantisation. It is approximate if height or width is no
         multiple of 2^levels: see `log_prob`.

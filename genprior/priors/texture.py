@@ -2,8 +2,9 @@
 
     X_c = m_c + t_c * W,    t_c = (u_c - m_c) / sqrt(pixels),    W ~ N(0, I)
 
-All channels c share one white noise field W, so at every frequency k the covariance of the
-channels is t(k) t(k)^*, of rank one. It is singular. The prior is therefore the distribution of
+where u is the exemplar, m its mean colour and t the texton. All channels c share one white noise
+field W, so at every frequency k the covariance of the channels is t(k) t(k)^*, of rank one. This
+covariance is singular. The prior is therefore the distribution of
 X plus white noise of standard deviation `floor`, with covariance t(k) t(k)^* + floor^2 I.
 
 References:

@@ -42,8 +42,8 @@ class Crops:
 
     Batch number k is a function of (seed, k) alone, so a resumed training continues with
     the batches of an uninterrupted one. Images that cannot be read are left out with a warning:
-    at the start, as far as the images are held in memory, and else when a crop of them is drawn,
-    which is replaced by another crop.
+    at the start if they are held in memory, otherwise when a crop of one of them is drawn, and
+    another crop is drawn instead.
 
     Arguments:
         sources: Sources of images; see `genprior.io.datasets.open_source`.

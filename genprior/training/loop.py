@@ -92,7 +92,7 @@ def fit(
     """
     ranks, out = ranks or Ranks(), Path(out)
     if not resume and complete_steps(out):
-        raise SettingError(f"{out} holds a training: resume it, or choose another folder")
+        raise SettingError(f"{out} holds a training run: resume it, or choose another folder")
     resume = resume and not was_killed_early(out)
     if resume and not complete_steps(out) and not (out / MANIFEST).exists():
         raise CheckpointError(f"no checkpoint in {out}: begin the training without resume")

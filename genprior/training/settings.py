@@ -25,7 +25,7 @@ Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]
 
 
 class Progress(msgspec.Struct):
-    """What a manifest tells about a training: how far it is, and with which settings."""
+    """Progress and settings of a training run, as recorded in a manifest."""
 
     step: Annotated[int, Meta(ge=0, le=2**53)]
     seconds: Annotated[float, Meta(ge=0, le=1e12)]
@@ -39,7 +39,7 @@ class Progress(msgspec.Struct):
 
 
 def read_progress(folder: Path) -> Progress:
-    """Returns what the manifest of a checkpoint tells about its training.
+    """Returns the progress and the settings of training that the manifest of a checkpoint records.
 
     Raises:
         CheckpointError: The checkpoint is not one of a training, is of another step than its

@@ -158,7 +158,7 @@ class Training:
             self.average[key].copy_(self.live[key])
 
     def _losses(self, groups: Collection[str], x: Tensor, row: int) -> dict[str, Tensor]:
-        """Returns losses of the images x, rows `row` and on of a batch; each has its own noise."""
+        """Returns losses of images x, rows `row` and later of a batch, each with its own noise."""
         seed = self.settings.seed
         noise = Noise(seed, [(self.drawn, row + k) for k in range(len(x))])
         dropout = Noise(seed, [(self.drawn, row, DROPOUT)]).generators[0].initial_seed()

@@ -66,7 +66,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """First line of a request for a restoration; the parts are "image" and, or not, "mask"."""
+    """First line of a request for a restoration; the parts are "image" and, optionally, "mask"."""
 
     parts: list[tuple[str, int]]
     settings: Settings
@@ -150,7 +150,7 @@ class Restorer:
             FloatingPointError, MemoryError: See `genprior.restore`.
         """
         if "image" not in parts or set(parts) - {"image", "mask"}:
-            raise SettingError("the request must have the parts image and, or not, mask")
+            raise SettingError("the request must have the parts image and, optionally, mask")
         if settings.prior not in self.priors:
             raise SettingError(
                 f"unknown prior {settings.prior!r}: choose one of {', '.join(self.priors)}"

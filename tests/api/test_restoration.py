@@ -279,9 +279,8 @@ def test_misfit_reveals_a_wrong_noise_level() -> None:
     assert torch.allclose(right.misfit, expected) and right.warnings == ()
     wrong = restore(y, operator, Shrink(), HQS(coupling=0.5), noise_std=[0.25, 0.01])
     (warning,) = wrong.warnings
-    assert warning.startswith("image 1: the restoration is ")
-    assert warning.endswith("noise levels away from the data, which should be near 1: "
-                            "is noise_std 0.01 right?")
+    assert warning.startswith("image 1: the misfit of the restoration is ")
+    assert warning.endswith("noise levels, and should be near 1: is noise_std 0.01 right?")
 
 
 def test_progress_counts_every_evaluation(prior: DDPM) -> None:

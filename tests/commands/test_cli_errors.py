@@ -47,7 +47,7 @@ CASES = {
         INPUT, "a.png: the mask", "small.png is 5x5 and the image 32x24", "make them equal"
     ),
     "inpaint @/a.png --mask @/black.png": (INPUT, "nothing is missing in the mask", "black.png"),
-    "inpaint @/a.png --mask @/white.png": (INPUT, "all is missing in the mask", "--invert-mask"),
+    "inpaint @/a.png --mask @/white.png": (INPUT, "every pixel is missing", "--invert-mask"),
     "inpaint @/a.png --mask @/white.png --invert-mask": (INPUT, "nothing is missing"),
     "inpaint @/a.png --mask @/notes.png": (INPUT, "notes.png: not an image"),
     "inpaint @/a.png --mask @/empty": (INPUT, "a.png: no image in", "empty"),

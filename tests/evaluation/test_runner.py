@@ -201,7 +201,7 @@ def test_an_evaluation_without_any_result_is_an_error(photos, tmp_path, monkeypa
     monkeypatch.setattr("genprior.evaluation.runner.restore", restore)
     told = genprior("evaluate", photos, "-o", tmp_path, "--prior", "none", "--baseline", "tv",
                     "--task", MASK, "--crop", 20)
-    assert told.exit_code == 6 and "every measurement failed" in told.stderr
+    assert told.exit_code == 6 and "every restoration failed" in told.stderr
     assert (tmp_path / "report.md").exists()
 
 
@@ -295,7 +295,7 @@ def test_baselines_are_tuned_on_separate_images(photos, tmp_path):
 
 
 @pytest.mark.parametrize("words, message", [
-    (["--prior", "none", "--task", MASK], "nothing to measure: give --prior or --baseline"),
+    (["--prior", "none", "--task", MASK], "nothing to evaluate: give --prior or --baseline"),
     (["--prior", "none", "--baseline", "bicubic", "--task", MASK],
      "no method (bicubic) supports any of the tasks"),
     (["--prior", "none", "--baseline", "deepinv:dps", "--task", MASK], "needs a --prior that is"),

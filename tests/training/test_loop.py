@@ -148,7 +148,7 @@ def test_groups_of_one_update_see_each_other_unchanged(crops, tmp_path):
 
 def test_a_folder_that_holds_a_training_is_refused(crops, tmp_path):
     run(crops, tmp_path, 3)
-    with pytest.raises(SettingError, match="holds a training: resume it"):
+    with pytest.raises(SettingError, match="holds a training run: resume it"):
         run(crops, tmp_path, 2)
     assert run(crops, tmp_path, 4, resume=True)
 

@@ -211,7 +211,7 @@ def test_an_empty_folder_is_not_resumed(crops: Crops, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint in"):
         run(crops, tmp_path / "run", 1, resume=True)
     run(crops, tmp_path / "run", 1)
-    with pytest.raises(SettingError, match="holds a training: resume it"):
+    with pytest.raises(SettingError, match="holds a training run: resume it"):
         run(crops, tmp_path / "run", 1)
 
 

@@ -1,4 +1,4 @@
-"""Input and output paths of a restoration, with checks that no file is overwritten unasked."""
+"""Input and output paths of a restoration, with checks that no file is overwritten by accident."""
 
 import glob
 import os
@@ -177,8 +177,8 @@ class OutputPaths:
 def list_files(files: Sequence[Path], recursive: bool = False) -> list[InputFile]:
     """Returns the image files that paths, folders and glob patterns stand for.
 
-    Results of earlier runs in folders and among matches of patterns are left out. One of several
-    paths that does not exist is returned as it is: its error is one of a single file.
+    Results of earlier runs in folders and among matches of patterns are left out. If one of
+    several paths does not exist, it is returned unchanged, and is an error of that file only.
 
     Arguments:
         files: Files, folders, or glob patterns such as "photos/*.jpg".
@@ -233,8 +233,8 @@ def plan(
 ) -> list[OutputPaths]:
     """Returns the output paths of every input, after checks that they can be written.
 
-    One of several inputs whose result has a name that cannot be written raises no error here but
-    in `restore_files.run`, as an error of that file.
+    If the result of one of several inputs has a name that cannot be written, no error is raised
+    here: `restore_files.run` reports it for that file.
 
     Arguments:
         files: The inputs.

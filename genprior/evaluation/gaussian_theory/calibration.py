@@ -71,9 +71,10 @@ def misfit_ratio(samples: Tensor, y: Tensor, matrix: Tensor, mean: Tensor, cov: 
 def sliced_wasserstein(
     a: Tensor, b: Tensor, generator: torch.Generator, slices: int = 1000
 ) -> float:
-    """Returns the sliced Wasserstein-2 distance of two sample sets, for multimodal laws.
+    """Returns the sliced Wasserstein-2 distance of two sample sets, for several modes.
 
-    Two finite sets from one law have a positive distance: compare with that of two exact sets.
+    Two finite sets from one distribution have a positive distance: compare with that of two
+    exact sets.
 
     Arguments:
         a, b: Samples, both of shape (N, d).

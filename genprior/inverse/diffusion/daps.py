@@ -7,8 +7,8 @@
 The noise of every level is drawn anew, which decouples the levels. Kernels:
 
     "published"  100 Langevin steps, with the authors' tau instead of the sigma of the data
-    "isotropic"  an exact draw from the same law, with sigma: the prox of x_hat and y, both
-                 perturbed
+    "isotropic"  an exact draw from the same distribution, with sigma: the prox of x_hat and y,
+                 both perturbed
     "exact"      N(D(x), C) instead of N(x_hat, s^2 I), with C = s^2 D'(x), drawn as in
                  `moment-matched`; no ODE. DAPS is then exact for Gaussian priors, if
                  `iterations` suffice for convergence
@@ -64,7 +64,7 @@ class DAPS(Solver):
 
     needs = Denoiser
     stochastic = True
-    summary = "samples, spread too wide, or tuned to noise of 0.025"
+    summary = "samples, intervals too wide, or tuned to a noise level of 0.025"
 
     steps: int = setting(200, ge=1)
     kernel: Literal["published", "isotropic", "exact"] = "published"

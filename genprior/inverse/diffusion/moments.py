@@ -162,10 +162,10 @@ def rescaled(
 ) -> tuple[Moments, Tensor]:
     """Returns C and the draw xi of N(0, C), scaled to the draw of x0 that was noised to x.
 
-    C is scaled by |x0 - D|^2 / |xi|^2, which is about 1 if x0 has its true law. Gaussian draws
-    lack the few large details of photos. A network treats the details that they have instead as
-    noise, so that without this factor detail and spread shrink from level to level. In images with
-    missing pixels only those pixels are compared.
+    C is scaled by |x0 - D|^2 / |xi|^2, which is about 1 if x0 has the right distribution. Gaussian
+    draws lack the few large details of photos. A network treats the details that these draws have
+    instead as noise, so that without this factor detail and spread shrink from level to level. In
+    images with missing pixels only the missing pixels are compared.
 
     Arguments:
         x0: The draw, shape (B, C, H, W).

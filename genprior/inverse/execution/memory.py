@@ -114,7 +114,7 @@ class MemoryPolicy:
         """
         if self.can_checkpoint and not self.checkpointed and self.requested_tile != "off":
             self._checkpoint_activations()
-            return "activations are computed again"
+            return "activations are recomputed"
         longest = max(shape[-2:])
         side = -(-min(self.side_limit or longest, longest) // 2)
         if not self.can_tile:

@@ -47,7 +47,7 @@ class GaussianPosterior(Solver):
             be filled too smoothly.
         tolerance: Relative residual at which an iterative linear solve stops. In float32 (a
             physics of deepinv, an Apple GPU) it may not be reached.
-        iterations: Most iterations of the solve per start, of at most 3 starts.
+        iterations: Maximum iterations of the solve per start; there are at most 3 starts.
 
     Raises:
         ValueError: The mode is unknown, or the border is negative.

@@ -5,7 +5,7 @@
     FFDNet   D(x, sigma) = F(x, sigma)             on four sub-images of half the resolution
 
 in the files of KAIR and of similar programs: a state dictionary of numbered convolutions and
-batch normalisations, with a rectifier behind all but the last. The input and output channels show
+batch normalisations, with a ReLU after all but the last. The input and output channels determine
 the kind. A DnCNN for one noise level s denoises at higher ones by scaling around mid-grey, and at
 lower ones by a weighted mean of x, whose error is sigma^2, and D(x), which removes too much:
 

@@ -143,7 +143,7 @@ class Residual(nn.Module):
         inputs, outputs: Channels.
         embedding: Dimension of the time embedding.
         scales: Whether the embedding scales too.
-        projects: Whether a 1 x 1 convolution is on the way around the block.
+        projects: Whether the skip connection has a 1 x 1 convolution.
         resampling: Whether the block halves or doubles the resolution.
     """
 
@@ -281,8 +281,8 @@ def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[GuidedDiffusion, di
 def _structure(shape: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
     """Returns the residual blocks per level, and the number of levels.
 
-    Every level has one output block more than residual blocks; the last but that of the finest
-    level doubles the resolution, by a convolution or a second residual block.
+    Every level has one output block more than residual blocks. Except at the finest level, the
+    last one doubles the resolution, by a convolution or a second residual block.
     """
     count = 1 + max(int(key.split(".")[1]) for key in shape if key.startswith("output_blocks."))
     if count > MAX_BLOCKS:

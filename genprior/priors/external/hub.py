@@ -32,7 +32,7 @@ def download(where: str) -> Path:
     """
     match = NAME.fullmatch(where)
     if not match:
-        raise CheckpointError(f"{where!r} is no repository: write hf:ORG/NAME or "
+        raise CheckpointError(f"{where!r} is not a repository: write hf:ORG/NAME or "
                               f"hf:ORG/NAME@REVISION")
     try:
         from huggingface_hub import snapshot_download

@@ -116,15 +116,15 @@ def check_fit(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, 
     """
     common = sorted(expected.keys() & tensors)
     defects = {
-        "misses": sorted(expected.keys() - tensors),
-        "has unknown": sorted(tensors.keys() - expected),
-        "has other shapes of": [k for k in common if tensors[k].shape != expected[k].shape],
+        "are missing": sorted(expected.keys() - tensors),
+        "are unknown": sorted(tensors.keys() - expected),
+        "have other shapes": [k for k in common if tensors[k].shape != expected[k].shape],
     }
     for what, keys in defects.items():
         if keys:
             more = " ..." if len(keys) > 3 else ""
             raise CheckpointError(
-                f"{path}: {what} {len(keys)} tensors of its format ({', '.join(keys[:3])}{more}): "
+                f"{path}: {len(keys)} tensors {what} ({', '.join(keys[:3])}{more}): "
                 f"the network is another variant, which is not supported"
             )
 
@@ -167,7 +167,7 @@ def _refusal(path: Path, error: BaseException) -> str:
         what = f"the Python object {named[1]}" if named else "more than tensors, or is damaged"
         return (
             f"{path}: holds {what}, which only running code could rebuild; nothing in it was run: "
-            f"where you trust it, load it and save its state_dict alone, with torch.save"
+            f"if you trust it, load it and save its state_dict alone, with torch.save"
         )
     return f"{path}: cannot be read as weights ({reason:.160}): it may be damaged or incomplete"
 

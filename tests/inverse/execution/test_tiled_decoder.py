@@ -272,7 +272,7 @@ def test_a_flow_uses_checkpointing_if_memory_runs_out(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Glow, "log_prob", narrow)
     result = restore(y, operator, prior, MAP(3), 0.1)
-    assert result.reduced == ("memory ran out: activations are computed again",)
+    assert result.reduced == ("memory ran out: activations are recomputed",)
     assert torch.allclose(result.image, expected.image, atol=1e-5)
     with pytest.raises(MemoryError, match="allow tiles, or make it smaller"):
         restore(y, operator, prior, MAP(3), 0.1, tile="off")

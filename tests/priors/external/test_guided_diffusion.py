@@ -104,7 +104,7 @@ def test_a_restoration_from_the_shell(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("key", "settings", "message"), [
-    ("out.2.bias", {}, "misses 1 tensors of its format .out.2.bias"),
+    ("out.2.bias", {}, "1 tensors are missing .out.2.bias"),
     (None, {"heads": 5}, "64 channels cannot be split into 5 heads"),
     ("output_blocks.1.2.in_layers.2.weight", {}, "cannot be built as a network of guided-diff"),
 ])
