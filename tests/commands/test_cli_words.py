@@ -44,7 +44,7 @@ def test_a_wrong_noise_level_is_doubted(tmp_path: Path, quick: list) -> None:
     result = succeed("denoise", *files, "--noise", 0.001, *quick)
     for n, line in zip((1, 2), result.stderr.splitlines(), strict=True):
         name = tmp_path / f"{n}.genprior.png"
-        assert line.startswith(f"warning: {name}: the restoration is ")
+        assert line.startswith(f"warning: {name}: the misfit of the restoration is ")
         assert line.endswith("is --noise 0.001 right?")
 
 
