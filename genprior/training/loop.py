@@ -80,7 +80,8 @@ def fit(
         The folder of the last checkpoint.
 
     Raises:
-        CheckpointError: `resume` is set and `out` holds no checkpoint.
+        CheckpointError: `resume` is set and `out` holds no checkpoint, or several checkpoints in
+            `out` are incomplete and none is complete.
         FloatingPointError: A loss or a weight is not finite; the message names the step.
         KeyboardInterrupt: Ctrl-C was pressed or SIGTERM received; a run of one process has
             written a checkpoint before.
@@ -93,6 +94,10 @@ def fit(
     ranks, out = ranks or Ranks(), Path(out)
     if not resume and complete_steps(out):
         raise SettingError(f"{out} holds a training run: resume it, or choose another folder")
+    if len(steps_of(out)) > 1 and not complete_steps(out):
+        raise CheckpointError(
+            f"{out} holds checkpoints without {MANIFEST}, which are damaged: choose another folder"
+        )
     resume = resume and not was_killed_early(out)
     if resume and not complete_steps(out) and not (out / MANIFEST).exists():
         raise CheckpointError(f"no checkpoint in {out}: begin the training without resume")
@@ -114,13 +119,13 @@ def fit(
         exclusive_run(out) if ranks.first else nullcontext(), torch.random.fork_rng(devices),
         _flushing_denormals(), closing(TrainingLog(out, ranks, tensorboard)) as log,
     ):
-        if ranks.first:
-            _remove_remains(out)
         if resume:
             progress = training.restore(newest(out))
             log.resume(training.step, progress.window)
         else:
             log.begin()
+        if ranks.first:  # after a damaged checkpoint was refused, so that nothing is lost then
+            _remove_remains(out)
         ranks.wait()
         writer = _CheckpointWriter(training, log, out, validation, preview)
         _loop(training, log, writer, data, report)

@@ -236,3 +236,33 @@ def test_remains_of_a_killed_run_are_removed(crops: Crops, tmp_path: Path) -> No
     run(crops, out, 3, resume=True)
     assert sorted(path.name for path in out.iterdir()) == sorted([*kept, "samples"])
     assert not list(out.rglob(half))
+
+
+def test_nothing_is_removed_when_a_damaged_checkpoint_is_refused(
+    crops: Crops, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    run(crops, out, 3, save_minutes=0)
+    (out / "step-00000002" / "manifest.json").unlink()
+    (out / "step-00000003" / "model.safetensors").write_bytes(b"")
+    before = {path: path.read_bytes() for path in out.rglob("step-*/*")}
+    with pytest.raises(CheckpointError):
+        run(crops, out, 4, resume=True)
+    assert {path: path.read_bytes() for path in out.rglob("step-*/*")} == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_several_damaged_checkpoints_are_no_run_that_was_killed_early(
+    crops: Crops, tmp_path: Path, resume: bool
+) -> None:
+    out = tmp_path / "run"
+    run(crops, out, 3, save_minutes=0)
+    folders = sorted(out.glob("step-*"))
+    assert len(folders) > 1
+    for folder in folders:
+        (folder / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match=r"without manifest\.json.*choose another folder"):
+        run(crops, out, 4, resume=resume)
+    assert sorted(out.glob("step-*/model.safetensors")) == [
+        folder / "model.safetensors" for folder in folders
+    ]
