@@ -70,6 +70,9 @@ OF_OTHERS = {
     "pipeline": "genprior.priors.external.diffusers_unet:from_pipeline",
     "complex": "genprior.priors.complex_parts:ComplexParts",
 }
+# Formats of other packages that --format names (genprior.priors.external).
+FORMATS = ("guided-diffusion", "drunet", "pytorch-examples-vae", "pytorch-examples-dcgan",
+           "convolutional-denoiser", "diffusers")
 TRAINABLE = ("ddpm", "glow", "vae", "hvae", "gan")
 FROM_EXEMPLAR = ("texture",)
 FITTED = ("texture", "pca")

@@ -43,7 +43,8 @@ def list_(as_json: bool) -> None:
 
 @priors.command()
 @click.argument("where")
-def info(where: str) -> None:
+@options.format_and_offline
+def info(where: str, prior_format: str | None, offline: bool) -> None:
     """Print the manifest of a prior: its settings, its training and its checksums.
 
     WHERE: a shipped prior, a checkpoint folder, a folder of diffusers, a file of weights, or
@@ -52,9 +53,9 @@ def info(where: str) -> None:
     """
     from genprior.priors.external import is_external, load, local_copy
 
-    path = local_copy(where)
+    path = local_copy(options.located(where, prior_format, offline))
     if is_external(path):
-        prior, manifest = load(Path(path))
+        prior, manifest = load(path)
         manifest["solvers"] = [
             name for name in SOLVERS if isinstance(prior, lookup(SOLVERS, name, "solver").needs)
         ]

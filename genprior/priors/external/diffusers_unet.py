@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
+import safetensors
 import torch
 from torch import Tensor, nn
 
 from genprior.core.errors import CheckpointError
 from genprior.core.linalg import per_image
 from genprior.core.records import read_json
+from genprior.priors.arguments import at_most
 from genprior.priors.base import Denoiser
 from genprior.priors.external.variance_preserving import Prediction, VariancePreserving
 from genprior.priors.external.weight_files import (
@@ -32,13 +34,18 @@ from genprior.priors.external.weight_files import (
     PIPELINE,
     UNREADABLE,
     folder_of,
+    open_weights,
     read_settings,
 )
 from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.padding import pad_to_multiple
 
 NETWORK = "UNet2DModel"
-SCHEDULER = "scheduler_config.json"
+SCHEDULER, WEIGHTS = "scheduler_config.json", "diffusion_pytorch_model"
+# Attention layers in files of diffusers before 0.12, which it renames.
+NEW_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.",
+             ".proj_attn.": ".to_out.0."}
+OLD_NAMES = re.compile("|".join(map(re.escape, NEW_NAMES)))
 EXPLODING = "ScoreSdeVeScheduler"
 # Schedulers whose settings describe the training of DDPM; they differ in their samplers only.
 DISCRETE = re.compile(
@@ -132,7 +139,7 @@ def load(path: Path, _: Mapping[str, Tensor]) -> tuple[DiffusersUNet, dict[str, 
             f"{NETWORK} (diffusion in pixel space): choose another model"
         )
     scheduler = _scheduler(path, folder)
-    network = _network(folder)
+    network = _network(folder, config)
     label = read_settings(path, Settings).class_label
     classes = config.get("num_class_embeds")
     if (label is None) != (classes is None) or not 0 <= (label or 0) < (classes or 1):
@@ -172,28 +179,85 @@ def _scheduler(path: Path, folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file}: {error}") from error
 
 
-def _network(folder: Path) -> nn.Module:
-    diffusers = _import_diffusers(folder)
+def _network(folder: Path, config: Mapping[str, Any]) -> nn.Module:
+    diffusers = import_diffusers(folder)
+    return load_network(folder, config, diffusers.UNet2DModel)
+
+
+def load_network(folder: Path, config: Mapping[str, Any], kind: Any) -> nn.Module:
+    """Loads a network of diffusers, after comparing its shapes without memory for them.
+
+    Arguments:
+        folder: Folder of its configuration and weights.
+        config: Its configuration.
+        kind: Its class.
+
+    Raises:
+        CheckpointError: The weights are missing, damaged, or not those of the configuration.
+    """
+    stored = _stored_shapes(folder)
     try:
-        network, info = diffusers.UNet2DModel.from_pretrained(
-            folder, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True,
-            torch_dtype=torch.float32,
+        with torch.device("meta"), at_most(2 * len(stored) + 100):
+            expected = {k: v.shape for k, v in kind.from_config(dict(config)).state_dict().items()}
+    except (TypeError, *UNREADABLE) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{folder}: {CONFIG} describes no network with its {len(stored)} tensors "
+            f"({reason:.160})"
+        ) from error
+    renamed = {OLD_NAMES.sub(lambda found: NEW_NAMES[found[0]], k): v for k, v in stored.items()}
+    wrong = sorted(key for key in {*expected, *renamed}
+                   if not _same_size(expected.get(key), renamed.get(key)))
+    if wrong:
+        raise CheckpointError(
+            f"{folder}: {len(wrong)} tensors do not fit {CONFIG} ({wrong[0]} ...): the folder is "
+            f"incomplete, or was written by another version of diffusers"
+        )
+    try:
+        return kind.from_pretrained(
+            folder, local_files_only=True, low_cpu_mem_usage=False, torch_dtype=torch.float32,
         )
     except UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
             f"{folder}: its weights cannot be loaded ({reason:.160}); nothing in them was run"
         ) from error
-    wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
-    if wrong:
-        raise CheckpointError(
-            f"{folder}: {len(wrong)} tensors do not fit {CONFIG} ({wrong[0]} ...): the folder is "
-            f"incomplete, or was written by another version of diffusers"
-        )
-    return network
 
 
-def _import_diffusers(path: Path) -> Any:
+def _same_size(a: torch.Size | None, b: torch.Size | None) -> bool:
+    """Whether two shapes have as many numbers: old attention layers were 1 x 1 convolutions."""
+    return a is not None and b is not None and a.numel() == b.numel() and a[0:1] == b[0:1]
+
+
+def _stored_shapes(folder: Path) -> dict[str, torch.Size]:
+    """Returns the shapes of the weights in a folder, from the headers of its files.
+
+    As in diffusers, safetensors files are preferred to pickled ones.
+
+    Raises:
+        CheckpointError: There are none, or they cannot be read.
+    """
+    names = [f"{WEIGHTS}.safetensors", f"{WEIGHTS}*-of-*.safetensors", f"{WEIGHTS}.bin",
+             f"{WEIGHTS}*-of-*.bin"]
+    files = next((found for name in names if (found := sorted(folder.glob(name)))), [])
+    if not files:
+        raise CheckpointError(f"{folder}: its weights cannot be loaded: there is no {names[0]}")
+    shapes: dict[str, torch.Size] = {}
+    for file in files:
+        try:
+            if file.suffix == ".bin":
+                shapes |= {key: value.shape for key, value in open_weights(file).tensors.items()}
+                continue
+            with safetensors.safe_open(file, "pt") as opened:
+                shapes |= {key: torch.Size(opened.get_slice(key).get_shape())
+                           for key in opened.keys()}
+        except (safetensors.SafetensorError, OSError, CheckpointError) as error:
+            raise CheckpointError(f"{folder}: its weights cannot be loaded ({error})") from error
+    return shapes
+
+
+def import_diffusers(path: Path) -> Any:
+    """Returns the package diffusers; raises CheckpointError if it is not installed."""
     try:
         import diffusers
     except ImportError:

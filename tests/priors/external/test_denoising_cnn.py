@@ -11,6 +11,8 @@ from torch import nn
 from genprior import load_prior
 from genprior.core.errors import CheckpointError
 
+SPANDREL_MISSING = 'spandrel is missing: pip install "genprior[test]"'
+
 
 def chain(inputs: int, outputs: int, bias: bool = True, depth: int = 3) -> nn.Sequential:
     """A chain of convolutions in KAIR's numbering, untrained."""
@@ -123,14 +125,14 @@ def test_batch_normalisation_is_kept(tmp_path: Path, x: torch.Tensor) -> None:
 
 
 def test_spandrel_reads_the_same_dncnn(tmp_path: Path, x: torch.Tensor) -> None:
-    spandrel = pytest.importorskip("spandrel", reason="spandrel is not installed")
+    spandrel = pytest.importorskip("spandrel", reason=SPANDREL_MISSING)
     path = save(tmp_path / "dncnn_25.pth", chain(1, 1, depth=8))
     theirs = spandrel.ModelLoader().load_from_file(path).model.eval()
     torch.testing.assert_close(load_prior(path).denoise(x, 25 / 255), theirs(x))
 
 
 def test_drunet_has_spandrels_result(tmp_path: Path) -> None:
-    spandrel = pytest.importorskip("spandrel", reason="spandrel is not installed")
+    spandrel = pytest.importorskip("spandrel", reason=SPANDREL_MISSING)
     from spandrel.architectures.DRUNet import DRUNet
 
     torch.manual_seed(0)
