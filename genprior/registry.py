@@ -71,8 +71,8 @@ OF_OTHERS = {
     "complex": "genprior.priors.complex_parts:ComplexParts",
 }
 # Formats of other packages that --format names (genprior.priors.external).
-FORMATS = ("guided-diffusion", "drunet", "pytorch-examples-vae", "pytorch-examples-dcgan",
-           "convolutional-denoiser", "diffusers")
+FORMATS = ("guided-diffusion", "torchcfm", "drunet", "pytorch-examples-vae",
+           "pytorch-examples-dcgan", "convolutional-denoiser", "diffusers")
 TRAINABLE = ("ddpm", "glow", "vae", "hvae", "gan")
 FROM_EXEMPLAR = ("texture",)
 FITTED = ("texture", "pca")
@@ -92,6 +92,8 @@ SOLVERS = Registry("genprior.solvers", {
     "ddrm": "genprior.inverse.diffusion.ddrm:DDRM",
     "daps": "genprior.inverse.diffusion.daps:DAPS",
     "red-diff": "genprior.inverse.diffusion.red_diff:REDDiff",
+    "pnp-flow": "genprior.inverse.plug_and_play.pnp_flow:PnPFlow",
+    "flow-dps": "genprior.inverse.diffusion.flow_dps:FlowDPS",
     "pnp-dm": "genprior.inverse.diffusion.pnp_dm:PnPDM",
     "csgm": "genprior.inverse.optimization.csgm:CSGM",
     "iagan": "genprior.inverse.optimization.iagan:IAGAN",

@@ -36,12 +36,14 @@ class FileFormat:
     Arguments:
         module: Module of the loader.
         names: Tensors that every file of the format has.
+        loader: Name of the function that loads it.
         where: Keys under which the programs of the format save weights; empty for any.
         beside: Tensors beside the weights that the loader needs.
     """
 
     module: str
     names: tuple[str, ...]
+    loader: str = "load"
     where: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
 
@@ -49,6 +51,7 @@ class FileFormat:
 UNET = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight")
 FILE_FORMATS = {
     "guided-diffusion": FileFormat("guided_diffusion", UNET),
+    "torchcfm": FileFormat("guided_diffusion", UNET, "load_flow", ("ema_model", "net_model")),
     "drunet": FileFormat("drunet", ("m_head.weight", "m_body.0.res.0.weight", "m_tail.weight")),
     "pytorch-examples-vae": FileFormat("dense_vae", (
         "fc1.weight", "fc21.weight", "fc22.weight", "fc3.weight", "fc4.weight")),
@@ -116,16 +119,16 @@ def load(where: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     path = Path(place)
     with torch.random.fork_rng(devices=[]):  # the initial random weights are discarded
         if path.is_dir():
-            loader, tensors = FOLDER_FORMATS.get(given or "", FOLDER_MODULE), {}
+            module, loader, tensors = FOLDER_FORMATS.get(given or "", FOLDER_MODULE), "load", {}
         else:
             found = read_weights(path)
             tensors = found.tensors
             name = given or _format(path, found)
             if name in FOLDER_FORMATS:
-                path, loader = path.parent, FOLDER_FORMATS[name]
+                path, module, loader = path.parent, FOLDER_FORMATS[name], "load"
             else:
                 kind = FILE_FORMATS[name]
-                loader = kind.module
+                module, loader = kind.module, kind.loader
                 missing = [key for key in kind.names if key not in names_of(tensors)]
                 if missing:
                     raise CheckpointError(
@@ -133,8 +136,8 @@ def load(where: str | Path) -> tuple[nn.Module, dict[str, Any]]:
                         f"format"
                     )
                 tensors |= {key: found.beside[key] for key in kind.beside if key in found.beside}
-        module = import_module(f"genprior.priors.external.{loader}")
-        prior, about = module.load(path, tensors)
+        load_format = getattr(import_module(f"genprior.priors.external.{module}"), loader)
+        prior, about = load_format(path, tensors)
     files = {
         str(file.relative_to(path)) if path.is_dir() else file.name:
             {"sha256": file_digest(file), "bytes": file.stat().st_size}
@@ -152,6 +155,8 @@ def _format(path: Path, found: Weights) -> str:
     names = names_of(found.tensors)
     fitting = [name for name, kind in FILE_FORMATS.items() if names.issuperset(kind.names)]
     shown = [name for name in fitting if found.where in FILE_FORMATS[name].where]
+    if set(fitting) == {"guided-diffusion", "torchcfm"} and not shown:
+        shown = _of_same_unet(path, found)
     if shown or len(fitting) == 1:
         return (shown or fitting)[0]
     if fitting:
@@ -172,6 +177,14 @@ def _format(path: Path, found: Weights) -> str:
         f"weights of a prior of genprior, convert it with genprior import {path} --prior NAME "
         f"-o FOLDER"
     )
+
+
+def _of_same_unet(path: Path, found: Weights) -> list[str]:
+    """Returns guided-diffusion if a file shows it: a learned variance, or the noise schedule."""
+    inputs, outputs = (found.tensors[key].shape[index] for key, index in
+                       (("input_blocks.0.0.weight", 1), ("out.2.weight", 0)))
+    shown = outputs == 2 * inputs or "sqrt_alphas_cumprod" in found.tensors
+    return ["guided-diffusion"] if shown else []
 
 
 def _files(path: Path) -> list[Path]:

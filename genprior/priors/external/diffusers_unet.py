@@ -7,6 +7,9 @@ models of the variance-exploding equation (ncsnpp) take images in [0, 1] and sig
 
     D(x, sigma) = x + sigma^2 score(x, sigma)
 
+Velocity fields (FlowMatchEulerDiscreteScheduler, data at time 0) become denoisers by
+`flow_matching`.
+
 References:
     Diffusers: State-of-the-art diffusion models, von Platen et al., 2022.
     Score-Based Generative Modeling through Stochastic Differential Equations, Song et al., 2021.
@@ -28,6 +31,7 @@ from genprior.core.linalg import per_image
 from genprior.core.records import read_json
 from genprior.priors.arguments import at_most
 from genprior.priors.base import Denoiser
+from genprior.priors.external.flow_matching import FlowMatching
 from genprior.priors.external.variance_preserving import Prediction, VariancePreserving
 from genprior.priors.external.weight_files import (
     CONFIG,
@@ -47,6 +51,7 @@ NEW_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.",
              ".proj_attn.": ".to_out.0."}
 OLD_NAMES = re.compile("|".join(map(re.escape, NEW_NAMES)))
 EXPLODING = "ScoreSdeVeScheduler"
+FLOW = re.compile(r"FlowMatch(Euler|Heun)DiscreteScheduler")
 # Schedulers whose settings describe the training of DDPM; they differ in their samplers only.
 DISCRETE = re.compile(
     r"(DDPM|DDIM|DDIMInverse|PNDM|LMSDiscrete|EulerDiscrete|EulerAncestralDiscrete|Heun\w*|"
@@ -65,12 +70,14 @@ class DiffusersUNet(nn.Module, Denoiser):
 
     Arguments:
         network: The UNet2DModel.
-        steps: Noise levels of its time steps; None for a score model (variance-exploding).
+        steps: Noise levels of its time steps, or of the times of a flow; None for a score model
+            (variance-exploding).
         class_label: Class of a conditional network.
     """
 
     def __init__(
-        self, network: nn.Module, steps: VariancePreserving | None, class_label: int | None = None
+        self, network: nn.Module, steps: VariancePreserving | FlowMatching | None,
+        class_label: int | None = None,
     ) -> None:
         super().__init__()
         self.network, self.steps, self.class_label = network, steps, class_label
@@ -270,14 +277,17 @@ def import_diffusers(path: Path) -> Any:
 
 def _steps(
     path: Path, scheduler: Mapping[str, Any], config: Mapping[str, Any]
-) -> VariancePreserving | None:
+) -> VariancePreserving | FlowMatching | None:
     name = str(scheduler.get("_class_name"))
+    if FLOW.fullmatch(name):
+        return FlowMatching(data_at=0, scale=float(scheduler.get("num_train_timesteps", 1000)))
     if name == EXPLODING and config.get("time_embedding_type") == "fourier":
         return None
     if not DISCRETE.fullmatch(name):
         raise CheckpointError(
             f"{path}: scheduler {name} is not supported: it must be {EXPLODING} with a network of "
-            f"Fourier time embedding, or one of DDPM (DDPMScheduler, DDIMScheduler ...)"
+            f"Fourier time embedding, or one of DDPM (DDPMScheduler, DDIMScheduler ...) or of "
+            f"flows (FlowMatchEulerDiscreteScheduler)"
         )
     from diffusers import DDPMScheduler
 
@@ -308,6 +318,7 @@ def _describe(
         "prediction": "score" if steps is None else steps.prediction,
         "beta_schedule": scheduler.get("beta_schedule"),
         "noise_levels": exploding if steps is None else steps.range,
+        **(steps.describe() if isinstance(steps, FlowMatching) else {}),
         "classes": config.get("num_class_embeds"),
         "class_label": prior.class_label,
         "licence": _licence(path),
