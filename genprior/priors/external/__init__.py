@@ -57,6 +57,9 @@ FILE_FORMATS = {
         "fc1.weight", "fc21.weight", "fc22.weight", "fc3.weight", "fc4.weight")),
     "pytorch-examples-dcgan": FileFormat("dcgan", (
         "main.0.weight", "main.1.running_mean", "main.3.weight")),
+    "stylegan2": FileFormat("stylegan2", (
+        "style.1.weight", "input.input", "conv1.conv.modulation.weight", "to_rgb1.conv.weight"),
+        beside=("latent_avg",)),
     "convolutional-denoiser": FileFormat("denoising_cnn", ("0.weight",)),
 }
 FOLDER_MODULE = "diffusers_unet"
