@@ -28,6 +28,7 @@ from genprior.priors.base import (
     Denoiser,
     Density,
     Gaussian,
+    LatentDenoiser,
     Trainable,
     Variational,
 )
@@ -393,6 +394,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
         if samples > 1:
             return "moment-matched"
         return "posterior-mean" if operator.is_identity else "hqs"
+    if isinstance(prior, LatentDenoiser):
+        return "latent-daps"
     if isinstance(prior, Density) and samples == 1:
         return "map"
     if isinstance(prior, Decoder):

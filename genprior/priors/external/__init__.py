@@ -62,8 +62,7 @@ FILE_FORMATS = {
         beside=("latent_avg",)),
     "convolutional-denoiser": FileFormat("denoising_cnn", ("0.weight",)),
 }
-FOLDER_MODULE = "diffusers_unet"
-FOLDER_FORMATS = {"diffusers": FOLDER_MODULE}
+FOLDER_FORMATS = ("diffusers",)
 
 
 def split_format(where: str | Path) -> tuple[str | None, str | Path]:
@@ -122,13 +121,13 @@ def load(where: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     path = Path(place)
     with torch.random.fork_rng(devices=[]):  # the initial random weights are discarded
         if path.is_dir():
-            module, loader, tensors = FOLDER_FORMATS.get(given or "", FOLDER_MODULE), "load", {}
+            module, loader, tensors = _folder_module(path), "load", {}
         else:
             found = read_weights(path)
             tensors = found.tensors
             name = given or _format(path, found)
             if name in FOLDER_FORMATS:
-                path, module, loader = path.parent, FOLDER_FORMATS[name], "load"
+                path, module, loader = path.parent, _folder_module(path.parent), "load"
             else:
                 kind = FILE_FORMATS[name]
                 module, loader = kind.module, kind.loader
@@ -147,6 +146,11 @@ def load(where: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         for file in _files(path)
     }
     return prior.float().eval().requires_grad_(False), {**about, "files": files}
+
+
+def _folder_module(path: Path) -> str:
+    """Returns the module that loads a folder of diffusers: in pixel space, or in latents."""
+    return "latent_diffusion" if (path / "vae").is_dir() else "diffusers_unet"
 
 
 def _format(path: Path, found: Weights) -> str:

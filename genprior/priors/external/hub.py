@@ -12,7 +12,8 @@ PREFIX = "hf:"
 NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 TRUE = ("1", "ON", "YES", "TRUE")  # as in huggingface_hub, which reads the variable once only
 # The network of a pipeline, and weights at the top; not the other formats of the same weights.
-FILES = ("*.json", "README.md", "*.safetensors", "*.bin", "*.pt", "*.pth", "unet/*", "scheduler/*")
+FILES = ("*.json", "README.md", "*.safetensors", "*.bin", "*.pt", "*.pth", "unet/*", "scheduler/*",
+         "vae/*", "text_encoder/*", "tokenizer/*")
 
 
 @lru_cache  # one request per prior and process
