@@ -72,7 +72,8 @@ OF_OTHERS = {
 }
 # Formats of other packages that --format names (genprior.priors.external).
 FORMATS = ("guided-diffusion", "torchcfm", "drunet", "pytorch-examples-vae",
-           "pytorch-examples-dcgan", "stylegan2", "convolutional-denoiser", "diffusers")
+           "pytorch-examples-dcgan", "stylegan2", "bf-cnn", "bf-dncnn",
+           "convolutional-denoiser", "diffusers")
 TRAINABLE = ("ddpm", "glow", "vae", "hvae", "gan")
 FROM_EXEMPLAR = ("texture",)
 FITTED = ("texture", "pca")

@@ -60,6 +60,11 @@ FILE_FORMATS = {
     "stylegan2": FileFormat("stylegan2", (
         "style.1.weight", "input.input", "conv1.conv.modulation.weight", "to_rgb1.conv.weight"),
         beside=("latent_avg",)),
+    "bf-cnn": FileFormat(
+        "denoising_cnn", ("conv_layers.0.weight", "running_sd.0"), "load_bias_free"),
+    "bf-dncnn": FileFormat(
+        "denoising_cnn", ("first_layer.weight", "hidden_layer_list.0.weight",
+                          "bn_layer_list.0.running_var", "last_layer.weight"), "load_bias_free"),
     "convolutional-denoiser": FileFormat("denoising_cnn", ("0.weight",)),
 }
 FOLDER_FORMATS = ("diffusers",)
