@@ -105,6 +105,7 @@ TESTED_BY = {
     "priors.base": "priors/test_ddpm.py",
     "priors.external.dcgan": "priors/external/test_generators.py",
     "priors.external.dense_vae": "priors/external/test_generators.py",
+    "priors.external.diffusers_folder": "priors/external/test_diffusers_unet.py",
     "priors.external.drunet": "priors/external/test_denoising_cnn.py",
     "priors.external.hub": "priors/external/test_weight_files.py",
     "priors.nets.autoencoder": "priors/test_vae.py",

@@ -70,7 +70,7 @@ def test_agrees_with_the_authors_program_in_its_own_notation(
 def test_one_level_with_the_noise_of_the_data_is_bayes_rule() -> None:
     # z_hat is the end of one step of the ODE, and the damped steps converge to the law
     # N(z_hat, s^2) exp(-|y - A D(z)|^2 / (2 noise^2)), whose mean and covariance are known
-    s, noise, count = 0.3, 0.2, 4000
+    s, noise, count = 0.3, 0.2, 1000
     prior, op = LinearLatents(SHAPE, (2, 1, 1)), Denoising()
     y = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(4)).double()
     solver = LatentDAPS(steps=1, ode_steps=1, s_max=s, s_min=s, tau=None, rate=2e-3,

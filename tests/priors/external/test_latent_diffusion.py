@@ -107,13 +107,12 @@ def test_without_a_prompt_any_size_and_grey(tmp_path: Path) -> None:
     assert sample(prior, count=2, steps=2).shape == (2, 3, 16, 16)  # 8 latents a side
 
 
-@pytest.mark.parametrize("solver", ["psld", "resample", "latent-daps"])
+@pytest.mark.parametrize("solver", ["psld", "latent-daps"])
 def test_a_restoration_and_a_description_from_the_shell(tmp_path: Path, solver: str) -> None:
     folder = save(tmp_path / "ldm", autoencoder(), network())
     photo = save_photo(tmp_path / "a.png", size=(8, 12))
-    solver_steps = {"psld": 3, "resample": 2, "latent-daps": 2}[solver]
     succeed("inpaint", photo, "--prior", folder, "--mask", "box=4x4", "--degrade", "--solver",
-            solver, "--steps", solver_steps, "-q")
+            solver, "--steps", 2, "-q")
     assert str(folder) in json.dumps(sidecar(tmp_path / "a.genprior.png"))
     about = json.loads(succeed("priors", "info", folder).stdout)
     assert about["pixels_per_latent"] == 2 and about["scaling_factor"] == 0.7
@@ -127,7 +126,6 @@ def defect(name: str, folder: Path) -> None:
     elif name == "width":
         save_file({"prompt": torch.zeros(5, WIDTH + 1)}, folder / "prompt.safetensors")
     elif name == "channels":
-        network(in_channels=4).save_pretrained(folder / "unet")
         autoencoder(latent_channels=3).save_pretrained(folder / "vae")
     elif name == "damaged":
         (folder / "prompt.safetensors").write_bytes(b"x")

@@ -181,7 +181,7 @@ def test_defects_are_one_line(tmp_path: Path) -> None:
     assert code == EXIT_WEIGHTS and "argparse.Namespace" in line
     assert "nothing in it was run" in line
     for change, told, message in (
-        ({"conv1.noise.weight": torch.zeros(2)}, {}, "has other shapes of 1 tensors"),
+        ({"conv1.noise.weight": torch.zeros(2)}, {}, "1 tensors have other shapes"),
         ({"convs.9.conv.weight": torch.zeros(1, 2, 2, 3, 3)}, {}, "cannot be built as a Style"),
         ({"convs.x.conv.weight": torch.zeros(1)}, {}, "convs are not numbered up to 24"),
         ({}, {"truncation": 1.5}, "truncation must be in"),
