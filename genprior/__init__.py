@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # at run time a name is imported when it is first used
+    from genprior.api.deepinv_models import to_deepinv as to_deepinv
     from genprior.api.estimated_priors import estimate_prior as estimate_prior
     from genprior.api.factory import load_prior as load_prior
     from genprior.api.factory import make_operator as make_operator
@@ -12,7 +13,6 @@ if TYPE_CHECKING:  # at run time a name is imported when it is first used
     from genprior.api.restoration import degrade as degrade
     from genprior.api.restoration import restore as restore
     from genprior.api.sampling import sample as sample
-    from genprior.integrations.deepinv import to_deepinv as to_deepinv
     from genprior.inverse.base import Restoration as Restoration
     from genprior.priors.nets.compile import compile_networks as compile_networks
 
@@ -29,7 +29,7 @@ _PUBLIC = {
     "make_solver": "genprior.api",
     "restore": "genprior.api",
     "sample": "genprior.api",
-    "to_deepinv": "genprior.integrations.deepinv",
+    "to_deepinv": "genprior.api.deepinv_models",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -70,6 +70,10 @@ OF_OTHERS = {
     "pipeline": "genprior.priors.external.diffusers_unet:from_pipeline",
     "complex": "genprior.priors.complex_parts:ComplexParts",
 }
+# Formats of other packages that --format names (genprior.priors.external).
+FORMATS = ("guided-diffusion", "torchcfm", "drunet", "pytorch-examples-vae",
+           "pytorch-examples-dcgan", "stylegan2", "bf-cnn", "bf-dncnn",
+           "convolutional-denoiser", "diffusers")
 TRAINABLE = ("ddpm", "glow", "vae", "hvae", "gan")
 FROM_EXEMPLAR = ("texture",)
 FITTED = ("texture", "pca")
@@ -89,7 +93,12 @@ SOLVERS = Registry("genprior.solvers", {
     "ddrm": "genprior.inverse.diffusion.ddrm:DDRM",
     "daps": "genprior.inverse.diffusion.daps:DAPS",
     "red-diff": "genprior.inverse.diffusion.red_diff:REDDiff",
+    "pnp-flow": "genprior.inverse.plug_and_play.pnp_flow:PnPFlow",
+    "flow-dps": "genprior.inverse.diffusion.flow_dps:FlowDPS",
     "pnp-dm": "genprior.inverse.diffusion.pnp_dm:PnPDM",
+    "psld": "genprior.inverse.latent.psld:PSLD",
+    "resample": "genprior.inverse.latent.resample:ReSample",
+    "latent-daps": "genprior.inverse.latent.daps:LatentDAPS",
     "csgm": "genprior.inverse.optimization.csgm:CSGM",
     "iagan": "genprior.inverse.optimization.iagan:IAGAN",
     "ilo": "genprior.inverse.optimization.ilo:ILO",

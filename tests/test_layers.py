@@ -29,7 +29,7 @@ ALLOWED = {
     "api": ["core", "io", "operators", "priors.arguments", "priors.base", "priors.checkpoint",
             "priors.external",
             "inverse.base", "inverse.baselines.base", "inverse.execution",
-            "inverse.diffusion.unconditional", "registry", "api"],
+            "inverse.diffusion.unconditional", "integrations", "registry", "api"],
     "evaluation": ["core", "io", "operators.base", "priors.base", "priors.checkpoint",
                    "inverse.base", "inverse.baselines.base", "api", "registry", "evaluation"],
     "web": ["core", "io", "operators.base", "inverse.base", "priors.checkpoint",
@@ -38,8 +38,7 @@ ALLOWED = {
                  "commands"],
     "cli": ["commands", "core.errors"],
     "__main__": ["cli"],
-    "__init__": ["api", "inverse.base", "priors.nets.compile",
-                 "integrations"],
+    "__init__": ["api", "inverse.base", "priors.nets.compile"],
 }
 # The folders of solvers do not import each other; these modules are shared by all.
 SHARED_BY_SOLVERS = ["inverse.base", "inverse.tikhonov", "inverse.self_ensemble"]
@@ -106,6 +105,7 @@ TESTED_BY = {
     "priors.base": "priors/test_ddpm.py",
     "priors.external.dcgan": "priors/external/test_generators.py",
     "priors.external.dense_vae": "priors/external/test_generators.py",
+    "priors.external.diffusers_folder": "priors/external/test_diffusers_unet.py",
     "priors.external.drunet": "priors/external/test_denoising_cnn.py",
     "priors.external.hub": "priors/external/test_weight_files.py",
     "priors.nets.autoencoder": "priors/test_vae.py",

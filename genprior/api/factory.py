@@ -28,6 +28,7 @@ from genprior.priors.base import (
     Denoiser,
     Density,
     Gaussian,
+    LatentDenoiser,
     Trainable,
     Variational,
 )
@@ -61,7 +62,8 @@ def load_prior(name: str | Path, device: str = "cpu") -> nn.Module:
     Arguments:
         name: A prior that is shipped, such as "ddpm" or "ddpm:digits"; or the path of a
             checkpoint folder, of the folder of a training run, of a folder of diffusers, or of a
-            file of weights (.pt, .pth, .safetensors); or "hf:ORG/NAME[@REVISION]".
+            file of weights (.pt, .pth, .safetensors); or "hf:ORG/NAME[@REVISION]". A format
+            may be named in front, such as "torchcfm:model.pt".
         device: Device to put it on.
 
     Returns:
@@ -76,7 +78,7 @@ def load_prior(name: str | Path, device: str = "cpu") -> nn.Module:
 def load_described(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """Loads a prior as `load_prior` does, on the CPU; returns it and its manifest."""
     where = local_copy(name)
-    return load(Path(where)) if is_external(where) else load_checkpoint(find_prior(where))
+    return load(where) if is_external(where) else load_checkpoint(find_prior(where))
 
 
 def make_operator(task: str, **settings: Any) -> Operator:
@@ -254,7 +256,7 @@ def prior_on(prior: Any, device: torch.device) -> tuple[str, Any]:
     if isinstance(prior, str | Path):
         where = local_copy(prior)
         if is_external(where):
-            return str(prior), _load_cached(Path(where), written(Path(where)), device)
+            return str(prior), _load_cached(where, written(where), device)
         folder = newest(find_prior(where))
         return str(prior), _load_cached(folder, (folder / MANIFEST).stat().st_mtime_ns, device)
     name = type(prior).__name__
@@ -319,9 +321,9 @@ def for_channels(prior: object, channels: int) -> object:
 
 
 @lru_cache(maxsize=1)  # else a loop over files would load the weights for each
-def _load_cached(folder: Path, written: int, device: torch.device) -> nn.Module:
+def _load_cached(where: str | Path, written: int, device: torch.device) -> nn.Module:
     with torch.inference_mode(False):  # later calls may need gradients
-        return load_described(folder)[0].to(device)
+        return load_described(where)[0].to(device)
 
 
 def _evaluation_copy(prior: nn.Module) -> nn.Module:
@@ -392,6 +394,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
         if samples > 1:
             return "moment-matched"
         return "posterior-mean" if operator.is_identity else "hqs"
+    if isinstance(prior, LatentDenoiser):
+        return "latent-daps"
     if isinstance(prior, Density) and samples == 1:
         return "map"
     if isinstance(prior, Decoder):

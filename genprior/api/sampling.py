@@ -14,7 +14,7 @@ from genprior.core.random_streams import DRAW, Noise
 from genprior.inverse.diffusion.unconditional import sample_denoiser
 from genprior.inverse.execution.executor import chunk_size, chunks
 from genprior.inverse.execution.monitor import MonitoredDenoiser
-from genprior.priors.base import Decoder, Denoiser
+from genprior.priors.base import Decoder, Denoiser, LatentDenoiser
 
 DEFAULT_SIZE = (256, 256)
 
@@ -68,7 +68,7 @@ def sample(
         raise ValueError(f"eta must be between 0 (DDIM) and 1 (DDPM), got {eta}")
     device = pick_device(device, torch.empty(0))
     _, prior = prior_on(prior, device)
-    if not isinstance(prior, Decoder | Denoiser):
+    if not isinstance(prior, Decoder | Denoiser | LatentDenoiser):
         raise TypeError(f"{type(prior).__name__} can neither denoise nor decode: choose another")
     depth: int = channels or getattr(prior, "channels", None) or 3
     size = size or getattr(prior, "size", None) or getattr(prior, "sample_size", None)
@@ -77,6 +77,8 @@ def sample(
     parts = chunks(list(range(count)), chunk_size(like.shape, device))
     if isinstance(prior, Decoder):
         draw = _decoding(prior, temperature)
+    elif isinstance(prior, LatentDenoiser):
+        draw = _decoding_denoised(prior, steps, eta, len(parts), progress)
     else:
         draw = _denoising(prior, steps, eta, len(parts), progress)
     x = torch.cat([draw(Noise(seed, [(i, *DRAW) for i in part]), like[part]) for part in parts])
@@ -92,6 +94,31 @@ def _decoding(prior: Decoder, temperature: float) -> Callable[[Noise, Tensor], T
         z = noise.normal(like.new_zeros(()).expand(prior.latent_shape(like.shape)))
         with torch.no_grad():
             return prior.decode(temperature * z, like.shape)
+
+    return draw
+
+
+class _Latents(Denoiser):
+    """The denoiser of latents on (z + 1) / 2, the units of images that samplers assume."""
+
+    def __init__(self, prior: LatentDenoiser) -> None:
+        self.prior = prior
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return (self.prior.denoise_latents(2 * x - 1, 2 * sigma) + 1) / 2
+
+
+def _decoding_denoised(
+    prior: LatentDenoiser, steps: int, eta: float, calls: int,
+    progress: Callable[[int, int], object] | None,
+) -> Callable[[Noise, Tensor], Tensor]:
+    """Returns a function that samples latents by a diffusion sampler, and decodes them."""
+    sampled = _denoising(_Latents(prior), steps, eta, calls, progress)
+
+    def draw(noise: Noise, like: Tensor) -> Tensor:
+        z = sampled(noise, like.new_zeros(()).expand(prior.latent_shape(like.shape)))
+        with torch.no_grad():
+            return prior.decode(2 * z - 1, like.shape)
 
     return draw
 

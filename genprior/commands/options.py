@@ -3,7 +3,9 @@
 Imports no torch.
 """
 
+import functools
 import math
+import os
 import re
 from collections.abc import Callable
 from functools import reduce
@@ -17,7 +19,7 @@ from genprior.commands.config import configurable
 from genprior.commands.path_types import TypedPath
 from genprior.commands.registered_names import Names
 from genprior.io.limits import MAX_PIXELS, MAX_SAMPLES, MAX_SIDE, MAX_STEPS
-from genprior.registry import SOLVERS
+from genprior.registry import FORMATS, SOLVERS
 
 EXTENSIONS = ("keep", "png", "jpg", "webp", "tif", "bmp", "npy")
 Decorator = Callable[[Callable], Callable]
@@ -249,10 +251,6 @@ as_json = click.option("--json", "as_json", is_flag=True,
                        help="Print the results as JSON on standard output.")
 device = click.option("--device", type=Device(), default="auto", show_default=True,
                       help="Device of the computation: auto, cpu, cuda, cuda:1 or mps.")
-prior = click.option("--prior", default="ddpm", show_default=True,
-                     help="Name of a prior (see: genprior priors list), checkpoint folder, "
-                          "diffusers folder, file of weights (.pt, .pth, .safetensors), "
-                          "hf:ORG/NAME[@REVISION], or texture.")
 exemplar = click.option("--exemplar", type=TypedPath(), metavar="IMG",
                         help="Image from which --prior texture is estimated.")
 resize = click.option("--resize", type=click.IntRange(1, MAX_SIDE), metavar="SIDE",
@@ -262,6 +260,39 @@ max_pixels = click.option("--max-pixels", type=click.IntRange(1), default=MAX_PI
                           help="Refuse images and masks with more pixels, before decoding them.")
 output_file = click.option("-o", "--output", required=True, type=TypedPath(),
                            help="Image file to write.")
+
+
+format_and_offline = combine(
+    click.option("--format", "prior_format", type=click.Choice(FORMATS),
+                 help="Format of the prior, if its file does not show it."),
+    click.option("--offline", is_flag=True,
+                 help="Download nothing: hf:ORG/NAME must be in the local cache."),
+)
+
+
+def located(where: str, prior_format: str | None, offline: bool) -> str:
+    """Returns a prior with its format in front, and switches downloads off if required."""
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    return f"{prior_format}:{where}" if prior_format else where
+
+
+def prior(command: Callable) -> Callable:
+    """Adds the options --prior, --format and --offline, which the command gets as one `prior`."""
+
+    @click.option("--prior", default="ddpm", show_default=True,
+                  help="Name of a prior (see: genprior priors list), checkpoint folder, "
+                       "diffusers folder, file of weights (.pt, .pth, .safetensors), "
+                       "hf:ORG/NAME[@REVISION], or texture.")
+    @format_and_offline
+    @functools.wraps(command)
+    def with_prior(
+        *arguments: Any, prior: str, prior_format: str | None, offline: bool, **others: Any
+    ) -> Any:
+        where = located(prior, prior_format, offline)
+        return command(*arguments, prior=where, **others)
+
+    return with_prior
 
 
 dtype = click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]),

@@ -1,4 +1,4 @@
-"""genprior priors: list, describe, verify and pack priors."""
+"""genprior priors: list, describe, verify, export and pack priors."""
 
 import json
 from pathlib import Path
@@ -7,13 +7,14 @@ import click
 
 from genprior.commands import options
 from genprior.commands.path_types import TypedPath
+from genprior.io.limits import MAX_STEPS
 from genprior.priors.weights import embedded_priors
 from genprior.registry import FITTED, FROM_EXEMPLAR, SOLVERS, TRAINABLE, find_prior, lookup
 
 
 @click.group()
 def priors() -> None:
-    """List, describe, verify and pack priors."""
+    """List, describe, verify, export and pack priors."""
 
 
 @priors.command("list")
@@ -43,7 +44,8 @@ def list_(as_json: bool) -> None:
 
 @priors.command()
 @click.argument("where")
-def info(where: str) -> None:
+@options.format_and_offline
+def info(where: str, prior_format: str | None, offline: bool) -> None:
     """Print the manifest of a prior: its settings, its training and its checksums.
 
     WHERE: a shipped prior, a checkpoint folder, a folder of diffusers, a file of weights, or
@@ -52,9 +54,9 @@ def info(where: str) -> None:
     """
     from genprior.priors.external import is_external, load, local_copy
 
-    path = local_copy(where)
+    path = local_copy(options.located(where, prior_format, offline))
     if is_external(path):
-        prior, manifest = load(Path(path))
+        prior, manifest = load(path)
         manifest["solvers"] = [
             name for name in SOLVERS if isinstance(prior, lookup(SOLVERS, name, "solver").needs)
         ]
@@ -77,6 +79,41 @@ def verify(names: tuple[str, ...]) -> None:
     for name in names or tuple(embedded_priors()):
         load_checkpoint(find_prior(name))
         click.echo(f"{name}: ok")
+
+
+@priors.command()
+@click.argument("run")
+@click.option("-o", "--output", required=True, type=TypedPath(), help="The new folder.")
+@click.option("--summary", default="", help="One line about the prior.  [default: as in RUN]")
+@click.option("--licence", default="",
+              help="Licence of the weights, such as mit.  [default: as in RUN]")
+@click.option("--count", type=click.IntRange(1, 256), default=16, show_default=True,
+              help="Images of the sample grid.")
+@click.option("--steps", type=click.IntRange(1, MAX_STEPS), default=100, show_default=True,
+              help="Network evaluations per image of a diffusion prior.")
+@click.option("--onnx", is_flag=True, help="Also write the denoiser as ONNX (extra onnx).")
+@click.option("--push", metavar="ORG/NAME",
+              help="Upload the folder to this repository of the Hugging Face Hub (extra hub).")
+@click.option("--private", is_flag=True, help="A repository that --push creates is private.")
+def export(
+    run: str, output: Path, summary: str, licence: str, count: int, steps: int, onnx: bool,
+    push: str | None, private: bool,
+) -> None:
+    """Write a prior with a model card and a grid of samples, to share it.
+
+    RUN: a shipped prior, a checkpoint folder, or the folder of a training run. The new folder
+    can restore and sample; it cannot be resumed. The model card, README.md, tells data, licence,
+    quality and settings as far as the manifest of RUN has them.
+    """
+    if output.exists():
+        raise click.UsageError(f"{output} exists: choose another -o")
+    from genprior.api.export import export_prior
+    from genprior.api.export import push as upload
+
+    export_prior(run, output, summary, licence, count, steps, onnx)
+    click.echo(str(output))
+    if push:
+        click.echo(upload(output, push, private))
 
 
 @priors.command()

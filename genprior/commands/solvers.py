@@ -21,7 +21,7 @@ def solvers() -> None:
     from genprior.priors.base import ABILITIES
 
     names = {cls: ability for ability, cls in ABILITIES.items()}
-    click.echo(f"{'solver':16}{'steps':>5}{'NFE':>7}{'backward':>10}  {'needs':12}use it for")
+    click.echo(f"{'solver':16}{'steps':>5}{'NFE':>7}{'backward':>10}  {'needs':17}use it for")
     for name in SOLVERS:
         try:
             cls = lookup(SOLVERS, name, "solver")
@@ -30,4 +30,4 @@ def solvers() -> None:
             continue
         steps = getattr(cls(), "steps", "-")
         cost = f"{steps:>5}{cls().nfe:>7}{cls().jacobian_products:>10}"
-        click.echo(f"{name:16}{cost}  {names[cls.needs]:12}{cls.summary}")
+        click.echo(f"{name:16}{cost}  {names[cls.needs]:17}{cls.summary}")

@@ -1,7 +1,7 @@
 """Adapters from genprior to deepinv: operators as physics, priors as denoisers.
 
-The other direction needs no call: `genprior.restore` takes a physics or a denoiser of deepinv
-as it is.
+`genprior.to_deepinv` makes them. The other direction needs no call: `genprior.restore` takes a
+physics or a denoiser of deepinv as it is.
 """
 
 from typing import Any, cast
@@ -67,28 +67,6 @@ class DenoiserModel(deepinv.models.Denoiser):
         images = x if self.channels is None else x.reshape(-1, self.channels, *x.shape[2:])
         sigma = sigma if len(sigma) > 1 else sigma[0]
         return self._prior[0].denoise(images, sigma).reshape(x.shape)
-
-
-def to_deepinv(operator_or_prior: object) -> deepinv.physics.LinearPhysics | DenoiserModel:
-    """Wraps an operator or a prior for deepinv.
-
-    Arguments:
-        operator_or_prior: An operator, or a prior that is a denoiser.
-
-    Returns:
-        A `deepinv.physics.LinearPhysics` without noise, or a `deepinv.models.Denoiser`.
-
-    Raises:
-        TypeError: It is neither.
-    """
-    if isinstance(operator_or_prior, Operator):
-        return Physics(operator_or_prior)
-    if isinstance(operator_or_prior, Denoiser):
-        return DenoiserModel(operator_or_prior)
-    raise TypeError(
-        f"to_deepinv takes an operator, or a prior that is a denoiser; got "
-        f"{type(operator_or_prior).__name__}"
-    )
 
 
 def decomposable(operator: Operator, image_shape: torch.Size) -> deepinv.physics.LinearPhysics:

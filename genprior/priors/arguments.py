@@ -104,7 +104,7 @@ def shapes_of(
     """
     check_types(build, arguments)
     try:
-        with torch.device("meta"), _at_most(2 * tensors + 100):
+        with torch.device("meta"), at_most(2 * tensors + 100):
             state = build(**arguments).state_dict()
     except (RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
         raise ValueError(str(error) or type(error).__name__) from error
@@ -112,8 +112,8 @@ def shapes_of(
 
 
 @contextmanager
-def _at_most(tensors: int) -> Iterator[None]:
-    """Raises ValueError when a module gets more parameters, in this thread."""
+def at_most(tensors: int) -> Iterator[None]:
+    """Raises ValueError when modules get more parameter tensors in a block, in this thread."""
     thread, count = get_ident(), 0
 
     def check(module: nn.Module, name: str, parameter: nn.Parameter) -> None:

@@ -143,6 +143,30 @@ class Variational(Encoder):
         """
 
 
+class LatentDenoiser(ABC):
+    """Autoencoder of images, and a denoiser of its latents: latent diffusion.
+
+    Latents z are scaled to a variance of about 1 and are not Gaussian; the noise level of a latent
+    is in the unit of the latents.
+    """
+
+    @abstractmethod
+    def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
+        """Returns the shape of the latents of images (B, C, H, W), batch dimension included."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """Returns the latents of images x (B, C, H, W)."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, image_shape: torch.Size) -> Tensor:
+        """Returns images of shape `image_shape` decoded from latents z, not clipped."""
+
+    @abstractmethod
+    def denoise_latents(self, z: Tensor, s: float | Tensor) -> Tensor:
+        """Returns E[z0 | z0 + s n = z] with n ~ N(0, I); s > 0, a number or shape (B,)."""
+
+
 class Density(ABC):
     """Tractable log-density of images."""
 
@@ -291,6 +315,7 @@ ABILITIES: dict[str, type] = {
     "layered": Layered,
     "encoder": Encoder,
     "variational": Variational,
+    "latent-denoiser": LatentDenoiser,
     "density": Density,
     "gaussian": Gaussian,
     "trainable": Trainable,

@@ -7,27 +7,33 @@ With u = 2 x - 1 and s = 2 sigma the denoiser is
 and F is trained on unit-variance targets. An optional second network denoises images with unknown
 pixels. Its input is the image with initial guesses there, and the mask. At these pixels the noise
 level is that of the guess, sqrt(sigma^2 + e^2), where e grows as fewer pixels around are known.
-One network of the same size for both tasks lost 0.3 dB in denoising. The three objectives are:
+One network of the same size for both tasks lost 0.3 dB in denoising. The objectives are:
 
     eps  c_skip = 1                      c_out = s                        c_in = (1 + s^2)^-1/2
     v    c_skip = 1 / (1 + s^2)          c_out = s (1 + s^2)^-1/2         c_in = (1 + s^2)^-1/2
     edm  c_skip = sd^2 / (s^2 + sd^2)    c_out = s sd (s^2 + sd^2)^-1/2   c_in = (s^2 + sd^2)^-1/2
+    flow c_skip = 1 / (1 + s)            c_out = s / (1 + s)              c_in = 1 / (1 + s)
+
+With "flow", F is the velocity u_0 - n of flow matching at the state c_in u = t u_0 + (1 - t) n,
+where t = 1 / (1 + s); times are uniform in training.
 
 References:
     Denoising Diffusion Probabilistic Models, Ho et al., 2020 (eps).
     Progressive Distillation for Fast Sampling of Diffusion Models, Salimans and Ho, 2022 (v).
     Elucidating the Design Space of Diffusion-Based Generative Models, Karras et al., 2022 (edm).
+    Flow Matching for Generative Modeling, Lipman et al., 2023 (flow).
 
 Differs from the authors' code:
     1. The network is conditioned on ln(sigma), not on a step index, so it takes any noise level.
     2. With "eps" and "v" the network predicts minus the noise and minus v.
     3. The training levels of "edm" are chosen for restoration: more of them are small.
     4. An optional second network fills holes.
+    5. Noise levels of "flow" are at most 50, so that t is at least 0.01.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +49,7 @@ from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.padding import pad_to_multiple
 from genprior.priors.nets.unet import UNet
 
-Objective = Literal["eps", "v", "edm"]
+Objective = Literal["eps", "v", "edm", "flow"]
 SIGMA_DATA = 0.5
 SIGMA_RANGE = (0.002, 50.0)
 GREY_SHARE = 0.15
@@ -65,7 +71,8 @@ class DDPM(nn.Module, Denoiser, Trainable):
         channels: Image channels of the network, 3 or 1.
         widths: Feature channels per level of the UNet.
         blocks: Residual blocks per level.
-        objective: What the network predicts: "edm", "eps" or "v".
+        objective: What the network predicts: "edm", "eps", "v", or "flow" for the velocity of
+            flow matching.
         schedule: Training levels of "eps" and "v": "linear" or "cosine", T = 1000.
         noise_mean: Mean of ln(sigma) of the training levels of "edm".
         noise_std: Standard deviation of ln(sigma) of the training levels of "edm".
@@ -88,8 +95,10 @@ class DDPM(nn.Module, Denoiser, Trainable):
         holes: bool = False,
     ) -> None:
         super().__init__()
-        if objective not in ("eps", "v", "edm"):
-            raise ValueError(f"objective must be 'eps', 'v' or 'edm', got {objective!r}")
+        if objective not in get_args(Objective):
+            raise ValueError(
+                f"objective must be one of {', '.join(get_args(Objective))}, got {objective!r}"
+            )
         check_sizes(channels=channels, widths=widths, blocks=blocks)
         if len(blocks) != len(widths):
             raise ValueError(
@@ -136,6 +145,9 @@ class DDPM(nn.Module, Denoiser, Trainable):
         """Returns (c_skip, c_out, c_in) at level s in units of [-1, 1]; all of the shape of s."""
         if self.objective == "eps":
             return torch.ones_like(s), s, (1 + s**2).rsqrt()
+        if self.objective == "flow":
+            t = 1 / (1 + s)
+            return t, s * t, t
         sd = SIGMA_DATA if self.objective == "edm" else 1.0
         total = s**2 + sd**2
         return sd**2 / total, s * sd * total.rsqrt(), total.rsqrt()
@@ -180,6 +192,8 @@ class DDPM(nn.Module, Denoiser, Trainable):
     def training_levels(self, x: Tensor, noise: Noise) -> Tensor:
         """Draws noise levels of the objective for images x, in image units, shape (B,)."""
         a, b = noise.uniform(x.new_empty(len(x), 2)).unbind(dim=1)
+        if self.objective == "flow":
+            return ((1 - a) / a.clamp(min=1e-6) / 2).clamp(*SIGMA_RANGE)
         if self.objective != "edm":
             return self.levels.to(x)[(len(self.levels) * a).long()]
         z = noise.normal(a)

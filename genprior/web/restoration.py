@@ -222,7 +222,7 @@ def _class_of(prior: str) -> type:
         return lookup(PRIORS, prior, "prior")
     source = local_copy(prior)
     if is_external(source):
-        return type(load(Path(source))[0])
+        return type(load(source)[0])
     return lookup(PRIORS, read_manifest(newest(find_prior(source)))["prior"], "prior")
 
 

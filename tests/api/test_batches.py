@@ -4,6 +4,7 @@ from functools import cache
 
 import pytest
 import torch
+from latents import LinearLatents
 from torch import Tensor, nn
 
 from genprior import degrade, make_operator, restore
@@ -24,6 +25,7 @@ SETTINGS = {
     "posterior-mean": {},
     "smc": {"steps": 3, "particles": 3},
     "daps": {"steps": 3, "ode_steps": 2, "langevin_steps": 3},
+    "resample": {"steps": 12, "interval": 2, "latent_steps": 3},
     "iagan": {"steps": 3, "restarts": 2, "refinements": 2},
 }
 # With little noise, `tmpd` amplifies rounding errors where rows of its covariance cancel.
@@ -34,6 +36,7 @@ PRIORS = {
     "decoder": lambda: GAN(1, 3, (4, 6), size=SHAPE[1:]),
     "layered": lambda: GAN(1, 3, (4, 6), size=SHAPE[1:]),
     "variational": lambda: VAE(1, 3, (4,), size=SHAPE[1:]),
+    "latent-denoiser": lambda: LinearLatents(SHAPE, (2, 2, 3)),
     "density": lambda: Glow(1, levels=1, depth=1, width=4),
 }
 

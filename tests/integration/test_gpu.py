@@ -21,7 +21,7 @@ OPERATORS = {
 }
 SOLVERS = [
     "hqs", "red-diff", "diffpir", "pigdm", "dps", "mmps", "tmpd", "jfps", "ddrm", "daps",
-    "pnp-dm", "moment-matched",
+    "pnp-dm", "flow-dps", "moment-matched",
 ]
 # iterated until the solve converges: the error of an unfinished solve is chaotic
 SETTINGS = {"jfps": {"iterations": 100}}

@@ -313,7 +313,10 @@ def test_packages_for_heic_and_avif_are_named(
 @pytest.mark.parametrize("format", ["AVIF", "HEIF"])
 def test_avif_and_heic(tmp_path: Path, format: str) -> None:
     if format == "HEIF":
-        pytest.importorskip("pillow_heif").register_heif_opener()
+        heif = pytest.importorskip(
+            "pillow_heif", reason='pillow-heif is missing: pip install "genprior[heic]"'
+        )
+        heif.register_heif_opener()
     elif not features.check("avif"):
         pytest.skip("Pillow was built without AVIF")
     y, x = np.mgrid[:40, :48]

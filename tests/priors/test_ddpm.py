@@ -5,6 +5,7 @@ import torch
 from genprior.core.pull_push import density, pull_push
 from genprior.core.random_streams import Noise
 from genprior.priors.ddpm import DDPM, GUESS_STD, training_holes
+from genprior.priors.external.flow_matching import FlowMatching
 
 SMALL = {"widths": (8, 16), "blocks": (1, 1)}
 
@@ -28,8 +29,33 @@ def test_preconditioning_gives_targets_of_unit_variance(objective):
         assert (c_in * (u + s * noise)).var() == pytest.approx(1, rel=0.02)
 
 
+def test_the_flow_objective_predicts_the_velocity_of_flow_matching():
+    model = prior(objective="flow").double()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, 0, 0.1)
+    x, n = torch.rand(2, 3, 3, 8, 8, dtype=torch.float64).unbind()
+    sigma = torch.tensor([0.01, 0.4, 7.0], dtype=torch.float64)
+    t = (1 / (1 + 2 * sigma)).reshape(-1, 1, 1, 1)
+    u = 2 * x - 1
+    c_skip, c_out, c_in = model.preconditioning(1 / t - 1)
+    u_noisy = u + (1 / t - 1) * n
+    torch.testing.assert_close(c_in * u_noisy, t * u + (1 - t) * n)
+    torch.testing.assert_close((u - c_skip * u_noisy) / c_out, u - n)
+
+    def velocity(u_t, time):
+        return model.network(u_t, ((1 - time) / time / 2).log() / 4)
+
+    theirs = FlowMatching().denoise(velocity, (u_noisy + 1) / 2, sigma)
+    torch.testing.assert_close(theirs, model.denoise((u_noisy + 1) / 2, sigma))
+
+    levels = model.training_levels(torch.empty(20_000, 1, 1, 1).double(), Noise(0, range(20_000)))
+    times, _ = (1 / (1 + 2 * levels)).sort()
+    uniform = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    assert (times - uniform).abs().max() < 1.63 / 20_000**0.5 + 0.01  # Kolmogorov; clamped ends
+
+
 @pytest.mark.parametrize("size", [(8, 8), (7, 9)])
-@pytest.mark.parametrize("objective", ["eps", "v", "edm"])
+@pytest.mark.parametrize("objective", ["eps", "v", "edm", "flow"])
 def test_the_loss_is_the_weighted_error_of_the_denoiser(objective, size):
     model = prior(objective=objective).double()
     for p in model.parameters():
@@ -204,7 +230,7 @@ def test_it_learns_to_fill_holes_of_a_known_law():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="'eps', 'v' or 'edm', got 'x0'"):
+    with pytest.raises(ValueError, match="one of eps, v, edm, flow, got 'x0'"):
         DDPM(objective="x0")
     with pytest.raises(ValueError, match="got 4 channels"):
         prior().denoise(torch.rand(1, 4, 8, 8), 0.1)

@@ -17,7 +17,7 @@ from genprior.inverse.execution.hole_windows import Window, cut, windows
 from genprior.inverse.execution.memory import GRADIENT_COST, MemoryPolicy, Tile
 from genprior.inverse.execution.monitor import Monitor, monitored, monitored_denoiser
 from genprior.operators.base import Operator
-from genprior.priors.base import Decoder, Density, Gaussian
+from genprior.priors.base import Decoder, Density, Gaussian, LatentDenoiser
 
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 # Parts of the error messages of cuFFT, cuBLAS, cuSOLVER and pinned memory.
@@ -26,6 +26,9 @@ LIBRARIES_OUT_OF_MEMORY = ("out of memory", "alloc_failed")
 WINDOWS = {"cpu": 0, "mps": 2**18, "cuda": 2**20}
 # Pixels per batch. On a CPU one image: batches are not faster and change the rounding errors.
 CHUNKS = {"cpu": 1, "mps": 2**21, "cuda": 2**24}
+
+# Priors without a denoiser of images whose evaluations are counted.
+COUNTED = (Decoder, Density, LatentDenoiser)
 
 SampleIndex = tuple[int, int]
 
@@ -178,7 +181,7 @@ class Executor:
         if self.policy.uses_denoiser:
             self.monitor.prior, self.monitor.batch = prior, len(y)
             monitored_prior = self.monitor
-        elif isinstance(prior, Decoder | Density) and self.method.needs is not Gaussian:
+        elif isinstance(prior, COUNTED) and self.method.needs is not Gaussian:
             monitored_prior = monitored(prior, self.monitor, len(y))
         else:  # no network is evaluated
             return self.method(y, operator, prior, sigma, noise)

@@ -13,8 +13,8 @@ from genprior.core.errors import SettingError
 from genprior.priors.base import Denoiser, Factor, Gaussian
 
 Prior = TypeVar("Prior")
-# Methods of a decoder or density whose calls are counted.
-MONITORED_METHODS = ("decode", "rest", "encode", "reconstruct", "log_prob")
+# Methods of other priors whose calls are counted.
+MONITORED_METHODS = ("decode", "rest", "encode", "reconstruct", "log_prob", "denoise_latents")
 
 
 class Monitor:

@@ -4,6 +4,8 @@
     FDnCNN   D(x, sigma) = F(x, sigma)             sigma as a further image
     FFDNet   D(x, sigma) = F(x, sigma)             on four sub-images of half the resolution
 
+    BF-CNN, BF-DnCNN   D(x) = x - F(x)             blind, without biases: D(r x) = r D(x), r > 0
+
 in the files of KAIR and of similar programs: a state dictionary of numbered convolutions and
 batch normalisations, with a ReLU after all but the last. The input and output channels determine
 the kind. A DnCNN for one noise level s denoises at higher ones by scaling around mid-grey, and at
@@ -52,6 +54,8 @@ Kind = Literal["residual", "noise-map", "subsampled"]
 # A file with more layers is not such a network.
 MAX_LAYERS = 1000
 MID_GREY = 0.5
+# Added to the standard deviations of a BF-DnCNN.
+BF_EPSILON = 1e-5
 # Names of published files: dncnn_25.pth is for noise of 25/255.
 LEVEL_IN_NAME = re.compile(r"dncnn_(\d{1,2})")
 
@@ -150,6 +154,87 @@ def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[DenoisingCNN, dict[
         "receptive_radius": prior.receptive_radius,
     }
     return prior, about
+
+
+def load_bias_free(
+    path: Path, tensors: Mapping[str, Tensor]
+) -> tuple[DenoisingCNN, dict[str, Any]]:
+    """Builds a blind network without biases; results and errors as of `load`.
+
+    Its normalisations are divisions by running standard deviations, which the preceding
+    convolutions absorb.
+    """
+    try:
+        kernels, scales = _bf_cnn(tensors) if "conv_layers.0.weight" in tensors else (
+            _bf_dncnn(tensors))
+        kernels = [kernel if scale is None else kernel * scale.reshape(-1, 1, 1, 1)
+                   for kernel, scale in zip(kernels, scales, strict=True)]
+        layers: list[nn.Module] = []
+        for kernel in kernels:
+            outputs, inputs, rows, columns = kernel.shape
+            if (rows, columns) != (3, 3):
+                raise ValueError(f"it has a kernel of {rows} x {columns}")
+            layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+            layer.load_state_dict({"weight": kernel})
+            layers += [layer, nn.ReLU()]
+        if kernels[0].shape[1] != kernels[-1].shape[0] or kernels[0].shape[1] not in (1, 3):
+            raise ValueError("it does not map grey or colour images to such images")
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: is no bias-free chain of convolutions ({' '.join(str(error).split())}): the "
+            f"network is another one"
+        ) from error
+    network = nn.Sequential(*layers[:-1])
+    channels = kernels[0].shape[1]
+    prior = DenoisingCNN(network, channels, "residual")
+    about = {
+        "format": "bf-cnn" if "conv_layers.0.weight" in tensors else "bf-dncnn",
+        "prior": "bias-free denoiser",
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "layers": len(kernels),
+        "bias_free": True,
+        "channels": channels,
+        "image_range": [0, 1],
+        "noise_levels": "blind",
+        "receptive_radius": prior.receptive_radius,
+    }
+    return prior, about
+
+
+def _bf_cnn(tensors: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Returns kernels and output scales of a BF-CNN: running_sd belongs to all inner layers."""
+    kernels = [key for key in tensors if key.startswith("conv_layers.")]
+    deviations = [key for key in tensors if key.startswith("running_sd.")]
+    gains = [key for key in tensors if key.startswith("gammas.")]
+    count = len(kernels)
+    expected = {f"conv_layers.{k}.weight" for k in range(count)}
+    expected |= {f"running_sd.{k}" for k in range(count - 2)}
+    expected |= {f"gammas.{k}" for k in range(count - 2)} if gains else set()
+    if expected != tensors.keys() or len(deviations) != count - 2:
+        raise ValueError(f"its tensors are not those of {count} layers")
+    scales = [1 / tensors[f"running_sd.{k}"].float() for k in range(count - 2)]
+    if gains:
+        scales = [tensors[f"gammas.{k}"].float() * scale for k, scale in enumerate(scales)]
+    return [tensors[f"conv_layers.{k}.weight"].float() for k in range(count)], [
+        None, *scales, None]
+
+
+def _bf_dncnn(tensors: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Returns kernels and output scales of a BF-DnCNN; its normalisation has no mean or bias."""
+    count = sum(key.startswith("hidden_layer_list.") for key in tensors)
+    kernels = [f"hidden_layer_list.{k}.weight" for k in range(count)]
+    kernels = ["first_layer.weight", *kernels, "last_layer.weight"]
+    norms = {f"bn_layer_list.{k}.{name}" for k in range(count) for name in
+             ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
+    extra = sorted(tensors.keys() - norms - {*kernels})
+    if extra:
+        raise ValueError(f"it also has {extra[0]}")
+    scales = [
+        tensors[f"bn_layer_list.{k}.weight"].float()
+        / (tensors[f"bn_layer_list.{k}.running_var"].float().sqrt() + BF_EPSILON)
+        for k in range(count)
+    ]
+    return [tensors[key].float() for key in kernels], [None, *scales, None]
 
 
 def _layers(path: Path, tensors: Mapping[str, Tensor]) -> nn.Sequential:

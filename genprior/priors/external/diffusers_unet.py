@@ -7,13 +7,14 @@ models of the variance-exploding equation (ncsnpp) take images in [0, 1] and sig
 
     D(x, sigma) = x + sigma^2 score(x, sigma)
 
+Velocity fields (FlowMatchEulerDiscreteScheduler, data at time 0) become denoisers by
+`flow_matching`.
+
 References:
     Diffusers: State-of-the-art diffusion models, von Platen et al., 2022.
     Score-Based Generative Modeling through Stochastic Differential Equations, Song et al., 2021.
 """
 
-import inspect
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -24,27 +25,22 @@ from torch import Tensor, nn
 
 from genprior.core.errors import CheckpointError
 from genprior.core.linalg import per_image
-from genprior.core.records import read_json
 from genprior.priors.base import Denoiser
-from genprior.priors.external.variance_preserving import Prediction, VariancePreserving
-from genprior.priors.external.weight_files import (
-    CONFIG,
-    PIPELINE,
-    UNREADABLE,
-    folder_of,
-    read_settings,
+from genprior.priors.external.diffusers_folder import (
+    import_diffusers,
+    load_network,
+    noise_levels,
+    read_config,
+    read_scheduler,
+    stated_licence,
 )
+from genprior.priors.external.flow_matching import FlowMatching
+from genprior.priors.external.variance_preserving import Prediction, VariancePreserving
+from genprior.priors.external.weight_files import folder_of, read_settings
 from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.padding import pad_to_multiple
 
 NETWORK = "UNet2DModel"
-SCHEDULER = "scheduler_config.json"
-EXPLODING = "ScoreSdeVeScheduler"
-# Schedulers whose settings describe the training of DDPM; they differ in their samplers only.
-DISCRETE = re.compile(
-    r"(DDPM|DDIM|DDIMInverse|PNDM|LMSDiscrete|EulerDiscrete|EulerAncestralDiscrete|Heun\w*|"
-    r"DPMSolver\w*|UniPC\w*|DEIS\w*|KDPM2\w*|RePaint)Scheduler"
-)
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,12 +54,14 @@ class DiffusersUNet(nn.Module, Denoiser):
 
     Arguments:
         network: The UNet2DModel.
-        steps: Noise levels of its time steps; None for a score model (variance-exploding).
+        steps: Noise levels of its time steps, or of the times of a flow; None for a score model
+            (variance-exploding).
         class_label: Class of a conditional network.
     """
 
     def __init__(
-        self, network: nn.Module, steps: VariancePreserving | None, class_label: int | None = None
+        self, network: nn.Module, steps: VariancePreserving | FlowMatching | None,
+        class_label: int | None = None,
     ) -> None:
         super().__init__()
         self.network, self.steps, self.class_label = network, steps, class_label
@@ -125,14 +123,14 @@ def load(path: Path, _: Mapping[str, Tensor]) -> tuple[DiffusersUNet, dict[str, 
             or diffusers is not installed.
     """
     folder = folder_of(path) or path
-    config = _config(folder)
+    config = read_config(folder)
     if config.get("_class_name") != NETWORK:
         raise CheckpointError(
             f"{path}: its network is a {config.get('_class_name')}, and genprior loads "
             f"{NETWORK} (diffusion in pixel space): choose another model"
         )
-    scheduler = _scheduler(path, folder)
-    network = _network(folder)
+    scheduler = read_scheduler(path, folder)
+    network = load_network(folder, config, import_diffusers(folder).UNet2DModel)
     label = read_settings(path, Settings).class_label
     classes = config.get("num_class_embeds")
     if (label is None) != (classes is None) or not 0 <= (label or 0) < (classes or 1):
@@ -141,92 +139,8 @@ def load(path: Path, _: Mapping[str, Tensor]) -> tuple[DiffusersUNet, dict[str, 
             f'write {{"class_label": N}} to {path / "genprior.json"} for a network with classes '
             f"only"
         )
-    prior = DiffusersUNet(network, _steps(path, scheduler, config), label)
+    prior = DiffusersUNet(network, noise_levels(path, scheduler, config), label)
     return prior, _describe(path, prior, config, scheduler)
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        return read_json(folder / CONFIG, dict[str, Any])
-    except (OSError, ValueError) as error:
-        kind = ""
-        if (folder / PIPELINE).exists():
-            index = read_json(folder / PIPELINE, dict[str, Any])
-            kind = f" (a {index.get('_class_name')})"
-        raise CheckpointError(
-            f"{folder}{kind}: {CONFIG} of a {NETWORK} cannot be read ({error})"
-        ) from error
-
-
-def _scheduler(path: Path, folder: Path) -> dict[str, Any]:
-    places = [path / "scheduler", folder, path, folder.parent / "scheduler"]
-    file = next((p / SCHEDULER for p in places if (p / SCHEDULER).is_file()), None)
-    if file is None:
-        raise CheckpointError(
-            f"{path}: there is no scheduler/{SCHEDULER}, which holds the noise levels that the "
-            f"network was trained for: download it too"
-        )
-    try:
-        return read_json(file, dict[str, Any])
-    except ValueError as error:
-        raise CheckpointError(f"{file}: {error}") from error
-
-
-def _network(folder: Path) -> nn.Module:
-    diffusers = _import_diffusers(folder)
-    try:
-        network, info = diffusers.UNet2DModel.from_pretrained(
-            folder, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True,
-            torch_dtype=torch.float32,
-        )
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{folder}: its weights cannot be loaded ({reason:.160}); nothing in them was run"
-        ) from error
-    wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
-    if wrong:
-        raise CheckpointError(
-            f"{folder}: {len(wrong)} tensors do not fit {CONFIG} ({wrong[0]} ...): the folder is "
-            f"incomplete, or was written by another version of diffusers"
-        )
-    return network
-
-
-def _import_diffusers(path: Path) -> Any:
-    try:
-        import diffusers
-    except ImportError:
-        raise CheckpointError(
-            f"{path}: a folder of diffusers is loaded by that package, which is not installed: "
-            f'pip install "genprior[diffusers]"'
-        ) from None
-    return diffusers
-
-
-def _steps(
-    path: Path, scheduler: Mapping[str, Any], config: Mapping[str, Any]
-) -> VariancePreserving | None:
-    name = str(scheduler.get("_class_name"))
-    if name == EXPLODING and config.get("time_embedding_type") == "fourier":
-        return None
-    if not DISCRETE.fullmatch(name):
-        raise CheckpointError(
-            f"{path}: scheduler {name} is not supported: it must be {EXPLODING} with a network of "
-            f"Fourier time embedding, or one of DDPM (DDPMScheduler, DDIMScheduler ...)"
-        )
-    from diffusers import DDPMScheduler
-
-    known = inspect.signature(DDPMScheduler.__init__).parameters
-    settings = {key: value for key, value in scheduler.items() if key in known}
-    settings.pop("variance_type", None)  # concerns its sampler only
-    try:
-        levels = DDPMScheduler(**settings).alphas_cumprod
-        prediction = scheduler.get("prediction_type", "epsilon")
-        table = config.get("time_embedding_type") == "learned"
-        return VariancePreserving(levels, prediction, whole_steps=table)
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise CheckpointError(f"{path}: its scheduler cannot be used: {error}") from error
 
 
 def _describe(
@@ -244,16 +158,8 @@ def _describe(
         "prediction": "score" if steps is None else steps.prediction,
         "beta_schedule": scheduler.get("beta_schedule"),
         "noise_levels": exploding if steps is None else steps.range,
+        **(steps.describe() if isinstance(steps, FlowMatching) else {}),
         "classes": config.get("num_class_embeds"),
         "class_label": prior.class_label,
-        "licence": _licence(path),
+        "licence": stated_licence(path),
     }
-
-
-def _licence(path: Path) -> str | None:
-    """Returns the licence that a model card states in its header."""
-    card = path / "README.md"
-    text = card.read_text(errors="replace") if card.is_file() else ""
-    header = text.split("---", 2)[1] if text.startswith("---") and text.count("---") > 1 else ""
-    match = re.search(r"^license:\s*(\S+)", header, re.MULTILINE)
-    return match[1] if match else None

@@ -1,4 +1,4 @@
-"""Diffusion models in the format of guided-diffusion (.pt): a state dictionary of a UNet.
+"""Files of guided-diffusion (.pt) and of torchcfm, which trains the same UNet by flow matching.
 
 The file has no configuration: levels, blocks, widths and the place of attention follow from the
 names and shapes of its tensors. It does not show the heads of attention, the order of queries,
@@ -9,9 +9,13 @@ keys and values, and the noise schedule. Defaults are those of the published mod
     order     heads before queries, keys and values; the 64 x 64 ImageNet model has the other one
     schedule  linear; the 64 x 64 ImageNet model (192 channels, 3 blocks a level) has cosine
 
+Of torchcfm, heads have 64 channels or there is one head, data are at time 1, images in [-1, 1].
+
 References:
     Diffusion Models Beat GANs on Image Synthesis, Dhariwal and Nichol, 2021.
     Improved Denoising Diffusion Probabilistic Models, Nichol and Dhariwal, 2021.
+    Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport, Tong
+        et al., 2024 (torchcfm).
 
 Differs from the authors' code:
     1. Time steps may lie between those of the training.
@@ -31,6 +35,7 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention
 from genprior.core.errors import CheckpointError
 from genprior.core.schedules import ddpm_sigmas
 from genprior.priors.base import Denoiser
+from genprior.priors.external.flow_matching import FlowMatching
 from genprior.priors.external.variance_preserving import Prediction, VariancePreserving
 from genprior.priors.external.weight_files import check_fit, read_settings
 from genprior.priors.nets.channels import from_network, to_network
@@ -55,17 +60,28 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     class_label: int | None = None
 
 
+class FlowSettings(msgspec.Struct, forbid_unknown_fields=True):
+    """What a file of torchcfm does not show, in FILE.genprior.json."""
+
+    heads: int | None = None
+    head_channels: int | None = None
+    new_attention_order: bool | None = None
+    data_at: Literal[0, 1] = 1
+    class_label: int | None = None
+
+
 class GuidedDiffusion(nn.Module, Denoiser):
-    """Diffusion prior from a UNet of guided-diffusion.
+    """Diffusion prior from a UNet of guided-diffusion, or flow prior from one of torchcfm.
 
     Arguments:
         network: The UNet.
-        steps: Noise levels of its time steps.
+        steps: Noise levels of its time steps, or of the times of a flow.
         class_label: Class of a conditional network.
     """
 
     def __init__(
-        self, network: "GuidedUNet", steps: VariancePreserving, class_label: int | None = None
+        self, network: "GuidedUNet", steps: VariancePreserving | FlowMatching,
+        class_label: int | None = None,
     ) -> None:
         super().__init__()
         self.network, self.steps, self.class_label = network, steps, class_label
@@ -86,12 +102,16 @@ class GuidedUNet(nn.Module):
         tensors: The state dictionary; only names and shapes are used.
         settings: Heads and order of attention.
         new_order: Queries, keys and values are split before the heads.
+        otherwise: Number of heads where 64 does not divide the channels.
 
     Raises:
         KeyError: A tensor that shows the structure is missing.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], settings: Settings, new_order: bool) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], settings: Settings | FlowSettings, new_order: bool,
+        otherwise: int = HEADS,
+    ) -> None:
         super().__init__()
         shape = {key: tuple(value.shape) for key, value in tensors.items()}
         embedding, self.width = shape["time_embed.0.weight"]
@@ -105,7 +125,7 @@ class GuidedUNet(nn.Module):
             self.label_emb = nn.Embedding(*shape["label_emb.weight"])
 
         def block(prefix: str, resampling: Resampling) -> nn.ModuleList:
-            return _block(shape, prefix, resampling, settings, new_order)
+            return _block(shape, prefix, resampling, settings, new_order, otherwise)
 
         halving = range(self.blocks + 1, self.levels * (self.blocks + 1), self.blocks + 1)
         count = self.levels * (self.blocks + 1)
@@ -236,11 +256,46 @@ def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[GuidedDiffusion, di
     """
     settings = read_settings(path, Settings)
     tensors = {key: value for key, value in tensors.items() if key not in TABLES}
+    network, about = _network(path, tensors, settings)
+    schedule = settings.schedule or ("cosine" if _is_small(network) else "linear")
+    s = 2 * torch.as_tensor(ddpm_sigmas(schedule))
+    steps = VariancePreserving(1 / (1 + s**2), settings.prediction)
+    about |= {
+        "format": "guided-diffusion",
+        "prediction": settings.prediction,
+        "beta_schedule": schedule,
+        "noise_levels": steps.range,
+        "assumed": f"heads, order and schedule are not in the file; {path.name}.genprior.json "
+                   f"sets them",
+    }
+    return GuidedDiffusion(network, steps, settings.class_label), about
+
+
+def load_flow(path: Path, tensors: Mapping[str, Tensor]) -> tuple[GuidedDiffusion, dict[str, Any]]:
+    """Builds the prior of a state dictionary of torchcfm; results and errors as of `load`."""
+    settings = read_settings(path, FlowSettings)
+    network, about = _network(path, tensors, settings, otherwise=1)
+    steps = FlowMatching(settings.data_at)
+    about |= {
+        "format": "torchcfm",
+        **steps.describe(),
+        "assumed": f"heads, order and the time of the data are not in the file; "
+                   f"{path.name}.genprior.json sets them",
+    }
+    return GuidedDiffusion(network, steps, settings.class_label), about
+
+
+def _network(
+    path: Path, tensors: Mapping[str, Tensor], settings: Settings | FlowSettings,
+    otherwise: int = HEADS,
+) -> tuple[GuidedUNet, dict[str, Any]]:
+    """Builds the UNet of a state dictionary; returns it and a description of it."""
     try:
         blocks, _ = _structure({key: tuple(value.shape) for key, value in tensors.items()})
         small = tensors["time_embed.0.weight"].shape[1] == 192 and blocks == 3
-        new_order = small if settings.new_attention_order is None else settings.new_attention_order
-        network = GuidedUNet(tensors, settings, new_order)
+        new_order = settings.new_attention_order
+        new_order = small and otherwise != 1 if new_order is None else new_order
+        network = GuidedUNet(tensors, settings, new_order, otherwise)
     except (KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path}: cannot be built as a network of guided-diffusion ({error}): it is another "
@@ -255,27 +310,22 @@ def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[GuidedDiffusion, di
             f"{path}: the network has {classes or 'no'} classes, and class_label is {label}: "
             f'write {{"class_label": N}} to {path}.genprior.json for a network with classes only'
         )
-    schedule = settings.schedule or ("cosine" if small else "linear")
-    s = 2 * torch.as_tensor(ddpm_sigmas(schedule))
-    steps = VariancePreserving(1 / (1 + s**2), settings.prediction)
-    about = {
-        "format": "guided-diffusion",
+    return network, {
         "prior": f"UNet of {network.levels} levels, {blocks} blocks a level, {network.width} "
                  f"channels",
         "parameters": sum(p.numel() for p in network.parameters()),
         "channels": network.channels,
         "image_range": [-1, 1],
-        "prediction": settings.prediction,
-        "beta_schedule": schedule,
-        "noise_levels": steps.range,
         "attention_heads": [m.heads for m in network.modules() if isinstance(m, Attention)],
         "new_attention_order": new_order,
         "classes": classes,
         "class_label": label,
-        "assumed": f"heads, order and schedule are not in the file; {path.name}.genprior.json "
-                   f"sets them",
     }
-    return GuidedDiffusion(network, steps, label), about
+
+
+def _is_small(network: GuidedUNet) -> bool:
+    """Whether a network has the structure of the 64 x 64 ImageNet model."""
+    return network.width == 192 and network.blocks == 3
 
 
 def _structure(shape: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
@@ -301,7 +351,7 @@ def _doubles(shape: Mapping[str, tuple[int, ...]], prefix: str) -> bool:
 
 def _block(
     shape: Mapping[str, tuple[int, ...]], prefix: str, resampling: Resampling,
-    settings: Settings, new_order: bool,
+    settings: Settings | FlowSettings, new_order: bool, otherwise: int,
 ) -> nn.ModuleList:
     """Builds the layers of one block from the tensors whose names begin with a prefix."""
     layers: list[nn.Module] = []
@@ -319,7 +369,7 @@ def _block(
             residuals += 1
         elif "qkv.weight" in names:
             channels = names["qkv.weight"][1]
-            layers.append(Attention(channels, _heads(channels, settings), new_order))
+            layers.append(Attention(channels, _heads(channels, settings, otherwise), new_order))
         elif "op.weight" in names or "conv.weight" in names:
             direction: Resampling = "down" if "op.weight" in names else "up"
             layers.append(Resample(names["op.weight" if direction == "down" else "conv.weight"][0],
@@ -337,12 +387,12 @@ def _residual(names: Mapping[str, tuple[int, ...]], resampling: Resampling) -> R
     return Residual(inputs, outputs, embedding, features == 2 * outputs, projects, resampling)
 
 
-def _heads(channels: int, settings: Settings) -> int:
+def _heads(channels: int, settings: Settings | FlowSettings, otherwise: int) -> int:
     if settings.heads is not None:
         heads = settings.heads
     else:
         size = settings.head_channels or HEAD_CHANNELS
-        heads = HEADS if channels % size and not settings.head_channels else channels // size
+        heads = otherwise if channels % size and not settings.head_channels else channels // size
     if heads < 1 or channels % heads:
         raise ValueError(f"{channels} channels cannot be split into {heads} heads")
     return heads

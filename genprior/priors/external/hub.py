@@ -1,5 +1,6 @@
 """Download of priors from the Hugging Face Hub: hf:ORG/NAME[@REVISION]."""
 
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -9,16 +10,18 @@ from genprior.priors.external.weight_files import SUFFIXES
 
 PREFIX = "hf:"
 NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+TRUE = ("1", "ON", "YES", "TRUE")  # as in huggingface_hub, which reads the variable once only
 # The network of a pipeline, and weights at the top; not the other formats of the same weights.
-FILES = ("*.json", "README.md", "*.safetensors", "*.bin", "*.pt", "*.pth", "unet/*", "scheduler/*")
+FILES = ("*.json", "README.md", "*.safetensors", "*.bin", "*.pt", "*.pth", "unet/*", "scheduler/*",
+         "vae/*", "text_encoder/*", "tokenizer/*")
 
 
 @lru_cache  # one request per prior and process
 def download(where: str) -> Path:
     """Downloads a repository to the cache of huggingface_hub, or finds it there.
 
-    With the environment variable HF_HUB_OFFLINE=1 only the cache is used. A revision, such as the
-    hash of a commit, pins the weights.
+    With --offline, or the environment variable HF_HUB_OFFLINE=1, only the cache is used. A
+    revision, such as the hash of a commit, pins the weights.
 
     Arguments:
         where: "hf:ORG/NAME" or "hf:ORG/NAME@REVISION".
@@ -43,7 +46,10 @@ def download(where: str) -> Path:
             f'pip install "genprior[hub]"'
         ) from None
     try:
-        folder = snapshot_download(match[1], revision=match[2], allow_patterns=list(FILES))
+        folder = snapshot_download(
+            match[1], revision=match[2], allow_patterns=list(FILES),
+            local_files_only=os.environ.get("HF_HUB_OFFLINE", "0").upper() in TRUE,
+        )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(

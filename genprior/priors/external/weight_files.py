@@ -1,4 +1,9 @@
-"""Reading of foreign weight files (.pt, .pth, .safetensors) and settings, without running code."""
+"""Reading of foreign weight files (.pt, .pth, .safetensors) and settings, without running code.
+
+The zip archive of `torch.save` is checked first: its entries are not compressed, so that they are
+no larger than the file, and have the checksums (CRC) that torch wrote. Then it is memory-mapped:
+names, shapes and types can be compared before memory is allocated for the weights.
+"""
 
 import pickle
 import re
@@ -7,6 +12,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +26,8 @@ from genprior.core.records import read_json
 
 SUFFIXES = (".pt", ".pth", ".safetensors", ".bin", ".ckpt")
 # Common keys of the weights in a file that holds more, in order of preference.
-WEIGHT_KEYS = ("ema", "params_ema", "model_ema", "ema_state_dict", "params", "state_dict", "model")
+WEIGHT_KEYS = ("ema", "params_ema", "model_ema", "ema_state_dict", "ema_model", "g_ema", "params",
+               "state_dict", "net_model", "model")
 PREFIXES = ("module.", "_orig_mod.")
 # Unpickling damaged bytes raises any of these; forbidden objects raise an UnpicklingError.
 UNREADABLE = (
@@ -35,40 +42,89 @@ CONFIG, PIPELINE, SETTINGS = "config.json", "model_index.json", "genprior.json"
 Kind = TypeVar("Kind")
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads the weights in a file; keys lose the prefixes that wrappers add.
+@dataclass(frozen=True)
+class Weights:
+    """Weights in a file.
+
+    Arguments:
+        tensors: Tensors by name, on the CPU, in the types of the file. Names lack the prefixes
+            that wrappers add.
+        where: Key of the weights in the file, "" for the file itself.
+        beside: Tensors beside the weights, such as "latent_avg" of StyleGAN2.
+    """
+
+    tensors: dict[str, Tensor]
+    where: str = ""
+    beside: dict[str, Tensor] = field(default_factory=dict)
+
+
+def open_weights(path: Path) -> Weights:
+    """Opens a file of weights; the values of a zip archive of torch are not read yet.
 
     Arguments:
         path: A safetensors file, or a file of `torch.save` that holds a dictionary of tensors, or
             one under a common key such as "ema" or "state_dict".
 
-    Returns:
-        Tensors by name, on the CPU, in the types of the file.
-
     Raises:
-        CheckpointError: The file is damaged, holds objects that only code in it could build, or
-            no weights, or weights that are not finite.
+        CheckpointError: The file does not exist, is damaged, holds objects that only code in it
+            could build, no weights, or weights twice.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is not a regular file")
         found = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file: check the name") from None
     except (safetensors.SafetensorError, *UNREADABLE) as error:
         raise CheckpointError(_refusal(path, error)) from error
+    where, beside = "", {}
     if isinstance(found, dict) and not _is_weights(found):
-        found = next((found[key] for key in WEIGHT_KEYS if _is_weights(found.get(key))), None)
+        where = next((key for key in WEIGHT_KEYS if _is_weights(found.get(key))), "")
+        beside = {key: value for key, value in found.items()
+                  if isinstance(key, str) and isinstance(value, Tensor)}
+        found = found.get(where)
     if not _is_weights(found):
         raise CheckpointError(
             f"{path}: holds no dictionary of tensors, nor one under {', '.join(WEIGHT_KEYS)}: "
             f"save its state_dict with torch.save"
         )
-    tensors = {_without_prefixes(key): tensor for key, tensor in found.items()}
-    for key, tensor in tensors.items():
+    tensors: dict[str, Tensor] = {}
+    originals: dict[str, str] = {}
+    for key, tensor in found.items():
+        name = _without_prefixes(key)
+        if name in tensors:
+            raise CheckpointError(
+                f"{path}: holds {name} twice, as {originals[name]} and as {key}: save one of them"
+            )
+        tensors[name], originals[name] = tensor, key
+    return Weights(tensors, where, beside)
+
+
+def read_weights(path: Path) -> Weights:
+    """Opens a file of weights as `open_weights` does, and checks that they are numbers.
+
+    Raises:
+        CheckpointError: Also if weights are not dense, have 8 bits, or are not finite.
+    """
+    found = open_weights(path)
+    for key, tensor in [*found.tensors.items(), *found.beside.items()]:
         small = tensor.is_floating_point() and tensor.itemsize == 1
         if tensor.is_meta or tensor.layout != torch.strided or small:
             kind = "without values" if tensor.is_meta else f"{tensor.dtype}, {tensor.layout}"
             raise CheckpointError(f"{path}: {key} is {kind}: save dense numbers of 16 or 32 bits")
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise CheckpointError(f"{path}: {key} holds NaN or infinite numbers")
-    return tensors
+        check_finite(path, key, tensor)
+    return found
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Returns the tensors of `read_weights` by name."""
+    return read_weights(path).tensors
+
+
+def check_finite(path: Path, key: str, tensor: Tensor) -> None:
+    """Raises CheckpointError if a tensor holds NaN or infinite numbers."""
+    if tensor.is_floating_point() and not tensor.isfinite().all():
+        raise CheckpointError(f"{path}: {key} holds NaN or infinite numbers: train it again")
 
 
 def read_settings(path: Path, kind: type[Kind]) -> Kind:
@@ -154,22 +210,25 @@ def check_archive(file: Path) -> None:
 
 
 def _unpickle(path: Path) -> Any:
-    if zipfile.is_zipfile(path):  # files of torch before 1.6 are none
+    archive = zipfile.is_zipfile(path)  # files of torch before 1.6 are none
+    if archive:
         check_archive(path)
     with warnings.catch_warnings(action="ignore"):  # about tensors that are refused later
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
 
 
 def _refusal(path: Path, error: BaseException) -> str:
     reason = " ".join(str(error).split())
     named = re.search(r"GLOBAL ([\w.]+)", reason)
-    if named or isinstance(error, pickle.UnpicklingError):
-        what = f"the Python object {named[1]}" if named else "more than tensors, or is damaged"
-        return (
-            f"{path}: holds {what}, which only running code could rebuild; nothing in it was run: "
-            f"if you trust it, load it and save its state_dict alone, with torch.save"
-        )
-    return f"{path}: cannot be read as weights ({reason:.160}): it may be damaged or incomplete"
+    what = (
+        f"holds the Python object {named[1]}, which only running code could rebuild" if named else
+        f"cannot be read as weights: it holds more than weights, or is damaged "
+        f"({reason.partition('. ')[0]:.160})"
+    )
+    return (
+        f"{path}: {what}; nothing in it was run: if you trust it, load it and save its "
+        f"state_dict alone, with torch.save"
+    )
 
 
 def _is_weights(found: object) -> bool:

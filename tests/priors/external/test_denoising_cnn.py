@@ -1,15 +1,19 @@
 """Denoisers in the files of KAIR, compared with spandrel's networks and with scipy."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import correlate
+from shell import save_photo, sidecar, succeed
 from torch import nn
 
 from genprior import load_prior
 from genprior.core.errors import CheckpointError
+
+SPANDREL_MISSING = 'spandrel is missing: pip install "genprior[test]"'
 
 
 def chain(inputs: int, outputs: int, bias: bool = True, depth: int = 3) -> nn.Sequential:
@@ -123,14 +127,14 @@ def test_batch_normalisation_is_kept(tmp_path: Path, x: torch.Tensor) -> None:
 
 
 def test_spandrel_reads_the_same_dncnn(tmp_path: Path, x: torch.Tensor) -> None:
-    spandrel = pytest.importorskip("spandrel", reason="spandrel is not installed")
+    spandrel = pytest.importorskip("spandrel", reason=SPANDREL_MISSING)
     path = save(tmp_path / "dncnn_25.pth", chain(1, 1, depth=8))
     theirs = spandrel.ModelLoader().load_from_file(path).model.eval()
     torch.testing.assert_close(load_prior(path).denoise(x, 25 / 255), theirs(x))
 
 
 def test_drunet_has_spandrels_result(tmp_path: Path) -> None:
-    spandrel = pytest.importorskip("spandrel", reason="spandrel is not installed")
+    spandrel = pytest.importorskip("spandrel", reason=SPANDREL_MISSING)
     from spandrel.architectures.DRUNet import DRUNet
 
     torch.manual_seed(0)
@@ -154,3 +158,80 @@ def test_drunet_has_spandrels_result(tmp_path: Path) -> None:
 def test_other_chains_are_refused(tmp_path: Path, layers: nn.Module, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         load_prior(save(tmp_path / "other.pth", layers))
+
+
+class BFCNN(nn.Module):
+    """The network of Kadkhodaie and Simoncelli's universal_inverse_problem, in evaluation."""
+
+    def __init__(self, channels: int, width: int = 6, layers: int = 4) -> None:
+        super().__init__()
+        widths = [channels, *[width] * (layers - 1), channels]
+        self.conv_layers = nn.ModuleList([
+            nn.Conv2d(a, b, 3, padding=1, bias=False)
+            for a, b in zip(widths, widths[1:], strict=False)
+        ])
+        self.running_sd = nn.ParameterList([
+            nn.Parameter(torch.rand(1, width, 1, 1) + 0.5) for _ in range(layers - 2)
+        ])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv_layers[0](x).relu()
+        for layer, sd in zip(list(self.conv_layers)[1:-1], self.running_sd, strict=True):
+            x = (layer(x) / sd).relu()
+        return self.conv_layers[-1](x)
+
+
+class BFDnCNN(nn.Module):
+    """The network of bias_free_denoising, with the normalisation that deepinv has from there."""
+
+    def __init__(self, channels: int, width: int = 6, hidden: int = 2) -> None:
+        from deepinv.models.unet import BFBatchNorm2d
+
+        super().__init__()
+        self.first_layer = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.hidden_layer_list = nn.ModuleList([
+            nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(hidden)
+        ])
+        self.bn_layer_list = nn.ModuleList([BFBatchNorm2d(width) for _ in range(hidden)])
+        self.last_layer = nn.Conv2d(width, channels, 3, padding=1, bias=False)
+        for norm in self.bn_layer_list:
+            norm.weight.data.uniform_(0.5, 1.5)
+            norm.running_var.uniform_(0.5, 1.5)
+            norm.running_mean.uniform_(0.5, 1.5)  # is not used
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.first_layer(x).relu()
+        for layer, norm in zip(self.hidden_layer_list, self.bn_layer_list, strict=True):
+            h = norm(layer(h)).relu()
+        return self.last_layer(h)
+
+
+@pytest.mark.parametrize(("kind", "network"), [("bf-cnn", BFCNN), ("bf-dncnn", BFDnCNN)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bias_free_networks_are_blind_and_homogeneous(
+    tmp_path: Path, kind: str, network: type, channels: int
+) -> None:
+    torch.manual_seed(0)
+    theirs, path = network(channels).eval(), tmp_path / "model.pt"
+    torch.save(theirs.state_dict(), path)
+    prior, x = load_prior(path), torch.rand(2, channels, 11, 8)
+    with torch.no_grad():
+        expected = x - theirs(x)
+    for sigma in (0.01, 0.7, torch.tensor([0.1, 0.2])):
+        torch.testing.assert_close(prior.denoise(x, sigma), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(prior.denoise(0.3 * x, 0.1), 0.3 * expected, atol=1e-5, rtol=0)
+    about = json.loads(succeed("priors", "info", path).stdout)
+    assert about["format"] == kind and about["noise_levels"] == "blind" and about["bias_free"]
+    photo = save_photo(tmp_path / "a.png", channels=channels, size=(12, 9))
+    succeed("deblur", photo, "--prior", path, "--gaussian", 1, "--degrade", "--steps", 2, "-q")
+    assert str(path) in json.dumps(sidecar(tmp_path / "a.genprior.png"))
+
+
+def test_networks_with_biases_are_no_bias_free_ones(tmp_path: Path) -> None:
+    path, state = tmp_path / "model.pt", BFDnCNN(1).state_dict()
+    torch.save(state | {"first_layer.bias": torch.zeros(6)}, path)
+    with pytest.raises(CheckpointError, match="convolutions .it also has first_layer.bias"):
+        load_prior(path)
+    torch.save(BFCNN(1).state_dict() | {"running_sd.2": torch.ones(1, 6, 1, 1)}, path)
+    with pytest.raises(CheckpointError, match="its tensors are not those of 4 layers"):
+        load_prior(path)

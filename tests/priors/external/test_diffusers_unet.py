@@ -11,7 +11,8 @@ from shell import refused, save_photo, sidecar, succeed
 from genprior import load_prior
 from genprior.core.errors import EXIT_WEIGHTS, CheckpointError
 
-diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+MISSING = 'diffusers is missing: pip install "genprior[diffusers]"'
+diffusers = pytest.importorskip("diffusers", reason=MISSING)
 SCHEDULERS = {
     "epsilon": {"beta_schedule": "linear"},
     "v_prediction": {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True},
@@ -187,6 +188,10 @@ def defect(name: str, folder: Path) -> None:
         config.write_text("{")
     elif name == "width":
         config.write_text(json.dumps({**settings, "layers_per_block": 2}))
+    elif name == "huge":  # 5 * 10^14 numbers, which no machine holds
+        config.write_text(json.dumps({**settings, "block_out_channels": [2**22, 2**23]}))
+    elif name == "deep":
+        config.write_text(json.dumps({**settings, "layers_per_block": 10**9}))
     elif name == "incomplete":
         tensors = load_file(weights)
         del tensors["conv_out.bias"]
@@ -203,7 +208,8 @@ def defect(name: str, folder: Path) -> None:
 @pytest.mark.parametrize(("name", "message"), [
     ("code", "cannot be loaded"), ("truncated", "cannot be loaded"),
     ("missing", "cannot be loaded"), ("config", "cannot be read (it is not JSON"),
-    ("width", "cannot be loaded"), ("incomplete", "1 tensors do not fit config.json"),
+    ("width", "tensors do not fit config.json"), ("huge", "tensors do not fit config.json"),
+    ("deep", "it has more than"), ("incomplete", "1 tensors do not fit config.json"),
     ("latent", "is a UNet2DConditionModel"),
     ("scheduler", "there is no scheduler/scheduler_config.json"),
     ("edm", "scheduler EDMEulerScheduler is not supported"),

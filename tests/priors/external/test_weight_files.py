@@ -1,20 +1,25 @@
 """What a path is, and refusals: nothing in a file is run."""
 
 import argparse
+import json
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from shell import refused, save_photo
+from shell import refused, save_photo, sidecar, succeed
 from torch import nn
 
 from genprior import load_prior, restore
 from genprior.core.errors import EXIT_WEIGHTS, CheckpointError
 from genprior.operators.denoising import Denoising
+from genprior.priors.external import FILE_FORMATS, FOLDER_FORMATS
 from genprior.priors.external.hub import download
 from genprior.priors.external.weight_files import read_tensors
+from genprior.registry import FORMATS
+
+HUB_MISSING = 'huggingface_hub is missing: pip install "genprior[hub]"'
 
 
 class Touch:
@@ -81,7 +86,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="model.0.bias holds NaN"):
         load_prior(path)
     (tmp_path / "net.safetensors").write_bytes(b"12345678901234567890")
-    with pytest.raises(CheckpointError, match="may be damaged"):
+    with pytest.raises(CheckpointError, match="or is damaged"):
         load_prior(tmp_path / "net.safetensors")
     torch.save({"conv_in.weight": torch.ones(2)}, path)
     with pytest.raises(CheckpointError, match="give the folder"):
@@ -89,12 +94,14 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    hub = pytest.importorskip("huggingface_hub", reason=HUB_MISSING)
     torch.save(denoiser(), tmp_path / "net.pth")
     calls = []
 
-    def snapshot(name: str, revision: str | None, allow_patterns: list[str]) -> str:
-        calls.append((name, revision))
+    def snapshot(
+        name: str, revision: str | None, allow_patterns: list[str], local_files_only: bool
+    ) -> str:
+        calls.append((name, revision, local_files_only))
         if name == "org/none":
             raise hub.errors.LocalEntryNotFoundError("no network\nmore")
         return str(tmp_path)
@@ -106,16 +113,43 @@ def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(load_prior(where).denoise(x, 0.1), expected)
     result = restore(x, Denoising(), "hf:org/net", noise_std=0.1, solver="posterior-mean")
     assert result.prior == "hf:org/net"
-    assert calls == [("org/net", None), ("org/net", "abc123")]
+    assert calls == [("org/net", None, False), ("org/net", "abc123", False)]
     for where, message in (("hf:net", "write hf:ORG/NAME"), ("hf:org/none", r"\(no network\)")):
         with pytest.raises(CheckpointError, match=message):
             load_prior(where)
 
 
+def test_offline_and_the_format_from_the_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason=HUB_MISSING)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # is set back after this test
+    torch.save(denoiser(), tmp_path / "net.pth")
+    calls = []
+
+    def snapshot(name: str, local_files_only: bool, **_: object) -> str:
+        calls.append(local_files_only)
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    photo = save_photo(tmp_path / "a.png", channels=1)
+    succeed("denoise", photo, "--noise", 0.1, "--prior", "hf:org/offline", "--offline", "--format",
+            "convolutional-denoiser", "-q")
+    assert calls == [True]
+    told = sidecar(tmp_path / "a.genprior.png")
+    assert "convolutional-denoiser:hf:org/offline" in json.dumps(told)
+    code, line = refused("priors", "info", tmp_path / "net.pth", "--format", "drunet")
+    assert code == EXIT_WEIGHTS and "is no file of drunet: it has no m_head.weight" in line
+
+
+def test_the_registry_lists_the_formats() -> None:
+    assert FORMATS == (*FILE_FORMATS, *FOLDER_FORMATS)
+
+
 def test_our_own_checkpoint_on_the_hub(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    hub = pytest.importorskip("huggingface_hub", reason=HUB_MISSING)
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(weights))
     downloaded, own = (load_prior(where).state_dict() for where in ("hf:org/own", weights))
     assert downloaded.keys() == own.keys()
@@ -160,7 +194,7 @@ def test_other_weights_by_a_flipped_bit_are_refused(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "w.pt").read_bytes())
     data[data.index(weights.numpy().tobytes()) + 100] ^= 1
     (tmp_path / "w.pt").write_bytes(data)
-    with pytest.raises(CheckpointError, match="w.pt: cannot be read as weights .*checksum"):
+    with pytest.raises(CheckpointError, match="w.pt: cannot be read as weights: .*checksum"):
         read_tensors(tmp_path / "w.pt")
 
 

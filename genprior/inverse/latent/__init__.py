@@ -1,0 +1,1 @@
+"""Solvers for latent diffusion: a denoiser of latents and a decoder."""
