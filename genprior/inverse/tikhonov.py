@@ -66,7 +66,7 @@ def smooth_start(
             c = finer[..., :rows, :columns]
 
         def normal(c: Tensor, factor: int = factor) -> Tensor:
-            fit = gather(operator.A_adjoint(operator.A(enlarge(c, factor))), factor)
+            fit = gather(operator.gram(enlarge(c, factor)), factor)
             return fit + per_image(weight, c) / factor**2 * laplacian(laplacian(c))
 
         c = cg(normal, gather(data, factor), c, iterations, flat=flat)

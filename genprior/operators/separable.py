@@ -4,6 +4,7 @@ With R = U diag(s) V^T for the two small matrices, A = (U_v x U_h) diag(s_v s_h)
 Every solve takes a few small matrix products, for any boundary rule and any image size.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -55,6 +56,10 @@ class Separable:
         """Returns R_v^T y R_h."""
         return self.R_v.mT @ y @ self.R_h
 
+    def gram(self, x: Tensor) -> Tensor:
+        """Returns A^T A x."""
+        return self.G_v @ x @ self.G_h
+
     def pinv(self, y: Tensor) -> Tensor:
         """Returns A^+ y."""
         U_v, U_h, s, V_v, V_h = self.svd
@@ -63,10 +68,19 @@ class Separable:
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         """Returns argmin_u ||A u - y||^2 + rho ||u - x||^2."""
+        return self.proximal(y)(x, rho)
+
+    def proximal(self, y: Tensor) -> Callable[[Tensor, float | Tensor], Tensor]:
+        """Returns (x, rho) -> prox(x, y, rho)."""
         U_v, U_h, s, V_v, V_h = self.svd
-        gain = s * damped_inverse(s**2, per_image(rho, x))
-        residual = U_v.mT @ y @ U_h - s * (V_v.mT @ x @ V_h)
-        return x + V_v @ (gain * residual) @ V_h.mT
+        data, power = U_v.mT @ y @ U_h, s**2
+
+        def prox(x: Tensor, rho: float | Tensor) -> Tensor:
+            gain = s * damped_inverse(power, per_image(rho, x))
+            residual = data - s * (V_v.mT @ x @ V_h)
+            return x + V_v @ (gain * residual) @ V_h.mT
+
+        return prox
 
     def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
         """Returns (c A A^T + sigma2 I)^{-1} v."""
@@ -84,6 +98,20 @@ class Separable:
             back=lambda c: V_v @ c @ V_h.mT,
             data=lambda y: U_v.mT @ y @ U_h,
         )
+
+    @cached_property
+    def G_v(self) -> Tensor:
+        """R_v^T R_v."""
+        return self._gram(self.exact[0])
+
+    @cached_property
+    def G_h(self) -> Tensor:
+        """R_h^T R_h."""
+        return self._gram(self.exact[1])
+
+    def _gram(self, matrix: Tensor) -> Tensor:
+        with torch.inference_mode(False):  # later calls may need gradients
+            return self._cast(matrix.mT @ matrix)
 
     @cached_property
     def svd(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
