@@ -106,7 +106,7 @@ def test_the_same_type_comes_back(prior: DDPM, kind: str) -> None:
 def test_one_sample_has_no_spread(prior: DDPM) -> None:
     result = restore(batch(), make_operator("denoise"), prior, noise_std=0.1)
     assert result.samples is result.mean is result.std is None
-    assert (result.solver, result.prior, result.nfe) == ("posterior-mean", "DDPM", 8)
+    assert (result.solver, result.prior, result.nfe) == ("posterior-mean", "DDPM", 3)
 
 
 def test_samples_are_their_mean_and_std(prior: DDPM) -> None:
@@ -117,7 +117,7 @@ def test_samples_are_their_mean_and_std(prior: DDPM) -> None:
     torch.testing.assert_close(result.image, result.samples.mean(1), rtol=0, atol=1e-4)
     assert result.std.flatten(1).amin(1).gt(0).all()
     fewer = restore(batch(), operator, prior, samples=2, **options)
-    assert torch.equal(fewer.samples, result.samples[:, :2])
+    torch.testing.assert_close(fewer.samples, result.samples[:, :2], rtol=0, atol=1e-5)
 
 
 def test_samples_need_not_be_kept(prior: DDPM) -> None:

@@ -73,7 +73,7 @@ def test_an_operator_made_in_inference_mode_is_decomposed_once(monkeypatch) -> N
 
 
 def test_another_kernel_leaves_the_copies_alone() -> None:
-    x = torch.rand(1, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
     operator = Blur(gaussian_kernel(1.0), "circular")
     before = operator.A(x)
     other = copy.deepcopy(operator)

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from genprior.core.random_streams import Noise
 from genprior.inverse.base import Quality
 from genprior.inverse.plug_and_play.hqs import HQS, SUITED, kind_of
-from genprior.inverse.plug_and_play.posterior_mean import PosteriorMean
+from genprior.inverse.plug_and_play.posterior_mean import TURNS, PosteriorMean
 from genprior.inverse.self_ensemble import mean_of_views, sees_holes
 from genprior.inverse.tikhonov import smooth_start
 from genprior.operators.base import Operator
@@ -165,8 +166,23 @@ def test_the_kinds_of_measurements_are_told_apart() -> None:
 @pytest.mark.parametrize("kind", SUITED)
 def test_better_qualities_take_more_evaluations(kind: str) -> None:
     fast, default, best = (HQS(**SUITED[kind][quality]) for quality in get_args(Quality))
-    assert fast.nfe < default.nfe <= best.nfe
+    assert fast.nfe < default.nfe <= best.nfe <= HQS().nfe
     assert all((each.views or 0) <= each.steps for each in (fast, default, best))
+
+
+def test_the_documented_numbers_are_those_of_the_code() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "solvers.md").read_text()
+    rows = text.split("<!-- suited -->")[1].strip().splitlines()
+    documented = {}
+    for row in rows:
+        name, *counts = (cell.strip() for cell in row.strip("|").split("|"))
+        documented[name] = [int(count) for count in counts]
+    expected = {
+        kind: [HQS(**settings[quality]).nfe for quality in get_args(Quality)]
+        for kind, settings in SUITED.items()
+    }
+    expected["noise only"] = [TURNS[quality] for quality in get_args(Quality)]
+    assert documented == expected
 
 
 def test_a_measurement_without_curves_keeps_the_settings() -> None:
