@@ -75,12 +75,13 @@ def candidates(task: str) -> Iterator[Solver]:
         return
     yield HQS(24)
     if TASKS[task][1] == "inpaint":
-        for steps, views in ((1, 1), (2, 2), (4, 2), (6, 2), (8, 2), (8, 4), (12, 4)):
+        yield from map(HQS, COUNTS[1:-1])
+        for steps, views in ((1, 1), (2, 2), (4, 2), (8, 1), (12, 2)):
             yield HQS(steps, views=views)
         return
     for steps in COUNTS[1:-1]:
         yield HQS(steps)
-        for sigma_min in (3 / 255, 4 / 255):
+        for sigma_min in (4 / 255, 6 / 255):
             yield HQS(steps, sigma_min=sigma_min)
 
 

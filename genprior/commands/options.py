@@ -216,16 +216,15 @@ class Device(click.ParamType):
         return value
 
 
-class Steps(click.IntRange):
+class Steps(click.ParamType):
     """Number of steps, or auto."""
 
     name = "n|auto"
 
-    def __init__(self) -> None:
-        super().__init__(1, MAX_STEPS)
-
     def convert(self, value: Any, param: Any, ctx: Any) -> int | str:
-        return value if value == "auto" else super().convert(value, param, ctx)
+        if value == "auto":
+            return "auto"
+        return click.IntRange(1, MAX_STEPS).convert(value, param, ctx)
 
 
 def check_blur(gaussian: object, motion: object, kernel: object) -> None:
