@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from genprior.core.errors import SettingError
-from genprior.core.linalg import Singular
+from genprior.core.linalg import Singular, sum_blocks, to_blocks
 
 
 class Operator(ABC):
@@ -51,6 +51,16 @@ class Operator(ABC):
     def gram(self, x: Tensor) -> Tensor:
         """Returns A^T A x."""
         return self.A_adjoint(self.A(x))
+
+    def block_gram(self, c: Tensor, factor: int, image_shape: torch.Size) -> Tensor:
+        """Returns E^T A^T A E c, where E repeats the pixels of c in blocks, see `to_blocks`.
+
+        Arguments:
+            c: Images with a pixel for each block of factor x factor pixels.
+            factor: Side of the blocks in pixels.
+            image_shape: Shape (B, C, H, W) of the images E c.
+        """
+        return sum_blocks(self.gram(to_blocks(c, factor, image_shape)), factor)
 
     @abstractmethod
     def image_shape(self, measurement_shape: torch.Size) -> torch.Size:

@@ -98,6 +98,11 @@ class Blur(Convolution, nn.Module):
             return separable.gram(x)
         return super().gram(x)
 
+    def block_gram(self, c: Tensor, factor: int, image_shape: torch.Size) -> Tensor:
+        if separable := self._separable(image_shape, c):
+            return separable.block_gram(c, factor)
+        return super().block_gram(c, factor, image_shape)
+
     def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
         batch, channels, height, width = measurement_shape
         if self.boundary == "valid":

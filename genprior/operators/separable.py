@@ -9,6 +9,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from genprior.core.linalg import Singular, damped_inverse, per_image
 
@@ -34,6 +35,13 @@ def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.linalg.svd(matrix, full_matrices=False)
 
 
+def _gram(matrix: Tensor, factor: int) -> Tensor:
+    """Returns (R E)^T (R E), where E repeats numbers `factor` times."""
+    padded = pad(matrix, (0, -matrix.shape[-1] % factor))
+    blocks = padded.unflatten(-1, (-1, factor)).sum(dim=-1)
+    return blocks.mT @ blocks
+
+
 class Separable:
     """Separable operator A x = R_v x R_h^T for images of one size, dtype and device.
 
@@ -47,6 +55,7 @@ class Separable:
         self.exact = vertical, horizontal
         self.dtype, self.device = like.dtype, like.device
         self.R_v, self.R_h = self._cast(vertical), self._cast(horizontal)
+        self.grams: dict[int, tuple[Tensor, ...]] = {}
 
     def A(self, x: Tensor) -> Tensor:
         """Returns R_v x R_h^T."""
@@ -58,7 +67,15 @@ class Separable:
 
     def gram(self, x: Tensor) -> Tensor:
         """Returns A^T A x."""
-        return self.G_v @ x @ self.G_h
+        return self.block_gram(x, 1)
+
+    def block_gram(self, c: Tensor, factor: int) -> Tensor:
+        """Returns E^T A^T A E c, see `Operator.block_gram`."""
+        if factor not in self.grams:
+            with torch.inference_mode(False):  # later calls may need gradients
+                self.grams[factor] = tuple(self._cast(_gram(R, factor)) for R in self.exact)
+        vertical, horizontal = self.grams[factor]
+        return vertical @ c @ horizontal
 
     def pinv(self, y: Tensor) -> Tensor:
         """Returns A^+ y."""
@@ -98,20 +115,6 @@ class Separable:
             back=lambda c: V_v @ c @ V_h.mT,
             data=lambda y: U_v.mT @ y @ U_h,
         )
-
-    @cached_property
-    def G_v(self) -> Tensor:
-        """R_v^T R_v."""
-        return self._gram(self.exact[0])
-
-    @cached_property
-    def G_h(self) -> Tensor:
-        """R_h^T R_h."""
-        return self._gram(self.exact[1])
-
-    def _gram(self, matrix: Tensor) -> Tensor:
-        with torch.inference_mode(False):  # later calls may need gradients
-            return self._cast(matrix.mT @ matrix)
 
     @cached_property
     def svd(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -79,6 +79,9 @@ class SuperResolution(Operator, nn.Module):
     def gram(self, x: Tensor) -> Tensor:
         return self._at(x.shape, x).gram(x)
 
+    def block_gram(self, c: Tensor, factor: int, image_shape: torch.Size) -> Tensor:
+        return self._at(image_shape, c).block_gram(c, factor)
+
     def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
         batch, channels, h, w = measurement_shape
         size = self.image_size or (h * self.factor, w * self.factor)

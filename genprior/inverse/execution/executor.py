@@ -135,6 +135,7 @@ class Executor:
         if (
             not (self.policy.can_tile and self.method.supports_windows and large)
             or self.requested_tile == "off"
+            or bool((sigma > 0).all())  # windows are for data without noise
         ):
             return []
         known = operator.mask_unmeasured(torch.ones_like(y))
