@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from genprior.core.errors import CheckpointError, SettingError
 from genprior.core.foreign_classes import foreign_names, is_exactly, is_instance
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Quality, Solver
 from genprior.inverse.baselines.base import Baseline
 from genprior.io.limits import KERNEL_PIXELS
 from genprior.operators.base import Operator
@@ -452,6 +452,33 @@ def choose_solver(
             f"choose one of {', '.join(samplers)}"
         )
     return name, method
+
+
+def suited_solvers(
+    method: Solver, quality: Quality, y: Tensor, operator: Operator, prior: object,
+    noise_std: Tensor,
+) -> list[Solver]:
+    """Returns the solver with as many evaluations as each measurement takes.
+
+    Arguments:
+        method: The solver that was chosen, with its default settings.
+        quality: See `Solver.suited`.
+        y: Measurements, shape (B, ...).
+        operator: Their operator.
+        prior: The prior.
+        noise_std: Noise levels, shape (B,).
+
+    Raises:
+        SettingError: The quality does not exist.
+    """
+    if quality not in get_args(Quality):
+        raise SettingError(
+            f"quality must be one of {', '.join(get_args(Quality))}, got {quality!r}"
+        )
+    return [
+        method.suited(y[i : i + 1], operator.select([i]), prior, sigma, quality)
+        for i, sigma in enumerate(noise_std.tolist())
+    ]
 
 
 def ignored_steps(

@@ -20,6 +20,7 @@ from genprior.api.factory import (
     make_solver,
     operator_on,
     prior_on,
+    suited_solvers,
 )
 from genprior.api.inputs import (
     image_numbers,
@@ -36,8 +37,8 @@ from genprior.core.devices import pick_device, pick_dtype, without_autocast
 from genprior.core.errors import RestorationWarning, SettingError
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import MEASUREMENT, Noise
-from genprior.inverse.base import Restoration, Solver, misfit
-from genprior.inverse.execution.executor import Executor, chunk_size, chunks
+from genprior.inverse.base import Quality, Restoration, Solver, misfit
+from genprior.inverse.execution.executor import Executor, SampleIndex, chunk_size, chunks
 from genprior.inverse.execution.memory import Tile
 from genprior.inverse.execution.running_statistics import RunningStatistics, beyond
 from genprior.io.arrays import floats_like, noise_levels, samples_like
@@ -98,7 +99,7 @@ def restore(
     solver: str | Solver | None = None,
     noise_std: float | Sequence[float] | Tensor | Literal["auto"] | None = None,
     samples: int = 1,
-    steps: int | None = None,
+    steps: int | Literal["auto"] | None = "auto",
     seed: int = 0,
     index: int | Sequence[int] = 0,
     device: str | torch.device = "auto",
@@ -109,6 +110,7 @@ def restore(
     antithetic: bool = True,
     fill: Fill = "smooth",
     progress: Callable[[int, int], object] | None = None,
+    quality: Quality = "default",
 ) -> Restoration:
     """Restores images from their measurements.
 
@@ -131,9 +133,10 @@ def restore(
             `estimate_noise` with the prior, which must be a denoiser. None is the level of the
             physics if its noise is Gaussian, else 0.
         samples: Posterior samples per image, >= 1.
-        steps: Steps of the solver, for most the network evaluations; None keeps its default.
-            If the default solver has none, as that of denoising, they are not used, and a
-            warning says so.
+        steps: Steps of the solver, for most the network evaluations. "auto" or None: for `hqs`
+            and `posterior-mean` as many as each measurement takes, see `quality`; for others
+            their default. If the default solver has none, as that of denoising, they are not
+            used, and a warning says so.
         seed: Seed, >= 0.
         index: Index of the first image, or one index per image: image i draws the noise
             of (seed, i), so `restore(y)` and `restore(y[i:i+1], index=i)` agree on image i,
@@ -159,6 +162,9 @@ def restore(
             the copies. "auto" does so for wide holes only, see `fill_with_texture`.
         progress: Called after each network evaluation with (evaluations done, total),
             counted over the whole batch.
+        quality: With `steps` "auto": "default" is the fewest evaluations with the PSNR of many to
+            0.03 dB; "fast" takes fewer, "best" as many as improve the result
+            (benchmarks/results/steps.md).
 
     Returns:
         A `Restoration` on the device of y. `image`, `mean` and `samples` have the type of y and
@@ -180,7 +186,7 @@ def restore(
     samples, seed = whole_number("samples", samples, 1), random_seed(seed)
     if samples > MAX_SAMPLES:
         raise SettingError(f"samples must be at most {MAX_SAMPLES}, got {samples}")
-    steps = None if steps is None else whole_number("steps", steps, 1)
+    steps = None if steps in (None, "auto") else whole_number("steps", steps, 1)
     several, quantiles = samples > 1, _levels(quantiles, samples)
     if not (progress is None or callable(progress)):
         raise SettingError(f"progress must be a function of two numbers, got {progress!r}")
@@ -209,31 +215,39 @@ def restore(
     operator, unit = operator.rescaled(work.shape)
     # Copies, since tensors made in inference mode cannot be differentiated through.
     work, scaled = work / per_image(unit, work), sigma.to(work) / unit
-    draws = [(i, k) for k in range(samples) for i in range(len(work))]
-    parts = chunks(draws, chunk_size(operator.image_shape(work.shape), device, method))
+    methods = [method] * len(work)
+    if steps is None and not isinstance(solver, Solver):
+        methods = suited_solvers(method, quality, work, operator, prior, scaled)
+    runs = _runs(methods, samples, operator.image_shape(work.shape), device)
     paired = antithetic and method.supports_antithetic
-    executor = Executor(
-        method, prior, seed, numbers, tile, precision, progress, len(parts), paired
-    )
+    executors = [
+        Executor(each, prior, seed, numbers, tile, precision, None, len(parts), paired)
+        for each, parts in runs
+    ]
+    _show_total(executors, progress)
     started = time.perf_counter()
-    stats, misfits = (
-        RunningStatistics(len(work), several and (keep_samples or bool(quantiles)), paired),
-        [],
-    )
-    for part in parts:
-        images = [i for i, _ in part]
-        part_operator, data, level = operator.select(images), work[images], scaled[images]
-        x = executor.solve(data, part_operator, level, part)
-        x = torch.where((level == 0).reshape(-1, 1, 1, 1), part_operator.keep_known(x, data), x)
-        if not x.isfinite().all():
-            raise FloatingPointError(
-                f"solver {name} gave NaN or infinite numbers: use float32 or another solver"
-            )
-        for i, answer in zip(images, operator.crop_margin(x).to(measurement.device), strict=True):
-            stats.add(i, answer)
-        misfits.append(misfit(x, data, part_operator, level).cpu())
+    stats = RunningStatistics(len(work), several and (keep_samples or bool(quantiles)), paired)
+    misfits: list[list[Tensor]] = [[] for _ in work]
+    for executor, (_, parts) in zip(executors, runs, strict=True):
+        for part in parts:
+            images = [i for i, _ in part]
+            part_operator, data, level = operator.select(images), work[images], scaled[images]
+            x = executor.solve(data, part_operator, level, part)
+            known = part_operator.keep_known(x, data)
+            x = torch.where((level == 0).reshape(-1, 1, 1, 1), known, x)
+            if not x.isfinite().all():
+                raise FloatingPointError(
+                    f"solver {name} gave NaN or infinite numbers: use float32 or another solver"
+                )
+            answers = operator.crop_margin(x).to(measurement.device)
+            for i, answer in zip(images, answers, strict=True):
+                stats.add(i, answer)
+            fits = misfit(x, data, part_operator, level).cpu()
+            for i, fit in zip(images, fits, strict=True):
+                misfits[i].append(fit)
     seconds = time.perf_counter() - started
-    fit = torch.cat(misfits).unflatten(0, (samples, len(work))).mean(dim=0)
+    windows = {i: found for executor in executors for i, found in executor.windows.items()}
+    fit = torch.stack([torch.stack(fits) for fits in misfits]).mean(dim=1)
     fit = torch.where(sigma.cpu() > 0, fit, torch.as_tensor(unit).to(fit) * fit)
     mean = back(stats.mean)
     doubts = (
@@ -254,17 +268,65 @@ def restore(
         misfit=fit,
         solver=name,
         prior=prior_name,
-        nfe=executor.evaluations or round(executor.monitor.images / len(draws)),
+        nfe=max(
+            executor.evaluations or round(executor.monitor.images / sum(map(len, parts)))
+            for executor, (_, parts) in zip(executors, runs, strict=True)
+        ),
         products=method.jacobian_products_for(operator, prior),
         antithetic=paired and samples > 2,
         seconds=seconds,
         noise_std=noise_std,
         seed=seed,
         warnings=doubts,
-        tile=executor.tile,
-        windows=tuple(tuple(executor.windows.get(i, ())) for i in range(len(work))),
-        reduced=tuple(executor.reduced),
+        tile=next((executor.tile for executor in executors if executor.tile), None),
+        windows=tuple(tuple(windows.get(i, ())) for i in range(len(work))),
+        reduced=tuple(text for executor in executors for text in executor.reduced),
+        methods=tuple(methods),
     )
+
+
+def _runs(
+    methods: list[Solver], samples: int, shape: torch.Size, device: torch.device
+) -> list[tuple[Solver, list[list[SampleIndex]]]]:
+    """Returns the solvers that differ, each with its batches of (image, sample).
+
+    On a CPU a batch holds samples of one image only: the result of an image does not depend on
+    the others bit for bit, and results appear one by one.
+    """
+    images: list[tuple[Solver, list[int]]] = []
+    for i, method in enumerate(methods):
+        same = next((group for other, group in images if other is method), None)
+        same = same or next((group for other, group in images if other == method), None)
+        if same is None:
+            images.append((method, [i]))
+        else:
+            same.append(i)
+    runs = []
+    for method, group in images:
+        size = chunk_size(shape, device, method)
+        together = [[i] for i in group] if device.type == "cpu" else [group]
+        parts = [
+            part for some in together
+            for part in chunks([(i, k) for k in range(samples) for i in some], size)
+        ]
+        runs.append((method, parts))
+    return runs
+
+
+def _show_total(
+    executors: list[Executor], progress: Callable[[int, int], object] | None
+) -> None:
+    """Lets `progress` be called with the evaluations of all executors together."""
+    if progress is None:
+        return
+    monitors = [executor.monitor for executor in executors]
+
+    def show(*_: int) -> None:
+        total = sum(monitor.total for monitor in monitors)
+        progress(min(sum(monitor.done for monitor in monitors), total), total)
+
+    for monitor in monitors:
+        monitor.progress = show
 
 
 def _levels(quantiles: Sequence[float], samples: int) -> tuple[float, ...]:

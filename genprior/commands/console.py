@@ -1,6 +1,7 @@
 """Output of the restoring commands: one line per file, or JSON records."""
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,6 +29,7 @@ class Report:
         self.count, self.as_json = count, as_json
         self.to_stdout = to_stdout
         self.progress = Progress(quiet or as_json)
+        self.started = time.perf_counter()
         self.records: list[dict[str, Any]] = []
         self.failures = 0
 
@@ -36,6 +38,11 @@ class Report:
 
     def __exit__(self, *error: object) -> None:
         self.progress.__exit__(*error)
+
+    def update(self, done: int, total: int) -> None:
+        """Moves the progress bar; arguments: network evaluations of all files."""
+        number = f"file {min(len(self.records) + 1, self.count)} of {self.count}"
+        self.progress.update(done, total, number if self.count > 1 else "")
 
     def restored(self, record: dict[str, Any]) -> None:
         """Reports a restored file and its warnings."""
@@ -73,13 +80,16 @@ class Report:
             self.failures = sum("error" in record for record in records)
 
     def finish(self) -> None:
-        """Prints the JSON records, and exits with an error code if the only file failed.
+        """Prints the JSON records or totals, and exits with an error code if the only file failed.
 
         Raises:
             SomeFailed: At least one of several files could not be restored.
         """
         if self.as_json:
             click.echo(json.dumps(self.records, indent=1, allow_nan=False))
+        elif self.count > 1:
+            seconds = time.perf_counter() - self.started
+            self.progress.write(_totals(self.records, seconds), err=self.to_stdout)
         if self.count == self.failures == 1:
             click.get_current_context().exit(self.records[0]["exit_code"])
         if self.failures:
@@ -101,6 +111,18 @@ def _line(record: dict[str, Any]) -> str:
         f"{record['nfe']} NFE{backward}, {record['seconds']:.1f} s]"
     )
     return " ".join(parts)
+
+
+def _totals(records: list[dict[str, Any]], seconds: float) -> str:
+    """Returns a line with the counts of all files, and the evaluations and their rate."""
+    failed = sum("error" in record for record in records)
+    skipped = sum("skipped" in record for record in records)
+    made = [record for record in records if "nfe" in record]
+    evaluations = sum(record["nfe"] * record["samples"] for record in made)
+    parts = [f"{len(made)} restored"]
+    parts += [f"{skipped} existed"] * bool(skipped) + [f"{failed} failed"] * bool(failed)
+    return (f"{len(records)} files: {', '.join(parts)}; {evaluations} NFE in {seconds:.1f} s "
+            f"({evaluations / max(seconds, 1e-9):.1f} NFE/s)")
 
 
 def _decibels(value: float | None) -> str:

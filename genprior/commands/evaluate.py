@@ -65,6 +65,7 @@ def _concatenate(context: click.Context, option: click.Option, given: tuple[tupl
 @click.option("--samples", type=click.IntRange(1, MAX_SAMPLES), default=1, show_default=True,
               help="Posterior samples per image, for the solvers that draw samples.")
 @options.steps
+@options.quality
 @click.option("--seeds", type=Numbers(), default=["0"], multiple=True, callback=_concatenate,
               show_default=True,
               help="Seeds of the noise and the random masks, separated by commas. Every task is "
@@ -111,6 +112,7 @@ def evaluate(
 
     if exemplar is not None and not set(FROM_EXEMPLAR) & set(priors.split(",")):
         raise click.UsageError(f"--exemplar needs --prior {' or '.join(FROM_EXEMPLAR)}")
+    settings["steps"] = None if settings["steps"] == "auto" else settings["steps"]
     chosen = [_task(task, crop, resize, max_pixels) for task in tasks]
     methods = _methods(priors, solvers, baselines, exemplar, max_pixels, settings["steps"])
     if settings["compile"]:

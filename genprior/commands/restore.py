@@ -153,7 +153,7 @@ def _restore(
             report.skipped(done)
         with report:
             failed = report.failed if len(targets) > 1 or as_json else None
-            for record in run(job, ranks.share(remaining), report.progress.update, failed):
+            for record in run(job, ranks.share(remaining), report.update, failed):
                 report.restored(record)
         report.gather(ranks, targets)
     if ranks.first:

@@ -10,10 +10,11 @@ from genprior.registry import SOLVERS, lookup
 def solvers() -> None:
     """List the solvers, their costs and their uses.
 
-    The costs are those of one run with the default settings. Columns:
+    The costs are those of one run with the settings of genprior.make_solver(NAME). Columns:
 
     \b
-    steps     default of --steps; "-" where the solver has no steps
+    steps     number of steps; "-" where the solver has none. hqs takes fewer for some
+              measurements, and posterior-mean fewer evaluations, see --quality
     NFE       evaluations of the network of the prior; some solvers need several in a step
     backward  products with the Jacobian of the network; each costs about one or two evaluations
     needs     ability that the prior must have

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 RESTARTS = 3
 WORST_RESIDUAL = 1e-3
@@ -27,6 +28,21 @@ class Singular:
     image: Callable[[Tensor], Tensor]
     back: Callable[[Tensor], Tensor]
     data: Callable[[Tensor], Tensor]
+
+
+def to_blocks(c: Tensor, factor: int, size: Sequence[int]) -> Tensor:
+    """Returns E c: every pixel of c becomes a block of factor x factor, cropped to `size`."""
+    if factor > 1:
+        c = functional.interpolate(c, scale_factor=factor, mode="nearest")
+    return c[..., : size[-2], : size[-1]]
+
+
+def sum_blocks(x: Tensor, factor: int) -> Tensor:
+    """Returns E^T x, the sums over the blocks of `to_blocks`."""
+    if factor == 1:
+        return x
+    x = functional.pad(x, (0, -x.shape[-1] % factor, 0, -x.shape[-2] % factor))
+    return functional.avg_pool2d(x, factor) * factor**2
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:

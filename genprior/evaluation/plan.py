@@ -16,7 +16,7 @@ from genprior.core.checksums import file_digest
 from genprior.core.errors import ImageError, SettingError
 from genprior.core.random_streams import Noise
 from genprior.evaluation.reference_images import ReferenceImage
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Quality, Solver
 from genprior.inverse.baselines.base import Baseline
 from genprior.io.datasets import resized
 from genprior.io.images import ImageFile
@@ -155,8 +155,9 @@ class Plan:
         methods: The methods.
         seeds: Seeds of noise and random masks.
         samples: Number of posterior samples, for stochastic solvers.
-        steps: Number of steps, for solvers that have steps and are given by name; None keeps
-            their defaults.
+        steps: Number of steps, for solvers that have steps and are given by name; None is
+            "auto", see `restore`.
+        quality: See `restore`.
         dtype: Precision of the networks.
         device: Name of the device, or "auto".
         batch: Number of images of one size that are restored together.
@@ -178,11 +179,13 @@ class Plan:
     show: int = 4
     lpips: bool = False
     compile: bool = False
+    quality: Quality = "default"
     settings: Mapping[str, Any] | None = None
 
     def facts(self) -> dict[str, Any]:
         """Returns all settings on which a result depends, besides its key."""
-        fixed = {name: getattr(self, name) for name in ("samples", "steps", "dtype", "lpips")}
+        names = ("samples", "steps", "quality", "dtype", "lpips")
+        fixed = {name: getattr(self, name) for name in names}
         weights = {m.prior: m.sha256 for m in self.methods if m.sha256 is not None}
         noise = {task.text: [task.noise, task.crop, *task.files()] for task in self.tasks}
         resize = {task.text: task.resize for task in self.tasks if task.resize is not None}

@@ -169,11 +169,11 @@ def _restore(
     truth = torch.cat([picture.pixels for picture in pictures])
     operator = task.operator(pictures, numbers, unit.seed)
     y = degrade(truth, operator, task.noise, unit.seed, list(numbers))
-    model, name, solver, samples = _resolve(plan, unit, operator, y)
+    model, name, solver, steps, samples = _resolve(plan, unit, operator, y)
     with ResourceMeter(device) as meter:
         result = restore(
-            y, operator, model, solver, task.noise, samples, seed=unit.seed, index=list(numbers),
-            device=str(device), dtype=plan.dtype,
+            y, operator, model, solver, task.noise, samples, steps, unit.seed, list(numbers),
+            str(device), plan.dtype, quality=plan.quality,
         )
     truth = operator.crop_margin(truth)
     scores = score(result, truth, perceptual)
@@ -189,7 +189,7 @@ def _restore(
             **_identity(plan, unit, number, source),
             "solver": None if method.is_baseline else name,
             "samples": samples, **scores[i], "seconds": meter.seconds / len(numbers),
-            "nfe": result.nfe * samples,
+            "nfe": result.nfe_of(i) * samples,
             "products": None if method.is_baseline else result.products * samples,
             "memory": meter.memory and meter.memory / 2**20,
         })
@@ -213,23 +213,25 @@ def _save_image(path: Path, image: Tensor) -> None:
 
 def _resolve(
     plan: Plan, unit: _Unit, operator: Operator, y: Tensor
-) -> tuple[nn.Module | None, str, Solver, int]:
-    """Returns the prior, the name of the solver, the solver, and its number of samples."""
+) -> tuple[nn.Module | None, str, str | Solver, int | None, int]:
+    """Returns the prior, the name of the solver, and `solver`, `steps` and `samples` to use."""
     method, model = unit.method, unit.method.model
     solver = method.solver_of(unit.task)
     if method.prior is not None and model is None:
         keep = operator.mask_unmeasured(torch.ones_like(y))[:, :1]
         model = estimate_prior(method.prior, y, keep)
     if isinstance(solver, Baseline):
-        return model, method.name, solver, plan.samples if solver.stochastic else 1
+        return model, method.name, solver, None, plan.samples if solver.stochastic else 1
     samples = plan.samples
     if solver != "auto" and not choose_solver(solver, None, operator, model, 1)[1].stochastic:
         samples = 1
-    name, solver = choose_solver(solver, None, operator, model, samples)
-    typed = isinstance(method.solver, Solver)  # an object has its own number of steps
-    if plan.steps is not None and not typed and "steps" in {f.name for f in fields(solver)}:
-        solver = replace(solver, steps=plan.steps)
-    return model, name, restrict_to_border(name, solver, unit.task.kind, method.prior), samples
+    name, chosen = choose_solver(solver, None, operator, model, samples)
+    restricted = restrict_to_border(name, chosen, unit.task.kind, method.prior)
+    if restricted is not chosen:
+        return model, name, restricted, None, samples
+    typed = isinstance(solver, Solver)  # an object has its own number of steps
+    has_steps = "steps" in {field.name for field in fields(chosen)}
+    return model, name, solver, None if typed or not has_steps else plan.steps, samples
 
 
 def _on_device(method: Method, device: torch.device) -> Method:

@@ -7,7 +7,7 @@ and sigma. It names no prior and no operator: it declares the ability that it `n
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
 from genprior.operators.base import Operator
 from genprior.priors.base import ABILITIES
+
+Quality = Literal["fast", "default", "best"]
 
 
 def setting(
@@ -111,6 +113,23 @@ class Solver(ABC):
         """
         return 1
 
+    def suited(
+        self, y: Tensor, operator: Operator, prior: object, noise_std: float, quality: Quality
+    ) -> "Solver":
+        """Returns this solver with as many evaluations as a measurement takes.
+
+        A solver without measured curves returns itself.
+
+        Arguments:
+            y: One measurement, shape (1, ...).
+            operator: Its operator.
+            prior: Prior that the solver will use.
+            noise_std: Noise level of the measurement, in units of the image range, >= 0.
+            quality: "default" takes the fewest evaluations with the PSNR of many of them to
+                0.03 dB, "fast" fewer, "best" as many as improve it.
+        """
+        return self
+
     def check_compatible(self, operator: Operator, prior: object, y: Tensor) -> None:
         """Checks that the method can use this prior and this measurement.
 
@@ -197,7 +216,7 @@ class Restoration:
             of their misfits, not the misfit of their mean.
         solver: Name of the solver.
         prior: Name of the prior.
-        nfe: Network evaluations per image and sample.
+        nfe: Network evaluations per image and sample; the largest number if images differ.
         products: Upper bound on the products with the network's Jacobian per image and sample.
         antithetic: Whether samples 0 and 2, 1 and 3, 4 and 6, 5 and 7, ... are pairs drawn with
             noise of opposite sign. Each sample has the distribution of the sampler; the mean of a
@@ -212,6 +231,7 @@ class Restoration:
             if the whole image was.
         reduced: What was made smaller because memory ran out, one sentence each.
         quantiles: Quantiles per pixel by their level, in the form of `std`.
+        methods: The solver of every image, whose fields are the settings used.
     """
 
     image: Any
@@ -232,6 +252,12 @@ class Restoration:
     quantiles: Mapping[float, Any] = field(default_factory=dict)
     products: int = 0
     antithetic: bool = False
+    methods: tuple[Solver, ...] = ()
+
+    def nfe_of(self, i: int) -> int:
+        """Returns the network evaluations of image i per sample."""
+        own = self.methods[i].nfe  # 0 if they are unknown in advance
+        return min(self.nfe, own) if own else self.nfe
 
     def __repr__(self) -> str:
         """One line: shape, range, solver, prior, cost and misfit; no pixels."""

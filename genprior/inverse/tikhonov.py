@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from genprior.core.linalg import cg, per_image
+from genprior.core.linalg import cg, per_image, sum_blocks
 from genprior.operators.base import Operator
 
 WEIGHT = 0.01
@@ -46,14 +46,6 @@ def smooth_start(
     shape = operator.image_shape(y.shape)
     height, width = shape[-2:]
 
-    def enlarge(c: Tensor, factor: int) -> Tensor:
-        blocks = c.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
-        return blocks[..., :height, :width]
-
-    def gather(x: Tensor, factor: int) -> Tensor:
-        x = functional.pad(x, (0, -width % factor, 0, -height % factor))
-        return functional.avg_pool2d(x, factor) * factor**2
-
     data = operator.A_adjoint(y)
     c, flat = None, FLAT * torch.finfo(data.dtype).eps
     for factor in FACTORS:
@@ -66,8 +58,8 @@ def smooth_start(
             c = finer[..., :rows, :columns]
 
         def normal(c: Tensor, factor: int = factor) -> Tensor:
-            fit = gather(operator.A_adjoint(operator.A(enlarge(c, factor))), factor)
+            fit = operator.block_gram(c, factor, shape)
             return fit + per_image(weight, c) / factor**2 * laplacian(laplacian(c))
 
-        c = cg(normal, gather(data, factor), c, iterations, flat=flat)
+        c = cg(normal, sum_blocks(data, factor), c, iterations, flat=flat)
     return c

@@ -8,14 +8,14 @@ per image (`rho`, `sigma2`) is a float or a tensor of shape (B,).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from genprior.core.errors import SettingError
-from genprior.core.linalg import Singular
+from genprior.core.linalg import Singular, sum_blocks, to_blocks
 
 
 class Operator(ABC):
@@ -24,6 +24,7 @@ class Operator(ABC):
     `is_identity` is true if A x = x: the measurement is the noisy image.
     `is_pixel_mask` is true if A keeps some pixels of x unchanged and sets the others to 0.
     `is_mask` is true if, moreover, A keeps either all channels of a pixel or none.
+    `is_downsampling` is true if A is a low-pass filter followed by decimation.
     `measures_images` is false if y may be anything other than images in [0, 1].
     `takes_float64` is false if A may require images in the dtype of the measurement.
     """
@@ -31,6 +32,7 @@ class Operator(ABC):
     is_identity = False
     is_pixel_mask = False
     is_mask = False
+    is_downsampling = False
     measures_images = True
     takes_float64 = True
 
@@ -45,6 +47,20 @@ class Operator(ABC):
     @abstractmethod
     def A_adjoint(self, y: Tensor) -> Tensor:
         """Returns A^T y, the adjoint: <A x, y> = <x, A_adjoint y>."""
+
+    def gram(self, x: Tensor) -> Tensor:
+        """Returns A^T A x."""
+        return self.A_adjoint(self.A(x))
+
+    def block_gram(self, c: Tensor, factor: int, image_shape: torch.Size) -> Tensor:
+        """Returns E^T A^T A E c, where E repeats the pixels of c in blocks, see `to_blocks`.
+
+        Arguments:
+            c: Images with a pixel for each block of factor x factor pixels.
+            factor: Side of the blocks in pixels.
+            image_shape: Shape (B, C, H, W) of the images E c.
+        """
+        return sum_blocks(self.gram(to_blocks(c, factor, image_shape)), factor)
 
     @abstractmethod
     def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
@@ -68,6 +84,10 @@ class Operator(ABC):
             rho: Weight >= 0, a number or shape (B,). At 0 the result is the limit
                 x + A^+ (y - A x): the least-squares image nearest to x.
         """
+
+    def proximal(self, y: Tensor) -> Callable[[Tensor, float | Tensor], Tensor]:
+        """Returns (x, rho) -> prox(x, y, rho) for many calls: what depends on y is done once."""
+        return lambda x, rho: self.prox(x, y, rho)
 
     @abstractmethod
     def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:

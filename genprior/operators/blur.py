@@ -11,6 +11,7 @@ A A^T of a "valid" blur is the restriction of a convolution. A convolution with
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +20,12 @@ from torch.fft import irfft2, rfft2
 
 from genprior.core.linalg import Singular, cg, damped_inverse, fast_shape, per_image
 from genprior.operators.base import Convolution
+from genprior.operators.cache import SharedCache
 from genprior.operators.filter_matrices import filter_matrix
 from genprior.operators.kernels import check_kernel, separate
 from genprior.operators.separable import Separable
 
 BOUNDARIES = ("valid", "reflect", "replicate", "circular")
-MAX_CACHED = 8
 # Smallest damping of the preconditioner, relative to c: the best in few iterations.
 MIN_DAMPING = 0.01
 
@@ -62,8 +63,8 @@ class Blur(Convolution, nn.Module):
         self.register_buffer("kernel", check_kernel(kernel).float())
         self.boundary = boundary
         self.iterations, self.tolerance = iterations, tolerance
-        self._cached_for: Tensor | None = None
-        self._cache: dict[tuple, object] = {}
+        self._cached_for = self.kernel
+        self._cache: SharedCache[Any] = SharedCache()
 
     def A(self, x: Tensor) -> Tensor:
         self._check_image(x.shape)
@@ -88,6 +89,19 @@ class Blur(Convolution, nn.Module):
         for axis, (before, after) in zip((-2, -1), self._margins(), strict=True):
             x = _unpad(x, self.boundary, axis, before, after)
         return x
+
+    def gram(self, x: Tensor) -> Tensor:
+        self._check_image(x.shape)
+        if self.boundary == "circular":
+            return self._filter(x, self._transfer(x.shape, x).abs() ** 2, x.shape)
+        if separable := self._separable(x.shape, x):
+            return separable.gram(x)
+        return super().gram(x)
+
+    def block_gram(self, c: Tensor, factor: int, image_shape: torch.Size) -> Tensor:
+        if separable := self._separable(image_shape, c):
+            return separable.block_gram(c, factor)
+        return super().block_gram(c, factor, image_shape)
 
     def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
         batch, channels, height, width = measurement_shape
@@ -116,14 +130,23 @@ class Blur(Convolution, nn.Module):
         return self.prox(y.new_zeros(shape), y, 0.0)
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        self._check_image(x.shape)
+        return self.proximal(y)(x, rho)
+
+    def proximal(self, y: Tensor) -> Callable[[Tensor, float | Tensor], Tensor]:
+        shape = self.image_shape(y.shape)
         if self.boundary == "circular":
-            self._check_image(x.shape)
-            h = self._transfer(x.shape, x)
-            gain = h.conj() * damped_inverse(h.abs() ** 2, per_image(rho, x))
-            return x + irfft2(gain * (rfft2(y) - h * rfft2(x)), s=x.shape[-2:])
-        if separable := self._separable(x.shape, x):
-            return separable.prox(x, y, rho)
-        return x + self.A_adjoint(self.solve_gram(y - self.A(x), 1.0, rho))
+            h, data = self._transfer(shape, y), rfft2(y)
+            power = h.abs() ** 2
+
+            def prox(x: Tensor, rho: float | Tensor) -> Tensor:
+                gain = h.conj() * damped_inverse(power, per_image(rho, x))
+                return x + irfft2(gain * (data - h * rfft2(x)), s=shape[-2:])
+
+            return prox
+        if separable := self._separable(shape, y):
+            return separable.proximal(y)
+        return lambda x, rho: x + self.A_adjoint(self.solve_gram(y - self.A(x), 1.0, rho))
 
     def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
         shape = self.image_shape(v.shape)
@@ -134,12 +157,19 @@ class Blur(Convolution, nn.Module):
         c, sigma2 = self._with_noise_floor(v, per_image(c, v), per_image(sigma2, v))
         gain = self._padded_gain(v, c, sigma2)
         return cg(
-            lambda u: c * self.A(self.A_adjoint(u)) + sigma2 * u,
+            lambda u: c * self._outer_gram(u) + sigma2 * u,
             v,
             iterations=self.iterations,
             preconditioner=lambda r: self._filter(r, gain, r.shape, self._padded_size(r)),
             tolerance=self.tolerance,
         )
+
+    def _outer_gram(self, u: Tensor) -> Tensor:
+        """Returns A A^T u."""
+        if self.boundary != "valid":
+            return self.A(self.A_adjoint(u))
+        # the restriction of a convolution with the autocorrelation of the kernel
+        return self._filter(u, self._padded_power(u), u.shape, self._padded_size(u))
 
     def precondition(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
         shape = self.image_shape(v.shape)
@@ -252,13 +282,17 @@ class Blur(Convolution, nn.Module):
     def _column_and_row(self) -> tuple[Tensor, Tensor] | None:
         return self._cached(("parts",), lambda: separate(check_kernel(self.kernel)))
 
-    def _cached(self, key: tuple, build: Callable) -> object:
-        if self._cached_for is not self.kernel or len(self._cache) > MAX_CACHED:
-            self._cached_for, self._cache = self.kernel, {}
-        if key not in self._cache:
-            with torch.inference_mode(False):  # later calls may need gradients
-                self._cache[key] = build()
-        return self._cache[key]
+    def _cached(self, key: tuple, build: Callable) -> Any:
+        if self._cached_for is not self.kernel:  # another kernel was assigned
+            self._cached_for, self._cache = self.kernel, SharedCache()
+        return self._cache.get(key, build)
+
+    def _apply(self, *arguments: Any, **named: Any) -> "Blur":
+        same, dtype = self._cached_for is self.kernel, self.kernel.dtype
+        super()._apply(*arguments, **named)
+        if same and self.kernel.dtype == dtype:  # only its device has changed
+            self._cached_for = self.kernel
+        return self
 
 
 def _unpad(x: Tensor, boundary: str, axis: int, before: int, after: int) -> Tensor:

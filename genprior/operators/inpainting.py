@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from genprior.core.linalg import Singular, per_image
+from genprior.core.linalg import Singular, per_image, sum_blocks
 from genprior.core.tensors import numbers
 from genprior.operators.base import Operator
 from genprior.operators.masks import with_axes
@@ -49,6 +49,9 @@ class Inpainting(Operator, nn.Module):
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         return self.mask_unmeasured(y)
+
+    def block_gram(self, c: Tensor, factor: int, image_shape: torch.Size) -> Tensor:
+        return sum_blocks(self._keep(c.new_zeros(()).expand(image_shape)).to(c), factor) * c
 
     def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
         keep = self.mask.shape

@@ -4,10 +4,12 @@ With R = U diag(s) V^T for the two small matrices, A = (U_v x U_h) diag(s_v s_h)
 Every solve takes a few small matrix products, for any boundary rule and any image size.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from genprior.core.linalg import Singular, damped_inverse, per_image
 
@@ -33,6 +35,13 @@ def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.linalg.svd(matrix, full_matrices=False)
 
 
+def _gram(matrix: Tensor, factor: int) -> Tensor:
+    """Returns (R E)^T (R E), where E repeats numbers `factor` times."""
+    padded = pad(matrix, (0, -matrix.shape[-1] % factor))
+    blocks = padded.unflatten(-1, (-1, factor)).sum(dim=-1)
+    return blocks.mT @ blocks
+
+
 class Separable:
     """Separable operator A x = R_v x R_h^T for images of one size, dtype and device.
 
@@ -46,6 +55,7 @@ class Separable:
         self.exact = vertical, horizontal
         self.dtype, self.device = like.dtype, like.device
         self.R_v, self.R_h = self._cast(vertical), self._cast(horizontal)
+        self.grams: dict[int, tuple[Tensor, ...]] = {}
 
     def A(self, x: Tensor) -> Tensor:
         """Returns R_v x R_h^T."""
@@ -55,6 +65,18 @@ class Separable:
         """Returns R_v^T y R_h."""
         return self.R_v.mT @ y @ self.R_h
 
+    def gram(self, x: Tensor) -> Tensor:
+        """Returns A^T A x."""
+        return self.block_gram(x, 1)
+
+    def block_gram(self, c: Tensor, factor: int) -> Tensor:
+        """Returns E^T A^T A E c, see `Operator.block_gram`."""
+        if factor not in self.grams:
+            with torch.inference_mode(False):  # later calls may need gradients
+                self.grams[factor] = tuple(self._cast(_gram(R, factor)) for R in self.exact)
+        vertical, horizontal = self.grams[factor]
+        return vertical @ c @ horizontal
+
     def pinv(self, y: Tensor) -> Tensor:
         """Returns A^+ y."""
         U_v, U_h, s, V_v, V_h = self.svd
@@ -63,10 +85,19 @@ class Separable:
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         """Returns argmin_u ||A u - y||^2 + rho ||u - x||^2."""
+        return self.proximal(y)(x, rho)
+
+    def proximal(self, y: Tensor) -> Callable[[Tensor, float | Tensor], Tensor]:
+        """Returns (x, rho) -> prox(x, y, rho)."""
         U_v, U_h, s, V_v, V_h = self.svd
-        gain = s * damped_inverse(s**2, per_image(rho, x))
-        residual = U_v.mT @ y @ U_h - s * (V_v.mT @ x @ V_h)
-        return x + V_v @ (gain * residual) @ V_h.mT
+        data, power = U_v.mT @ y @ U_h, s**2
+
+        def prox(x: Tensor, rho: float | Tensor) -> Tensor:
+            gain = s * damped_inverse(power, per_image(rho, x))
+            residual = data - s * (V_v.mT @ x @ V_h)
+            return x + V_v @ (gain * residual) @ V_h.mT
+
+        return prox
 
     def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
         """Returns (c A A^T + sigma2 I)^{-1} v."""

@@ -1,6 +1,7 @@
 """Super-resolution operator: a low-pass filter, then decimation by an integer factor."""
 
 import math
+from collections.abc import Callable
 from numbers import Real
 
 import numpy as np
@@ -10,13 +11,13 @@ from torch.nn.functional import interpolate
 
 from genprior.core.linalg import Singular
 from genprior.operators.base import Operator
+from genprior.operators.cache import SharedCache
 from genprior.operators.filter_matrices import filter_matrix
 from genprior.operators.kernels import resampling_weights
 from genprior.operators.separable import Separable
 
 KERNELS = ("bicubic", "box", "gaussian")
 BOUNDARIES = ("symmetric", "reflect", "circular")
-MAX_CACHED = 8
 
 
 class SuperResolution(Operator, nn.Module):
@@ -40,6 +41,8 @@ class SuperResolution(Operator, nn.Module):
     Raises:
         ValueError: A setting has another value.
     """
+
+    is_downsampling = True
 
     def __init__(
         self,
@@ -65,13 +68,19 @@ class SuperResolution(Operator, nn.Module):
         self.output_size = _size("output_size", output_size)
         std = 0.45 * self.factor if std is None else std
         self.taps = resampling_weights(kernel, self.factor, std)
-        self._cache: dict[tuple, Separable] = {}
+        self._cache: SharedCache[Separable] = SharedCache()
 
     def A(self, x: Tensor) -> Tensor:
         return self._at(x.shape, x).A(x)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         return self._at(self.image_shape(y.shape), y).A_adjoint(y)
+
+    def gram(self, x: Tensor) -> Tensor:
+        return self._at(x.shape, x).gram(x)
+
+    def block_gram(self, c: Tensor, factor: int, image_shape: torch.Size) -> Tensor:
+        return self._at(image_shape, c).block_gram(c, factor)
 
     def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
         batch, channels, h, w = measurement_shape
@@ -94,6 +103,9 @@ class SuperResolution(Operator, nn.Module):
             )
         return self._at(x.shape, x).prox(x, y, rho)
 
+    def proximal(self, y: Tensor) -> Callable[[Tensor, float | Tensor], Tensor]:
+        return self._at(self.image_shape(y.shape), y).proximal(y)
+
     def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
         return self._at(self.image_shape(v.shape), v).solve_gram(v, c, sigma2)
 
@@ -112,14 +124,11 @@ class SuperResolution(Operator, nn.Module):
         size = tuple(shape[-2:])
         if self.image_size not in (None, size):
             raise ValueError(f"image_size is {self.image_size}, got an image of {size} pixels")
-        key = (size, like.dtype, like.device)
-        if key not in self._cache:
-            if len(self._cache) >= MAX_CACHED:
-                self._cache.clear()
-            with torch.inference_mode(False):  # later calls may need gradients
-                vertical, horizontal = (self._matrix(n) for n in size)
-                self._cache[key] = Separable(vertical, horizontal, like)
-        return self._cache[key]
+
+        def build() -> Separable:
+            return Separable(*(self._matrix(n) for n in size), like)
+
+        return self._cache.get((size, like.dtype, like.device), build)
 
     def _matrix(self, size: int) -> Tensor:
         offsets, weights = self.taps

@@ -19,7 +19,7 @@ from genprior.api.restoration import restore
 from genprior.api.tasks import blurring, denoising, enlarging
 from genprior.core.devices import pick_device
 from genprior.core.errors import ImageError, SettingError
-from genprior.inverse.base import Restoration
+from genprior.inverse.base import Restoration, Solver
 from genprior.io.encode import check_side, check_transparency
 from genprior.io.images import FORMAT_OF, ImageFile, image_bytes, parse_image, suffix_of
 from genprior.operators.base import Operator
@@ -103,7 +103,8 @@ class Restorer:
             priors.append({"name": label, "solvers": fits, "tools": tools})
         solvers = {
             name: {"summary": cls.summary, "stochastic": cls().stochastic,
-                   "steps": getattr(cls(), "steps", None)}
+                   "steps": None if cls.suited is not Solver.suited
+                   else getattr(cls(), "steps", None)}
             for name, cls in classes.items()
         }
         return {"priors": priors, "solvers": solvers, "noises": NOISES,
@@ -205,10 +206,13 @@ class Restorer:
         name, solver = choose_solver(
             settings.solver, settings.steps, operator, prior, settings.samples
         )
-        solver = restrict_to_border(name, solver, settings.tool, source)
+        restricted = restrict_to_border(name, solver, settings.tool, source)
+        chosen: Any = (settings.solver, settings.steps)
+        if restricted is not solver:
+            chosen = (restricted, None)
         return name, restore(
-            y, operator, prior, solver, settings.noise, settings.samples, seed=settings.seed,
-            device=self.device, progress=progress,
+            y, operator, prior, chosen[0], settings.noise, settings.samples, chosen[1],
+            settings.seed, device=self.device, progress=progress,
         )
 
 

@@ -43,8 +43,8 @@ def test_the_first_two_samples_are_independent_and_stay_the_same(prior: DDPM) ->
     free = restore(batch(), operator, prior, samples=4, antithetic=False, **OPTIONS)
     fewer = restore(batch(), operator, prior, samples=2, **OPTIONS)
     assert (paired.antithetic, free.antithetic, fewer.antithetic) == (True, False, False)
-    assert torch.equal(fewer.samples, paired.samples[:, :2])
-    assert torch.equal(fewer.samples, free.samples[:, :2])
+    for more in (paired, free):  # a batch of other size may round differently
+        torch.testing.assert_close(fewer.samples, more.samples[:, :2], rtol=0, atol=1e-5)
     assert (paired.samples[:, 2:] - free.samples[:, 2:]).abs().mean() > 0.01
     residuals = paired.samples - paired.mean[:, None]
     for first, second in ((0, 2), (1, 3)):

@@ -49,6 +49,7 @@ BAD = {
     "samples must be a whole number, got 2.0": {"samples": 2.0},
     "samples must be a whole number, got '2'": {"samples": "2"},
     "steps must be a whole number, got 3.0": {"steps": 3.0, "solver": "hqs"},
+    "quality must be one of fast, default, best, got 'good'": {"quality": "good"},
     "index must be a whole number, got None": {"index": None},
     "index must be a whole number, got 0.5": {"index": [0.5, 1]},
     "quantiles must be a list of numbers between 0 and 1, got 0.5": {

@@ -83,7 +83,7 @@ def test_a_perfect_result_is_still_json(tmp_path: Path, quick: list) -> None:
 def test_the_examples_of_the_help_of_issue_2(tmp_path: Path, weights: Path) -> None:
     file = save_photo(tmp_path / "photo.png")
     result = succeed("inpaint", file, "--mask", "random=0.5", "--degrade", "--prior", weights)
-    assert "[hqs, noise 0, 24 NFE" in result.stdout and "PSNR" in result.stdout
+    assert "[hqs, noise 0, 12 NFE" in result.stdout and "PSNR" in result.stdout
     options = ["--solver", "diffpir", "--samples", 4, "--save", "std,panel", "--steps", 2]
     succeed("inpaint", file, "--mask", "random=0.5", *options, "--prior", weights, "--overwrite")
     assert levels(tmp_path / "photo.genprior.std.png").shape == SIZE
@@ -129,7 +129,9 @@ def test_many_files_and_folders_and_sizes(tmp_path: Path, quick: list) -> None:
     mask = ["--mask", "random=0.3"]
     result = succeed("inpaint", inside, single, *mask, *quick, "-o", tmp_path / "new" / "out")
     names = ["a.png", "b.png", "c.jpg", "d.png", "e.png"]
-    assert [line.split()[0].split("/")[-1] for line in result.stdout.splitlines()] == names
+    *lines, totals = result.stdout.splitlines()
+    assert [line.split()[0].split("/")[-1] for line in lines] == names
+    assert totals.startswith("5 files: 5 restored; 10 NFE in ") and totals.endswith(" NFE/s)")
     together = {n: levels(tmp_path / "new" / "out" / n.replace(".", ".genprior.")) for n in names}
     assert together["d.png"].shape == SIZE and together["c.jpg"].shape == (17, 19, 3)
     for name in names:

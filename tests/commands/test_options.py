@@ -1,10 +1,13 @@
 """Parsing of option values, and their text."""
 
+from typing import get_args
+
 import click
 import pytest
 from click.testing import CliRunner, Result
 
 from genprior.commands import options
+from genprior.inverse.base import Quality
 
 
 def convert(kind: click.ParamType, text: str) -> object:
@@ -26,6 +29,7 @@ def test_values() -> None:
     assert convert(options.Saves(), "std,panel") == ("std", "panel")
     assert convert(options.Saves(), "") == ()
     assert convert(options.Device(), "cuda:1") == "cuda:1"
+    assert convert(options.Steps(), "7") == 7 and convert(options.Steps(), "auto") == "auto"
 
 
 @pytest.mark.parametrize(
@@ -40,6 +44,8 @@ def test_values() -> None:
         (options.Size(), f"{'9' * 5000}x1", "is not a size"),
         (options.Motion(), "9", "'9': write LENGTH,ANGLE in pixels and degrees"),
         (options.Saves(), "mean,sdt", "'sdt' cannot be saved: choose among mean, std, samples"),
+        (options.Steps(), "0", "0 is not in the range 1<=x<=1000000"),
+        (options.Steps(), "few", "'few' is not a valid integer"),
         (options.Device(), "cuda:x", "'cuda:x' is not a device: choose auto, cpu, cuda, cuda:1"),
     ],
 )
@@ -63,3 +69,16 @@ def test_the_default_noise_is_the_commands() -> None:
     assert "default: 0.01" in parsed(0.01, "--help").stdout
     assert parsed("auto", "a.png").stdout == "auto\n"
     assert parsed(0.01, "a.png", "--noise", "auto").stdout == "auto\n"
+
+
+def test_the_qualities_are_those_of_python() -> None:
+    @click.command()
+    @options.quality
+    @options.steps
+    def command(quality: str, steps: int | str) -> None:
+        click.echo(f"{quality} {steps}")
+
+    (choice,) = (p.type for p in command.params if p.name == "quality")
+    assert tuple(choice.choices) == get_args(Quality)
+    assert CliRunner().invoke(command, []).stdout == "default auto\n"
+    assert CliRunner().invoke(command, ["--quality", "best", "--steps", "3"]).stdout == "best 3\n"

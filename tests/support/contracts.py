@@ -6,6 +6,7 @@ import torch
 from oracles import Dense, normals
 from torch import Tensor
 
+from genprior.core.linalg import sum_blocks, to_blocks
 from genprior.core.random_streams import Noise
 from genprior.inverse.base import Solver, misfit
 from genprior.operators.base import Operator
@@ -57,6 +58,12 @@ def _check_linear(op: Operator, x: Tensor, u: Tensor, v: Tensor) -> None:
     assert op.image_shape(v.shape) == x.shape
     _close(op.A(2 * x - 3 * u), 2 * op.A(x) - 3 * op.A(u), 1e-12, "A is not linear")
     forward, backward = (op.A(u) * v).sum(), (u * op.A_adjoint(v)).sum()
+    _close(op.gram(u), op.A_adjoint(op.A(u)), 1e-12, "gram is not A^T A")
+    for factor in (1, 2, 3):
+        coarse = torch.linspace(0, 1, sum_blocks(u, factor).numel(), dtype=u.dtype).sin()
+        coarse = coarse.reshape(sum_blocks(u, factor).shape)
+        expected = sum_blocks(op.gram(to_blocks(coarse, factor, u.shape)), factor)
+        _close(op.block_gram(coarse, factor, u.shape), expected, 1e-12, "block_gram")
     scale = op.A(u).norm() * v.norm()
     assert (forward - backward).abs() <= 1e-10 * scale, "A_adjoint is not the adjoint of A"
     assert torch.equal(
@@ -74,9 +81,11 @@ def _check_solves(op: Operator, x: Tensor, v: Tensor, rtol: float) -> None:
     with_zero[0] = 0
     matrices = [dense(op.select([i]), x[i : i + 1]) for i in range(batch)]
     _close(op.pinv(v), _dense_prox(matrices, 0 * x, v, 0 * ramp), rtol, "pinv")
+    fit = op.proximal(v)
     for weight in (0.0, 1e-3, 0.7, ramp, with_zero):
         weights = weight if isinstance(weight, Tensor) else torch.full_like(ramp, weight)
         _close(op.prox(x, v, weight), _dense_prox(matrices, x, v, weights), rtol, "prox")
+        _close(fit(x, weight), op.prox(x, v, weight), rtol, "proximal")
         for c in (1.0, 2 - ramp):
             expected = _dense_gram(matrices, v, c + 0 * ramp, weights)
             _close(op.solve_gram(v, c, weight), expected, rtol, "solve_gram")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genprior.api.texture_fill import Fill
+from genprior.inverse.base import Quality
 from genprior.inverse.execution.executor import Tile
 from genprior.io.images import ImageFile
 from genprior.io.limits import MAX_PIXELS
@@ -31,7 +32,7 @@ class Job:
         exemplar: Image from which the prior "texture" is estimated; None estimates it from the
             known part of each file (inpainting only).
         fill: How holes are filled, see `restore`.
-        prior, solver, steps, samples, seed, device, dtype, tile: See `restore`.
+        prior, solver, steps, quality, samples, seed, device, dtype, tile: See `restore`.
     """
 
     task: str
@@ -45,7 +46,8 @@ class Job:
     exemplar: Path | None = None
     prior: str = "ddpm"
     solver: str = "auto"
-    steps: int | None = None
+    steps: int | Literal["auto"] = "auto"
+    quality: Quality = "default"
     samples: int = 1
     seed: int = 0
     device: str = "auto"

@@ -4,7 +4,9 @@ Files are independent: the noise of a file depends on the seed only, not on the 
 and an error in one file does not stop the others.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,10 +77,13 @@ def run(
 ) -> Iterator[dict[str, Any]]:
     """Restores files and yields the record of each, as written to its sidecar.
 
+    While one batch is restored the next one is read, and on a GPU the last one is written.
+
     Arguments:
         job: The settings.
         targets: The inputs and the paths of their outputs.
-        progress: See `restore`.
+        progress: Called with the network evaluations done and their total, for all files; the
+            total is an estimate until the last file.
         failed: Called with a file and its error; the other files are still restored. None
             raises the first error.
 
@@ -100,8 +105,24 @@ def run(
     for folder in {target.output.parent for target in targets}:
         sweep(folder)
     max_images = CPU_BATCH if device.type == "cpu" else GPU_BATCH
-    for batch in _batches(job, targets, max_images if prior else 1, failed):
-        yield from _run_batch(job, batch, prior, device, progress, failed)
+    overall = _Progress(len(targets), progress)
+
+    def unread(target: OutputPaths, error: Exception) -> None:
+        overall.left -= 1
+        failed(target, error)
+
+    batches = _read_ahead(job, targets, max_images if prior else 1, unread)
+    # On a CPU the solver takes all cores: a result is written, and shown, before the next one.
+    behind = 0 if device.type == "cpu" else 1
+    with ThreadPoolExecutor(1, thread_name_prefix="genprior-writer") as writer:
+        written: deque[Future[_Records]] = deque()
+        for batch in batches:
+            for restored in _restored(job, batch, prior, device, overall, failed):
+                written.append(writer.submit(restored.write_all, job))
+            while len(written) > behind:
+                yield from _reported(written.popleft().result(), failed)
+        while written:
+            yield from _reported(written.popleft().result(), failed)
 
 
 def measure(
@@ -170,7 +191,6 @@ def _batches(
     batch = _Batch()
     for target in targets:
         try:
-            target.check_free()  # another process may have written it meanwhile
             with _naming_file(target.source):  # raise before any restoration
                 picture = target.read(job.max_pixels)
                 target.check_format()
@@ -191,35 +211,107 @@ def _batches(
         yield batch
 
 
-def _run_batch(
+def _read_ahead(
+    job: Job, targets: list[OutputPaths], max_images: int, failed: Callable
+) -> Iterator[_Batch]:
+    """Yields the batches, and reads the next one meanwhile in another thread."""
+    failures: list[tuple[OutputPaths, Exception]] = []
+    batches = _batches(job, targets, max_images, lambda *failure: failures.append(failure))
+
+    def read() -> tuple[_Batch | None, list[tuple[OutputPaths, Exception]]]:
+        failures.clear()
+        return next(batches, None), list(failures)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="genprior-reader") as reader:
+        following = reader.submit(read)
+        while True:
+            batch, unread = following.result()
+            for target, error in unread:
+                failed(target, error)
+            if batch is None:
+                return
+            following = reader.submit(read)
+            yield batch
+
+
+class _Progress:
+    """Progress over all files: their evaluations are estimated from those of the current batch.
+
+    Arguments:
+        files: Number of files.
+        show: Called with (evaluations done, estimated total), or None.
+    """
+
+    def __init__(self, files: int, show: Callable[[int, int], object] | None) -> None:
+        self.left, self.show = files, show  # `left` are the files after the current batch
+        self.before, self.now, self.files = 0, 0, 1
+
+    def begin(self, files: int) -> Callable[[int, int], object] | None:
+        """Returns the `progress` of `restore` for the next batch of files."""
+        self.left -= files
+        self.before, self.now, self.files = self.before + self.now, 0, files
+        return self.show and self._update
+
+    def _update(self, done: int, total: int) -> None:
+        self.now = done
+        rest = round(total * self.left / self.files)
+        self.show(self.before + done, self.before + total + rest)
+
+
+def _still_free(batch: _Batch, failed: Callable) -> _Batch:
+    """Returns the files of a batch whose results no other process has written meanwhile."""
+    free = _Batch()
+    for target, picture in zip(batch.targets, batch.pictures, strict=True):
+        try:
+            target.check_free()
+        except OF_ONE_FILE as error:
+            failed(target, error)
+        else:
+            free.targets.append(target)
+            free.pictures.append(picture)
+    return free
+
+
+def _restored(
     job: Job,
     batch: _Batch,
     prior: _Prior | None,
     device: torch.device,
-    progress: Callable | None,
+    progress: _Progress,
     failed: Callable,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator["_Restored"]:
+    """Restores a batch; yields it, or its files one by one if the batch fails."""
+    before, batch = len(batch.targets), _still_free(batch, failed)
+    count = len(batch.targets)
+    progress.left -= before - count
+    if not count:
+        return
     try:
         with _naming_file(batch.targets[0].source):
-            restored = _restore_batch(job, batch, prior, device, progress)
+            restored = _restore_batch(job, batch, prior, device, progress.begin(count))
     except FOR_ALL:
         raise
     except OF_ONE_FILE as error:
-        if len(batch.targets) == 1:
+        if count == 1:
             failed(batch.targets[0], error)
             return
-        restored = None  # the file that failed is unknown: restore them one by one
-    if restored is None:
-        for target, picture in zip(batch.targets, batch.pictures, strict=True):
-            yield from _run_batch(
-                job, _Batch([target], [picture]), prior, device, progress, failed
-            )
+    else:
+        yield restored
         return
-    for i, target in enumerate(batch.targets):
-        try:
-            record = restored.write(job, target, batch.pictures[i], i)
-        except OF_ONE_FILE as error:
-            failed(target, error)
+    # The file that failed is unknown: restore them one by one.
+    progress.left += count
+    for target, picture in zip(batch.targets, batch.pictures, strict=True):
+        yield from _restored(job, _Batch([target], [picture]), prior, device, progress, failed)
+
+
+_Records = list[tuple[OutputPaths, "dict[str, Any] | Exception"]]
+
+
+def _reported(records: _Records, failed: Callable) -> Iterator[dict[str, Any]]:
+    """Yields the records of a batch that was written; reports the files that could not be."""
+    for target, record in records:
+        if isinstance(record, Exception):
+            failed(target, record)
         else:
             yield record
 
@@ -228,14 +320,24 @@ def _run_batch(
 class _Restored:
     """Results of a batch, with the operator, prior and solver that gave them."""
 
+    batch: _Batch
     result: Restoration
     y: Tensor
     operator: Operator
     prior: _Prior
     device: torch.device
     name: str
-    solver: Solver
     missing: list[float]
+
+    def write_all(self, job: Job) -> _Records:
+        """Writes all images; returns the record, or the error, of every file."""
+        records: _Records = []
+        for i, target in enumerate(self.batch.targets):
+            try:
+                records.append((target, self.write(job, target, self.batch.pictures[i], i)))
+            except OF_ONE_FILE as error:
+                records.append((target, error))
+        return records
 
     def write(self, job: Job, target: OutputPaths, picture: ImageFile, i: int) -> dict[str, Any]:
         """Writes image i and its sidecar; returns the entries of the sidecar."""
@@ -244,9 +346,10 @@ class _Restored:
             truth = self.operator.crop_margin(picture.pixels)
             alpha = None if picture.alpha is None else self.operator.crop_margin(picture.alpha)
             picture = replace(picture, alpha=alpha)
-        record = facts(job, target, self.prior.sha256, self.device, self.name, self.solver)
+        method = self.result.methods[i]
+        record = facts(job, target, self.prior.sha256, self.device, self.name, method)
         record |= describe(self.result, i, len(self.y)) | resampling(self.operator, self.y)
-        record["warnings"] += ignored_steps(job.solver, job.steps, self.solver)
+        record["warnings"] += ignored_steps(job.solver, _steps(job), method)
         record["warnings"] += doubts(job, target.output, picture, self.missing[i])
         return write_results(target, picture, self.result, i, self.y, truth, record, job.opaque)
 
@@ -265,20 +368,29 @@ def _restore_batch(
             check_side(FORMAT_OF[target.output.suffix.lower()], side)
         y = operator.mask_unmeasured(pixels)
     prior = prior or _prior_of_one(job, batch.targets[0], y, operator)
-    name, solver = _choose_solver(job, operator, prior.model)
+    name, solver, steps = _choose_solver(job, operator, prior.model)
     result = restore(
-        y, operator, prior.model, solver, job.noise, job.samples, seed=job.seed,
+        y, operator, prior.model, solver, job.noise, job.samples, steps, seed=job.seed,
         index=[0] * len(y), device=str(device), dtype=job.dtype, tile=job.tile, progress=progress,
         keep_samples="samples" in job.save, quantiles=tuple(quantiles(job.save).values()),
-        fill=job.fill,
+        fill=job.fill, quality=job.quality,
     )
     missing = [1 - known.mean().item() for known in operator.mask_unmeasured(torch.ones_like(y))]
-    return _Restored(result, y, operator, prior, device, name, solver, missing)
+    return _Restored(batch, result, y, operator, prior, device, name, missing)
 
 
-def _choose_solver(job: Job, operator: Operator, model: nn.Module) -> tuple[str, Solver]:
-    name, solver = choose_solver(job.solver, job.steps, operator, model, job.samples)
-    return name, restrict_to_border(name, solver, job.task, job.prior)
+def _choose_solver(
+    job: Job, operator: Operator, model: nn.Module
+) -> tuple[str, str | Solver, int | None]:
+    """Returns the name of the solver, and `solver` and `steps` for `restore`."""
+    steps = _steps(job)
+    name, method = choose_solver(job.solver, steps, operator, model, job.samples)
+    restricted = restrict_to_border(name, method, job.task, job.prior)
+    return (name, job.solver, steps) if restricted is method else (name, restricted, None)
+
+
+def _steps(job: Job) -> int | None:
+    return None if job.steps == "auto" else job.steps
 
 
 @contextmanager

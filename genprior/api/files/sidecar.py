@@ -67,7 +67,7 @@ def describe(result: Restoration, i: int, count: int) -> dict[str, Any]:
     return {
         **({"noise": result.noise_std[i].item()} if estimated else {}),
         "noise_estimated": estimated,
-        "nfe": result.nfe,
+        "nfe": result.nfe_of(i),
         "products": result.products,
         "seconds": round(result.seconds / count, 3),
         "misfit": result.misfit[i].item(),

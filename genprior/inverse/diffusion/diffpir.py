@@ -54,14 +54,14 @@ class DiffPIR(DiffusionSolver):
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
-        variance = noise_std**2
+        variance, fit = noise_std**2, operator.proximal(y)
         kept, renewed = (1 - self.stochasticity) ** 0.5, self.stochasticity**0.5
 
         def step(x: Tensor, sigma: float, sigma_next: float, noise: Tensor | None) -> Tensor:
             x_hat = prior.denoise(x, sigma)
             if noise is None and self.steps > 1:
                 return x_hat
-            x_hat = operator.prox(x_hat, y, self.coupling * variance / sigma**2)
+            x_hat = fit(x_hat, self.coupling * variance / sigma**2)
             if noise is None:  # a single step must use the data
                 return x_hat
             e = (x - x_hat) / sigma

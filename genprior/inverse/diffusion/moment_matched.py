@@ -137,7 +137,9 @@ class MomentMatched(DiffusionSolver):
         informed = self._informed(operator, prior)
         if informed:
             with torch.no_grad():
-                mean = mean_of_views(y, operator, prior, noise_std, VIEWS)
+                mean = mean_of_views(
+                    y, operator, prior, noise_std, prior.symmetries[:VIEWS]
+                )
             sigmas = self._fewer_sigmas(prior)
             start = mean + sigmas[0] * generator.normal(mean)
 

@@ -17,6 +17,13 @@ Prior = TypeVar("Prior")
 MONITORED_METHODS = ("decode", "rest", "encode", "reconstruct", "log_prob", "denoise_latents")
 
 
+def all_finite(x: Tensor) -> Tensor | bool:
+    """Returns whether all values are finite, without synchronising the host with a GPU."""
+    if x.device.type == "cpu" and x.sum().isfinite():  # several times faster than the next line
+        return True
+    return x.isfinite().all()
+
+
 class Monitor:
     """Runs a network in a given precision, counts its evaluations and checks for NaN.
 
@@ -37,7 +44,7 @@ class Monitor:
         self.dtype = DTYPES[dtype]
         self.progress, self.total, self.done = progress, total, 0
         self.images = 0
-        self.evaluations: list[tuple[Tensor, Tensor]] = []
+        self.evaluations: list[tuple[Tensor | bool, Tensor | bool]] = []
 
     def evaluate(
         self, network: Callable[..., Tensor], x: Tensor, *rest: object, count: int = 1
@@ -46,7 +53,7 @@ class Monitor:
         low = self.dtype != torch.float32
         with torch.autocast(x.device.type, self.dtype if low else None, enabled=low):
             value = network(x, *rest).to(x.dtype)
-        self.evaluations.append((x.isfinite().all(), value.isfinite().all()))
+        self.evaluations.append((all_finite(x), all_finite(value)))
         self.done += count
         self.images += len(x)
         return value

@@ -25,19 +25,40 @@ Differs from the authors' code:
         mean alone had 32.84, 25.92 and 33.45.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from genprior.core.pull_push import density
 from genprior.core.random_streams import Noise
-from genprior.inverse.base import Solver, setting
-from genprior.inverse.self_ensemble import mean_of_views, sees_holes, turn, turn_back
+from genprior.inverse.base import Quality, Solver, setting
+from genprior.inverse.self_ensemble import (
+    chosen_views,
+    mean_of_views,
+    sees_holes,
+    turn,
+    turn_back,
+)
 from genprior.inverse.tikhonov import smooth_start
-from genprior.operators.base import Operator
+from genprior.operators.base import Convolution, Operator
 from genprior.priors.base import Denoiser
 
 NOISE_FLOOR = 0.001
+# Settings by kind of measurement and quality, from the curves of PSNR against evaluations on
+# training photos in benchmarks/results/steps.md. Kinds without a curve keep the defaults.
+SUITED: dict[str, dict[Quality, dict[str, Any]]] = {
+    "hole": {"fast": {"steps": 1, "views": 1}, "default": {"steps": 4}, "best": {"steps": 8}},
+    "scattered holes": {"fast": {"steps": 6}, "default": {"steps": 12}, "best": {}},
+    "noisy blur": {"fast": {"steps": 8, "sigma_min": 6 / 255}, "default": {}, "best": {}},
+    "noisy downsampling": {"fast": {"steps": 8, "sigma_min": 4 / 255}, "default": {}, "best": {}},
+    "blur": {"fast": {"steps": 8}, "default": {}, "best": {}},
+    "downsampling": {"fast": {"steps": 8}, "default": {}, "best": {}},
+}
+# Holes are scattered if a known pixel touches at least this share of the unknown ones.
+SCATTERED = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,6 +78,8 @@ class HQS(Solver):
         exact_min: Last noise level for noise-free data.
         informed_max: First noise level if the start is a posterior mean; the noise level of the
             data is used if it is larger.
+        views: Evaluations of that posterior mean, each of another flip or quarter turn; None is
+            a third of the steps, at most 8.
     """
 
     needs = Denoiser
@@ -71,21 +94,27 @@ class HQS(Solver):
     exact_max: float = setting(15 / 255, gt=0)
     exact_min: float = setting(1 / 255, gt=0)
     informed_max: float = setting(4 / 255, gt=0)
+    views: int | None = setting(None, ge=0, le=8)
 
     @property
     def nfe(self) -> int:
         return self.steps
+
+    def suited(
+        self, y: Tensor, operator: Operator, prior: object, noise_std: float, quality: Quality
+    ) -> "HQS":
+        settings = SUITED.get(kind_of(y, operator, prior, noise_std), {})
+        return replace(self, **settings.get(quality, {}))
 
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         with torch.no_grad():
             symmetries = prior.symmetries
-            views = (
-                min(self.steps // 3, len(symmetries)) if sees_holes(prior, operator) else 0
-            )
+            turns = self._views(symmetries) if sees_holes(prior, operator) else []
+            views = len(turns)
             if views:
-                x = mean_of_views(y, operator, prior, noise_std, views)
+                x = mean_of_views(y, operator, prior, noise_std, turns)
             else:
                 x = smooth_start(y, operator)
             variance = noise_std.clamp(min=NOISE_FLOOR) ** 2
@@ -94,11 +123,49 @@ class HQS(Solver):
             if views:
                 first = noise_std.clamp(min=self.informed_max)
             last = torch.full_like(first, self.sigma_min).masked_fill(exact, self.exact_min)
-            steps = self.steps - views
+            steps, fit = self.steps - views, operator.proximal(y)
             for k in range(steps):
                 sigma = first * (last / first) ** (k / max(steps - 1, 1))
-                u = operator.prox(x, y, self.coupling * variance / sigma**2)
+                u = fit(x, self.coupling * variance / sigma**2)
                 symmetry = symmetries[k % len(symmetries)]
                 x_hat = turn_back(prior.denoise(turn(u, symmetry), sigma), symmetry)
                 x = x_hat + self.relaxation * (x_hat - u) if k < steps - 1 else x_hat
         return x
+
+    def _views(self, symmetries: Sequence[int]) -> Sequence[int]:
+        """Returns the views whose posterior means are averaged for the start."""
+        if self.views is None:
+            return symmetries[: self.steps // 3]
+        return chosen_views(symmetries, min(self.views, self.steps))
+
+
+def kind_of(y: Tensor, operator: Operator, prior: object, noise_std: float) -> str:
+    """Returns the kind of a measurement, on which the number of evaluations depends.
+
+    Arguments:
+        y: One measurement, shape (1, ...).
+        operator: Its operator.
+        prior: The prior.
+        noise_std: Noise level of the measurement.
+
+    Returns:
+        A key of `SUITED`, or "other" if there are no curves for such a measurement.
+    """
+    noise = "noisy " if noise_std > 0 else ""
+    if isinstance(prior, Denoiser) and sees_holes(prior, operator):
+        known = operator.mask_unmeasured(torch.ones_like(y))
+        return noise + ("scattered holes" if is_scattered(known) else "hole")
+    if isinstance(operator, Convolution):
+        return noise + "blur"
+    return noise + "downsampling" if operator.is_downsampling else "other"
+
+
+def is_scattered(known: Tensor) -> bool:
+    """Whether a known pixel touches at least half of the unknown ones, also diagonally.
+
+    Arguments:
+        known: 1 where a pixel is known, else 0; shape (B, C, H, W), equal in all channels.
+    """
+    unknown = known[:, :1] == 0
+    touching = unknown & (density(known[:, :1]) > 0)
+    return bool(touching.sum() >= SCATTERED * unknown.sum())

@@ -10,17 +10,20 @@ References:
         (self-ensemble).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from genprior.core.errors import SettingError
 from genprior.core.random_streams import Noise
-from genprior.inverse.base import Solver
-from genprior.inverse.self_ensemble import mean_of_views, sees_holes
+from genprior.inverse.base import Quality, Solver
+from genprior.inverse.self_ensemble import chosen_views, mean_of_views, sees_holes
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
+
+# Views per quality; chosen on training photos (benchmarks/results/steps.md).
+TURNS: dict[Quality, int] = {"fast": 1, "default": 3, "best": 8}
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ class PosteriorMean(Solver):
     def evaluations(self, prior: object) -> int:
         return len(getattr(prior, "symmetries", range(8))[: self.turns])
 
+    def suited(
+        self, y: Tensor, operator: Operator, prior: object, noise_std: float, quality: Quality
+    ) -> "PosteriorMean":
+        return replace(self, turns=TURNS[quality])
+
     def check_compatible(self, operator: Operator, prior: object, y: Tensor) -> None:
         super().check_compatible(operator, prior, y)
         if not operator.is_mask:
@@ -70,4 +78,6 @@ class PosteriorMean(Solver):
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         with torch.no_grad():
-            return mean_of_views(y, operator, prior, noise_std, self.turns)
+            return mean_of_views(
+                y, operator, prior, noise_std, chosen_views(prior.symmetries, self.turns)
+            )

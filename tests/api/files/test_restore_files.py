@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -76,9 +77,72 @@ def test_on_a_gpu_images_of_one_size_are_one_batch(
     monkeypatch.setattr(restore_files, "pick_device", lambda *_: torch.device("cuda"))
     monkeypatch.setattr(restore_files, "_prior_of_all", lambda *_: "prior")
     monkeypatch.setattr(
-        restore_files, "_run_batch", lambda job, batch, *_: sizes.append(len(batch.targets)) or ()
+        restore_files, "_restored", lambda job, batch, *_: sizes.append(len(batch.targets)) or ()
     )
     assert list(run(job, plan(files))) == [] and sizes == [16, 4]
+
+
+def test_the_next_file_is_read_while_one_is_restored(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [save_photo(tmp_path / f"{k}.png", size=(8, 8), start=k) for k in range(3)]
+    were_read, restore, read = [], restore_files.restore, OutputPaths.read
+    second_read = threading.Event()
+
+    def reading(target: OutputPaths, *limit: int):
+        were_read.append(target.source.name)
+        if len(were_read) == 2:
+            second_read.set()
+        return read(target, *limit)
+
+    def restoring(*given, **options):
+        assert second_read.wait(60), "the next file is not read meanwhile"
+        return restore(*given, **options)
+
+    monkeypatch.setattr(OutputPaths, "read", reading)
+    monkeypatch.setattr(restore_files, "restore", restoring)
+    job = Job("denoise", denoising(), {}, 0.1, prior=str(weights), device="cpu")
+    assert len(list(run(job, plan(files)))) == 3
+    assert were_read == ["0.png", "1.png", "2.png"]
+
+
+def test_on_a_gpu_results_are_written_while_the_next_ones_are_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [save_photo(tmp_path / f"{k}.png", size=(8, 8)) for k in range(3)]
+    begun = [threading.Event() for _ in files]
+
+    class Result:
+        def __init__(self, number: int, target: OutputPaths) -> None:
+            self.number, self.target = number, target
+
+        def write_all(self, job: Job) -> list:
+            last = self.number == len(files) - 1
+            assert last or begun[self.number + 1].wait(60), "the next file waits for the writing"
+            return [(self.target, {"number": self.number})]
+
+    def restoring(job, batch, *_):
+        number = int(batch.targets[0].source.stem)
+        begun[number].set()
+        return Result(number, batch.targets[0])
+
+    monkeypatch.setattr(restore_files, "pick_device", lambda *_: torch.device("cuda"))
+    monkeypatch.setattr(restore_files, "_prior_of_all", lambda *_: "prior")
+    monkeypatch.setattr(restore_files, "GPU_BATCH", 1)
+    monkeypatch.setattr(restore_files, "_restore_batch", restoring)
+    records = list(run(Job("denoise", denoising(), {}, 0.1, device="cuda"), plan(files)))
+    assert [record["number"] for record in records] == [0, 1, 2]
+
+
+def test_progress_counts_the_evaluations_of_all_files(tmp_path: Path, weights: Path) -> None:
+    files = [save_photo(tmp_path / f"{k}.png", size=(8, 8), start=k) for k in range(3)]
+    (tmp_path / "1.png").write_bytes(b"")
+    seen, failed = [], []
+    job = Job("denoise", denoising(), {}, 0.1, prior=str(weights), solver="hqs", steps=2,
+              device="cpu")
+    list(run(job, plan(files), lambda *count: seen.append(count), lambda *f: failed.append(f)))
+    assert len(failed) == 1
+    assert [done for done, _ in seen] == [1, 2, 3, 4] and seen[-1] == (4, 4)
 
 
 def test_the_prior_is_loaded_once(

@@ -10,6 +10,7 @@ from genprior import make_operator, make_solver, restore
 from genprior.evaluation.gaussian_theory.calibration import z_scores
 from genprior.evaluation.gaussian_theory.exact_laws import Problem
 from genprior.inverse.diffusion.moment_matched import MomentMatched
+from genprior.inverse.execution.monitor import all_finite
 from genprior.inverse.optimization.csgm import CSGM
 from genprior.inverse.optimization.glowip import GlowIP
 from genprior.inverse.optimization.iagan import IAGAN
@@ -113,3 +114,14 @@ def test_progress_counts_the_particles_of_every_image() -> None:
     restore(batch(), operator, Shrink(), solver, 0.1, progress=lambda *counts: seen.append(counts))
     done, total = seen[-1]
     assert done == total > 2 * 4 * 5
+
+
+@pytest.mark.parametrize("value, finite", [(1.0, True), (3e38, True), (float("nan"), False),
+                                           (float("inf"), False), (-float("inf"), False)])
+def test_numbers_that_are_not_finite_are_found(value: float, finite: bool) -> None:
+    """Also where the sum of finite numbers overflows."""
+    x = torch.zeros(2, 3, 4, 4)
+    x[1, 2, 3, 0] = x[0, 0, 0, 0] = value
+    assert bool(all_finite(x)) is finite
+    x[0, 1, 1, 1] = -value
+    assert bool(all_finite(x)) is finite

@@ -1,4 +1,6 @@
 import math
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,15 +10,16 @@ from oracles import Dense, Seeing
 from torch import Tensor
 
 from genprior.core.random_streams import Noise
-from genprior.inverse.plug_and_play.hqs import HQS
-from genprior.inverse.plug_and_play.posterior_mean import PosteriorMean
-from genprior.inverse.self_ensemble import sees_holes
+from genprior.inverse.base import Quality
+from genprior.inverse.plug_and_play.hqs import HQS, SUITED, kind_of
+from genprior.inverse.plug_and_play.posterior_mean import TURNS, PosteriorMean
+from genprior.inverse.self_ensemble import mean_of_views, sees_holes
 from genprior.inverse.tikhonov import smooth_start
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
-from genprior.operators.masks import random_keep
+from genprior.operators.masks import box_hole, random_keep
 from genprior.operators.superres import SuperResolution
 
 NOISE = Noise(0, [0, 1])
@@ -139,3 +142,62 @@ def test_more_coupling_trusts_the_data_less() -> None:
         for coupling in (0.01, 0.1, 10.0)
     ]
     assert far == sorted(far)
+
+
+def kind(op: Operator, noise_std: float, prior: object, *shape: int) -> str:
+    return kind_of(op.A(torch.zeros(1, *shape)), op, prior, noise_std)
+
+
+def test_the_kinds_of_measurements_are_told_apart() -> None:
+    shape, sees, blind = (3, 24, 20), Seeing(), Dense()
+    box = Inpainting(~box_hole((1, *shape), 9, 8))
+    scattered = Inpainting(random_keep((1, *shape), 0.5))
+    few = Inpainting(random_keep((1, *shape), 0.8))
+    assert kind(box, 0.0, sees, *shape) == "hole"
+    assert kind(box, 0.1, sees, *shape) == "noisy hole"
+    assert kind(scattered, 0.0, sees, *shape) == kind(few, 0.0, sees, *shape) == "scattered holes"
+    assert kind(scattered, 0.0, blind, *shape) == "other"
+    blur = Blur(torch.tensor([[1.0, 2, 4]]), "circular")
+    assert kind(blur, 0.1, sees, *shape) == "noisy blur" and kind(blur, 0, sees, *shape) == "blur"
+    assert kind(SuperResolution(2), 0.1, sees, *shape) == "noisy downsampling"
+    assert kind(Denoising(), 0.1, sees, *shape) == "other"
+
+
+@pytest.mark.parametrize("kind", SUITED)
+def test_better_qualities_take_more_evaluations(kind: str) -> None:
+    fast, default, best = (HQS(**SUITED[kind][quality]) for quality in get_args(Quality))
+    assert fast.nfe < default.nfe <= best.nfe <= HQS().nfe
+    assert all((each.views or 0) <= each.steps for each in (fast, default, best))
+
+
+def test_the_documented_numbers_are_those_of_the_code() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "solvers.md").read_text()
+    rows = text.split("<!-- suited -->")[1].strip().splitlines()
+    documented = {}
+    for row in rows:
+        name, *counts = (cell.strip() for cell in row.strip("|").split("|"))
+        documented[name] = [int(count) for count in counts]
+    expected = {
+        kind: [HQS(**settings[quality]).nfe for quality in get_args(Quality)]
+        for kind, settings in SUITED.items()
+    }
+    expected["noise only"] = [TURNS[quality] for quality in get_args(Quality)]
+    assert documented == expected
+
+
+def test_a_measurement_without_curves_keeps_the_settings() -> None:
+    y = torch.zeros(1, 1, 4, 4)
+    assert HQS(5, coupling=0.3).suited(y, Denoising(), Dense(), 0.1, "fast") == HQS(5, 0.3)
+
+
+@pytest.mark.parametrize("views, steps", [(0, 3), (2, 3), (3, 3), (8, 2)])
+def test_the_number_of_views_can_be_set(views: int, steps: int) -> None:
+    prior, op = Seeing(), Inpainting(random_keep((2, 1, 4, 3), 0.5))
+    y = op.A(prior.draw(2, (1, 4, 3)))
+    prior.symmetries = (0, 2, 4, 6)
+    x = HQS(steps, views=views)(y, op, prior, 0.0, NOISE)
+    if views >= steps:  # nothing is left for refinements
+        expected = mean_of_views(y, op, prior, torch.zeros(2), (0, 4, 6, 2)[:steps])
+        torch.testing.assert_close(x, expected, rtol=0, atol=1e-12)
+    else:
+        assert not torch.equal(x, HQS(steps)(y, op, prior, 0.0, NOISE)) or views == 1

@@ -130,3 +130,11 @@ def test_where_it_is_the_default() -> None:
 def test_errors(turns: int) -> None:
     with pytest.raises(ValueError, match=f"turns must be between 1 and 8, got {turns}"):
         PosteriorMean(turns)
+
+
+def test_better_qualities_average_more_views() -> None:
+    y, turns = torch.zeros(1, 1, 4, 4), []
+    for quality in ("fast", "default", "best"):
+        solver = PosteriorMean().suited(y, Denoising(), Crooked(), 0.1, quality)
+        turns.append(solver.turns)
+    assert turns == sorted(set(turns)) and turns[0] == 1
