@@ -43,10 +43,10 @@ def test_a_solver_is_a_reconstructor(x: torch.Tensor, solver: object) -> None:
     assert torch.equal(model(y, physics), direct.image)
 
 
-def test_the_trainer_of_deepinv_tests_it(x: torch.Tensor) -> None:
-    physics = noisy(deepinv.physics.Denoising(), 0.1)
+def test_the_trainer_of_deepinv_tests_it() -> None:
+    physics, digits = noisy(deepinv.physics.Denoising(), 0.1), genprior.sample(PRIOR, 2, steps=20)
     found = deepinv.test(
-        to_deepinv("auto", PRIOR), torch.utils.data.DataLoader(list(x)),
+        to_deepinv("auto", PRIOR), torch.utils.data.DataLoader([{"x": image} for image in digits]),
         physics, online_measurements=True, device="cpu", metrics=[deepinv.loss.PSNR()],
         compare_no_learning=True, verbose=False, show_progress_bar=False,
         non_blocking_transfers=False,
