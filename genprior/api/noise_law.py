@@ -39,9 +39,8 @@ PATCH, SPACING, MOST_PATCHES, LAGS = 16, 4, 20000, 7
 ENOUGH = 100
 # Ranges of intensity with equally many patches, the share that is flat, and the fewest patches.
 RANGES, FLAT, FEWEST = 4, 0.05, 4
-# Energies of flat patches may differ by this factor, largest to the first fifth; those of two
-# ranges by the second factor.
-SPREAD, DIFFERENCE = 1.6, 3.0
+# Energies of flat patches of a range may differ by this factor, largest to the first fifth.
+SPREAD = 1.6
 # Values this near to 0 and 1 may be clipped; a patch with a larger share of them is not used.
 CLIPPED, SHARE_CLIPPED = 0.01, 0.02
 # Noise is correlated from this correlation of neighbours on, if its level is this many times the
@@ -250,7 +249,10 @@ def camera_noise(y: Tensor) -> CameraNoise | None:
     groups = _flat_groups(y)
     if not groups:
         return None
-    c = torch.stack([_autocovariance(flat) for flat, _ in groups]).mean(dim=0)
+    energies = torch.stack([flat.square().mean() for flat, _ in groups])
+    shapes = torch.stack([_autocovariance(flat) / flat.square().mean() for flat, _ in groups])
+    # geometric: on simulated camera noise a third less scatter of the level than the mean
+    c = energies.log().mean().exp() * shapes.mean(dim=0)
     c = c * _calibration(c)
     own = c.diagonal(dim1=0, dim2=1).mean(dim=-1)
     variance = own[LAGS, LAGS].item()
@@ -274,12 +276,8 @@ def _flat_groups(y: Tensor) -> list[tuple[Tensor, float]]:
         flat = part[energy[part].argsort()[:count]]
         lowest, highest = energy[flat[count // 5]], energy[flat[-1]]
         if 0 < highest < SPREAD * lowest:
-            groups.append(flat)
-    least = min((energy[flat].mean() for flat in groups), default=0)
-    return [
-        (p[flat], mean[flat].mean().item()) for flat in groups
-        if energy[flat].mean() < DIFFERENCE * least
-    ]
+            groups.append((p[flat], mean[flat].mean().item()))
+    return groups
 
 
 def _least_energy(y: Tensor) -> float:

@@ -93,10 +93,10 @@ class GaussianNoise(ABC):
             y: Noisy images, shape (B, C, H, W).
             tau2: Variance around x, > 0; a number or shape (B,).
         """
-        tau2 = per_image(tau2, x)
+        around = per_image(tau2, x)
 
         def share(s: Tensor) -> Tensor:
-            return s / (s + tau2.reshape(-1, *[1] * (s.ndim - 1)))
+            return s / (s + around.reshape(-1, *[1] * (s.ndim - 1)))
 
         return y + self.apply(share, x - y)
 

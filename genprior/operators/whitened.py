@@ -92,22 +92,22 @@ class Whitened(Operator, nn.Module):
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         if self.plain or not self.operator.is_identity:
             return x + self._least_squares(y - self.A(x), rho)
-        rho, level2 = per_image(rho, x), per_image(self.noise.variance(y), y)
+        weight, level2 = per_image(rho, x), per_image(self.noise.variance(y), y)
 
         def share(s: Tensor) -> Tensor:  # rho s / (rho s + level^2) = s / (s + tau^2)
-            return _weight(rho, s) * s / (_weight(rho, s) * s + _weight(level2, s))
+            return _weight(weight, s) * s / (_weight(weight, s) * s + _weight(level2, s))
 
         y = self.colour(y)
         return y + self.noise.apply(share, x - y)
 
     def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
-        c, sigma2 = per_image(c, v), per_image(sigma2, v)
+        signal, white = per_image(c, v), per_image(sigma2, v)
         if self.plain or not self.operator.is_identity:
-            return self._cg(lambda p: c * self.A(self.A_adjoint(p)) + sigma2 * p, v)
+            return self._cg(lambda p: signal * self.A(self.A_adjoint(p)) + white * p, v)
         level2 = per_image(self.noise.variance(v), v)
 
         def inverse(s: Tensor) -> Tensor:
-            return s / (_weight(c * level2, s) + _weight(sigma2, s) * s)
+            return s / (_weight(signal * level2, s) + _weight(white, s) * s)
 
         return self.noise.apply(inverse, v)
 
@@ -124,8 +124,8 @@ class Whitened(Operator, nn.Module):
     def _least_squares(self, y: Tensor, rho: float | Tensor) -> Tensor:
         """Returns argmin_u ||W A u - y||^2 + rho ||u||^2; of smallest norm if rho is 0."""
         b = self.A_adjoint(y)
-        rho = per_image(rho, b)
-        return self._cg(lambda u: self.A_adjoint(self.A(u)) + rho * u, b)
+        weight = per_image(rho, b)
+        return self._cg(lambda u: self.A_adjoint(self.A(u)) + weight * u, b)
 
     def _cg(self, matrix: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
         empty = inner(b, b) == 0

@@ -44,7 +44,7 @@ def box(std):
 def test_correlated_noise_is_found(std):
     y = photo() + box(std).colour(normal(1, 3, 256, 256))
     found = camera_noise(y)
-    assert found.level == pytest.approx(std, rel=0.25)
+    assert std / 1.5 < found.level < 1.5 * std  # one of four ranges of intensity is texture
     assert found.correlation == pytest.approx(2 / 3, abs=0.15)
     assert found.is_correlated(0.003)
     assert found.describe().startswith("correlated over 2 px")
