@@ -393,7 +393,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
     if isinstance(prior, Denoiser):
         if samples > 1:
             return "moment-matched"
-        return "posterior-mean" if operator.is_identity else "hqs"
+        image = operator.is_identity or operator.is_noisy_image
+        return "posterior-mean" if image else "hqs"
     if isinstance(prior, LatentDenoiser):
         return "latent-daps"
     if isinstance(prior, Density) and samples == 1:

@@ -30,7 +30,7 @@ from genprior.api.inputs import (
     take_measurement,
     whole_number,
 )
-from genprior.api.noise_level import assumed_noise
+from genprior.api.noise_law import measured_noise
 from genprior.api.sampling import sample
 from genprior.api.texture_fill import Fill, fill_with_texture
 from genprior.core.devices import pick_device, pick_dtype, without_autocast
@@ -44,6 +44,7 @@ from genprior.inverse.execution.running_statistics import RunningStatistics, bey
 from genprior.io.arrays import floats_like, noise_levels, samples_like
 from genprior.io.limits import MAX_SAMPLES
 from genprior.operators.base import Operator
+from genprior.operators.noise_models import GaussianNoise, SignalDependentNoise
 
 __all__ = ["degrade", "load_prior", "make_operator", "make_solver", "restore", "sample"]
 
@@ -97,7 +98,10 @@ def restore(
     operator: Operator,
     prior: str | Path | object = "ddpm",
     solver: str | Solver | None = None,
-    noise_std: float | Sequence[float] | Tensor | Literal["auto"] | None = None,
+    noise_std: (
+        float | Sequence[float] | Tensor | Literal["auto"] | GaussianNoise | SignalDependentNoise
+        | None
+    ) = None,
     samples: int = 1,
     steps: int | Literal["auto"] | None = "auto",
     seed: int = 0,
@@ -130,8 +134,10 @@ def restore(
             sampler for several; for Gaussian priors (texture, pca) always exact samples.
         noise_std: Noise level of y in units of [0, 1] (for complex numbers, of the real and of
             the imaginary part); one number, one per image, or "auto" to estimate it by
-            `estimate_noise` with the prior, which must be a denoiser. None is the level of the
-            physics if its noise is Gaussian, else 0.
+            `estimate_noise` with the prior, which must be a denoiser; for denoising, "auto" also
+            finds noise that is correlated, as that of cameras. Or the law of the noise, an object
+            of `genprior.operators.noise_models`. None is the level of the physics if its noise
+            is Gaussian, else 0.
         samples: Posterior samples per image, >= 1.
         steps: Steps of the solver, for most the network evaluations. "auto" or None: for `hqs`
             and `posterior-mean` as many as each measurement takes, see `quality`; for others
@@ -198,8 +204,8 @@ def restore(
     prior_name, prior = prior_on(prior, device)
     if noise_std is None:
         noise_std = physics_noise(physics, y)
-    if isinstance(noise_std, str):
-        noise_std = assumed_noise(noise_std, measurement.to(device), operator, prior)
+    noise = measured_noise(noise_std, measurement.to(device), operator, prior)
+    measurement, noise_std = noise.forward(measurement), noise.level
     sigma = noise_levels(noise_std, measurement, operator.measures_images)
     name, method = choose_solver(solver, steps, operator, prior, samples)
     numbers = image_numbers(index, len(measurement))
@@ -211,6 +217,7 @@ def restore(
 
     work = measurement.detach().to(device, torch.float32)
     operator.check_shape(work.shape)
+    white, given = noise.whitened(operator, method.takes_any_noise), work
     prior = for_channels(prior, operator.image_shape(work.shape)[1])
     operator, unit = operator.rescaled(work.shape)
     # Copies, since tensors made in inference mode cannot be differentiated through.
@@ -218,10 +225,12 @@ def restore(
     methods = [method] * len(work)
     if steps is None and not isinstance(solver, Solver):
         methods = suited_solvers(method, quality, work, operator, prior, scaled)
-    runs = _runs(methods, samples, operator.image_shape(work.shape), device)
+    coloured = [noise.is_correlated(i) for i in range(len(work))]
+    runs = _runs(methods, coloured, samples, operator.image_shape(work.shape), device)
     paired = antithetic and method.supports_antithetic
     executors = [
-        Executor(each, prior, seed, numbers, tile, precision, None, len(parts), paired)
+        Executor(each, prior, seed, numbers, tile, precision, None, len(parts), paired,
+                 white if coloured[parts[0][0][0]] else operator)
         for each, parts in runs
     ]
     _show_total(executors, progress)
@@ -232,7 +241,12 @@ def restore(
         for part in parts:
             images = [i for i, _ in part]
             part_operator, data, level = operator.select(images), work[images], scaled[images]
-            x = executor.solve(data, part_operator, level, part)
+            if white is not None and coloured[images[0]]:
+                whitened = white.select(images)
+                y_white = whitened.whiten(given[images])
+                x = executor.solve(y_white, whitened, sigma.to(work)[images], part)
+            else:
+                x = executor.solve(data, part_operator, level, part)
             known = part_operator.keep_known(x, data)
             x = torch.where((level == 0).reshape(-1, 1, 1, 1), known, x)
             if not x.isfinite().all():
@@ -241,7 +255,7 @@ def restore(
                 )
             answers = operator.crop_margin(x).to(measurement.device)
             for i, answer in zip(images, answers, strict=True):
-                stats.add(i, answer)
+                stats.add(i, noise.backward(answer))
             fits = misfit(x, data, part_operator, level).cpu()
             for i, fit in zip(images, fits, strict=True):
                 misfits[i].append(fit)
@@ -253,6 +267,7 @@ def restore(
     doubts = (
         *ignored_steps(solver, steps, method),
         *found,
+        *noise.doubts,
         *unused_noise(physics, sigma),
         *check_restoration(work, operator, sigma, fit, method.stochastic),
         *beyond(quantiles, samples),
@@ -276,6 +291,7 @@ def restore(
         antithetic=paired and samples > 2,
         seconds=seconds,
         noise_std=noise_std,
+        noise_found=noise.found,
         seed=seed,
         warnings=doubts,
         tile=next((executor.tile for executor in executors if executor.tile), None),
@@ -286,23 +302,25 @@ def restore(
 
 
 def _runs(
-    methods: list[Solver], samples: int, shape: torch.Size, device: torch.device
+    methods: list[Solver], coloured: list[bool], samples: int, shape: torch.Size,
+    device: torch.device,
 ) -> list[tuple[Solver, list[list[SampleIndex]]]]:
     """Returns the solvers that differ, each with its batches of (image, sample).
+
+    Images with noise that is not white, which `coloured` tells, are in batches of their own.
 
     On a CPU a batch holds samples of one image only: the result of an image does not depend on
     the others bit for bit, and results appear one by one.
     """
-    images: list[tuple[Solver, list[int]]] = []
-    for i, method in enumerate(methods):
-        same = next((group for other, group in images if other is method), None)
-        same = same or next((group for other, group in images if other == method), None)
+    images: list[tuple[tuple[Solver, bool], list[int]]] = []
+    for i, kind in enumerate(zip(methods, coloured, strict=True)):
+        same = next((group for other, group in images if other == kind), None)
         if same is None:
-            images.append((method, [i]))
+            images.append((kind, [i]))
         else:
             same.append(i)
     runs = []
-    for method, group in images:
+    for (method, _), group in images:
         size = chunk_size(shape, device, method)
         together = [[i] for i in group] if device.type == "cpu" else [group]
         parts = [

@@ -106,6 +106,8 @@ def _line(record: dict[str, Any]) -> str:
         parts.append(f"(measurement {_decibels(record['psnr_measurement'])})")
     backward = f" + {record['products']} backward" if record["products"] else ""
     estimated = " (estimated)" if record["noise_estimated"] else ""
+    if record.get("noise_found"):
+        estimated += f", {record['noise_found']}"
     parts.append(
         f"[{record['solver']}, noise {record['noise']:.4g}{estimated}, "
         f"{record['nfe']} NFE{backward}, {record['seconds']:.1f} s]"

@@ -88,9 +88,10 @@ def superres(
 @click.command()
 @options.restoring(noise="auto")
 def denoise(**common: Any) -> None:
-    """Remove white Gaussian noise of a given or an estimated level.
+    """Remove noise: white noise of a given level, or noise that is estimated.
 
-    FILES: images, folders of images, or - for standard input.
+    FILES: images, folders of images, or - for standard input. Without --noise the level is
+    estimated, and noise of cameras, which is correlated between neighbours, is removed as such.
     """
     from genprior.api.tasks import denoising
 

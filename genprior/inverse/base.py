@@ -73,6 +73,8 @@ class Solver(ABC):
         summary: One line for `genprior solvers`.
         supports_antithetic: Whether all its noise comes from the random streams that it is given,
             so that samples of opposite noise may be paired.
+        takes_any_noise: Whether it takes images with noise that is not white as they are, from an
+            operator that `is_noisy_image`. Other solvers get the whitened measurement.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -82,6 +84,7 @@ class Solver(ABC):
     stochastic: ClassVar[bool]
     summary: ClassVar[str]
     supports_antithetic: ClassVar[bool] = True
+    takes_any_noise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -92,8 +95,8 @@ class Solver(ABC):
     def nfe(self) -> int:
         """Evaluations of the prior's network per image."""
 
-    def evaluations(self, prior: object) -> int:
-        """Network evaluations per image with this prior; at most `nfe`."""
+    def evaluations(self, prior: object, operator: Operator | None = None) -> int:
+        """Network evaluations per image with this prior and operator."""
         return self.nfe
 
     @property
@@ -224,6 +227,8 @@ class Restoration:
         seconds: Time that the solver took.
         noise_std: Noise level used, in units of [0, 1]: as given, that of the physics, or of
             shape (B,) if estimated.
+        noise_found: Properties of the noise of each image besides its level, if it was estimated
+            and is not white: "correlated over 3 px, stronger in the dark"; else "".
         seed: Seed of all random numbers.
         warnings: Reasons for doubt, one sentence each.
         tile: Side of the tiles that the network evaluated, in pixels; None for whole images.
@@ -251,6 +256,7 @@ class Restoration:
     reduced: tuple[str, ...] = ()
     quantiles: Mapping[float, Any] = field(default_factory=dict)
     products: int = 0
+    noise_found: tuple[str, ...] = ()
     antithetic: bool = False
     methods: tuple[Solver, ...] = ()
 

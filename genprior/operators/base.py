@@ -25,6 +25,8 @@ class Operator(ABC):
     `is_pixel_mask` is true if A keeps some pixels of x unchanged and sets the others to 0.
     `is_mask` is true if, moreover, A keeps either all channels of a pixel or none.
     `is_downsampling` is true if A is a low-pass filter followed by decimation.
+    `is_noisy_image` is true if y is a noisy image of x whose noise need not be white: y is that
+    image after a linear map that makes its noise white (`noisy_image`, `colour_noise`).
     `measures_images` is false if y may be anything other than images in [0, 1].
     `takes_float64` is false if A may require images in the dtype of the measurement.
     """
@@ -33,6 +35,7 @@ class Operator(ABC):
     is_pixel_mask = False
     is_mask = False
     is_downsampling = False
+    is_noisy_image = False
     measures_images = True
     takes_float64 = True
 
@@ -174,6 +177,14 @@ class Operator(ABC):
     def keep_known(self, x: Tensor, y: Tensor) -> Tensor:
         """Returns images x, with the pixels that A keeps unchanged taken from y."""
         return x
+
+    def noisy_image(self, y: Tensor) -> Tensor:
+        """Returns the noisy image of a measurement, if `is_noisy_image` is true."""
+        raise NotImplementedError(f"{type(self).__name__} does not measure a noisy image")
+
+    def colour_noise(self, white: Tensor) -> Tensor:
+        """Returns noise of the law of that image, made of white noise of level 1, (B, C, H, W)."""
+        raise NotImplementedError(f"{type(self).__name__} does not measure a noisy image")
 
     def crop_margin(self, x: Tensor) -> Tensor:
         """Returns images x as users get them: without a margin, or resampled to another size."""

@@ -47,6 +47,7 @@ class Executor:
         progress: Called with (evaluations done, total evaluations), or None.
         parts: Number of calls of `solve`, for the total of the progress.
         antithetic: Whether partner samples have noise of opposite signs.
+        operator: The operator, if the number of evaluations depends on it.
 
     Attributes:
         evaluations: Evaluations of the prior's network per image, 0 if unknown in advance.
@@ -70,6 +71,7 @@ class Executor:
         progress: Callable[[int, int], object] | None,
         parts: int,
         antithetic: bool = False,
+        operator: Operator | None = None,
     ) -> None:
         self.method, self.prior, self.requested_tile = method, prior, tile
         self.antithetic = antithetic
@@ -79,7 +81,7 @@ class Executor:
         self.windows: dict[int, list[Window]] = {}
         self.reduced: list[str] = []
         self.batch_limit: int | None = None
-        self.evaluations = method.evaluations(prior)
+        self.evaluations = method.evaluations(prior, operator)
         settings = dtype, progress, self.evaluations * parts
         self.monitor = (
             monitored_denoiser(prior, *settings)

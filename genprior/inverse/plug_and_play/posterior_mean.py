@@ -2,7 +2,9 @@
 
     y = keep (x + sigma n),    x = E[x | y] = D(y, sigma, keep)
 
-D is averaged over the flips and quarter turns that are symmetries of the prior.
+D is averaged over the flips and quarter turns that are symmetries of the prior. Images with
+correlated noise are denoised at several scales (`multi_scale`), which approximates the posterior
+mean.
 
 References:
     An Empirical Bayes Approach to Statistics, Robbins, 1956 (Tweedie's formula).
@@ -18,6 +20,7 @@ from torch import Tensor
 from genprior.core.errors import SettingError
 from genprior.core.random_streams import Noise
 from genprior.inverse.base import Quality, Solver
+from genprior.inverse.plug_and_play.multi_scale import FACTORS, multi_scale_mean
 from genprior.inverse.self_ensemble import chosen_views, mean_of_views, sees_holes
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -40,6 +43,7 @@ class PosteriorMean(Solver):
 
     needs = Denoiser
     stochastic = False
+    takes_any_noise = True
     summary = "one image, denoising and inpainting: E[x | y] averaged over flips and rotations"
 
     turns: int = 8
@@ -53,8 +57,9 @@ class PosteriorMean(Solver):
     def nfe(self) -> int:
         return self.turns
 
-    def evaluations(self, prior: object) -> int:
-        return len(getattr(prior, "symmetries", range(8))[: self.turns])
+    def evaluations(self, prior: object, operator: Operator | None = None) -> int:
+        scales = len(FACTORS) if operator is not None and operator.is_noisy_image else 1
+        return scales * len(getattr(prior, "symmetries", range(8))[: self.turns])
 
     def suited(
         self, y: Tensor, operator: Operator, prior: object, noise_std: float, quality: Quality
@@ -63,6 +68,8 @@ class PosteriorMean(Solver):
 
     def check_compatible(self, operator: Operator, prior: object, y: Tensor) -> None:
         super().check_compatible(operator, prior, y)
+        if operator.is_noisy_image:
+            return
         if not operator.is_mask:
             raise SettingError(
                 "solver 'posterior-mean' only denoises and fills holes: choose another solver "
@@ -78,6 +85,7 @@ class PosteriorMean(Solver):
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         with torch.no_grad():
-            return mean_of_views(
-                y, operator, prior, noise_std, chosen_views(prior.symmetries, self.turns)
-            )
+            views = chosen_views(prior.symmetries, self.turns)
+            if operator.is_noisy_image:
+                return multi_scale_mean(y, operator, prior, views)
+            return mean_of_views(y, operator, prior, noise_std, views)
