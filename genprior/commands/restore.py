@@ -1,4 +1,4 @@
-"""genprior inpaint, deblur, superres and denoise: restoration of image files."""
+"""genprior inpaint, deblur, superres, denoise and dejpeg: restoration of image files."""
 
 from collections.abc import Callable
 from functools import partial
@@ -95,6 +95,24 @@ def denoise(**common: Any) -> None:
     from genprior.api.tasks import denoising
 
     _restore("denoise", denoising(), {}, **common)
+
+
+@click.command()
+@options.jpeg_found
+@options.restoring(noise=0.0)
+def dejpeg(quality: int | str, sampling: str, **common: Any) -> None:
+    """Remove the blocks, rings and colour blotches of JPEG compression.
+
+    FILES: images, folders of images, or - for standard input. JPEG files tell how they were
+    compressed. Other files may have been JPEG before: their quality is estimated. The result is
+    coded again in the format of the input; --ext png keeps all of it.
+    """
+    if common["degrade"] and quality == "auto":
+        raise click.UsageError("--degrade compresses the image first: give --quality")
+    from genprior.api.tasks import decompressing
+
+    settings = {"quality": quality, "sampling": sampling}
+    _restore("dejpeg", decompressing(quality, sampling), settings, **common)
 
 
 def _restore(
