@@ -327,8 +327,8 @@ def decompressing(
         found = [_coding_of(image, quality, sampling) for image in images]
         if any(coding != found[0] for coding in found):
             raise ImageError("is coded in another way than the other files")  # one by one, then
-        tables, *others = found[0]
-        return JPEG(torch.tensor(tables).reshape(2, 8, 8), *others)
+        tables, used, offset, orientation = found[0]
+        return JPEG(torch.tensor(tables).reshape(2, 8, 8), used, offset, orientation)
 
     return build
 

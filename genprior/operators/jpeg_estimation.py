@@ -28,7 +28,7 @@ from genprior.operators.jpeg_tables import SAMPLINGS, SIZE, standard_tables
 ERROR_STD, OUTLIERS = 0.5, 0.1
 # Smaller coefficients are near 0 in any smooth image.
 NEAR_ZERO = 2.0
-# Blocks that are used at most, and the side of the window that they come from, in pixels.
+# Largest side of the central window that is used, in pixels.
 WINDOW = 1024
 # Least likelihood ratio per coefficient, and least number of coefficients, of a trace of JPEG.
 LEAST_RATIO, LEAST_COUNT = 0.25, 50

@@ -142,7 +142,8 @@ def test_the_mean_in_a_cell_is_that_of_a_truncated_normal_law() -> None:
             quadrature(*map(float, numbers), spread)
             for numbers in zip(mean, centre - half, centre + half, strict=True)
         ]
-        torch.testing.assert_close(found, torch.tensor(expected).double(), rtol=1e-9, atol=1e-9)
+        expected = torch.tensor(expected, dtype=torch.float64)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def quadrature(mean: float, low: float, high: float, spread: float) -> float:
