@@ -322,7 +322,7 @@ def decompressing(
     def build(images: list[ImageFile], clean: bool) -> Operator:
         if clean:
             if quality == "auto":
-                raise SettingError("clean images are compressed first: give the --quality")
+                raise SettingError("clean images are compressed first: give the --jpeg-quality")
             return JPEG(quality, "4:2:0" if sampling == "auto" else sampling)
         found = [_coding_of(image, quality, sampling) for image in images]
         if any(coding != found[0] for coding in found):
@@ -351,7 +351,7 @@ def _coding_of(
     if fit is None:
         raise ImageError(
             "is no JPEG file and shows no trace of JPEG compression, so there is nothing to "
-            "undo; if it was one, give its --quality"
+            "undo; if it was one, give its --jpeg-quality"
         )
     tables = standard_tables(fit.quality).int().flatten().tolist()
     return tuple(tables), fit.sampling, fit.offset, 1

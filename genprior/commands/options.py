@@ -85,7 +85,7 @@ class Level(click.FloatRange):
         return level
 
 
-class Quality(click.IntRange):
+class JPEGQuality(click.IntRange):
     """Quality of a JPEG: 1 to 100, or auto."""
 
     name = "n|auto"
@@ -425,7 +425,7 @@ blur = combine(
 
 SAMPLINGS = ("4:4:4", "4:2:2", "4:4:0", "4:2:0")
 jpeg_found = combine(
-    click.option("--quality", type=Quality(), default="auto", show_default=True,
+    click.option("--jpeg-quality", type=JPEGQuality(), default="auto", show_default=True,
                  help="Quality of the JPEG, 1 to 100. auto: the tables of a JPEG file; of any "
                       "other file the quality is estimated from its pixels."),
     click.option("--sampling", type=click.Choice(["auto", *SAMPLINGS]), default="auto",
@@ -433,7 +433,7 @@ jpeg_found = combine(
                  help="Resolution of the chroma. auto: that of the file, or estimated."),
 )
 jpeg = combine(
-    click.option("--quality", type=click.IntRange(1, 100), required=True,
+    click.option("--jpeg-quality", "quality", type=click.IntRange(1, 100), required=True,
                  help="Quality of the JPEG, 1 to 100, by the standard tables."),
     click.option("--sampling", type=click.Choice(SAMPLINGS), default="4:2:0", show_default=True,
                  help="Resolution of the chroma."),

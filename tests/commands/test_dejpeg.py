@@ -38,7 +38,7 @@ def test_a_jpeg_file_tells_its_tables(tmp_path: Path, quick: list) -> None:
     assert levels(output).shape == (*SIZE, 3)
     record = sidecar(output)
     assert record["task"] == "dejpeg"
-    assert record["operator"] == {"quality": "auto", "sampling": "auto"}
+    assert record["operator"] == {"jpeg_quality": "auto", "sampling": "auto"}
     tables = standard_tables(20).flatten(1).int().tolist()
     assert record["jpeg"] == {
         "tables": tables, "sampling": "4:2:0", "offset": [0, 0], "orientation": 1
@@ -52,7 +52,7 @@ def test_the_quality_of_an_image_that_was_jpeg_is_estimated(tmp_path: Path, quic
     assert record["jpeg"]["tables"] == standard_tables(30).flatten(1).int().tolist()
     assert record["jpeg"]["sampling"] == "4:2:0"
     assert record["warnings"] == []
-    succeed("dejpeg", file, *quick, "--quality", 5, "--overwrite")
+    succeed("dejpeg", file, *quick, "--jpeg-quality", 5, "--overwrite")
     record = sidecar(tmp_path / "a.genprior.png")
     assert record["jpeg"]["tables"] == standard_tables(5).flatten(1).int().tolist()
     assert "are not what these JPEG tables give" in record["warnings"][0]
@@ -64,7 +64,7 @@ def test_an_image_that_never_was_jpeg_is_refused_in_one_line(tmp_path: Path, qui
     assert code == 3
     assert line == (
         f"genprior: {file}: is no JPEG file and shows no trace of JPEG compression, so there is "
-        f"nothing to undo; if it was one, give its --quality\n"
+        f"nothing to undo; if it was one, give its --jpeg-quality\n"
     )
 
 
@@ -91,17 +91,17 @@ def test_a_turned_photo_is_restored_upright(tmp_path: Path, quick: list) -> None
 
 def test_degrade_compresses_first(tmp_path: Path, quick: list) -> None:
     file = clean(tmp_path / "a.png")
-    succeed("dejpeg", file, *quick, "--degrade", "--quality", 20)
+    succeed("dejpeg", file, *quick, "--degrade", "--jpeg-quality", 20)
     record = sidecar(tmp_path / "a.genprior.png")
     assert {"psnr", "psnr_measurement"} <= set(record)
     code, line = refused("dejpeg", file, *quick, "--degrade", "--overwrite")
     assert code == 2
-    assert line.startswith("genprior: --degrade compresses the image first: give --quality")
+    assert line.startswith("genprior: --degrade compresses the image first: give --jpeg-quality")
 
 
 def test_degrade_command(tmp_path: Path) -> None:
     file, out = clean(tmp_path / "a.png"), tmp_path / "b.png"
-    succeed("degrade", "dejpeg", file, "--quality", 20, "-o", out)
+    succeed("degrade", "dejpeg", file, "--jpeg-quality", 20, "-o", out)
     Image.open(file).save(tmp_path / "c.jpg", quality=20, subsampling="4:2:0")
     expected = levels(tmp_path / "c.jpg").astype(int)
     assert (np.abs(levels(out).astype(int) - expected) <= 2).mean() > 0.85
@@ -110,7 +110,7 @@ def test_degrade_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("words", "message"), [
     (["--noise", 0.1], "JPEG takes no noise level"),
     (["--noise", "auto"], "the error of JPEG is known from its tables"),
-    (["--quality", 0], "1<=x<=100"),
+    (["--jpeg-quality", 0], "1<=x<=100"),
     (["--solver", "dps"], "needs a linear operator, and JPEG is not"),
 ])
 def test_what_does_not_fit_is_refused(tmp_path: Path, quick: list, words: list, message: str
@@ -128,8 +128,8 @@ def test_other_colours_are_refused(tmp_path: Path, quick: list) -> None:
 
 def test_evaluate(tmp_path: Path, weights: Path) -> None:
     clean(tmp_path / "a.png")
-    succeed("evaluate", tmp_path, "-o", tmp_path / "out", "--task", "dejpeg:quality=20",
+    succeed("evaluate", tmp_path, "-o", tmp_path / "out", "--task", "dejpeg:jpeg-quality=20",
             "--prior", weights, "--solver", "dithered-mean:steps=2", "--baseline",
             "measurement,tv", "--show", 0)
     report = (tmp_path / "out" / "report.md").read_text()
-    assert "dejpeg:quality=20" in report and "dithered-mean" in report and "measurement" in report
+    assert "dejpeg:jpeg-quality=20" in report and "dithered-mean" in report and "measurement" in report
