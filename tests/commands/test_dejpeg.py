@@ -132,4 +132,5 @@ def test_evaluate(tmp_path: Path, weights: Path) -> None:
             "--prior", weights, "--solver", "dithered-mean:steps=2", "--baseline",
             "measurement,tv", "--show", 0)
     report = (tmp_path / "out" / "report.md").read_text()
-    assert "dejpeg:jpeg-quality=20" in report and "dithered-mean" in report and "measurement" in report
+    names = "dejpeg:jpeg-quality=20", "dithered-mean", "measurement"
+    assert all(name in report for name in names)
