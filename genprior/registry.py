@@ -53,6 +53,7 @@ OPERATORS = Registry("genprior.operators", {
     "deblur": "genprior.operators.blur:Blur",
     "superres": "genprior.operators.superres:SuperResolution",
     "denoise": "genprior.operators.denoising:Denoising",
+    "jpeg": "genprior.operators.jpeg:JPEG",
     "external": "genprior.operators.external:External",
 })
 
@@ -82,6 +83,7 @@ SOLVERS = Registry("genprior.solvers", {
     "gaussian": "genprior.inverse.gaussian.posterior:GaussianPosterior",
     "posterior-mean": "genprior.inverse.plug_and_play.posterior_mean:PosteriorMean",
     "hqs": "genprior.inverse.plug_and_play.hqs:HQS",
+    "dithered-mean": "genprior.inverse.plug_and_play.dithered_mean:DitheredMean",
     "diffpir": "genprior.inverse.diffusion.diffpir:DiffPIR",
     "pigdm": "genprior.inverse.diffusion.pigdm:PiGDM",
     "dps": "genprior.inverse.diffusion.dps:DPS",

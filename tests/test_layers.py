@@ -220,7 +220,7 @@ def test_only_the_registry_names_concrete_classes() -> None:
     contracts = ["operators.base", "priors.arguments", "priors.base", "priors.checkpoint",
                  "priors.weights", "priors.nets", "priors.external",
                  "priors.latent_interpolation", "operators.kernels", "operators.masks",
-                 "operators.noise_models", "operators.whitened"]
+                 "operators.noise_models", "operators.whitened", "operators.jpeg_tables"]
     for name, path in FILES.items():
         room = name.split(".")[0]
         if room in ("operators", "priors") or name in NAMES_CONCRETE_CLASSES:

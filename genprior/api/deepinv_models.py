@@ -67,6 +67,11 @@ def to_deepinv(
             f"{thing!r} is none: give make_solver(...), or one of {', '.join(SOLVERS)}"
         )
     if isinstance(thing, Operator):
+        if not thing.is_linear:
+            raise TypeError(
+                f"{type(thing).__name__} is not linear, and the physics of deepinv have an "
+                f"adjoint: restore it with genprior"
+            )
         return Physics(thing)
     if isinstance(thing, Denoiser):
         return DenoiserModel(thing)

@@ -4,12 +4,14 @@ import torch
 from torch import Tensor
 
 from genprior.api.inputs import gaussian_level, noise_models
-from genprior.operators.base import Operator
+from genprior.operators.base import Operator, Quantiser
 
 # Plausible range of the residual, in noise levels.
 MISFIT_RANGE = (0.3, 1.5)
 # Measured values per value of the image; with fewer, a posterior mean may fit more closely.
 FEW_MEASUREMENTS = 0.5
+# Share of blocks that may have been changed after a JPEG was decoded.
+SHARE_CHANGED = 0.25
 # Share of values below -(2 sigma + ROUNDING) that is accepted; Gaussian noise explains 2 %.
 SHARE_BELOW, ROUNDING = 0.1, 0.02
 
@@ -40,6 +42,12 @@ def check_restoration(
     """
     sigma = sigma.to(fit)
     found = list(_below_range(y, operator, sigma)) if operator.measures_images else []
+    if isinstance(operator, Quantiser):
+        found += [
+            f"image {i}: {share:.0%} of its blocks are not what these JPEG tables give: was it "
+            f"resized or edited afterwards, or has it another quality?"
+            for i, share in enumerate(operator.unexplained(y).tolist()) if share > SHARE_CHANGED
+        ]
     if operator.is_identity:
         found += [
             f"image {i}: without noise or holes there is nothing to restore: give noise_std"

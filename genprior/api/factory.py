@@ -19,6 +19,7 @@ from genprior.inverse.base import Quality, Solver
 from genprior.inverse.baselines.base import Baseline
 from genprior.io.limits import KERNEL_PIXELS
 from genprior.operators.base import Operator
+from genprior.operators.jpeg_tables import standard_tables
 from genprior.operators.kernels import gaussian_kernel, motion_kernel
 from genprior.operators.masks import hole_of
 from genprior.priors.arguments import shapes_of
@@ -85,11 +86,13 @@ def make_operator(task: str, **settings: Any) -> Operator:
     """Builds an operator by the name of its task.
 
     Arguments:
-        task: "inpaint", "deblur", "superres", "denoise", or "external" for a physics of deepinv.
+        task: "inpaint", "deblur", "superres", "denoise", "jpeg", or "external" for a physics of
+            deepinv.
         settings: Arguments of the operator class. As in the shell, "inpaint" also takes `mask`
             (white, 1 or True = fill in) in place of `keep` (1 or True = known), and "deblur"
             takes `gaussian` (standard deviation in pixels) or `motion` (length in pixels, angle
-            in degrees) in place of `kernel`.
+            in degrees) in place of `kernel`, and "jpeg" takes `quality` (1 to 100) in place of
+            `tables`.
 
     Raises:
         ValueError: The task does not exist, or a setting is wrong.
@@ -163,6 +166,7 @@ def _check_width(width: float) -> None:
 ALTERNATIVES: dict[str, dict[str, tuple[str, Callable[[Any], Tensor]]]] = {
     "inpaint": {"mask": ("keep", lambda mask: ~hole_of(mask))},
     "deblur": {"gaussian": ("kernel", gaussian_blur), "motion": ("kernel", motion_blur)},
+    "jpeg": {"quality": ("tables", standard_tables)},
 }
 
 
@@ -383,11 +387,13 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
 
     For one sample it is a point estimate. For several samples of a denoiser it is the best
     calibrated sampler with a hundred evaluations (benchmarks/results/calibration.md). Gaussian
-    priors are always sampled exactly.
+    priors are always sampled exactly, unless the operator is not linear (JPEG).
 
     Raises:
         SettingError: The prior has no ability that a solver could use.
     """
+    if isinstance(prior, Denoiser) and not operator.is_linear:
+        return "diffpir" if samples > 1 else "dithered-mean"
     if isinstance(prior, Gaussian):
         return "gaussian"
     if isinstance(prior, Denoiser):

@@ -109,6 +109,19 @@ def physics_noise(physics: object, y: Any) -> float | Tensor:
     return levels[0].item() if len(levels[0]) == 1 else levels[0]
 
 
+def check_noise(operator: Operator, sigma: Tensor) -> None:
+    """Checks that there is no noise in the measurement of an operator that is not linear.
+
+    Raises:
+        SettingError: There is.
+    """
+    if not operator.is_linear and (sigma > 0).any():
+        raise SettingError(
+            f"{type(operator).__name__} takes no noise level, since its error is known from its "
+            f"tables: leave noise_std at 0"
+        )
+
+
 def take_image(image: Any, operator: Operator) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """Converts as `to_tensor`; for a physics, float batches may have any channels and scale."""
     floats = isinstance(image, Tensor) and image.is_floating_point() and image.ndim == 4

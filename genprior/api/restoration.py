@@ -23,6 +23,7 @@ from genprior.api.factory import (
     suited_solvers,
 )
 from genprior.api.inputs import (
+    check_noise,
     image_numbers,
     physics_noise,
     random_seed,
@@ -84,6 +85,7 @@ def degrade(
     if noise_std is None:
         noise_std = physics_noise(physics, operator.unpack(y))
     sigma = noise_levels(noise_std, x, operator.measures_images)
+    check_noise(operator, sigma)
     noise = Noise(seed, [(number, *MEASUREMENT) for number in image_numbers(index, len(y))])
     sigma = sigma.reshape(-1, *[1] * (y.ndim - 1))
     y = y + sigma * operator.mask_unmeasured(noise.normal(y))
@@ -207,6 +209,7 @@ def restore(
     noise = measured_noise(noise_std, measurement.to(device), operator, prior)
     measurement, noise_std = noise.forward(measurement), noise.level
     sigma = noise_levels(noise_std, measurement, operator.measures_images)
+    check_noise(operator, sigma)
     name, method = choose_solver(solver, steps, operator, prior, samples)
     numbers = image_numbers(index, len(measurement))
     found: tuple[str, ...] = ()

@@ -26,6 +26,9 @@ from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
+from genprior.operators.jpeg import JPEG
+from genprior.operators.jpeg_estimation import estimate_coding
+from genprior.operators.jpeg_tables import SAMPLINGS, standard_tables
 from genprior.operators.masks import box_hole, grown, random_keep
 from genprior.operators.superres import SuperResolution
 
@@ -299,6 +302,59 @@ def _physics(name: str, settings: str, shape: tuple[int, int, int], seed: int) -
     if not isinstance(y, torch.Tensor):
         raise SettingError(f"deepinv's {name} returns several tensors, not one: choose another")
     return physics
+
+
+def decompressing(
+    quality: int | Literal["auto"] = "auto", sampling: str = "auto"
+) -> Build:
+    """Returns a builder of JPEG operators.
+
+    Arguments:
+        quality: Quality of the standard tables, 1 to 100. "auto" takes the tables and the
+            sampling of a JPEG file, and estimates them from the pixels of any other file.
+        sampling: Resolution of the chroma, see `JPEG`. "auto" is that of the file, or the one
+            that is estimated; for clean images "4:2:0".
+
+    Raises:
+        SettingError: The images are clean, and the quality is "auto".
+    """
+
+    def build(images: list[ImageFile], clean: bool) -> Operator:
+        if clean:
+            if quality == "auto":
+                raise SettingError("clean images are compressed first: give the --jpeg-quality")
+            return JPEG(quality, "4:2:0" if sampling == "auto" else sampling)
+        found = [_coding_of(image, quality, sampling) for image in images]
+        if any(coding != found[0] for coding in found):
+            raise ImageError("is coded in another way than the other files")  # one by one, then
+        tables, used, offset, orientation = found[0]
+        return JPEG(torch.tensor(tables).reshape(2, 8, 8), used, offset, orientation)
+
+    return build
+
+
+def _coding_of(
+    image: ImageFile, quality: int | Literal["auto"], sampling: str
+) -> tuple[tuple[int, ...], str, tuple[int, int], int]:
+    """Returns the tables, sampling, offset and orientation of the JPEG that an image was."""
+    file = image.coding
+    if quality == "auto" and file is not None:
+        if file.sampling not in SAMPLINGS:
+            raise ImageError(
+                f"its colours are stored as {file.sampling}: dejpeg takes JPEG files of the "
+                f"samplings {', '.join(SAMPLINGS)}"
+            )
+        used = file.sampling if sampling == "auto" else sampling
+        luma, chroma = file.tables[0], file.tables[-1]
+        return (*luma, *chroma), used, (0, 0), file.orientation
+    fit = estimate_coding(image.pixels, None if quality == "auto" else quality, sampling)
+    if fit is None:
+        raise ImageError(
+            "is no JPEG file and shows no trace of JPEG compression, so there is nothing to "
+            "undo; if it was one, give its --jpeg-quality"
+        )
+    tables = standard_tables(fit.quality).int().flatten().tolist()
+    return tuple(tables), fit.sampling, fit.offset, 1
 
 
 def denoising() -> Build:

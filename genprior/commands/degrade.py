@@ -75,6 +75,19 @@ def denoise(**common: Any) -> None:
     _degrade(denoising(), **common)
 
 
+@degrade.command()
+@options.jpeg
+@options.measuring
+def dejpeg(quality: int, sampling: str, **common: Any) -> None:
+    """Compress an image as JPEG, and decode it.
+
+    FILE: the clean image.
+    """
+    from genprior.api.tasks import decompressing
+
+    _degrade(decompressing(quality, sampling), **common)
+
+
 def _degrade(
     operator: Callable, file: Path, output: Path, noise: float, seed: int, max_pixels: int,
     quiet: bool, overwrite: bool,

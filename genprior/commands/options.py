@@ -85,6 +85,18 @@ class Level(click.FloatRange):
         return level
 
 
+class JPEGQuality(click.IntRange):
+    """Quality of a JPEG: 1 to 100, or auto."""
+
+    name = "n|auto"
+
+    def __init__(self) -> None:
+        super().__init__(1, 100)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | str:
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
 class LevelOrAuto(Level):
     """Noise level, or auto."""
 
@@ -409,6 +421,22 @@ blur = combine(
     click.option("--boundary", type=click.Choice(["valid", "reflect", "replicate", "circular"]),
                  default="valid", show_default=True,
                  help="Assumption about the pixels beyond the border; valid makes none."),
+)
+
+SAMPLINGS = ("4:4:4", "4:2:2", "4:4:0", "4:2:0")
+jpeg_found = combine(
+    click.option("--jpeg-quality", type=JPEGQuality(), default="auto", show_default=True,
+                 help="Quality of the JPEG, 1 to 100. auto: the tables of a JPEG file; of any "
+                      "other file the quality is estimated from its pixels."),
+    click.option("--sampling", type=click.Choice(["auto", *SAMPLINGS]), default="auto",
+                 show_default=True,
+                 help="Resolution of the chroma. auto: that of the file, or estimated."),
+)
+jpeg = combine(
+    click.option("--jpeg-quality", "quality", type=click.IntRange(1, 100), required=True,
+                 help="Quality of the JPEG, 1 to 100, by the standard tables."),
+    click.option("--sampling", type=click.Choice(SAMPLINGS), default="4:2:0", show_default=True,
+                 help="Resolution of the chroma."),
 )
 
 _filter = combine(

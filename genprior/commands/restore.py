@@ -1,4 +1,4 @@
-"""genprior inpaint, deblur, superres and denoise: restoration of image files."""
+"""genprior inpaint, deblur, superres, denoise and dejpeg: restoration of image files."""
 
 from collections.abc import Callable
 from functools import partial
@@ -96,6 +96,24 @@ def denoise(**common: Any) -> None:
     from genprior.api.tasks import denoising
 
     _restore("denoise", denoising(), {}, **common)
+
+
+@click.command()
+@options.jpeg_found
+@options.restoring(noise=0.0)
+def dejpeg(jpeg_quality: int | str, sampling: str, **common: Any) -> None:
+    """Remove the blocks, rings and colour blotches of JPEG compression.
+
+    FILES: images, folders of images, or - for standard input. JPEG files tell how they were
+    compressed. Other files may have been JPEG before: their quality is estimated. The result is
+    coded again in the format of the input; --ext png keeps all of it.
+    """
+    if common["degrade"] and jpeg_quality == "auto":
+        raise click.UsageError("--degrade compresses the image first: give --jpeg-quality")
+    from genprior.api.tasks import decompressing
+
+    settings = {"jpeg_quality": jpeg_quality, "sampling": sampling}
+    _restore("dejpeg", decompressing(jpeg_quality, sampling), settings, **common)
 
 
 def _restore(

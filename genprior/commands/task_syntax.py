@@ -15,7 +15,7 @@ import click
 from genprior.commands import options
 from genprior.commands.prior_arguments import parse_value
 
-NOISES = {"inpaint": 0.0, "deblur": 0.01, "superres": 0.01, "deepinv": 0.01}
+NOISES = {"inpaint": 0.0, "dejpeg": 0.0, "deblur": 0.01, "superres": 0.01, "deepinv": 0.01}
 
 
 @dataclass(frozen=True)
@@ -182,5 +182,6 @@ COMMANDS = {
     "deblur": _command("deblur", options.blur),
     "superres": _command("superres", options.superres),
     "denoise": _command("denoise"),
+    "dejpeg": _command("dejpeg", options.jpeg),
     "deepinv": _command("deepinv"),
 }

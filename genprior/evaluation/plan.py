@@ -11,7 +11,14 @@ from torch.nn.functional import interpolate
 
 from genprior.api.estimated_priors import read_exemplar
 from genprior.api.factory import choose_solver, load_described
-from genprior.api.tasks import blurring, denoising, enlarging, foreign, inpainting
+from genprior.api.tasks import (
+    blurring,
+    decompressing,
+    denoising,
+    enlarging,
+    foreign,
+    inpainting,
+)
 from genprior.core.checksums import file_digest
 from genprior.core.errors import ImageError, SettingError
 from genprior.core.random_streams import Noise
@@ -32,7 +39,7 @@ class Task:
 
     Arguments:
         text: The task as the user typed it; its name in the results.
-        kind: "inpaint", "deblur", "superres", "denoise" or "deepinv".
+        kind: "inpaint", "deblur", "superres", "denoise", "dejpeg" or "deepinv".
         settings: Arguments of the builder of that name in `genprior.api.tasks`.
         noise: Noise level in units of [0, 1].
         crop: Side of the centre crop, in pixels; None uses the whole image.
@@ -84,7 +91,10 @@ class Task:
         elif self.kind == "deepinv":
             build = foreign(**self.settings, seed=seed + 1)
         else:
-            build = {"superres": enlarging, "denoise": denoising}[self.kind](**self.settings)
+            builders: Mapping[str, Any] = {
+                "superres": enlarging, "denoise": denoising, "dejpeg": decompressing,
+            }
+            build = builders[self.kind](**self.settings)
         return build(pictures, True)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genprior.core.errors import SettingError
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
 from genprior.operators.base import Operator
@@ -71,6 +72,7 @@ class Solver(ABC):
         needs: Ability that the prior must have, a class of `genprior.priors.base`.
         stochastic: Whether it draws posterior samples; else it is a point estimate.
         summary: One line for `genprior solvers`.
+        supports_nonlinear: Whether the operator may be a `Quantiser`, which has no adjoint.
         supports_antithetic: Whether all its noise comes from the random streams that it is given,
             so that samples of opposite noise may be paired.
         takes_any_noise: Whether it takes images with noise that is not white as they are, from an
@@ -83,6 +85,7 @@ class Solver(ABC):
     needs: ClassVar[type]
     stochastic: ClassVar[bool]
     summary: ClassVar[str]
+    supports_nonlinear: ClassVar[bool] = False
     supports_antithetic: ClassVar[bool] = True
     takes_any_noise: ClassVar[bool] = False
 
@@ -146,6 +149,11 @@ class Solver(ABC):
             raise TypeError(
                 f"solver {type(self).__name__} needs a prior that is a {ability}, and "
                 f"{type(prior).__name__} is not: choose another solver or prior"
+            )
+        if not (operator.is_linear or self.supports_nonlinear):
+            raise SettingError(
+                f"solver {type(self).__name__} needs a linear operator, and "
+                f"{type(operator).__name__} is not: choose dithered-mean, hqs or diffpir"
             )
 
     @property

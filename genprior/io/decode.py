@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
 
 from genprior.core.errors import ImageError
+from genprior.io.jpeg_coding import read_coding
 from genprior.io.npy import read_header
 from genprior.io.raster import (
     COMMENT,
@@ -185,7 +186,10 @@ def _with_pillow(format: str, data: bytes, max_pixels: int) -> Raster:
         profile = None
     if format != "TIFF":  # Pillow applies the orientation of a TIFF itself
         array = upright(array, orientation)
-    return Raster(array, format, mode, profile, exif, _resolution(image, format), _text(image))
+    coding = read_coding(image) if format == "JPEG" else None
+    return Raster(
+        array, format, mode, profile, exif, _resolution(image, format), _text(image), coding
+    )
 
 
 def _scale_transparent_level(image: Image.Image, raw_mode: str | None) -> None:

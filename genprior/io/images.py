@@ -21,6 +21,7 @@ from genprior.core.errors import ImageError
 from genprior.io.arrays import check_floats
 from genprior.io.decode import decode, sniff, upright_size
 from genprior.io.encode import BITS, WITH_ALPHA, encode
+from genprior.io.jpeg_coding import JPEGCoding
 from genprior.io.limits import MAX_PIXELS
 from genprior.io.raster import FORMATS, Raster
 
@@ -66,6 +67,7 @@ class ImageFile:
         name: Path of the file relative to the given folder; "-" if it has none.
         dpi: Horizontal and vertical resolution in pixels per inch; None if the file has none.
         text: Text chunks of a PNG by keyword; the comment of a JPEG as "Comment".
+        coding: Quantisation tables and sampling of the JPEG file that the pixels were read from.
     """
 
     pixels: Tensor
@@ -78,6 +80,7 @@ class ImageFile:
     name: Path = Path("-")
     dpi: tuple[float, float] | None = None
     text: Mapping[str, str] = field(default_factory=dict)
+    coding: JPEGCoding | None = None
 
     @property
     def is_transparent(self) -> bool:
@@ -249,7 +252,7 @@ def _image_file(raster: Raster, path: Path) -> ImageFile:
     alpha = array[:, colours:].contiguous() if array.shape[1] > colours else None
     return ImageFile(
         pixels, alpha, bits, raster.icc, raster.exif, raster.format, raster.mode,
-        dpi=raster.dpi, text=raster.text,
+        dpi=raster.dpi, text=raster.text, coding=raster.coding,
     )
 
 
@@ -379,7 +382,8 @@ def _with_metadata(pixels: Tensor, like: ImageFile | None, format: str) -> Image
         alpha = interpolate(alpha, pixels.shape[2:], mode="bilinear", antialias=True)
     # the profile of a grey image does not fit colours, nor the other way round
     same_colours = like.pixels.shape[1] == pixels.shape[1]
-    return replace(like, pixels=pixels, alpha=alpha, icc=like.icc if same_colours else None)
+    icc = like.icc if same_colours else None
+    return replace(like, pixels=pixels, alpha=alpha, icc=icc, coding=None)
 
 
 def _check_finite(image: ImageFile, path: Path) -> None:

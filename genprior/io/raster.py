@@ -9,6 +9,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from genprior.core.errors import ImageError
+from genprior.io.jpeg_coding import JPEGCoding
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 READ_ONLY = ("AVIF", "HEIF")  # lossy formats, which Pillow reads if it was built with them
@@ -42,6 +43,7 @@ class Raster:
         exif: EXIF block, without orientation and preview image.
         dpi: Horizontal and vertical resolution in pixels per inch; None if the file has none.
         text: Text chunks of a PNG by keyword; the comment of a JPEG as "Comment".
+        coding: Quantisation tables and sampling of a JPEG.
     """
 
     array: np.ndarray
@@ -51,6 +53,7 @@ class Raster:
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
     text: Mapping[str, str] = field(default_factory=dict)
+    coding: JPEGCoding | None = None
 
 
 def check_size(height: int, width: int, max_pixels: int) -> None:

@@ -28,6 +28,7 @@ class Operator(ABC):
     `is_noisy_image` is true if y is a noisy image of x whose noise need not be white: y is that
     image after a linear map that makes its noise white (`noisy_image`, `colour_noise`).
     `measures_images` is false if y may be anything other than images in [0, 1].
+    `is_linear` is false for a `Quantiser`, which has no adjoint.
     `takes_float64` is false if A may require images in the dtype of the measurement.
     """
 
@@ -37,6 +38,7 @@ class Operator(ABC):
     is_downsampling = False
     is_noisy_image = False
     measures_images = True
+    is_linear = True
     takes_float64 = True
 
     @abstractmethod
@@ -189,6 +191,54 @@ class Operator(ABC):
     def crop_margin(self, x: Tensor) -> Tensor:
         """Returns images x as users get them: without a margin, or resampled to another size."""
         return x
+
+
+class Quantiser(Operator):
+    """Operator that rounds numbers which depend linearly on the image, such as JPEG.
+
+    It is not linear: it has no adjoint. The image lies in known cells, and `prox` is the
+    projection onto them, whatever rho. A x and y are images of the same size.
+    """
+
+    is_linear = False
+
+    @abstractmethod
+    def conditional_mean(self, x: Tensor, y: Tensor, spread: float | Tensor) -> Tensor:
+        """Returns E[u | u in the cells of y] for u = x + spread n, one number of u at a time.
+
+        Arguments:
+            x: Images, shape (B, C, H, W).
+            y: Measurements.
+            spread: Standard deviation of the rounded numbers in image units, >= 0, a number or
+                shape (B,). At 0 the result is the projection onto the cells.
+        """
+
+    @abstractmethod
+    def error_std(self, y: Tensor) -> Tensor:
+        """Returns the standard deviation of the rounding error of coarse details, shape (B,).
+
+        It is in image units.
+        """
+
+    @abstractmethod
+    def unexplained(self, y: Tensor) -> Tensor:
+        """Returns the share of y that is no output of the operator, 0 to 1, shape (B,)."""
+
+    @abstractmethod
+    def described(self) -> dict[str, Any]:
+        """Returns the settings of the rounding, as JSON types."""
+
+    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        return self.conditional_mean(x, y, 0.0)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return y
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        raise SettingError(f"{type(self).__name__} is not linear: it has no adjoint")
+
+    def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
+        raise SettingError(f"{type(self).__name__} is not linear: A A^T is not defined")
 
 
 class Convolution(Operator):

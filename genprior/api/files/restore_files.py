@@ -26,7 +26,7 @@ from genprior.api.files.job import Job, MakeOperator
 from genprior.api.files.outputs import write_output, write_results
 from genprior.api.files.paths import OutputPaths
 from genprior.api.files.save_options import quantiles
-from genprior.api.files.sidecar import describe, doubts, facts, resampling
+from genprior.api.files.sidecar import compression, describe, doubts, facts, resampling
 from genprior.api.restoration import degrade, restore
 from genprior.core.atomic_files import sweep
 from genprior.core.checksums import sha256
@@ -349,6 +349,7 @@ class _Restored:
         method = self.result.methods[i]
         record = facts(job, target, self.prior.sha256, self.device, self.name, method)
         record |= describe(self.result, i, len(self.y)) | resampling(self.operator, self.y)
+        record |= compression(self.operator)
         record["warnings"] += ignored_steps(job.solver, _steps(job), method)
         record["warnings"] += doubts(job, target.output, picture, self.missing[i])
         return write_results(target, picture, self.result, i, self.y, truth, record, job.opaque)

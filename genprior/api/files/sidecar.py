@@ -4,7 +4,7 @@ import hashlib
 import platform
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -103,6 +103,13 @@ def resampling(operator: Operator, small: Tensor) -> dict[str, str]:
         "resampled": f"restored at factor {operator.factor} to {width}x{height} pixels, then "
                      f"resampled to {size[1]}x{size[0]} (width x height)"
     }
+
+
+def compression(operator: Operator) -> dict[str, Any]:
+    """Returns the entry of a JPEG that was read from the file or estimated, else none."""
+    if operator.is_linear:
+        return {}
+    return {"jpeg": cast(Any, operator).described()}
 
 
 def doubts(job: "Job", output: Path, picture: ImageFile, missing: float) -> list[str]:

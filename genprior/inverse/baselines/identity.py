@@ -13,10 +13,11 @@ from genprior.operators.base import Operator
 class Measurement(Baseline):
     """Returns the measurement unchanged, if it is an image of the same size."""
 
+    supports_nonlinear: ClassVar[bool] = True
     summary: ClassVar[str] = "the measurement itself"
 
     def suits(self, operator: Operator) -> bool:
-        return operator.is_identity
+        return operator.is_identity or not operator.is_linear
 
     def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
         return y

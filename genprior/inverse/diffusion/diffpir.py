@@ -46,6 +46,7 @@ class DiffPIR(DiffusionSolver):
 
     needs = Denoiser
     stochastic = True
+    supports_nonlinear = True
     summary = "samples that look natural, cheap; std is only rough"
 
     coupling: float = setting(1.0, gt=0)

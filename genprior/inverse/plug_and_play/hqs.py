@@ -84,6 +84,7 @@ class HQS(Solver):
 
     needs = Denoiser
     stochastic = False
+    supports_nonlinear = True
     summary = "one image, point estimate"
 
     steps: int = setting(24, ge=1)
@@ -116,7 +117,7 @@ class HQS(Solver):
             if views:
                 x = mean_of_views(y, operator, prior, noise_std, turns)
             else:
-                x = smooth_start(y, operator)
+                x = smooth_start(y, operator) if operator.is_linear else operator.pinv(y)
             variance = noise_std.clamp(min=NOISE_FLOOR) ** 2
             exact = noise_std == 0
             first = noise_std.clamp(min=self.sigma_max).masked_fill(exact, self.exact_max)
