@@ -33,7 +33,7 @@ from genprior.api.inputs import (
 )
 from genprior.api.noise_law import measured_noise
 from genprior.api.sampling import sample
-from genprior.api.texture_fill import Fill, fill_with_texture
+from genprior.api.texture_fill import Fill, add_texture, choose_fill
 from genprior.core.devices import pick_device, pick_dtype, without_autocast
 from genprior.core.errors import RestorationWarning, SettingError
 from genprior.core.linalg import per_image
@@ -114,7 +114,7 @@ def restore(
     keep_samples: bool = True,
     quantiles: Sequence[float] = (),
     antithetic: bool = True,
-    fill: Fill = "smooth",
+    fill: Fill | None = None,
     progress: Callable[[int, int], object] | None = None,
     quality: Quality = "default",
 ) -> Restoration:
@@ -164,10 +164,11 @@ def restore(
         antithetic: Draw the third sample with the noise of the first with opposite sign, the
             fourth with that of the second, and so on, which improves the mean; if not, all
             samples are independent.
-        fill: "smooth" leaves holes to the prior. "texture" first copies patches of the known
-            part of the image into each hole, and leaves the visible seams between them to the
-            prior: sharper, but with larger errors; for inpainting only. All samples share
-            the copies. "auto" does so for wide holes only, see `fill_with_texture`.
+        fill: "smooth" leaves holes to the prior: a blur in wide ones. "texture" gives them the
+            texture of patches of the known part: sharper, but with larger errors; for inpainting
+            only. Each sample has its own patches. "auto" does so in wide holes whose
+            surroundings some patches resemble, see `add_texture`. None is "auto" for point
+            estimates of a default solver (`solver` is None), else "smooth".
         progress: Called after each network evaluation with (evaluations done, total),
             counted over the whole batch.
         quality: With `steps` "auto": "default" is the fewest evaluations with the PSNR of many to
@@ -212,11 +213,7 @@ def restore(
     check_noise(operator, sigma)
     name, method = choose_solver(solver, steps, operator, prior, samples)
     numbers = image_numbers(index, len(measurement))
-    found: tuple[str, ...] = ()
-    if fill != "smooth":
-        there = measurement.detach().to(device, torch.float32)
-        there, operator, found = fill_with_texture(there, operator, fill, seed, numbers)
-        measurement = there.to(measurement.device)
+    fill = choose_fill(fill, solver in (None, "auto"), method.stochastic, operator)
 
     work = measurement.detach().to(device, torch.float32)
     operator.check_shape(work.shape)
@@ -240,6 +237,7 @@ def restore(
     started = time.perf_counter()
     stats = RunningStatistics(len(work), several and (keep_samples or bool(quantiles)), paired)
     misfits: list[list[Tensor]] = [[] for _ in work]
+    found: dict[str, None] = {}  # reasons for doubt, without repetitions
     for executor, (_, parts) in zip(executors, runs, strict=True):
         for part in parts:
             images = [i for i, _ in part]
@@ -256,6 +254,9 @@ def restore(
                 raise FloatingPointError(
                     f"solver {name} gave NaN or infinite numbers: use float32 or another solver"
                 )
+            keys = [(numbers[i], k) for i, k in part]
+            x, doubted = add_texture(x, part_operator, fill, seed, keys)
+            found |= {f"image {images[row]}: {text}": None for row, text in doubted.items()}
             answers = operator.crop_margin(x).to(measurement.device)
             for i, answer in zip(images, answers, strict=True):
                 stats.add(i, noise.backward(answer))
@@ -263,7 +264,7 @@ def restore(
             for i, fit in zip(images, fits, strict=True):
                 misfits[i].append(fit)
     seconds = time.perf_counter() - started
-    windows = {i: found for executor in executors for i, found in executor.windows.items()}
+    windows = {i: cut for executor in executors for i, cut in executor.windows.items()}
     fit = torch.stack([torch.stack(fits) for fits in misfits]).mean(dim=1)
     fit = torch.where(sigma.cpu() > 0, fit, torch.as_tensor(unit).to(fit) * fit)
     mean = back(stats.mean)

@@ -406,11 +406,11 @@ filling = combine(
     click.option("--grow", type=click.IntRange(0), default=0, show_default=True, metavar="N",
                  help="Also fill in the pixels within N pixels of the mask, such as the soft "
                       "border or the halo of a removed object."),
-    click.option("--fill", type=click.Choice(["smooth", "texture", "auto"]), default="smooth",
-                 show_default=True,
-                 help="smooth: the likeliest pixels, a blur in wide holes. texture: copy patches "
-                      "of the same image and restore their seams; sharper, but may repeat "
-                      "objects. auto: texture in wide holes only."),
+    click.option("--fill", type=click.Choice(["smooth", "texture", "auto"]),
+                 help="smooth: the likeliest pixels, a blur in wide holes. texture: their tones "
+                      "with the texture of patches of the same image, which may repeat "
+                      "objects. auto: texture in wide holes only.  [default: auto, but smooth "
+                      "with --solver or --samples]"),
 )
 
 blur = combine(

@@ -19,7 +19,7 @@ from genprior.commands.standard_streams import streams
 @options.filling
 @options.restoring(noise=0.0)
 def inpaint(
-    mask: tuple[str, Any], invert_mask: bool, grow: int, fill: str, **common: Any
+    mask: tuple[str, Any], invert_mask: bool, grow: int, fill: str | None, **common: Any
 ) -> None:
     """Fill in missing pixels.
 

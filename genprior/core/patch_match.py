@@ -12,12 +12,15 @@ References:
     PatchMatch: A Randomized Correspondence Algorithm for Structural Image Editing, Barnes et
         al., 2009.
     Space-Time Completion of Video, Wexler et al., 2007.
-    Video Inpainting of Complex Scenes, Newson et al., 2014 (first fill from the border inwards).
+    Video Inpainting of Complex Scenes, Newson et al., 2014 (first fill from the border inwards;
+        the local contrast is compared, too, since a mean of patches prefers smooth ones).
 
 Differs from the authors' code:
     1. All patches are searched at once: propagation takes the state of the neighbours before
         the step, not after it.
     2. Mirrored copies of the image are further sources; a patch is never rotated itself.
+    3. The two differences whose local mean is compared besides the colours are taken in a square,
+        and are interpolated in the hole.
 """
 
 from collections.abc import Iterator
@@ -41,12 +44,15 @@ COARSEST = 4
 ENOUGH = 4
 # Pairs of a patch and a candidate that are compared at once, to bound the memory.
 CHUNK = 2**16
+# Largest number of patches over the hole that are kept in memory during a search.
+KEPT = 2**17
 # Alternations of search and vote: at the full scale, and at the coarser ones.
 FINE, COARSE = 2, 8
 # Alternations of search and copying at the end.
 COPIES = 4
-# Difference of pixels from which a seam is visible, in image units.
-SEAM = 0.12
+# Weight of the local contrast in the comparison of patches (Newson et al.), and the side of the
+# square in which it is measured, in pixels.
+CONTRAST, AROUND = 7.0, 7
 NEIGHBOURS = ((-1, 0), (0, -1), (1, 0), (0, 1))
 
 
@@ -59,13 +65,17 @@ class Fill:
         mismatch: Root of the mean squared difference between the known pixels around the hole
             and what the copied patches hold at their places, in image units; infinite if no
             patch is known, so that the hole was filled smoothly.
-        seams: Pixels of the hole beside the known part, or beside a visible seam, where copies of
-            different offsets meet; shape (H, W), bool.
+        down: Differences x[i + 1, j] - x[i, j] of the patches, shape (C, H - 1, W). In one copy
+            they are those of `image`. At a seam, where copies of two places meet, both places
+            propose a difference, and the larger one is taken; at the border of the hole it is
+            that of the copy. Those of two known pixels have no meaning.
+        right: Likewise x[i, j + 1] - x[i, j], shape (C, H, W - 1).
     """
 
     image: Tensor
     mismatch: float
-    seams: Tensor
+    down: Tensor
+    right: Tensor
 
 
 def fill_from_patches(
@@ -95,8 +105,10 @@ def fill_from_patches(
     while patch > 3 and not _known_patches(known, patch).any():
         patch -= 2
     if known.all() or not _known_patches(known, patch).any():
-        return Fill(smooth, 0.0 if known.all() else torch.inf, torch.zeros_like(known))
-    scales = _scales(smooth, known, patch, mirror)
+        mismatch = 0.0 if known.all() else torch.inf
+        return Fill(smooth, mismatch, smooth.diff(dim=-2), smooth.diff(dim=-1))
+    colours, contrast = len(x), _local_contrast(smooth, known)
+    scales = _scales(torch.cat([smooth, CONTRAST * contrast]), known, patch, mirror)
     coarsest = scales[-1]
     state = _from_border_inwards(coarsest, generator)
     for level in reversed(range(len(scales))):
@@ -109,8 +121,9 @@ def fill_from_patches(
     finest = scales[0]
     for _ in range(COPIES):  # patches inside one copy are equal to known ones: copies grow
         state = finest.vote(finest.search(state, generator), copy=True)
-    image = torch.where(known, x, finest.image_of(state.image))
-    return Fill(image, finest.mismatch(state), finest.seams(state))
+    image = torch.where(known, x, finest.image_of(state.image)[:colours])
+    down, right = (part[:colours] for part in finest.differences(state))
+    return Fill(image, finest.mismatch(state, colours), down, right)
 
 
 @dataclass(frozen=True)
@@ -165,13 +178,20 @@ class _Scale:
         self, image: Tensor, weight: Tensor, targets: Tensor, candidates: Tensor
     ) -> Tensor:
         """Returns the weighted mean squared difference of pairs of patches, (T,)."""
-        found = []
-        for some, others in zip(targets.split(CHUNK), candidates.split(CHUNK), strict=True):
-            here, there = (k[:, None] + self.offsets for k in (some, others))
-            difference = (image[here] - self.pixels[there]).square_().sum(dim=-1)
-            w = weight[here]
-            found.append((w * difference).sum(dim=1) / w.sum(dim=1).clamp(min=1e-12))
-        return torch.cat(found)
+        pairs = zip(targets.split(CHUNK), candidates.split(CHUNK), strict=True)
+        return torch.cat([
+            self._distances(*self._patches(image, weight, some), others) for some, others in pairs
+        ])
+
+    def _patches(self, image: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the patches (T, P, C) of an image, and the shares (T, P) of their pixels."""
+        here = targets[:, None] + self.offsets
+        w = weight[here]
+        return image[here], w / w.sum(dim=1, keepdim=True).clamp(min=1e-12)
+
+    def _distances(self, patches: Tensor, share: Tensor, candidates: Tensor) -> Tensor:
+        there = self.pixels[candidates[:, None] + self.offsets]
+        return (share * (patches - there).square_().sum(dim=-1)).sum(dim=1)
 
     def search(self, state: _State, generator: torch.Generator, weight: Tensor | None = None,
                rounds: int = 2) -> _State:
@@ -179,12 +199,19 @@ class _Scale:
         weight = self.confidence if weight is None else weight
         image, source = state.image, state.source.clone()
         best = self.distances(image, weight, self.targets, source)
+        # gathered once for all candidates, unless that takes too much memory
+        kept = self._patches(image, weight, self.targets) if len(source) <= KEPT else None
         for _ in range(rounds):
             for candidates in self._candidates(source, generator):
-                distance = self.distances(image, weight, self.targets, candidates)
-                better = distance < best
-                source.copy_(torch.where(better, candidates, source))
-                best = torch.where(better, distance, best)
+                for t in (candidates != source).nonzero().flatten().split(CHUNK):
+                    if kept:
+                        patches, share = kept[0][t], kept[1][t]
+                    else:
+                        patches, share = self._patches(image, weight, self.targets[t])
+                    distance = self._distances(patches, share, candidates[t])
+                    better = distance < best[t]
+                    source[t] = torch.where(better, candidates[t], source[t])
+                    best[t] = torch.where(better, distance, best[t])
         return _State(image, source)
 
     def _candidates(self, source: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
@@ -233,41 +260,37 @@ class _Scale:
             found.append(total / w.sum(dim=1, keepdim=True).clamp(min=1e-30))
         return torch.cat(found)
 
-    def mismatch(self, state: _State) -> float:
+    def mismatch(self, state: _State, channels: int) -> float:
         """Returns the RMS difference of known pixels and proposals for them around the hole."""
         ring = self.targets[self.depth[self.targets] == 0]
         if not len(ring):
             return 0.0
         equal = self.pixels.new_ones(len(state.source))
         proposed = self._proposed(state.source, equal, ring)
-        return (proposed - self.pixels[ring]).square().mean().sqrt().item()
+        return (proposed - self.pixels[ring])[:, :channels].square().mean().sqrt().item()
 
-    def seams(self, state: _State) -> Tensor:
-        """Returns the pixels of the hole within one pixel of its border or a visible seam.
-
-        Two neighbours that were copied from places that are not neighbours are a seam. It shows
-        if either differs by more than SEAM from the pixel that it replaces beside the other.
-        """
-        count = self.height * self.width
-        place = torch.arange(count, device=self.pixels.device)
+    def differences(self, state: _State) -> tuple[Tensor, Tensor]:
+        """Returns the differences of neighbours of the copies, see `Fill`."""
+        place = torch.arange(len(self.is_source), device=self.pixels.device)
         place[self.hole] = state.source[self.number[self.hole]]
         copied = torch.zeros_like(self.inside)
         copied[self.hole] = True
-        found = torch.zeros_like(self.inside)
-        for step in (1, self.width):
-            p = (self.inside[:-step] & self.inside[step:]).nonzero().flatten()
+        p, found = self.inside.nonzero().flatten(), []
+        for step in (self.width, 1):
             q = p + step
-            p, q = (k[copied[p] | copied[q]] for k in (p, q))
-            ahead = (self.pixels[place[p] + step] - self.pixels[place[q]]).abs().mean(dim=-1)
-            behind = (self.pixels[place[p]] - self.pixels[place[q] - step]).abs().mean(dim=-1)
-            # beside a known pixel there is no copy, so only the other one is compared
-            cost = torch.maximum(ahead * copied[p], behind * copied[q])
-            visible = (place[q] != place[p] + step) & (cost > SEAM)
-            found[p[visible]] = True
-            found[q[visible]] = True
-        seam = self.image_of(found[:, None].float())[0] > 0
-        near = max_pool2d((seam | self.known)[None].float(), 3, 1, 1)[0] > 0
-        return near & ~self.known
+            ahead = self._at(place[p] + step) - self._at(place[p])
+            behind = self._at(place[q]) - self._at(place[q] - step)
+            larger = torch.where(ahead.abs() > behind.abs(), ahead, behind)
+            # a known pixel has an unknown neighbour, so it proposes no difference
+            one = torch.where(copied[p][:, None], ahead, behind)
+            difference = torch.zeros_like(state.image)
+            difference[p] = torch.where((copied[p] & copied[q])[:, None], larger, one)
+            found.append(self.image_of(difference))
+        return found[0][:, :-1], found[1][..., :-1]
+
+    def _at(self, places: Tensor) -> Tensor:
+        """Returns the pixels at places, of which those beyond the image are not used."""
+        return self.pixels[places.clamp(0, len(self.pixels) - 1)]
 
     def image_of(self, pixels: Tensor) -> Tensor:
         """Returns the image (C, H, W) of a list of pixels (N, C)."""
@@ -284,6 +307,26 @@ def _known_patches(known: Tensor, patch: int) -> Tensor:
     """Returns whether the patch around each pixel is known and inside the image, (H, W)."""
     unknown = pad((~known).float(), [patch // 2] * 4, value=1.0)
     return max_pool2d(unknown[None], patch, 1)[0] == 0
+
+
+def _local_contrast(image: Tensor, known: Tensor) -> Tensor:
+    """Returns the mean absolute vertical and horizontal differences around each pixel, (2, H, W).
+
+    The means are over known neighbours in a square; where there are none they are interpolated.
+    """
+    found = []
+    for axis in (-2, -1):
+        count = image.shape[axis] - 1
+        first, second = known.narrow(axis, 0, count), known.narrow(axis, 1, count)
+        both = (first & second).to(image)
+        border = [0, 1] if axis == -1 else [0, 0, 0, 1]
+        strength = pad(image.diff(dim=axis).abs().mean(dim=0) * both, border)
+        total, share = (
+            avg_pool2d(v[None], AROUND, 1, AROUND // 2) for v in (strength, pad(both, border))
+        )
+        mean = (total / torch.where(share > 0, share, 1))[None]
+        found.append(pull_push(mean, (share > 0)[None].to(image))[0, 0])
+    return torch.stack(found)
 
 
 def _depth(known: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ from genprior.evaluation.scores import SCORES, definitions
 from genprior.evaluation.summary import Mean, Row
 
 DIGITS = {"psnr": 2, "ssim": 4, "lpips": 4, "misfit": 3, "coverage": 3, "crps": 4,
+          "hole_psnr": 2, "patch_distance": 4, "gradient": 2, "jump": 2,
           "seconds": 2, "nfe": 0, "products": 0, "memory": 0}
-WITH_INTERVAL = ("psnr", "ssim", "lpips", "coverage", "crps")
-HEADS = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS", "crps": "CRPS", "nfe": "NFE",
+WITH_INTERVAL = ("psnr", "ssim", "lpips", "coverage", "crps", "hole_psnr")
+HEADS = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS", "crps": "CRPS",
+         "hole_psnr": "PSNR in holes, dB", "patch_distance": "patch distance", "nfe": "NFE",
          "products": "backward", "seconds": "s", "memory": "MB"}
 INTERVAL = ("mean over images of each image's mean over seeds; after the ± half the width of the "
             "95 % confidence interval over images (Student's t)")

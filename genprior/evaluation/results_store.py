@@ -52,6 +52,10 @@ class Result(msgspec.Struct):
     misfit: Score = UNSET
     coverage: Score = UNSET
     crps: Score = UNSET
+    hole_psnr: Score = UNSET
+    patch_distance: Score = UNSET
+    gradient: Score = UNSET
+    jump: Score = UNSET
     seconds: Score = UNSET
     nfe: Score = UNSET
     products: Score = UNSET

@@ -176,7 +176,7 @@ def _restore(
             str(device), plan.dtype, quality=plan.quality,
         )
     truth = operator.crop_margin(truth)
-    scores = score(result, truth, perceptual)
+    scores = score(result, truth, perceptual, _hole(operator, truth))
     first = plan.references[: plan.show] if unit.seed == plan.seeds[0] else ()
     shown = {number for number, _ in first}
     records = []
@@ -194,6 +194,13 @@ def _restore(
             "memory": meter.memory and meter.memory / 2**20,
         })
     return records
+
+
+def _hole(operator: Operator, truth: Tensor) -> Tensor | None:
+    """Returns the pixels of which no channel was measured, (B, 1, H, W), for masks."""
+    if not operator.is_mask or operator.is_identity or not operator.measures_images:
+        return None
+    return operator.mask_unmeasured(torch.ones_like(truth))[:, :1] == 0
 
 
 def _identity(plan: Plan, unit: _Unit, number: int, source: ReferenceImage) -> Record:

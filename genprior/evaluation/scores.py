@@ -4,9 +4,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from genprior.core.errors import CheckpointError
-from genprior.core.metrics import WINDOW, central_interval, coverage, crps, finite, psnr, ssim
+from genprior.core.metrics import (
+    WINDOW,
+    border_jump,
+    central_interval,
+    coverage,
+    crps,
+    finite,
+    gradient_ratio,
+    hole_psnr,
+    patch_distance,
+    psnr,
+    ssim,
+)
 from genprior.inverse.base import Restoration
 
 LEVEL = 0.9
@@ -27,6 +40,15 @@ DEFINITIONS = {
                 f"are equal are left out",
     "crps": "continuous ranked probability score, unbiased, mean over pixels, in image units; "
             "lower is better",
+    "hole_psnr": f"PSNR over the pixels of the holes, in dB; this and the next three only for "
+                 f"images with a hole that holds a square of {WINDOW}x{WINDOW} pixels",
+    "patch_distance": f"sliced Wasserstein distance of the {WINDOW}x{WINDOW} patches in the holes "
+                      "to the true ones, each less its mean, in image units; it compares texture, "
+                      "wherever it lies; lower is better",
+    "gradient": "root mean square of the gradient in the holes / that in the ring of 16 pixels "
+                "around them; near 1 where the texture goes on, small in a blur",
+    "jump": "mean absolute difference of neighbours across the border of the holes / along it; "
+            "above 1 a seam is visible",
     "seconds": "wall time of one image, without reading, simulating the measurement, scoring",
     "nfe": "evaluations of the prior's network per image, for all samples together",
     "products": "upper bound on the additional products with the Jacobian of the prior's network, "
@@ -34,8 +56,8 @@ DEFINITIONS = {
     "memory": "peak memory in MB: of the CUDA allocator, or on a CPU of the whole process",
 }
 ALEXNET = "alexnet-owt-7be5be79.pth"
-SCORES = ("psnr", "ssim", "lpips", "misfit", "coverage", "crps", "seconds", "nfe", "products",
-          "memory")
+SCORES = ("psnr", "ssim", "lpips", "misfit", "coverage", "crps", "hole_psnr", "patch_distance",
+          "gradient", "jump", "seconds", "nfe", "products", "memory")
 
 
 class Perceptual:
@@ -65,7 +87,8 @@ class Perceptual:
 
 
 def score(
-    result: Restoration, truth: Tensor, perceptual: Perceptual | None = None
+    result: Restoration, truth: Tensor, perceptual: Perceptual | None = None,
+    hole: Tensor | None = None,
 ) -> list[dict[str, Any]]:
     """Returns the scores of each image of a batch; None for infinite or undefined values.
 
@@ -73,6 +96,8 @@ def score(
         result: The restored batch.
         truth: Reference images, (B, C, H, W), of the size of the restored images.
         perceptual: LPIPS, or None to leave it out.
+        hole: True in the holes, shape (B or 1, 1, H, W), or None without holes. Thin holes and
+            scattered pixels get no scores of their own.
     """
     x, clipped = result.image.clamp(0, 1), truth.clamp(0, 1)
     values = {"psnr": psnr(x, clipped), "misfit": result.misfit}
@@ -83,10 +108,27 @@ def score(
     if result.samples is not None:
         values["coverage"] = coverage(result.samples, truth, LEVEL)
         values["crps"] = crps(result.samples, truth, result.antithetic)
+    if hole is not None and min(truth.shape[-2:]) >= WINDOW:
+        values |= _of_holes(x, clipped, hole)
     return [
         {name: finite(numbers[i]) for name, numbers in values.items()}
         for i in range(len(truth))
     ]
+
+
+def _of_holes(x: Tensor, truth: Tensor, hole: Tensor) -> dict[str, Tensor]:
+    """Returns the scores of filled holes, NaN for images without a wide one; {} if none has."""
+    hole = hole.bool().expand(len(x), -1, -1, -1)
+    wide = (avg_pool2d(hole.float(), WINDOW, 1) == 1).flatten(1).any(dim=1)
+    if not wide.any():
+        return {}
+    values = {
+        "hole_psnr": hole_psnr(x, truth, hole),
+        "patch_distance": patch_distance(x, truth, hole),
+        "gradient": gradient_ratio(x, hole),
+        "jump": border_jump(x, hole),
+    }
+    return {name: torch.where(wide, value, torch.nan) for name, value in values.items()}
 
 
 def definitions(names: list[str], samples: int) -> dict[str, str]:

@@ -203,7 +203,7 @@ def test_a_rotated_photo_meets_its_mask_upright(tmp_path: Path, quick: list) -> 
         assert not changed[hole == 0].any() and changed[hole > 0].mean() > 0.9
     record = sidecar(tmp_path / "a.genprior.png")
     mask = {"mask": str(tmp_path / "turned.png"), "invert_mask": False}
-    assert record["operator"] == {**mask, "grow": 0, "fill": "smooth"}
+    assert record["operator"] == {**mask, "grow": 0, "fill": None}
 
 
 def test_windows_and_tiles_are_recorded(tmp_path: Path, quick: list) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genprior.core.patch_match import _Scale, _State, fill_from_patches
+from genprior.core.patch_match import _local_contrast, _Scale, _State, fill_from_patches
 from genprior.core.pull_push import pull_push
 
 
@@ -72,18 +72,37 @@ def test_a_mirrored_image_is_a_source() -> None:
     assert error[1] < 0.05 < error[0]
 
 
-def test_seams_are_where_copies_of_two_places_meet() -> None:
-    x, known = noise(1, 40, 40), box(40, 14, 26)
+def test_differences_are_those_of_the_copies() -> None:
+    x, known = noise(2, 40, 40), box(40, 14, 26)
     scale = _Scale(x, known, 3, mirror=False)
     left = scale.targets % scale.width - scale.radius < 20
     # the left half is copied from 12 rows above, the right half from 12 rows below
     source = scale.targets + torch.where(left, -12, 12) * scale.width
-    seams = scale.seams(_State(scale.start(), source))
-    expected = torch.zeros(40, 40, dtype=torch.bool)
-    expected[14:26, 18:22] = True  # two pixels beside the seam, and one more on either side
-    expected |= ~known & box(40, 16, 24)  # and at the border
-    assert not (seams & ~expected).any()
-    assert (expected & ~seams).sum() <= 4  # where the values agree by chance
+    down, right = scale.differences(_State(scale.start(), source))
+    above, below = x.roll(12, -2), x.roll(-12, -2)
+    assert torch.equal(down[:, 13:26, 14:20], above.diff(dim=-2)[:, 13:26, 14:20])
+    assert torch.equal(down[:, 13:26, 20:26], below.diff(dim=-2)[:, 13:26, 20:26])
+    assert torch.equal(right[:, 14:26, 13:19], above.diff(dim=-1)[:, 14:26, 13:19])
+    assert torch.equal(right[:, 14:26, 20:26], below.diff(dim=-1)[:, 14:26, 20:26])
+    a, b = (y.diff(dim=-1)[:, 14:26, 19] for y in (above, below))
+    assert torch.equal(right[:, 14:26, 19], torch.where(a.abs() > b.abs(), a, b))
+
+
+def test_the_local_contrast_is_the_mean_of_known_differences() -> None:
+    x, known = noise(3, 20, 20), box(20, 4, 9)
+    contrast = _local_contrast(x, known)
+    steps = x.diff(dim=-1).abs().mean(dim=0)[5:12, 5:12]
+    both = (known[:, 1:] & known[:, :-1])[5:12, 5:12]
+    assert contrast[1, 8, 8] == pytest.approx(steps[both].mean().item(), rel=1e-5)
+
+
+def test_the_contrast_of_the_surroundings_goes_on() -> None:
+    rows = torch.arange(96)[:, None].expand(96, 96)
+    x = torch.where(rows < 48, 0.5, 0.5 + 0.3 * (noise(1, 96, 96) - 0.5))
+    known = box(96, 24, 72)
+    filled = fill_from_patches(x, known, stream()).image
+    ratio = filled[:, 60:72, 24:72].std() / x[:, 60:72, 24:72].std()
+    assert 0.8 < ratio < 1.2
 
 
 @pytest.mark.parametrize("size", [(1, 2), (2, 9), (9, 9)])
@@ -91,8 +110,9 @@ def test_images_without_a_known_patch_are_filled_smoothly(size: tuple[int, int])
     x, known = noise(3, *size), torch.zeros(size, dtype=torch.bool)
     known[0, 0] = True
     fill = fill_from_patches(x, known, stream())
-    assert fill.mismatch == torch.inf and not fill.seams.any()
+    assert fill.mismatch == torch.inf
     assert torch.equal(fill.image, pull_push(x[None], known[None, None].float())[0])
+    assert torch.equal(fill.down, fill.image.diff(dim=-2))
 
 
 def test_a_hole_larger_than_half_of_the_image_and_a_constant_image() -> None:

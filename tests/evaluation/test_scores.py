@@ -65,3 +65,22 @@ def test_lpips_moves_images_to_the_device_of_its_network(monkeypatch):
     monkeypatch.setattr(deepinv.loss.metric, "LPIPS", Distance)
     Perceptual(torch.device("meta"))(torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
     assert seen == ["meta", "meta"]
+
+
+def test_wide_holes_have_scores_of_their_own():
+    truth = torch.rand(2, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    hole = torch.zeros(2, 1, 40, 40, dtype=torch.bool)
+    hole[0, :, 12:28, 12:28] = True
+    hole[1, :, :, 5:11] = True  # thin
+    x = torch.where(hole, truth.mean(), truth)
+    found = Restoration(
+        image=x, samples=None, mean=None, std=None, misfit=torch.ones(2), solver="none",
+        prior="none", nfe=0, seconds=0.0, noise_std=0.0, seed=0,
+    )
+    wide, thin = score(found, truth, hole=hole)
+    error = (x - truth)[0, 0][12:28, 12:28]
+    assert wide["hole_psnr"] == pytest.approx(-10 * error.square().mean().log10().item(), abs=1e-4)
+    assert wide["gradient"] == 0 and wide["patch_distance"] > 0.01 and wide["jump"] > 0
+    assert thin["hole_psnr"] is None and thin["psnr"] > 0
+    assert "jump" not in score(found, truth, hole=hole[1:])[0]
+    assert "jump" not in score(found, truth)[0]

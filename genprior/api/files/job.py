@@ -53,4 +53,4 @@ class Job:
     device: str = "auto"
     dtype: str = "auto"
     tile: Tile = "auto"
-    fill: Fill = "smooth"
+    fill: Fill | None = None
