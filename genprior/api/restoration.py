@@ -31,6 +31,7 @@ from genprior.api.inputs import (
     whole_number,
 )
 from genprior.api.noise_law import measured_noise
+from genprior.api.progress_bar import as_callback
 from genprior.api.sampling import sample
 from genprior.api.texture_fill import Fill, fill_with_texture
 from genprior.core.devices import pick_device, pick_dtype, without_autocast
@@ -113,7 +114,7 @@ def restore(
     quantiles: Sequence[float] = (),
     antithetic: bool = True,
     fill: Fill = "smooth",
-    progress: Callable[[int, int], object] | None = None,
+    progress: Callable[[int, int], object] | bool | None = None,
     quality: Quality = "default",
 ) -> Restoration:
     """Restores images from their measurements.
@@ -167,7 +168,7 @@ def restore(
             prior: sharper, but with larger errors; for inpainting only. All samples share
             the copies. "auto" does so for wide holes only, see `fill_with_texture`.
         progress: Called after each network evaluation with (evaluations done, total),
-            counted over the whole batch.
+            counted over the whole batch. True shows a bar, in a notebook or on standard error.
         quality: With `steps` "auto": "default" is the fewest evaluations with the PSNR of many to
             0.03 dB; "fast" takes fewer, "best" as many as improve the result
             (benchmarks/results/steps.md).
@@ -194,8 +195,7 @@ def restore(
         raise SettingError(f"samples must be at most {MAX_SAMPLES}, got {samples}")
     steps = None if steps in (None, "auto") else whole_number("steps", steps, 1)
     several, quantiles = samples > 1, _levels(quantiles, samples)
-    if not (progress is None or callable(progress)):
-        raise SettingError(f"progress must be a function of two numbers, got {progress!r}")
+    progress = as_callback(progress)
     physics, operator = operator, as_operator(operator)
     measurement, back, single = take_measurement(y, operator)
     device = pick_device(device, measurement)
