@@ -1,10 +1,12 @@
 """The panel of `genprior.show`, and what a notebook shows of a restoration."""
 
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot
 from small import HOLE, Shrink, batch
 
 import genprior
@@ -15,6 +17,12 @@ from genprior.core.errors import SettingError
 def result() -> genprior.Restoration:
     operator = genprior.make_operator("inpaint", keep=~HOLE)
     return genprior.restore(batch(), operator, Shrink(), "diffpir", 0.05, samples=3, steps=2)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures() -> Iterator[None]:
+    yield
+    pyplot.close("all")
 
 
 def titles(figure: object) -> list[str]:
