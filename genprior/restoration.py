@@ -112,7 +112,7 @@ def superres(
 
 
 def _restored(
-    image: np.ndarray, operator: Operator, prior: Prior, noise_std: float | str,
+    image: np.ndarray, operator: Operator, prior: Prior, noise_std: float | Literal["auto"],
     channel_axis: int | None, options: dict[str, Any],
 ) -> np.ndarray:
     array = np.asarray(image)
