@@ -249,7 +249,8 @@ def draw_baselines() -> None:
     box = torch.ones(1, 1, 64, 64, dtype=torch.bool)
     box[..., 20:44, 20:44] = False
     wide = genprior.make_operator("inpaint", keep=box)
-    tasks = {"measurement": [blur], "biharmonic": [hole, wide], "exemplar": [wide],
+    tasks = {"measurement": [genprior.make_operator("denoise")],
+             "biharmonic": [hole, wide], "exemplar": [wide],
              "tv": [hole, wide], "wiener": [blur], "richardson-lucy": [blur], "bicubic": [small],
              "lanczos": [small]}
     for name in BASELINES:

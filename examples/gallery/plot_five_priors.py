@@ -11,7 +11,7 @@ from skimage import data, metrics
 
 import genprior
 
-photo = data.chelsea()[98:146, 128:176].astype(np.float32) / 255
+photo = data.coffee()[120:168, 260:308].astype(np.float32) / 255
 hole = np.zeros(photo.shape[:2], bool)
 hole[16:28, 12:36] = True
 operator = genprior.make_operator("inpaint", mask=hole)

@@ -15,10 +15,11 @@ import genprior
 photo = data.chelsea()[100:140, 130:170].astype(np.float32) / 255
 
 # %%
-# A blurred image, and samples by ``diffpir``, which is quick. Their std is rough; that of
+# Two of three pixels are missing. Samples by ``diffpir``, which is quick. Their std is rough; that of
 # ``moment-matched``, the default, can be trusted and takes longer (:doc:`plot_calibration`).
 
-operator = genprior.make_operator("deblur", gaussian=1.6, boundary="reflect")
+keep = np.random.default_rng(0).random(photo.shape[:2]) < 1 / 3
+operator = genprior.make_operator("inpaint", keep=keep)
 y = genprior.degrade(photo, operator, noise_std=0.02)
 result = genprior.restore(y, operator, noise_std=0.02, samples=3, solver="diffpir", steps=25)
 genprior.show(result, y, photo)

@@ -29,7 +29,7 @@ plt.show()
 vae = genprior.load_prior("vae:digits")
 diversity, error = [], []
 for bound in BOUNDS:
-    x = genprior.sample("gan:digits", 200, truncation=bound, seed=1)
+    x = genprior.sample("gan:digits", 80, truncation=bound, seed=1)
     with torch.no_grad():
         seen = vae.decode(vae.encode(x), x.shape)
     diversity.append(torch.cdist(x.flatten(1), x.flatten(1)).mean().item())
