@@ -25,6 +25,7 @@ from genprior.inverse.base import Solver
 from genprior.operators.base import Operator
 from genprior.operators.masks import random_keep
 from genprior.priors import base
+from genprior.priors.pca import PCA
 from genprior.registry import BASELINES, OPERATORS, PRIORS, SOLVERS, lookup
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
@@ -189,7 +190,7 @@ def draw_priors() -> None:
     operator = genprior.make_operator("inpaint", keep=hole)
     for name in PRIORS.own:
         if name == "pca":
-            pca = genprior.priors.pca.PCA.from_images(
+            pca = PCA.from_images(
                 faces, 40, torch.Generator().manual_seed(0))
             drawn = genprior.sample(pca, 5, tuple(faces.shape[2:]), seed=0)
             cut = half_hole(faces[:1])

@@ -15,8 +15,8 @@ import genprior
 photo = data.chelsea()[100:140, 130:170].astype(np.float32) / 255
 
 # %%
-# Two of three pixels are missing. Samples by ``diffpir``, which is quick. Their std is rough; that of
-# ``moment-matched``, the default, can be trusted and takes longer (:doc:`plot_calibration`).
+# Two of three pixels are missing. Samples by ``diffpir``, which is quick. Their std is rough; that
+# of ``moment-matched``, the default, can be trusted and takes longer (:doc:`plot_calibration`).
 
 keep = np.random.default_rng(0).random(photo.shape[:2]) < 1 / 3
 operator = genprior.make_operator("inpaint", keep=keep)
