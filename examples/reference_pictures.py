@@ -34,6 +34,8 @@ PRIOR_OF = {base.Denoiser: "ddpm:digits", base.Variational: "vae:digits",
             base.Decoder: "gan:digits", base.Layered: "gan:digits"}
 # Solvers that need a network, or a prior that inpaints.
 ON_DIGITS = ("posterior-mean", "iagan", "ilo", "jpmap", "pnp-hvae")
+# Solvers of priors of flow matching and of latent diffusion, which do not ship.
+FOR_OTHERS = ("pnp-flow", "flow-dps", "psld", "resample", "latent-daps")
 # Fewer steps than the defaults of the slow ones.
 SETTINGS = {
     "dps": {"steps": 300}, "smc": {"steps": 10, "particles": 4}, "csgm": {"steps": 60},
@@ -94,6 +96,8 @@ def draw_solvers() -> None:
     Where the solver takes a Gaussian texture as its prior, the exact posterior is drawn beside it.
     """
     for name in SOLVERS.own:
+        if name in FOR_OTHERS:
+            continue
         if name in ON_DIGITS:
             _draw_on_digit(name)
         elif name in ("gaussian", "patchnr"):
