@@ -23,8 +23,8 @@ for row, bound in zip(axes, BOUNDS, strict=True):
 plt.show()
 
 # %%
-# At t = 0.1 hardly anything is left: latents so close to 0 were never drawn in the training, as the
-# norm of 32 normal numbers is near 5.7.
+# At t = 0.1 hardly anything is left: latents so close to 0 were never drawn in the training, as
+# the norm of 32 normal numbers is near 5.7.
 #
 # The curve. Diversity is the mean distance between two images. Quality is how well another model
 # of digits, ``vae:digits``, reproduces the images: it fails on strokes that no digit has.
