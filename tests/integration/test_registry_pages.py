@@ -54,7 +54,7 @@ def test_a_page_has_formula_settings_and_references(pages: ModuleType) -> None:
     text = pages.page("solvers", "mmps", {"use": "Use it.", "fails": "It fails."})
     assert "```text\nC = sigma_t^2 J,    J = D'(x)\n" in text
     assert "## When it fails\n\nIt fails." in text
-    assert "| `eta` | `1.0` | \\>= 0 and \\<= 1 | 1 is DDPM, 0 is DDIM. |" in text
+    assert "| `eta` | `1` | \\>= 0 and \\<= 1 | 1 is DDPM, 0 is DDIM. |" in text
     assert "Learning Diffusion Priors from Observations" in text
     assert f"{MMPS().nfe} evaluations of the network and {MMPS().jacobian_products}" in text
     assert "1. The solve is by preconditioned conjugate residuals" in text
