@@ -21,7 +21,7 @@ NEVER = {
 # Parts whose picture examples/reference_pictures.py has still to draw; remove them when it has.
 TO_DRAW = {
     "priors": {"vae", "gan", "glow", "planar"}, "baselines": set(), "operators": set(),
-    "solvers": {"pnp-dm", "csgm", "iagan", "ilo", "glowip", "map", "patchnr"},
+    "solvers": {"csgm", "iagan", "ilo"},
 }
 
 
