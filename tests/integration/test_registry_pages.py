@@ -20,7 +20,7 @@ NEVER = {
 }
 # Parts whose picture examples/reference_pictures.py has still to draw; remove them when it has.
 TO_DRAW = {
-    "priors": {"vae", "gan", "glow", "planar"}, "baselines": set(), "operators": set(),
+    "priors": {"vae", "gan", "planar"}, "baselines": set(), "operators": set(),
     "solvers": {"csgm", "iagan", "ilo"},
 }
 
