@@ -45,7 +45,8 @@ def test_every_part_has_a_page_notes_and_a_picture(pages: ModuleType, tmp_path: 
             picture = ROOT / "docs" / "pictures" / kind / f"{name}.jpg"
             assert picture.exists() == (name not in NEVER[kind] | TO_DRAW[kind]), picture
             if picture.exists():
-                assert picture.stat().st_size <= 150_000 and Image.open(picture).size[0] > 100
+                with Image.open(picture) as opened:
+                    assert picture.stat().st_size <= 150_000 and opened.width > 100
         listed = (tmp_path / kind / "index.md").read_text()
         assert all(f"[{name}]({name}.md)" in listed for name in table)
 
