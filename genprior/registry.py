@@ -65,6 +65,7 @@ PRIORS = Registry("genprior.priors", {
     "vae": "genprior.priors.vae:VAE",
     "hvae": "genprior.priors.hvae:HVAE",
     "gan": "genprior.priors.gan:GAN",
+    "planar": "genprior.priors.planar:PlanarFlow",
 })
 OF_OTHERS = {
     "denoiser": "genprior.priors.external.callable:External",
@@ -75,7 +76,9 @@ OF_OTHERS = {
 FORMATS = ("guided-diffusion", "torchcfm", "drunet", "pytorch-examples-vae",
            "pytorch-examples-dcgan", "stylegan2", "bf-cnn", "bf-dncnn",
            "convolutional-denoiser", "diffusers")
-TRAINABLE = ("ddpm", "glow", "vae", "hvae", "gan")
+TRAINABLE = ("ddpm", "glow", "vae", "hvae", "gan", "planar")
+# Priors of points, arrays (N, n), in place of images.
+OF_POINTS = ("planar",)
 FROM_EXEMPLAR = ("texture",)
 FITTED = ("texture", "pca")
 

@@ -38,7 +38,9 @@ ALLOWED = {
                  "commands"],
     "cli": ["commands", "core.errors"],
     "__main__": ["cli"],
-    "__init__": ["api", "inverse.base", "priors.nets.compile"],
+    "restoration": ["core", "io", "api", "operators.base"],
+    "transforms": ["api", "operators.base"],
+    "__init__": ["api", "inverse.base", "priors.nets.compile", "restoration", "transforms"],
 }
 # The folders of solvers do not import each other; these modules are shared by all.
 SHARED_BY_SOLVERS = ["inverse.base", "inverse.tikhonov", "inverse.self_ensemble"]

@@ -44,8 +44,9 @@ SPREAD = 1.6
 # Values this near to 0 and 1 may be clipped; a patch with a larger share of them is not used.
 CLIPPED, SHARE_CLIPPED = 0.01, 0.02
 # Noise is correlated from this correlation of neighbours on, if its level is this many times the
-# level of white noise.
-CORRELATION, EXCESS = 0.2, 2.0
+# level of white noise, and if white noise cannot be seen: in an image with white noise, what else
+# is found in its flattest patches is texture.
+CORRELATION, EXCESS = 0.5, 2.0
 # Radius in pixels of the mean from which the variance of signal-dependent noise is computed.
 LOCAL = 2
 # Side of the simulated noise that calibrates the level; lags from which the window falls.
@@ -78,7 +79,9 @@ class CameraNoise:
 
     def is_correlated(self, white: float) -> bool:
         """Returns whether the noise is correlated, given the level of white noise."""
-        return self.correlation > CORRELATION and self.level > EXCESS * white
+        return (
+            white < UNSEEN and self.correlation > CORRELATION and self.level > EXCESS * white
+        )
 
     def describe(self) -> str:
         """Returns the properties in words.

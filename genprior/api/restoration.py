@@ -32,6 +32,7 @@ from genprior.api.inputs import (
     whole_number,
 )
 from genprior.api.noise_law import measured_noise
+from genprior.api.progress_bar import as_callback
 from genprior.api.sampling import sample
 from genprior.api.texture_fill import Fill, add_texture, choose_fill
 from genprior.core.devices import pick_device, pick_dtype, without_autocast
@@ -115,7 +116,7 @@ def restore(
     quantiles: Sequence[float] = (),
     antithetic: bool = True,
     fill: Fill | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Callable[[int, int], object] | bool | None = None,
     quality: Quality = "default",
 ) -> Restoration:
     """Restores images from their measurements.
@@ -170,7 +171,7 @@ def restore(
             surroundings some patches resemble, see `add_texture`. None is "auto" for point
             estimates of a default solver (`solver` is None), else "smooth".
         progress: Called after each network evaluation with (evaluations done, total),
-            counted over the whole batch.
+            counted over the whole batch. True shows a bar, in a notebook or on standard error.
         quality: With `steps` "auto": "default" is the fewest evaluations with the PSNR of many to
             0.03 dB; "fast" takes fewer, "best" as many as improve the result
             (benchmarks/results/steps.md).
@@ -197,8 +198,7 @@ def restore(
         raise SettingError(f"samples must be at most {MAX_SAMPLES}, got {samples}")
     steps = None if steps in (None, "auto") else whole_number("steps", steps, 1)
     several, quantiles = samples > 1, _levels(quantiles, samples)
-    if not (progress is None or callable(progress)):
-        raise SettingError(f"progress must be a function of two numbers, got {progress!r}")
+    progress = as_callback(progress)
     physics, operator = operator, as_operator(operator)
     measurement, back, single = take_measurement(y, operator)
     device = pick_device(device, measurement)

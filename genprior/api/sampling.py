@@ -8,6 +8,7 @@ from torch import Tensor
 
 from genprior.api.factory import prior_on
 from genprior.api.inputs import random_seed, whole_number
+from genprior.api.progress_bar import as_callback
 from genprior.core.devices import pick_device
 from genprior.core.errors import SettingError
 from genprior.core.random_streams import DRAW, Noise
@@ -29,7 +30,8 @@ def sample(
     temperature: float = 1.0,
     seed: int = 0,
     device: str | torch.device = "auto",
-    progress: Callable[[int, int], object] | None = None,
+    progress: Callable[[int, int], object] | bool | None = None,
+    truncation: float | None = None,
 ) -> Tensor:
     """Draws images from a prior.
 
@@ -47,9 +49,12 @@ def sample(
         seed: Seed; image i depends on (seed, i) alone. `restore` uses other noise for it.
         device: See `restore`.
         progress: For a diffusion prior; see `restore`.
+        truncation: Draw the latents of a decoder from the normal distribution truncated to
+            [-truncation, truncation], > 0, as for BigGAN (Brock et al. 2019): the lower, the more
+            typical and the less varied the images are. None does not truncate.
 
     Returns:
-        Images, shape (count, channels, *size), clipped to [0, 1].
+        Images, shape (count, channels, H, W), clipped to [0, 1].
 
     Raises:
         ValueError: An argument is out of its range.
@@ -57,6 +62,7 @@ def sample(
         TypeError: The prior is neither a denoiser nor a decoder.
     """
     count, steps = whole_number("count", count, 1), whole_number("steps", steps, 1)
+    progress = as_callback(progress)
     seed = random_seed(seed)
     if size is not None:
         if not isinstance(size, Sequence) or len(size) != 2:
@@ -64,6 +70,8 @@ def sample(
         size = (whole_number("size", size[0], 1), whole_number("size", size[1], 1))
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature must be >= 0 and finite, got {temperature}")
+    if truncation is not None and not 0 < truncation < float("inf"):
+        raise ValueError(f"truncation must be > 0 and finite, got {truncation}")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be between 0 (DDIM) and 1 (DDPM), got {eta}")
     device = pick_device(device, torch.empty(0))
@@ -76,7 +84,7 @@ def sample(
     like = torch.zeros(count, depth, *size, device=device)
     parts = chunks(list(range(count)), chunk_size(like.shape, device))
     if isinstance(prior, Decoder):
-        draw = _decoding(prior, temperature)
+        draw = _decoding(prior, temperature, truncation)
     elif isinstance(prior, LatentDenoiser):
         draw = _decoding_denoised(prior, steps, eta, len(parts), progress)
     else:
@@ -87,11 +95,15 @@ def sample(
     return x.clamp(0, 1)
 
 
-def _decoding(prior: Decoder, temperature: float) -> Callable[[Noise, Tensor], Tensor]:
+def _decoding(
+    prior: Decoder, temperature: float, truncation: float | None
+) -> Callable[[Noise, Tensor], Tensor]:
     """Returns a function that decodes random latents to images of the shape of a tensor."""
 
     def draw(noise: Noise, like: Tensor) -> Tensor:
         z = noise.normal(like.new_zeros(()).expand(prior.latent_shape(like.shape)))
+        if truncation is not None:
+            z = truncated_normal(z, truncation)
         with torch.no_grad():
             return prior.decode(temperature * z, like.shape)
 
@@ -121,6 +133,19 @@ def _decoding_denoised(
             return prior.decode(2 * z - 1, like.shape)
 
     return draw
+
+
+def truncated_normal(z: Tensor, bound: float) -> Tensor:
+    """Maps standard normal numbers to the normal distribution truncated to [-bound, bound].
+
+    The map is increasing, z' = F^-1(F(-b) + F(z) (F(b) - F(-b))) with F the normal distribution
+    function, so that the same noise gives similar images at all bounds.
+    """
+    z = z.double()
+    low = torch.special.ndtr(z.new_tensor(-bound))
+    # By symmetry F is only evaluated below 0, where it is exact.
+    share = low + torch.special.ndtr(-z.abs()) * (1 - 2 * low)
+    return (torch.special.ndtri(share).abs() * z.sign()).clamp(-bound, bound).float()
 
 
 def _denoising(

@@ -27,14 +27,18 @@ from genprior.io.limits import MAX_SAMPLES, MAX_STEPS
 @click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True,
               help="Factor of the latents of a prior with a decoder, such as vae, gan or glow; "
                    "below 1 the images are more typical and less varied.")
+@click.option("--truncation", type=click.FloatRange(0, min_open=True),
+              help="Draw the latents of a prior with a decoder from the normal distribution "
+                   "truncated to this bound, as for BigGAN: the lower, the more typical and the "
+                   "less varied the images are.  [default: not truncated]")
 @options.seed
 @options.device
 @options.quiet
 @options.overwrite
 def sample(
     prior: str, exemplar: Path | None, max_pixels: int, output: Path, count: int,
-    size: tuple[int, int] | None, eta: float, steps: int, temperature: float, seed: int,
-    device: str, quiet: bool, overwrite: bool,
+    size: tuple[int, int] | None, eta: float, steps: int, temperature: float,
+    truncation: float | None, seed: int, device: str, quiet: bool, overwrite: bool,
 ) -> None:
     """Draw images from a prior, side by side in one file."""
     from genprior import api
@@ -54,7 +58,7 @@ def sample(
         channels = image.pixels.shape[1]
     with Progress(quiet) as progress:
         x = api.sample(model, count, size, channels, steps=steps, eta=eta,
-                       temperature=temperature, seed=seed, device=device,
+                       temperature=temperature, truncation=truncation, seed=seed, device=device,
                        progress=progress.update)
         write_output(output, panel(list(x.cpu().split(1))), overwrite=overwrite)
         progress.write(str(output))

@@ -15,7 +15,7 @@ from genprior.commands.prior_arguments import constructor_arguments, parse_argum
 from genprior.commands.progress import Progress
 from genprior.commands.registered_names import Names
 from genprior.core.errors import CheckpointError
-from genprior.registry import FITTED, FROM_EXEMPLAR, PRIORS, TRAINABLE, lookup
+from genprior.registry import FITTED, FROM_EXEMPLAR, OF_POINTS, PRIORS, TRAINABLE, lookup
 
 PREVIEW, PREVIEW_STEPS = 16, 18
 IMAGES = 2000
@@ -109,7 +109,7 @@ def train(
 
     The priors pca and texture are computed in closed form, without --steps and --time. A texture
     of one image has the spectrum of that image, a texture of several images has their mean
-    spectrum.
+    spectrum. The prior planar is of points: .npy arrays (N, n), without crops.
     """
     crops = {"size": crop, "flip": flip, "turn": turn, "scale": scale,
              "max_pixels": max_pixels, "resize": resize}
@@ -142,7 +142,6 @@ def _train(
     from genprior.core.devices import pick_device
     from genprior.core.distributed import joined
     from genprior.priors.base import Decoder, Denoiser
-    from genprior.training.crops import Crops
     from genprior.training.loop import Settings, fit
 
     data, held_out, crops, preview, tensorboard = source
@@ -163,29 +162,52 @@ def _train(
         Progress(quiet or not ranks.first, desc=prior, bar_format=BAR_FORMAT) as progress,
     ):
         common = {"seed": chosen.seed, "warn": _warn, **crops}
-        images = ranks.local_rank_first(lambda: Crops(data, channels=channels, **common))
-        common |= {"channels": images.channels, "held_out": True}
-        validation = ranks.local_rank_first(
-            lambda: Crops(held_out, **common) if held_out else None
+        images, validation = ranks.local_rank_first(
+            lambda: _points(data, held_out, chosen.seed) if prior in OF_POINTS
+            else _crops(data, held_out, channels, common)
         )
         torch.manual_seed(chosen.seed)  # reading the data may draw random numbers
         model = start or _new(prior, arguments, images.channels)
+        if prior in OF_POINTS and model.dimension != images.dimension:
+            raise click.UsageError(
+                f"points of {images.dimension} numbers need --set dimension={images.dimension}"
+            )
         images_per_step = chosen.batch * len(model.updates())
         about = {"data": [Path(name).name for name in data], "images": len(images.images),
                  "data_digest": images.digest()}
-        about |= _crop_settings(crops) | ({"init": init} if init else {})
+        about |= {} if prior in OF_POINTS else _crop_settings(crops)
+        about |= {"init": init} if init else {}
         if validation is not None:
             about |= {"validation": [Path(name).name for name in held_out],
                       "validation_digest": validation.digest()}
         device = pick_device(ranks.device(device), torch.empty(0))
         model.to(device)
-        draws = preview and isinstance(model, Denoiser | Decoder)
+        draws = preview and isinstance(model, Denoiser | Decoder) and prior not in OF_POINTS
         folder = fit(
             prior, model, images, out, chosen, about, resume,
             _reporting(progress, images_per_step), ranks, validation, draw if draws else None,
             tensorboard,
         )
         return folder if ranks.first else None
+
+
+def _crops(
+    data: tuple[str, ...], held_out: tuple[str, ...], channels: int | None,
+    common: dict[str, Any],
+) -> tuple[Any, Any]:
+    """Returns the crops of the training, and of the validation or None."""
+    from genprior.training.crops import Crops
+
+    images = Crops(data, channels=channels, **common)
+    common = common | {"channels": images.channels, "held_out": True}
+    return images, Crops(held_out, **common) if held_out else None
+
+
+def _points(data: tuple[str, ...], held_out: tuple[str, ...], seed: int) -> tuple[Any, Any]:
+    """Returns the points of the training, and of the validation or None."""
+    from genprior.training.points import Points
+
+    return Points(data, seed), Points(held_out, seed) if held_out else None
 
 
 def _compute(

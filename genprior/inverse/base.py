@@ -4,6 +4,7 @@ A solver restores images from a measurement y = A x + sigma n, given the operato
 and sigma. It names no prior and no operator: it declares the ability that it `needs`.
 """
 
+import html
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genprior.core.display import deviations, figures, pixels, png
 from genprior.core.errors import SettingError
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
@@ -20,6 +22,7 @@ from genprior.operators.base import Operator
 from genprior.priors.base import ABILITIES
 
 Quality = Literal["fast", "default", "best"]
+SHOWN = 4  # images of a batch in a notebook
 
 
 def setting(
@@ -275,16 +278,42 @@ class Restoration:
 
     def __repr__(self) -> str:
         """One line: shape, range, solver, prior, cost and misfit; no pixels."""
+        return f"Restoration({self.facts})"
+
+    @property
+    def facts(self) -> str:
+        """One line of text: shape, range, solver, prior, cost and misfit."""
         image = self.image
         values = np.asarray(image.detach().float().cpu() if isinstance(image, Tensor) else image)
         shape = " x ".join(map(str, values.shape))
         samples = "point estimate" if self.mean is None else "mean of samples"
         fits = sorted({f"{fit:.3g}" for fit in (self.misfit.min(), self.misfit.max())})
         return (
-            f"Restoration({samples}, {shape}, values {values.min():.3g} to {values.max():.3g}; "
+            f"{samples}, {shape}, values {values.min():.3g} to {values.max():.3g}; "
             f"solver {self.solver}, prior {self.prior}, {self.nfe} evaluations, "
-            f"misfit {' to '.join(fits)}, {self.seconds:.1f} s)"
+            f"misfit {' to '.join(fits)}, {self.seconds:.1f} s"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: image and std map of up to four images, and a line of facts."""
+        images, rows = pixels(self.image), []
+        maps, white = deviations(self.std) if self.std is not None else (None, [])
+        for i, image in enumerate(images[:SHOWN]):
+            row = [("image" if len(images) == 1 else f"image {i}", image)]
+            if maps is not None:
+                row.append((f"std, white is {white[i]:.3g}", maps[i]))
+            rows.append(figures(row))
+        more = f"<p>{len(images) - SHOWN} more images</p>" if len(images) > SHOWN else ""
+        warned = "".join(f"<p>warning: {html.escape(text)}</p>" for text in self.warnings)
+        return f"<div>{''.join(rows)}{more}<p>{html.escape(self.facts)}</p>{warned}</div>"
+
+    def _repr_png_(self) -> bytes:
+        """What a viewer without HTML shows: the first image, and its std map if there is one."""
+        image = pixels(self.image)[0]
+        if self.std is None:
+            return png(image)
+        std = deviations(self.std)[0][0].repeat(image.shape[-1], axis=-1)
+        return png(np.concatenate([image, std], axis=1))
 
 
 def misfit(x: Tensor, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Generative adversarial network: a generator G of latents z ~ N(0, I) and a critic D.
 
+    minimax        critic: -log s(D(x)) - log(1 - s(D(G(z))))      generator: log(1 - s(D(G(z))))
     nonsaturating  critic: -log s(D(x)) - log(1 - s(D(G(z))))      generator: -log s(D(G(z)))
     wgan-clip      critic: D(G(z)) - D(x), weights in [-c, c]      generator: -D(G(z))
     wgan-gp        critic: D(G(z)) - D(x) + k (|grad D(u)| - 1)^2  generator: -D(G(z))
@@ -39,16 +40,19 @@ from genprior.priors.nets.dcgan import Critic, DCGenerator
 from genprior.priors.nets.stylegan import StyleGenerator
 
 Space = Literal["z", "w", "w+"]
-BETAS = {"nonsaturating": (0.5, 0.999), "wgan-clip": (0.0, 0.99), "wgan-gp": (0.0, 0.9)}
+BETAS = {"minimax": (0.5, 0.999), "nonsaturating": (0.5, 0.999), "wgan-clip": (0.0, 0.99),
+         "wgan-gp": (0.0, 0.9)}
+# Losses of a critic that is a classifier: its output is a logit, and it has batch normalisation.
+CLASSIFIERS = ("minimax", "nonsaturating")
 AVERAGING = 0.995
 
 
 class GAN(nn.Module, Layered, Trainable):
     """Generative adversarial prior.
 
-    The DCGAN generator and the critic of the non-saturating loss use batch normalisation over the
-    micro-batch of one process. Their training therefore depends on the number of processes and on
-    `--accumulate`.
+    The DCGAN generator and the critic of "minimax" and "nonsaturating" use batch normalisation
+    over the micro-batch of one process. Their training therefore depends on the number of
+    processes and on `--accumulate`.
 
     Arguments:
         channels: Image channels of the network, 3 or 1.
@@ -58,11 +62,14 @@ class GAN(nn.Module, Layered, Trainable):
             images of any size.
         architecture: "dcgan" or "style". "style" needs `size`; its latents are z and the noise
             inputs.
-        loss: "nonsaturating", "wgan-clip" or "wgan-gp".
+        loss: "minimax", "nonsaturating", "wgan-clip" or "wgan-gp". The gradient of "minimax"
+            vanishes while the critic recognises all generated images.
         critic_steps: Critic updates per generator update, >= 1.
         strength: k of "wgan-gp" or c of "wgan-clip", > 0; None means 10 or 0.01.
         space: Latent space of a "style" decoder: "z"; "w", one style standardised by the mean
             and variance of w; "w+", a standardised style per layer.
+        upsampling: How a "dcgan" doubles the resolution: "nearest" neighbours and a 3 x 3
+            convolution, or a "transposed" 4 x 4 convolution of stride 2, as in the paper.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -75,16 +82,21 @@ class GAN(nn.Module, Layered, Trainable):
         widths: Sequence[int] = (32, 64, 128),
         size: Sequence[int] | None = None,
         architecture: Literal["dcgan", "style"] = "dcgan",
-        loss: Literal["nonsaturating", "wgan-clip", "wgan-gp"] = "nonsaturating",
+        loss: Literal["minimax", "nonsaturating", "wgan-clip", "wgan-gp"] = "nonsaturating",
         critic_steps: int = 1,
         strength: float | None = None,
         space: Space = "z",
+        upsampling: Literal["nearest", "transposed"] = "nearest",
     ) -> None:
         super().__init__()
         if architecture not in ("dcgan", "style"):
             raise ValueError(f"architecture must be 'dcgan' or 'style', got {architecture!r}")
         if loss not in BETAS:
             raise ValueError(f"loss must be one of {', '.join(BETAS)}, got {loss!r}")
+        if upsampling not in ("nearest", "transposed"):
+            raise ValueError(f"upsampling must be 'nearest' or 'transposed', got {upsampling!r}")
+        if upsampling != "nearest" and architecture == "style":
+            raise ValueError("a style-based generator upsamples nearest neighbours: set no other")
         check_sizes(channels=channels, latent=latent, widths=widths, size=size)
         if strength is None:
             strength = 0.01 if loss == "wgan-clip" else 10.0
@@ -103,26 +115,29 @@ class GAN(nn.Module, Layered, Trainable):
             "critic_steps": critic_steps,
             "strength": strength,
             "space": space,
+            "upsampling": upsampling,
         }
         self.channels, self.latent, self.loss = channels, latent, loss
         self.style = architecture == "style"
         if self.style and size is None:
             raise ValueError("a style-based generator needs the size of the images: set it")
-        make = StyleGenerator if self.style else DCGenerator
         self.size = None if size is None else tuple(size)
         if size is not None and any(n % 2 ** (len(widths) - self.style) for n in size):
             raise ValueError(
                 f"size must be multiples of {2 ** (len(widths) - self.style)} for "
                 f"{len(widths)} levels, got {list(size)}"
             )
-        self.generator = make(channels, latent, widths, size)
+        self.generator = (
+            StyleGenerator(channels, latent, widths, size) if self.style
+            else DCGenerator(channels, latent, widths, size, upsampling)
+        )
         if size is None:
             self.stride, self.latent_maps = (
                 self.generator.multiple,
                 ((latent, self.generator.multiple),),
             )
             self.receptive_radius = self.generator.receptive_radius
-        self.critic = Critic(channels, widths, size, normalise=loss == "nonsaturating")
+        self.critic = Critic(channels, widths, size, normalise=loss in CLASSIFIERS)
         self.register_buffer("w_mean", torch.zeros(latent))
         self.register_buffer("w_std", torch.ones(latent))
         self.truncation, self.space = 1.0, "z"
@@ -212,7 +227,7 @@ class GAN(nn.Module, Layered, Trainable):
 
     def _critic_loss(self, real: Tensor, fake: Tensor, noise: Noise) -> Tensor:
         D_real, D_fake = self.critic(real), self.critic(fake)
-        if self.loss == "nonsaturating":
+        if self.loss in CLASSIFIERS:
             softplus = nn.functional.softplus
             return (softplus(-D_real) + softplus(D_fake)).mean()
         loss = (D_fake - D_real).mean()
@@ -226,6 +241,8 @@ class GAN(nn.Module, Layered, Trainable):
 
     def _generator_loss(self, fake: Tensor) -> Tensor:
         D_fake = self.critic(fake)
+        if self.loss == "minimax":
+            return -nn.functional.softplus(D_fake).mean()
         if self.loss == "nonsaturating":
             return nn.functional.softplus(-D_fake).mean()
         return -D_fake.mean()

@@ -14,22 +14,24 @@ Differs from the authors' code:
         solves one scalar equation per layer.
 """
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from genprior.priors.base import Density, Encoder
+from genprior.core.random_streams import Noise
+from genprior.priors.base import Density, Encoder, Trainable
 
 BISECTIONS = 60
 
 
-class PlanarFlow(nn.Module, Encoder, Density):
+class PlanarFlow(nn.Module, Encoder, Density, Trainable):
     """Normalising flow of points; a point is an image of n numbers, such as (1, 1, n).
 
-    Train it by minimising the mean of -`log_prob`.
+    `genprior train planar points.npy` trains it on an array (N, n), by minimising the mean of
+    -`log_prob`. Points need not lie in [0, 1]; near the standard normal law they train best.
 
     Arguments:
         dimension: Dimension n of a point, >= 1.
@@ -52,9 +54,20 @@ class PlanarFlow(nn.Module, Encoder, Density):
             raise ValueError(f"dimension and depth must be at least 1, got {dimension}, {depth}")
         if kind not in ("planar", "radial"):
             raise ValueError(f"kind must be 'planar' or 'radial', got {kind!r}")
+        self._config = {"dimension": dimension, "depth": depth, "kind": kind}
         self.dimension = dimension
         layer = Planar if kind == "planar" else Radial
         self.layers = nn.ModuleList(layer(dimension) for _ in range(depth))
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self._config
+
+    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        return {"flow": self.parameters()}
+
+    def losses(self, x: Tensor, noise: Noise) -> Mapping[str, Tensor]:
+        return {"flow": -self.log_prob(x).mean()}
 
     def log_prob(self, x: Tensor) -> Tensor:
         z, log_det = x.flatten(1), 0

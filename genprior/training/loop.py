@@ -25,6 +25,7 @@ from genprior.training.crops import Crops
 from genprior.training.leakage import common_image
 from genprior.training.lock import LOCK, exclusive_run
 from genprior.training.log import LOG, TrainingLog
+from genprior.training.progress_picture import PICTURE, write_progress
 from genprior.training.settings import Settings, with_dtype
 from genprior.training.state import BEST, KEEP, Training, remove_older
 
@@ -61,8 +62,9 @@ def fit(
         name: Name of the prior in the registry.
         prior: Its module; trained in place on the device it is on.
         data: Source of batches: `batch(number, count, rows)`, see `genprior.training.crops.Crops`.
-        out: Folder of the run: checkpoints `step-*`, `log.jsonl`, previews `samples/*.png`, and
-            with `validation` the weights of the lowest validation loss, `best`.
+        out: Folder of the run: checkpoints `step-*`, `log.jsonl`, previews `samples/*.png`,
+            `progress.png` with the losses and some previews, and with `validation` the weights of
+            the lowest validation loss, `best`.
         settings: Training settings.
         about: Provenance to put into the manifests. "flip" and "turn" (by default those of
             `data`) tell whether a self-ensemble of a denoiser may flip and rotate images.
@@ -286,8 +288,10 @@ class _CheckpointWriter:
     def _preview_if_due(self, last: bool) -> None:
         now = time.monotonic()
         new = self.preview_step != self.training.step
-        if self.preview is not None and new and (last or now > self.preview_due):
-            self._write_preview()
+        if new and (last or now > self.preview_due):
+            if self.preview is not None:
+                self._write_preview()
+            write_progress(self.out / LOG, self.out / SAMPLES, self.out / PICTURE)
             self.preview_step = self.training.step
             self.preview_due = time.monotonic() + (time.monotonic() - now) / PREVIEW_SHARE
 

@@ -63,7 +63,7 @@ BAD = {
     "noise_std must be a number or one for each image, got {'sigma'": {
         "noise_std": {"sigma": 0.1}
     },
-    "progress must be a function of two numbers, got True": {"progress": True},
+    "progress must be a function of two numbers, got 3": {"progress": 3},
     "solver must be a name, or an object such as make_solver.'hqs'., got <class": {"solver": HQS},
     "index must hold one number for each of the 2 images, got 3": {"index": [1, 2, 3]},
     "unknown solver 'dsp': choose one of .*dps": {"solver": "dsp"},

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy import stats
 from small import HOLE, Shrink, batch
 
 from genprior import degrade, estimate_prior, load_prior, make_operator, restore, sample
+from genprior.api.sampling import truncated_normal
 from genprior.priors.checkpoint import save_checkpoint
 from genprior.priors.ddpm import DDPM
 from genprior.priors.gmm import GMM
@@ -91,3 +93,22 @@ def test_restore_and_sample_use_different_noise_of_a_seed(gaussian: bool) -> Non
         for seed in (3, 4, 5)
     )
     assert same > 0.9 * min(others)
+
+
+@pytest.mark.parametrize("bound", [0.05, 0.7, 3.0])
+def test_truncated_latents_have_the_law_of_scipy(bound: float) -> None:
+    z = torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    found = truncated_normal(z, bound)
+    assert found.abs().max() <= bound and torch.equal(found.argsort(), z.argsort())
+    test = stats.kstest(found.double().numpy(), stats.truncnorm(-bound, bound).cdf)
+    plain = stats.kstest(z.double().numpy(), stats.norm.cdf)
+    assert test.statistic == pytest.approx(plain.statistic, abs=1e-4)  # the map of the uniforms
+
+
+def test_truncation_of_a_sample() -> None:
+    prior = load_prior("vae:digits")
+    x = sample(prior, 3, truncation=0.5, seed=1)
+    assert x.std(dim=0).mean() < sample(prior, 3, seed=1).std(dim=0).mean()
+    torch.testing.assert_close(sample(prior, 3, truncation=9.0, seed=1), sample(prior, 3, seed=1))
+    with pytest.raises(ValueError, match="truncation must be > 0 and finite, got 0"):
+        sample(prior, truncation=0)

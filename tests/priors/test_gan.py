@@ -12,7 +12,7 @@ from genprior.priors.nets.stylegan import StyleLayer
 from genprior.training.loop import Settings, fit
 
 SMALL = {"channels": 1, "latent": 3, "widths": (4, 6)}
-LOSSES = ["nonsaturating", "wgan-clip", "wgan-gp"]
+LOSSES = ["minimax", "nonsaturating", "wgan-clip", "wgan-gp"]
 STYLE = {**SMALL, "size": (8, 12), "architecture": "style"}
 
 
@@ -40,10 +40,11 @@ def test_the_losses_are_those_of_the_papers(loss):
     z = numbers.normal(x.new_empty(5, 3, 2, 2))
     fake, real = 2 * model.decode(z, x.shape) - 1, 2 * x - 1
     D = model.critic
-    if loss == "nonsaturating":
+    if loss in ("minimax", "nonsaturating"):
         s = torch.sigmoid
         critic = (-s(D(real)).log() - (1 - s(D(fake))).log()).mean()
-        assert found["generator"].item() == pytest.approx(-s(D(fake)).log().mean().item())
+        wanted = (1 - s(D(fake))).log() if loss == "minimax" else -s(D(fake)).log()
+        assert found["generator"].item() == pytest.approx(wanted.mean().item())
     else:
         critic = (D(fake) - D(real)).mean()
         assert found["generator"].item() == pytest.approx(-D(fake).mean().item())
@@ -203,10 +204,27 @@ def test_it_learns_two_modes(settings, tmp_path):
         assert 0.1 < (level > 0.5).float().mean() < 0.9
 
 
+def test_a_transposed_convolution_is_the_adjoint_of_a_strided_one():
+    model = prior(upsampling="transposed")
+    layer = model.generator.layers[1][0]
+    h, v = normals(2, layer.in_channels, 3, 4), normals(2, layer.out_channels, 6, 8)
+    up = torch.nn.functional.conv_transpose2d(h, layer.weight, stride=2, padding=1)
+    down = torch.nn.functional.conv2d(v, layer.weight, stride=2, padding=1)
+    assert (up * v).sum().item() == pytest.approx((h * down).sum().item())
+    torch.testing.assert_close(layer(h), up + layer.bias[:, None, None])
+    shape = torch.Size((2, 1, 8, 8))
+    assert model.decode(normals(*model.latent_shape(shape)), shape).shape == shape
+    assert model.config["upsampling"] == "transposed"
+
+
 def test_errors():
     with pytest.raises(ValueError, match="'dcgan' or 'style', got 'big'"):
         GAN(architecture="big")
-    with pytest.raises(ValueError, match="one of nonsaturating, wgan-clip, wgan-gp, got 'hinge'"):
+    with pytest.raises(ValueError, match="'nearest' or 'transposed', got 'bicubic'"):
+        GAN(upsampling="bicubic")
+    with pytest.raises(ValueError, match="style-based generator upsamples nearest neighbours"):
+        GAN(architecture="style", size=(8, 8), upsampling="transposed")
+    with pytest.raises(ValueError, match="one of minimax, nonsaturating, wgan-clip, wgan-gp"):
         GAN(loss="hinge")
     with pytest.raises(ValueError, match="critic_steps must be at least 1 and strength > 0"):
         GAN(critic_steps=0)

@@ -26,7 +26,8 @@ class Biharmonic(Baseline):
         return operator.is_pixel_mask and not operator.is_identity
 
     def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
-        missing = operator.mask_unmeasured(torch.ones_like(y)) == 0
+        ones = torch.ones_like(y, memory_format=torch.contiguous_format)  # as scikit-image needs
+        missing = operator.mask_unmeasured(ones) == 0
         return torch.stack([_filled(*pair) for pair in zip(y, missing, strict=True)])
 
 

@@ -5,13 +5,15 @@ References:
         Radford, Metz and Chintala, 2016.
 
 Differs from the authors' code:
-    1. Resolution changes by nearest-neighbour upsampling or 2 x 2 average pooling, with a
-        convolution, instead of strided convolutions.
+    1. By default resolution doubles by nearest-neighbour upsampling and a convolution instead of
+        a transposed convolution, which leaves checkerboards where its kernel overlaps unevenly
+        (Odena et al., 2016); "transposed" is the paper's. It halves by 2 x 2 average pooling.
     2. Weights have torch's default initialisation, not N(0, 0.02^2).
     3. Without a size the first layer is a convolution of a latent map: images of any size.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,10 +46,12 @@ class DCGenerator(nn.Module):
         latent: Dimension of the latent vector, or channels of the latent map.
         widths: Features per level, the finest first; each level doubles the resolution.
         size: Height and width of the images, multiples of 2^levels; None for a latent map.
+        upsampling: "nearest" or "transposed", a 4 x 4 transposed convolution of stride 2.
     """
 
     def __init__(
-        self, channels: int, latent: int, widths: Sequence[int], size: Sequence[int] | None
+        self, channels: int, latent: int, widths: Sequence[int], size: Sequence[int] | None,
+        upsampling: Literal["nearest", "transposed"] = "nearest",
     ) -> None:
         super().__init__()
         self.multiple = 2 ** len(widths)
@@ -63,14 +67,11 @@ class DCGenerator(nn.Module):
             first = [project, nn.Unflatten(1, (width, rows, columns))]
         self.layers = nn.ModuleList([nn.Sequential(*first, BatchNorm(width), nn.ReLU())])
         for outside in reversed(widths):
-            self.layers.append(
-                nn.Sequential(
-                    nn.Upsample(scale_factor=2),
-                    nn.Conv2d(width, outside, 3, padding=1),
-                    BatchNorm(outside),
-                    nn.ReLU(),
-                )
-            )
+            doubled: list[nn.Module] = [nn.ConvTranspose2d(width, outside, 4, stride=2, padding=1)]
+            if upsampling == "nearest":
+                convolution = nn.Conv2d(width, outside, 3, padding=1)
+                doubled = [nn.Upsample(scale_factor=2), convolution]
+            self.layers.append(nn.Sequential(*doubled, BatchNorm(outside), nn.ReLU()))
             width = outside
         self.layers.append(nn.Sequential(nn.Conv2d(width, channels, 3, padding=1), nn.Tanh()))
 

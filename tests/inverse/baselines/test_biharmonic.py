@@ -35,3 +35,11 @@ def test_channels_with_holes_of_their_own():
 def test_another_operator_is_refused():
     with pytest.raises(ValueError, match="Biharmonic is not made for a measurement by Denoising"):
         restore(torch.rand(1, 3, 8, 8), Denoising(), None, Biharmonic())
+
+
+def test_the_memory_format_does_not_matter():
+    x = torch.rand(1, 3, 9, 10, generator=torch.Generator().manual_seed(0))
+    keep = torch.rand(1, 1, 9, 10, generator=torch.Generator().manual_seed(1)) > 0.3
+    operator, last = Inpainting(keep), x.to(memory_format=torch.channels_last)
+    expected = restore(operator.A(x), operator, None, Biharmonic()).image
+    assert torch.equal(restore(operator.A(last), operator, None, Biharmonic()).image, expected)

@@ -51,6 +51,7 @@ def changed(function: Callable[[Tensor], Tensor], x: Tensor, column: int) -> lis
 RADIUS_CASES = {
     "vae": lambda: VAE(latent=2, widths=(4, 4, 4), blocks=1),
     "gan": lambda: GAN(latent=2, widths=(4, 4, 4)),
+    "gan, transposed": lambda: GAN(latent=2, widths=(4, 4, 4), upsampling="transposed"),
     "glow": lambda: Glow(levels=2, depth=3, width=4),
     "realnvp": lambda: Glow(levels=2, depth=2, width=4, architecture="realnvp"),
     "hvae": lambda: HVAE(latent=2, widths=(4, 4, 4), groups=(1, 0, 2), blocks=1),

@@ -1,0 +1,277 @@
+"""Pictures of every operator, prior, solver and baseline, for their pages in the documentation.
+
+    python examples/reference_pictures.py operators priors solvers baselines
+
+It writes docs/pictures/KIND/NAME.jpg. A page has a task that the part is made for in the upper
+row, and one where it fails in the lower row. Images are digits drawn from the priors that ship,
+and photos of scikit-image. Few steps are taken; the settings are below.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from skimage import data
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+import genprior
+from genprior.api.factory import make_baseline
+from genprior.core.random_streams import Noise
+from genprior.inverse.base import Solver
+from genprior.operators.base import Operator
+from genprior.operators.masks import random_keep
+from genprior.priors import base
+from genprior.priors.pca import PCA
+from genprior.registry import BASELINES, OPERATORS, PRIORS, SOLVERS, lookup
+
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+HEIGHT, GAP = 96, 4
+PRIOR_OF = {base.Denoiser: "ddpm:digits", base.Variational: "vae:digits",
+            base.Decoder: "gan:digits", base.Layered: "gan:digits"}
+# Solvers that need a network, or a prior that inpaints.
+ON_DIGITS = ("posterior-mean", "iagan", "ilo", "jpmap", "pnp-hvae")
+# Solvers of priors of flow matching and of latent diffusion, which do not ship.
+FOR_OTHERS = ("pnp-flow", "flow-dps", "psld", "resample", "latent-daps")
+# Fewer steps than the defaults of the slow ones.
+SETTINGS = {
+    "dps": {"steps": 300}, "smc": {"steps": 10, "particles": 4}, "csgm": {"steps": 60},
+    "ilo": {"steps": 20}, "iagan": {"steps": 12}, "tmpd": {"steps": 33}, "jfps": {"steps": 33},
+    "daps": {"steps": 40}, "pnp-dm": {"steps": 20}, "red-diff": {"steps": 50},
+    "langevin": {"steps": 120}, "image-langevin": {"steps": 120}, "glowip": {"steps": 40},
+}
+SIGMA = 0.05
+
+
+def save(kind: str, name: str, rows: list[list[Tensor]]) -> None:
+    """Writes rows of images (1, C, H, W) as one JPEG; small images are enlarged."""
+    strips = []
+    for row in rows:
+        cells = []
+        for image in row:
+            image = image.clamp(0, 1).expand(-1, 3, -1, -1)
+            factor = max(1, round(HEIGHT / image.shape[-2]))
+            cells.append(pad(interpolate(image, scale_factor=factor), (0, GAP, 0, GAP), value=1.0))
+        height = max(cell.shape[-2] for cell in cells)
+        strips.append(torch.cat(
+            [pad(cell, (0, 0, 0, height - cell.shape[-2]), value=1.0) for cell in cells], dim=-1))
+    width = max(strip.shape[-1] for strip in strips)
+    sheet = torch.cat([pad(s, (0, width - s.shape[-1]), value=1.0) for s in strips], dim=-2)
+    path = PICTURES / kind / f"{name}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = sheet[0].permute(1, 2, 0).mul(255).round().byte().numpy()
+    Image.fromarray(pixels).save(path, quality=85)
+    print(path.name, flush=True)
+
+
+def photo(name: str, top: int, left: int, side: int = 48) -> Tensor:
+    """Returns a crop of an image of scikit-image, (1, C, side, side)."""
+    crop = np.atleast_3d(getattr(data, name)())[top : top + side, left : left + side, :3]
+    return torch.from_numpy(crop.copy()).permute(2, 0, 1)[None] / 255
+
+
+def half_hole(x: Tensor) -> Operator:
+    """Returns the operator that deletes the right half of an image."""
+    keep = torch.ones(1, 1, *x.shape[2:], dtype=torch.bool)
+    keep[..., x.shape[3] // 2 :] = False
+    return genprior.make_operator("inpaint", keep=keep)
+
+
+def answers(
+    y: Tensor, operator: Operator, prior: object, solver: Solver, noise: float
+) -> list[Tensor]:
+    """Returns one restoration, or two samples of a stochastic solver."""
+    if not solver.stochastic:
+        return [genprior.restore(y, operator, prior, solver, noise).image]
+    drawn = genprior.restore(y, operator, prior, solver, noise, samples=2, antithetic=False)
+    return list(drawn.samples[0].split(1))
+
+
+def draw_solvers() -> None:
+    """Draws what each solver makes of a blurred image, and of one with a hole.
+
+    Where the solver takes a Gaussian texture as its prior, the exact posterior is drawn beside it.
+    """
+    for name in SOLVERS.own:
+        if name in FOR_OTHERS:
+            continue
+        if name in ON_DIGITS:
+            _draw_on_digit(name)
+        elif name in ("gaussian", "patchnr"):
+            _draw_on_photo(name)
+        else:
+            _draw_on_texture(name)
+
+
+def _draw_on_texture(name: str) -> None:
+    """Draws reference, measurement, answers, and std or mean beside the exact ones."""
+    grass = photo("grass", 60, 60, 32)
+    prior = genprior.estimate_prior("texture", grass, margin=0)
+    x = genprior.sample(prior, 1, (32, 32), seed=1)
+    hole = torch.ones(1, 1, 32, 32, dtype=torch.bool)
+    hole[..., 10:22, 10:22] = False
+    sheet = []
+    for operator in (
+        genprior.make_operator("deblur", gaussian=1.6, boundary="circular"),
+        genprior.make_operator("inpaint", keep=hole),
+    ):
+        y = genprior.degrade(x, operator, SIGMA)
+        solver = genprior.make_solver(name, **SETTINGS.get(name, {}))
+        exact = genprior.restore(y, operator, prior, "gaussian", SIGMA, samples=40)
+        row = [x, y]
+        if solver.stochastic:  # all in one batch, which restore does on a GPU only
+            drawn = solver(y.expand(16, -1, -1, -1), operator, prior, SIGMA, Noise(0, range(16)))
+            white = 1.5 * exact.std.max()
+            std = drawn.std(dim=0, keepdim=True)
+            row += [*drawn[:2].split(1), std / white, exact.std / white]
+        else:
+            row += [genprior.restore(y, operator, prior, solver, SIGMA).image, exact.mean]
+        sheet.append(row)
+    save("solvers", name, sheet)
+
+
+def _draw_on_digit(name: str) -> None:
+    """Draws a digit, its blur or noise, and the answers; below with its right half missing."""
+    x = genprior.sample("ddpm:digits", 1, (28, 28), steps=30, seed=3)
+    needs = lookup(SOLVERS, name, "solver").needs
+    solver = genprior.make_solver(name, **SETTINGS.get(name, {}))
+    first = genprior.make_operator("denoise") if name == "posterior-mean" else (
+        genprior.make_operator("deblur", gaussian=1.6, boundary="reflect"))
+    sheet = []
+    for operator, noise in ((first, 4 * SIGMA if name == "posterior-mean" else SIGMA),
+                            (half_hole(x), SIGMA)):
+        y = genprior.degrade(x, operator, noise)
+        sheet.append([x, y, *answers(y, operator, PRIOR_OF[needs], solver, noise)])
+    save("solvers", name, sheet)
+
+
+def _draw_on_photo(name: str) -> None:
+    """Draws a texture, and an image with edges, with half of the pixels missing."""
+    from genprior.priors.gmm import GMM
+
+    sheet = []
+    for image in (photo("grass", 60, 60), photo("brick", 40, 10)):
+        if name == "gaussian":
+            prior: object = genprior.estimate_prior("texture", image)
+        else:
+            patches = image.unfold(2, 6, 1).unfold(3, 6, 1).reshape(-1, 1, 6, 6)
+            prior = GMM.from_images(patches, 1, torch.Generator().manual_seed(0))
+        keep = random_keep(image.shape, missing=0.5)
+        operator = genprior.make_operator("inpaint", keep=keep)
+        y = genprior.degrade(image, operator, SIGMA)
+        sheet.append([image, y, *answers(y, operator, prior, genprior.make_solver(name), SIGMA)])
+    save("solvers", name, sheet)
+
+
+def draw_operators() -> None:
+    """Draws an image, its measurement, and the pseudo-inverse of the measurement with noise."""
+    import deepinv
+
+    x = photo("chelsea", 90, 120, 96)
+    keep = random_keep(x.shape, missing=0.5)
+    made: dict[str, Callable[[], object]] = {
+        "inpaint": lambda: genprior.make_operator("inpaint", keep=keep),
+        "deblur": lambda: genprior.make_operator("deblur", gaussian=1.6, boundary="reflect"),
+        "superres": lambda: genprior.make_operator("superres", factor=4),
+        "denoise": lambda: genprior.make_operator("denoise"),
+        "external": lambda: deepinv.physics.Decolorize(),
+    }
+    for name in OPERATORS.own:
+        operator = made[name]()
+        y = genprior.degrade(x, operator, 0.02 if name != "denoise" else 0.1)
+        back = operator.A_dagger(y) if name == "external" else operator.pinv(y)
+        save("operators", name, [[x, y, back]])
+
+
+def draw_priors() -> None:
+    """Draws samples of each prior, and what it makes of a hole."""
+    faces = torch.tensor(data.lfw_subset()[:100]).float()[:, None]
+    photos, hole = photo("chelsea", 98, 128), torch.ones(1, 1, 48, 48, dtype=torch.bool)
+    hole[..., 14:34, 14:34] = False
+    operator = genprior.make_operator("inpaint", keep=hole)
+    for name in PRIORS.own:
+        if name == "pca":
+            pca = PCA.from_images(
+                faces, 40, torch.Generator().manual_seed(0))
+            drawn = genprior.sample(pca, 5, tuple(faces.shape[2:]), seed=0)
+            cut = half_hole(faces[:1])
+            y = genprior.degrade(faces[:1], cut)
+            below = [faces[:1], y, genprior.restore(
+                y, cut, pca, genprior.make_solver("gaussian", mode="mean")).image]
+        elif name == "texture":
+            images = [photo(exemplar, 0, 0, 96) for exemplar in ("grass", "gravel", "brick")]
+            drawn, below = torch.cat(images[:2]), [images[2]]
+            laws = [genprior.estimate_prior("texture", image) for image in images]
+            made = [genprior.sample(law, 1, (96, 96)) for law in laws]
+            drawn, below = torch.cat([drawn, *made[:2]])[[0, 2, 1, 3]], [*below, made[2]]
+        elif name == "planar":
+            _draw_flows()
+            continue
+        elif name == "hvae":
+            continue  # no weights ship: the training takes minutes, see benchmarks/recipes.md
+        else:
+            drawn = genprior.sample(f"{name}:digits", 5, (28, 28), steps=40, seed=0)
+            y = genprior.degrade(photos, operator)
+            below = [photos, y, genprior.restore(y, operator, name).image]
+        save("priors", name, [list(drawn.split(1)), below])
+
+
+def _draw_flows() -> None:
+    """Draws points of two clusters, and the densities of a planar and of a radial flow."""
+    from genprior.priors.planar import PlanarFlow
+
+    draw, axis = torch.Generator().manual_seed(0), torch.linspace(-3, 3, 96)
+    side = torch.randint(2, (4000, 1), generator=draw) * 3.0 - 1.5
+    points = torch.cat((side, side / 2), dim=1) + 0.4 * torch.randn(4000, 2, generator=draw)
+    counts = torch.histogramdd(points, 48, range=[-3.0, 3.0, -3.0, 3.0]).hist
+    cells = [(counts / counts.max()).repeat_interleave(2, 0).repeat_interleave(2, 1)]
+    for kind in ("planar", "radial"):
+        torch.manual_seed(0)
+        flow = PlanarFlow(2, 8, kind)
+        optimizer = torch.optim.Adam(flow.parameters(), 0.03)
+        for _ in range(300):
+            chosen = points[torch.randint(len(points), (128,), generator=draw)][:, None, None]
+            loss = -flow.log_prob(chosen).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            grid = torch.cartesian_prod(axis, axis)[:, None, None]
+            density = flow.log_prob(grid).exp().reshape(96, 96)
+        cells.append(density / density.max())
+    save("priors", "planar", [[cell.T.flip(0)[None, None] for cell in cells]])
+
+
+def draw_baselines() -> None:
+    """Draws a crop, its measurement and the restoration of each classical method."""
+    x = photo("chelsea", 90, 120, 64)
+    blur = genprior.make_operator("deblur", gaussian=1.6, boundary="reflect")
+    small = genprior.make_operator("superres", factor=2)
+    hole = genprior.make_operator("inpaint", keep=random_keep(x.shape, missing=0.5))
+    box = torch.ones(1, 1, 64, 64, dtype=torch.bool)
+    box[..., 20:44, 20:44] = False
+    wide = genprior.make_operator("inpaint", keep=box)
+    tasks = {"measurement": [genprior.make_operator("denoise")],
+             "biharmonic": [hole, wide], "exemplar": [wide],
+             "tv": [hole, wide], "wiener": [blur], "richardson-lucy": [blur], "bicubic": [small],
+             "lanczos": [small]}
+    for name in BASELINES:
+        if name not in tasks:
+            continue  # needs the name of a method of deepinv
+        sheet = []
+        for operator in tasks[name]:
+            y = genprior.degrade(x, operator, 0.0 if operator in (hole, wide) else 0.02)
+            noise = 0.0 if operator in (hole, wide) else 0.02
+            result = genprior.restore(y, operator, None, make_baseline(name), noise)
+            sheet.append([x, y, result.image])
+        save("baselines", name, sheet)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    for kind in sys.argv[1:] or ("operators", "priors", "solvers", "baselines"):
+        {"operators": draw_operators, "priors": draw_priors, "solvers": draw_solvers,
+         "baselines": draw_baselines}[kind]()
