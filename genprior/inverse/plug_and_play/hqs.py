@@ -50,7 +50,7 @@ NOISE_FLOOR = 0.001
 # Settings by kind of measurement and quality, from the curves of PSNR against evaluations on
 # training photos in benchmarks/results/steps.md. Kinds without a curve keep the defaults.
 SUITED: dict[str, dict[Quality, dict[str, Any]]] = {
-    "hole": {  # the posterior mean, which no refinement improved on average
+    "hole": {  # the posterior mean: refinements made holes worse in texture, better in smooth parts
         "fast": {"steps": 1, "views": 1},
         "default": {"steps": 2, "views": 2},
         "best": {"steps": 8, "views": 8},
