@@ -50,9 +50,9 @@ NOISE_FLOOR = 0.001
 # Settings by kind of measurement and quality, from the curves of PSNR against evaluations on
 # training photos in benchmarks/results/steps.md. Kinds without a curve keep the defaults.
 SUITED: dict[str, dict[Quality, dict[str, Any]]] = {
-    "hole": {  # the posterior mean: refinements made holes worse in texture, better in smooth parts
+    "hole": {  # the posterior mean: refined, holes got worse in texture and better in smooth parts
         "fast": {"steps": 1, "views": 1},
-        "default": {"steps": 2, "views": 2},
+        "default": {"steps": 4, "views": 4},
         "best": {"steps": 8, "views": 8},
     },
     "scattered holes": {"fast": {"steps": 6}, "default": {"steps": 12}, "best": {}},
