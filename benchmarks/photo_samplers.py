@@ -25,7 +25,7 @@ import sys
 
 from photos import TASKS, run
 
-from genprior.inverse.execution.executor import CHUNKS
+from genprior.inverse.execution.executor import MIXED
 
 POINTS = "auto,hqs:steps=33,hqs:steps=100,red-diff:steps=100"
 SOLVERS = (
@@ -50,7 +50,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] not in [[name] for name in RUNS]:
         sys.exit(__doc__)
     # A large batch of small images is faster, for the solvers of both libraries, even on a CPU.
-    CHUNKS["cpu"] = 2**16
+    MIXED["cpu"] = True
     solvers, samples, tasks, crop = RUNS[sys.argv[1]]
     fixed = ["--solver", solvers, "--baseline", PEERS, "--samples", samples, "--show", "1"]
     run(f"photo_{sys.argv[1]}", fixed, sys.argv[2:], tasks, crop)

@@ -10,7 +10,7 @@
 
 Both calls of a ratio alternate, and their smallest times are compared, so that other work on the
 machine matters less. On a CPU the time is that of the process on its cores, else that of the
-clock. Writes `results/speed.json`, `results/speed.md` and `results/speed.png`.
+clock. Writes `speed.json`, `speed.md` and `speed.png` to `results/`, or to the folder `-o`.
 """
 
 import argparse
@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 import genprior
+from genprior.api.factory import make_baseline
 from genprior.core.random_streams import Noise
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Restoration, Solver
 from genprior.operators.base import Operator
 from genprior.operators.masks import random_keep
 from genprior.priors.base import Denoiser
@@ -34,7 +35,6 @@ from genprior.priors.texture import Texture
 RESULTS = Path(__file__).parent / "results"
 FORWARD = ("hqs", "diffpir", "ddrm", "jfps", "red-diff", "pnp-dm")
 BACKWARD = ("dps", "pigdm", "mmps", "tmpd", "moment-matched")
-PEERS = ("diffpir", "ddrm", "pigdm", "dps")
 Call = Callable[[], object]
 
 
@@ -132,7 +132,7 @@ def chains(given: argparse.Namespace, prior: Denoiser) -> list[dict]:
         keep = random_keep((1, 1, 24, 24), 0.5, 0).to(given.device)
         operator = genprior.make_operator("inpaint", keep=keep)
         y = genprior.degrade(x, operator, 0.05)
-        solver = genprior.make_solver("diffpir", steps=20)
+        solver = genprior.make_solver("diffpir", steps=given.steps)
         many = y.expand(count, *y.shape[1:]).clone()
 
         def through(y: Tensor = y, operator: Operator = operator, model: object = model,
@@ -150,53 +150,29 @@ def chains(given: argparse.Namespace, prior: Denoiser) -> list[dict]:
 
 
 def beside_deepinv(given: argparse.Namespace, prior: Denoiser) -> list[dict]:
-    """Measures samplers of deepinv with the same network, y and evaluations."""
-    import deepinv
-
-    class Network(torch.nn.Module):
-        def forward(self, x: Tensor, sigma: object, *_: object, **__: object) -> Tensor:
-            return prior.denoise(x, torch.as_tensor(sigma).float().flatten()[:1].to(x))
-
+    """Measures samplers of deepinv with the same network and y; times are per evaluation."""
     size, steps = min(given.sizes), given.steps
     x = torch.rand(1, 3, size, size, device=given.device)
-    keep = random_keep((1, 1, size, size), 0.5, 0).to(given.device)
-    operator, y = genprior.make_operator("inpaint", keep=keep), keep * x
-    physics = deepinv.physics.Inpainting(
-        img_size=x.shape[1:], mask=keep[0].float().expand(x.shape[1:]), device=given.device,
-        noise_model=deepinv.physics.GaussianNoise(0.01),
-    )
-    d, fidelity = deepinv.sampling, deepinv.optim.data_fidelity.L2()
-    kind = {"device": given.device}
-    builders: dict[str, Callable[[], object]] = {
-        "diffpir": lambda: d.DiffPIR(Network(), fidelity, max_iter=steps, **kind),
-        "ddrm": lambda: d.DDRM(Network(), sigmas=torch.linspace(1, 0.01, steps)),
-        "dps": lambda: d.DPS(Network(), fidelity, max_iter=steps, **kind),
-    }
+    operator, _ = measurements(size, given.device)["inpaint"]
+    y = genprior.degrade(x, operator, 0.01)
+    sigmas = tuple(torch.linspace(1, 0.01, steps).tolist())
+    peers = {"diffpir": {"max_iter": steps}, "ddrm": {"sigmas": sigmas},
+             "pigdm": {"num_steps": steps}, "dps": {"num_steps": steps + 1}}
     rows = []
-    for name, build in builders.items():
-        theirs, solver = build(), genprior.make_solver(name, steps=steps)
-        count = {"evaluations": 0}
-        network = prior.denoise
+    for name, settings in peers.items():
+        methods = genprior.make_solver(name, steps=steps), make_baseline(f"deepinv:{name}",
+                                                                         **settings)
 
-        def counting(*a: object, network: Callable = network, count: dict = count) -> Tensor:
-            count["evaluations"] += 1
-            return network(*a)
+        def run(method: Solver) -> Restoration:
+            return genprior.restore(y, operator, prior, method, 0.01, device=given.device)
 
-        prior.denoise = counting
-        try:
-            theirs(y, physics)
-        except (TypeError, RuntimeError, ValueError) as error:
-            print(f"deepinv's {name} failed: {error}", flush=True)
-            continue
-        finally:
-            del prior.denoise
+        counts = [run(method).nfe for method in methods]
         times = alternating(
-            [lambda s=solver: genprior.restore(y, operator, prior, s, 0.01, device=given.device),
-             lambda t=theirs: t(y, physics)], given.repeats, given.device,
+            [lambda method=method: run(method) for method in methods], given.repeats, given.device
         )
-        each = times[0] / solver.nfe, times[1] / count["evaluations"]
-        rows.append({"solver": name, "size": size, "evaluations": solver.nfe,
-                     "deepinv_evaluations": count["evaluations"], "ratio": each[0] / each[1]})
+        ours, theirs = (t / count for t, count in zip(times, counts, strict=True))
+        rows.append({"solver": name, "size": size, "evaluations": counts[0],
+                     "deepinv_evaluations": counts[1], "ratio": ours / theirs})
         print(json.dumps(rows[-1]), flush=True)
     return rows
 
@@ -241,7 +217,7 @@ def markdown(record: dict) -> str:
     lines += [f"| {r['solver']} | {r['measurement']} | {r['size']} | {r['batch']} "
               f"| {r['evaluations']} | {r['ratio']:.2f} |" for r in record["solvers"]]
     lines += ["", "Ratio of `restore(..., samples=K)` of 24 x 24 images to the solver alone on "
-              "the batch (`diffpir`, 20 steps):", "", "| prior | K | ratio |", "|---|---|---|"]
+              "the batch (`diffpir`):", "", "| prior | K | ratio |", "|---|---|---|"]
     lines += [f"| {r['prior']} | {r['samples']} | {r['ratio']:.2f} |" for r in record["chains"]]
     lines += ["", "Time an evaluation, ours / deepinv's, half of the pixels missing:", "",
               "| solver | side | ratio |", "|---|---|---|"]
@@ -286,6 +262,7 @@ def main() -> None:
     parser.add_argument("--batches", type=numbers, default=[1])
     parser.add_argument("--solvers", type=lambda text: text.split(","),
                         default=[*FORWARD, *BACKWARD])
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.manual_seed(0)
     prior = genprior.load_prior("ddpm", given.device)
@@ -294,9 +271,9 @@ def main() -> None:
              f"{torch.__version__}, float32")
     record = {"about": about, "solvers": overheads(given, prior), "chains": chains(given, prior),
               "deepinv": beside_deepinv(given, prior), "gaussian": beside_cholesky(given)}
-    (RESULTS / "speed.json").write_text(json.dumps(record, indent=1) + "\n")
-    (RESULTS / "speed.md").write_text(markdown(record))
-    picture(record, RESULTS / "speed.png")
+    (given.output / "speed.json").write_text(json.dumps(record, indent=1) + "\n")
+    (given.output / "speed.md").write_text(markdown(record))
+    picture(record, given.output / "speed.png")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,13 @@ from genprior.core.errors import RestorationWarning, SettingError
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import MEASUREMENT, Noise
 from genprior.inverse.base import Quality, Restoration, Solver, misfit
-from genprior.inverse.execution.executor import Executor, SampleIndex, chunk_size, chunks
+from genprior.inverse.execution.executor import (
+    MIXED,
+    Executor,
+    SampleIndex,
+    chunk_size,
+    chunks,
+)
 from genprior.inverse.execution.memory import Tile
 from genprior.inverse.execution.running_statistics import RunningStatistics, beyond
 from genprior.io.arrays import floats_like, noise_levels, samples_like
@@ -312,9 +318,6 @@ def _runs(
     """Returns the solvers that differ, each with its batches of (image, sample).
 
     Images with noise that is not white, which `coloured` tells, are in batches of their own.
-
-    On a CPU a batch holds samples of one image only: the result of an image does not depend on
-    the others bit for bit, and results appear one by one.
     """
     images: list[tuple[tuple[Solver, bool], list[int]]] = []
     for i, kind in enumerate(zip(methods, coloured, strict=True)):
@@ -326,7 +329,7 @@ def _runs(
     runs = []
     for (method, _), group in images:
         size = chunk_size(shape, device, method)
-        together = [[i] for i in group] if device.type == "cpu" else [group]
+        together = [group] if MIXED.get(device.type, False) else [[i] for i in group]
         parts = [
             part for some in together
             for part in chunks([(i, k) for k in range(samples) for i in some], size)

@@ -55,6 +55,7 @@ def generator() -> torch.Generator:
 def whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU restores images one by one, a GPU all at once."""
     monkeypatch.setitem(executor.CHUNKS, "cpu", 2**20)
+    monkeypatch.setitem(executor.MIXED, "cpu", True)
 
 
 @cache

@@ -83,7 +83,7 @@ def test_a_perfect_result_is_still_json(tmp_path: Path, quick: list) -> None:
 def test_the_examples_of_the_help_of_issue_2(tmp_path: Path, weights: Path) -> None:
     file = save_photo(tmp_path / "photo.png")
     result = succeed("inpaint", file, "--mask", "random=0.5", "--degrade", "--prior", weights)
-    assert "[hqs, noise 0, 12 NFE" in result.stdout and "PSNR" in result.stdout
+    assert "[hqs, noise 0, 24 NFE" in result.stdout and "PSNR" in result.stdout
     options = ["--solver", "diffpir", "--samples", 4, "--save", "std,panel", "--steps", 2]
     succeed("inpaint", file, "--mask", "random=0.5", *options, "--prior", weights, "--overwrite")
     assert levels(tmp_path / "photo.genprior.std.png").shape == SIZE

@@ -26,6 +26,9 @@ LIBRARIES_OUT_OF_MEMORY = ("out of memory", "alloc_failed")
 WINDOWS = {"cpu": 0, "mps": 2**18, "cuda": 2**20}
 # Pixels per batch. More make no network faster on a CPU, and leave its cache.
 CHUNKS = {"cpu": 2**16, "mps": 2**21, "cuda": 2**24}
+# Whether a batch holds several images, or only samples of one. On a CPU the result of an image
+# does not depend on the other images, bit for bit, and results appear one by one.
+MIXED = {"cpu": False, "mps": True, "cuda": True}
 
 # Priors without a denoiser of images whose evaluations are counted.
 COUNTED = (Decoder, Density, LatentDenoiser)

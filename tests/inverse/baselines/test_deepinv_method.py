@@ -74,6 +74,7 @@ def test_an_image_does_not_depend_on_the_others_on_a_cpu(prior):
 )
 def test_images_are_sampled_together(prior, monkeypatch, name, settings, operator, evaluations):
     monkeypatch.setitem(executor.CHUNKS, "cpu", 10**6)
+    monkeypatch.setitem(executor.MIXED, "cpu", True)
     calls = []
     solver, y = Peer(name, tuple(settings.items())), operator.A(Y)
     found = restore(
@@ -97,6 +98,7 @@ def test_the_operator_stays_as_it_was(prior):
 
 def test_images_of_two_noise_levels_are_sampled_apart(prior, monkeypatch):
     monkeypatch.setitem(executor.CHUNKS, "cpu", 10**6)
+    monkeypatch.setitem(executor.MIXED, "cpu", True)
     calls = []
     restore(
         Y, OPERATOR, prior, Peer("diffpir", (("max_iter", 5),)), noise_std=(0.1, 0.2),

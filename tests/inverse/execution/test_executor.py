@@ -48,6 +48,7 @@ def test_the_batch_is_halved_then_cut_into_tiles(
     prior: DDPM, error: type[Exception], fails_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(executor.CHUNKS, "cpu", 3 * 128 * 256)
+    monkeypatch.setitem(executor.MIXED, "cpu", True)
     y, operator = images(4, 3, 128, 256), make_operator("denoise")
     options = {"solver": "diffpir", "steps": 3, "noise_std": 0.1}
     expected = restore(y, operator, prior, **options)
