@@ -214,8 +214,8 @@ def restore(
     if noise_std is None:
         noise_std = physics_noise(physics, y)
     noise = measured_noise(noise_std, measurement.to(device), operator, prior)
-    measurement, noise_std = noise.forward(measurement), noise.level
-    sigma = noise_levels(noise_std, measurement, operator.measures_images)
+    measurement, level_of_noise = noise.forward(measurement), noise.level
+    sigma = noise_levels(level_of_noise, measurement, operator.measures_images)
     check_noise(operator, sigma)
     name, method = choose_solver(solver, steps, operator, prior, samples)
     numbers = image_numbers(index, len(measurement))
@@ -300,7 +300,7 @@ def restore(
         products=method.jacobian_products_for(operator, prior),
         antithetic=paired and samples > 2,
         seconds=seconds,
-        noise_std=noise_std,
+        noise_std=level_of_noise,
         noise_found=noise.found,
         seed=seed,
         warnings=doubts,

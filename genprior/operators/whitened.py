@@ -111,7 +111,7 @@ class Whitened(Operator, nn.Module):
 
         return self.noise.apply(inverse, v)
 
-    def select(self, images: Sequence[int]) -> Operator:
+    def select(self, images: Sequence[int]) -> "Whitened":
         operator, noise = self.operator.select(images), self.noise.select(images)
         return Whitened(operator, noise, self.plain, self.iterations, self.tolerance)
 
