@@ -193,7 +193,7 @@ def signature(operator: Operator, image_shape: Sequence[int]) -> str:
     The digest is that of the measurement of two bright pixels, one of which is in a corner.
 
     Arguments:
-        operator: The operator; of several images, the first counts.
+        operator: The operator of one image, or the same one for several images.
         image_shape: Shape (B, C, H, W) of its images.
     """
     if operator.is_identity:
@@ -276,10 +276,11 @@ def intervals(
         image why it has none, or an empty text.
     """
     width = predicted_width(std)
-    kind, weights = signature(operator, operator.image_shape(y.shape)), weights_digest(prior)
+    shape, weights = operator.image_shape(y.shape), weights_digest(prior)
     found = features(operator, y, width, misfit.to(width))
     scales, reasons = [], []
     for i, level in enumerate(noise_std.tolist()):
+        kind = signature(operator.select([i]), shape)
         entries, reason = find_entries(
             calibration, kind, level, weights, solvers[i], samples, antithetic
         )

@@ -183,13 +183,12 @@ def sample(
     unit = torch.eye(shape[1:].numel()).to(y).reshape(-1, 1, *shape[1:])
     columns = [operator.A(e.expand(shape)).flatten(1) for e in unit]
     A = torch.stack(columns, dim=2).to(_wide(y))
-    x = y.new_empty(shape)
+    x, seen = y.new_empty(shape), operator.mask_unmeasured(torch.ones_like(y)).flatten(1)
     for rows in _same_measurement(y, A, noise_std, generator):
         i, noise = rows[0], generator.select(rows)
         per_row = -(-particles // len(rows))
         data = Measurement(y[i].flatten().to(A), A[i], noise_std[i].to(A))
-        seen = operator.mask_unmeasured(torch.ones_like(y))[i].flatten()
-        run = _Run(data, seen, noise, per_row, y.new_zeros(len(rows) * per_row, *shape[1:]))
+        run = _Run(data, seen[i], noise, per_row, y.new_zeros(len(rows) * per_row, *shape[1:]))
         with torch.no_grad():
             x[rows] = run.sample(prior, sigmas)
     return x
