@@ -8,9 +8,9 @@ to be a matrix.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from genprior.api.factory import make_solver
+from genprior.api.factory import make_solver, operator_on
 from genprior.core.metrics import finite
 from genprior.core.random_streams import Noise
 from genprior.evaluation.gaussian_theory.calibration import sliced_wasserstein
@@ -40,11 +40,15 @@ def exact_scores(
     Returns:
         The scores by name; empty if the posterior is not known, or the image is too large.
     """
+    if isinstance(prior, nn.Module):
+        tensors = [*prior.parameters(), *prior.buffers()]
+        device = tensors[0].device if tensors else y.device
+        y, operator = y.to(device), operator_on(operator, device)
     exact = _exact(samples, y, operator, prior, noise_std, seed)
     if exact is None:
         return {}
     mean, others = exact
-    count, x = len(samples), samples.double().flatten(1)
+    count, x = len(samples), samples.cpu().double().flatten(1)
     variance = (others - mean).square().mean(dim=0)
     if not variance.sum() > 0:
         return {}
