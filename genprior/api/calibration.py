@@ -45,6 +45,7 @@ SCHEMA = 1
 NEIGHBOURHOOD, TEST_SIDE = 5, 48
 # Relative difference of noise levels, and difference of shares of pixels, that count as equal.
 EQUAL_NOISE, EQUAL_SHARE = 0.01, 0.01
+ROUNDING = 1e-9
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Range = tuple[float, float]
@@ -132,10 +133,10 @@ def conformal_scale(ratios: Sequence[Tensor], coverage: float) -> float:
         SettingError: There are too few photos for this coverage.
     """
     count, alpha = len(ratios), 1 - coverage
-    allowed = (alpha * (count + 1) - 1) / max(1, count)
+    allowed = (alpha * (count + 1) - 1) / max(1, count) + ROUNDING
     if allowed < 0:
         raise SettingError(
-            f"a coverage of {coverage:g} needs at least {math.ceil(1 / alpha - 1 - 1e-9)} photos, "
+            f"a coverage of {coverage:g} needs at least {math.ceil(1 / alpha - 1 - ROUNDING)} photos, "
             f"got {count}: give more photos, or a smaller coverage"
         )
     ordered = [ratio.flatten().double().sort().values for ratio in ratios]
