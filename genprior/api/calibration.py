@@ -135,8 +135,9 @@ def conformal_scale(ratios: Sequence[Tensor], coverage: float) -> float:
     count, alpha = len(ratios), 1 - coverage
     allowed = (alpha * (count + 1) - 1) / max(1, count) + ROUNDING
     if allowed < 0:
+        least = math.ceil(1 / alpha - 1 - ROUNDING)
         raise SettingError(
-            f"a coverage of {coverage:g} needs at least {math.ceil(1 / alpha - 1 - ROUNDING)} photos, "
+            f"a coverage of {coverage:g} needs at least {least} photos, "
             f"got {count}: give more photos, or a smaller coverage"
         )
     ordered = [ratio.flatten().double().sort().values for ratio in ratios]
