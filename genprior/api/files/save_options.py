@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-SAVES = ("mean", "std", "samples", "panel", "q05", "q95", "lower", "upper")
+SAVES = ("mean", "std", "samples", "panel", "lower", "upper", "q05", "q95")
 OF_CALIBRATION = ("lower", "upper")
 
 
