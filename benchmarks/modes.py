@@ -46,7 +46,7 @@ RESULTS = Path(__file__).parent / "results"
 SHAPE, NUMBERS, CHAINS, SLICES, NOISE_STD = (1, 4, 4), 16, 384, 1000, 0.2
 SPREADS, DRAWS = {"near": 0.25, "far": 1.0}, (0, 1)
 SIDE, GAUSSIAN_CHAINS, LEVELS = 12, 256, (0.05, 0.2)
-IMAGES, SAMPLES = 150, 19
+IMAGES, SAMPLES = 80, 19
 TAPS = torch.tensor([0.25, 0.5, 0.25]).double()
 
 
