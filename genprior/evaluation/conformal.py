@@ -99,14 +99,14 @@ def _restored(
     if not solver.stochastic:
         raise SettingError(f"solver {name} draws no samples: choose another one")
     result = restore(
-        y, operator, method.model, solver, task.noise, samples, seed=seed, index=[number],
+        y, operator, method.model, typed, task.noise, samples, steps, seed=seed, index=[number],
         device=device, dtype=dtype, keep_samples=False,
     )
     one = features(operator, y, predicted_width(result.std), result.misfit)[0]
     about = {
         "operator": signature(operator, operator.image_shape(y.shape)),
         "prior": method.prior or "", "weights": weights_digest(method.model),
-        "solver": str(solver), "antithetic": result.antithetic,
+        "solver": str(result.methods[0]), "antithetic": result.antithetic,
     }
     return operator.crop_margin(picture.pixels), result, one, about
 

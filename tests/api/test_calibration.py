@@ -156,14 +156,14 @@ def test_photos_beyond_those_that_calibrated_have_no_interval() -> None:
     y = torch.zeros(3, 1, 6, 6)
     std = torch.tensor([0.1, 0.3, 0.1]).reshape(3, 1, 1, 1).expand(y.shape)
     lower, upper, reasons = intervals(
-        known, y, Denoising(), torch.full((3,), 0.1), "w", solver, 4, True, y, std,
+        known, y, Denoising(), torch.full((3,), 0.1), "w", [solver] * 3, 4, True, y, std,
         torch.tensor([1.0, 1.0, 1.3]),
     )
     # the digest of a prior without parameters is the name of its class
     assert reasons[0].startswith("this prior was not calibrated")
     narrow.weights = weights_digest("w")
     lower, upper, reasons = intervals(
-        known, y, Denoising(), torch.full((3,), 0.1), "w", solver, 4, True, y, std,
+        known, y, Denoising(), torch.full((3,), 0.1), "w", [solver] * 3, 4, True, y, std,
         torch.tensor([1.0, 1.0, 1.3]),
     )
     assert reasons[0] == "" and (upper - lower)[0].isfinite().all()
