@@ -1,5 +1,6 @@
 """genprior calibrate: intervals of pixels with a promised coverage, by conformal calibration."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from genprior.registry import FROM_EXEMPLAR, SOLVERS
 @options.overwrite
 def calibrate(
     photos: Path, out: Path, tasks: tuple[TaskText, ...], prior: str, solver: str,
-    steps: int | None, samples: int, coverage: float, crop: int | None, resize: int | None,
+    steps: int | str, samples: int, coverage: float, crop: int | None, resize: int | None,
     every: int, seed: int, device: str, dtype: str, max_pixels: int, quiet: bool,
     overwrite: bool,
 ) -> None:
@@ -60,14 +61,17 @@ def calibrate(
         raise click.UsageError(f"--prior {prior} differs from image to image: choose another one")
     import torch
 
-    from genprior.api.files.paths import check_free
     from genprior.core.atomic_files import write_atomic
     from genprior.core.devices import pick_device
+    from genprior.core.errors import ImageError
     from genprior.evaluation import plan
     from genprior.evaluation.conformal import calibrate as measure
     from genprior.evaluation.reference_images import open_reference_images
 
-    check_free([out], overwrite)
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise ImageError(f"-o {out}: give the path of a file in an existing folder")
+    if os.path.lexists(out) and not overwrite:
+        raise ImageError(f"{out} exists already: add --overwrite, or choose another -o")
     chosen = [
         plan.Task(t.text, t.kind, t.settings, t.noise, t.crop or crop, max_pixels, resize)
         for t in tasks
@@ -78,8 +82,8 @@ def calibrate(
     references = list(enumerate(open_reference_images(photos, max_pixels)))[::every]
     with Progress(quiet, unit="photo") as progress:
         found = measure(
-            chosen, references, method, samples, coverage, steps, seed, device, dtype,
-            progress.update,
+            chosen, references, method, samples, coverage, None if steps == "auto" else steps,
+            seed, device, dtype, progress.update,
         )
     write_atomic(out, lambda file: file.write(_json(found)))
     if not quiet:
