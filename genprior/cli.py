@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import click
 
 from genprior import __version__
+from genprior.commands.calibrate import calibrate
 from genprior.commands.completion import completion
 from genprior.commands.degrade import degrade
 from genprior.commands.doctor import doctor
@@ -37,8 +38,8 @@ from genprior.core.errors import (
 )
 
 COMMANDS = (
-    inpaint, deblur, superres, denoise, dejpeg, degrade, sample, texture, train, evaluate, priors,
-    solvers, import_, doctor, completion, serve,
+    inpaint, deblur, superres, denoise, dejpeg, degrade, sample, texture, train, evaluate,
+    calibrate, priors, solvers, import_, doctor, completion, serve,
 )
 # Errors that the user can act on. Any other error is a bug and shows its traceback.
 REPORTED = (
@@ -58,6 +59,7 @@ WORDS = {
     "texture": ("synthesise", "synthesize"),
     "train": ("training", "fit", "learn"),
     "evaluate": ("evaluation", "eval", "benchmark", "compare", "test"),
+    "calibrate": ("calibration", "conformal"),
     "priors": ("prior", "models", "model", "weights"),
     "solvers": ("solver", "methods", "samplers"),
     "import": ("convert", "load"),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from genprior.api.calibration import Calibration, intervals, read_calibration
 from genprior.api.diagnostics import check_restoration, unused_noise
 from genprior.api.factory import (
     as_operator,
@@ -124,6 +125,7 @@ def restore(
     fill: Fill | None = None,
     progress: Callable[[int, int], object] | bool | None = None,
     quality: Quality = "default",
+    calibration: Calibration | str | Path | None = None,
 ) -> Restoration:
     """Restores images from their measurements.
 
@@ -181,6 +183,10 @@ def restore(
         quality: With `steps` "auto": "default" is the fewest evaluations with the PSNR of many to
             0.03 dB; "fast" takes fewer, "best" as many as improve the result
             (benchmarks/results/steps.md).
+        calibration: File of `genprior calibrate`, for `lower` and `upper` of the result: intervals
+            that hold a promised share of the pixels, on average over photos like those that
+            calibrated. An image that differs from them in a setting or in its measurement gets
+            none, with a warning. It needs several samples, as many as were calibrated.
 
     Returns:
         A `Restoration` on the device of y. `image`, `mean` and `samples` have the type of y and
@@ -205,6 +211,12 @@ def restore(
     steps = None if steps in (None, "auto") else whole_number("steps", steps, 1)
     several, quantiles = samples > 1, _levels(quantiles, samples)
     progress = as_callback(progress)
+    if isinstance(calibration, str | Path):
+        calibration = read_calibration(calibration)
+    if calibration is not None and not several:
+        raise SettingError(
+            "calibrated intervals need samples: set samples to the number that was calibrated"
+        )
     physics, operator = operator, as_operator(operator)
     measurement, back, single = take_measurement(y, operator)
     device = pick_device(device, measurement)
@@ -274,6 +286,18 @@ def restore(
     fit = torch.stack([torch.stack(fits) for fits in misfits]).mean(dim=1)
     fit = torch.where(sigma.cpu() > 0, fit, torch.as_tensor(unit).to(fit) * fit)
     mean = back(stats.mean)
+    lower = upper = None
+    uncalibrated: list[str] = []
+    if calibration is not None:
+        lower, upper, reasons = intervals(
+            calibration, measurement, operator_on(operator, measurement.device), sigma, prior,
+            methods, samples, paired and samples > 2, stats.mean, stats.std, fit,
+        )
+        uncalibrated = [
+            f"image {i}: no calibrated intervals: {reason}" if len(work) > 1 else
+            f"no calibrated intervals: {reason}"
+            for i, reason in enumerate(reasons) if reason
+        ]
     doubts = (
         *ignored_steps(solver, steps, method),
         *found,
@@ -281,6 +305,7 @@ def restore(
         *unused_noise(physics, sigma),
         *check_restoration(work, operator, sigma, fit, method.stochastic),
         *beyond(quantiles, samples),
+        *uncalibrated,
     )
     for doubt in doubts:
         warnings.warn(doubt, RestorationWarning, stacklevel=4)  # two decorators are in between
@@ -290,6 +315,8 @@ def restore(
         mean=mean if several else None,
         std=floats_like(y, stats.std, single) if several else None,
         quantiles={q: floats_like(y, x, single) for q, x in stats.quantiles(quantiles).items()},
+        lower=None if lower is None else floats_like(y, lower, single),
+        upper=None if upper is None else floats_like(y, upper, single),
         misfit=fit,
         solver=name,
         prior=prior_name,
@@ -329,7 +356,10 @@ def _runs(
     runs = []
     for (method, _), group in images:
         size = chunk_size(shape, device, method)
-        together = [group] if MIXED.get(device.type, False) else [[i] for i in group]
+        pooled = method.pools_samples(shape)
+        size = samples if pooled else size
+        alone = pooled or not MIXED.get(device.type, False)
+        together = [[i] for i in group] if alone else [group]
         parts = [
             part for some in together
             for part in chunks([(i, k) for k in range(samples) for i in some], size)

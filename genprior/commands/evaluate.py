@@ -23,7 +23,7 @@ from genprior.io.limits import MAX_SAMPLES
 from genprior.registry import BASELINES, FROM_EXEMPLAR, SOLVERS
 
 REPORT = {"report.md": "the report", "report.json": "the same", "report.csv": "the same",
-          "contact.png": "images"}
+          "contact.png": "images", "reliability.png": "reliability curves of samples"}
 
 
 def _concatenate(context: click.Context, option: click.Option, given: tuple[tuple, ...]) -> tuple:
@@ -98,7 +98,9 @@ def evaluate(
 
     Every prior is combined with every solver that it supports. These methods and the baselines
     restore every image for every task and seed. The results are PSNR, SSIM and further scores in
-    report.md, report.json and report.csv, and the images in contact.png.
+    report.md, report.json and report.csv, and the images in contact.png. With --samples they
+    include coverage at 50, 80, 90 and 95 %, interval width and CRPS, and reliability.png shows
+    reliability curves and rank histograms.
 
     Results are stored image by image, so the same command resumes an interrupted evaluation.
     Under torchrun the processes share the work.
@@ -304,6 +306,7 @@ def _prepare_folder(data: Path, out: Path, overwrite: bool) -> None:
 def _write(out: Path, records: list, samples: int, notes: dict[str, str]) -> dict[str, str]:
     from genprior.core.atomic_files import write_atomic
     from genprior.evaluation.contact_sheet import contact_sheet
+    from genprior.evaluation.reliability import reliability
     from genprior.evaluation.report import as_csv, as_json, markdown, table
     from genprior.evaluation.summary import summarise
 
@@ -317,4 +320,5 @@ def _write(out: Path, records: list, samples: int, notes: dict[str, str]) -> dic
         data = text.encode(errors="backslashreplace")  # file names may hold any bytes
         write_atomic(out / name, lambda file, data=data: file.write(data))
     contact_sheet(records, out, out / "contact.png")
+    reliability(records, out / "reliability.png")
     return {**texts, "table": table(rows)}

@@ -354,8 +354,12 @@ def restoring(noise: float | str) -> Decorator:
                      help="Posterior samples per image; the restored image is their mean."),
         click.option("--save", type=Saves(), default="",
                      help=f"Further images to save, with commas: {','.join(SAVES)}. q05 and q95 "
-                          "are quantiles; any from q01 to q99 can be saved. All but panel need "
-                          "--samples 2 or more."),
+                          "are quantiles; any from q01 to q99 can be saved. lower and upper are "
+                          "the ends of calibrated intervals. All but panel need --samples 2 or "
+                          "more."),
+        click.option("--calibration", type=TypedPath(), metavar="FILE",
+                     help="File of genprior calibrate, for intervals with a promised coverage: "
+                          "add --save lower,upper and the --samples that were calibrated."),
         seed,
         device,
         dtype,

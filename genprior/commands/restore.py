@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from genprior.api.files.save_options import of_several
+from genprior.api.files.save_options import OF_CALIBRATION, of_several
 from genprior.commands import options
 from genprior.commands.console import Report
 from genprior.commands.path_types import typed_files
@@ -140,6 +140,10 @@ def _restore(
     several = [name for name in save if of_several(name)]
     if several and samples < 2:
         raise click.UsageError(f"--save {','.join(several)} needs --samples 2 or more")
+    if set(save) & set(OF_CALIBRATION) and options["calibration"] is None:
+        raise click.UsageError("--save lower,upper needs --calibration FILE")
+    if options["calibration"] is not None and samples < 2:
+        raise click.UsageError("--calibration needs --samples: the number that was calibrated")
     from genprior.api.files.job import Job
     from genprior.api.files.paths import plan
     from genprior.api.files.restore_files import run

@@ -234,6 +234,48 @@ def coverage(samples: Tensor, reference: Tensor, level: float = 0.9) -> Tensor:
     return torch.stack(shares)
 
 
+def rank_histogram(samples: Tensor, reference: Tensor) -> Tensor:
+    """Returns the rank histogram: how often k of the K samples of a pixel are below its reference.
+
+    For samples of the exact posterior all K + 1 ranks are equally likely (Talagrand et al., 1997).
+    A hump means intervals that are too wide, two high ends too narrow ones, a slope a bias. Pixels
+    at which all samples are equal are not counted; a sample equal to the reference counts half.
+
+    Arguments:
+        samples: Shape (B, K, C, H, W), K >= 2.
+        reference: Reference images, (B, C, H, W).
+
+    Returns:
+        Shares of the counted pixels, shape (B, K + 1), which sum to 1; NaN without such pixels.
+    """
+    histograms = []
+    for drawn, truth in zip(samples, reference, strict=True):  # one by one: less memory
+        counted = drawn.amin(dim=0) < drawn.amax(dim=0)
+        ends = [compare(truth).sum(dim=0)[counted] for compare in (drawn.lt, drawn.le)]
+        counts = sum(torch.bincount(end, minlength=len(drawn) + 1) for end in ends)
+        histograms.append(counts.to(_widest_float(samples)) / (2 * counted.sum()))
+    return torch.stack(histograms)
+
+
+def interval_width(samples: Tensor, level: float = 0.9) -> Tensor:
+    """Returns the mean width of the central interval of samples, over the pixels of `coverage`.
+
+    Arguments:
+        samples: Shape (B, K, C, H, W), K >= 2.
+        level: Wanted coverage; `central_interval` gives the one that K samples allow.
+
+    Returns:
+        (B,), in image units; NaN for an image whose samples are equal at all pixels.
+    """
+    a, _ = central_interval(samples.shape[1], level)
+    widths = []
+    for drawn in samples:
+        ordered = drawn.sort(dim=0).values
+        counted = ordered[0] < ordered[-1]
+        widths.append((ordered[-a] - ordered[a - 1])[counted].mean())
+    return torch.stack(widths)
+
+
 def crps(samples: Tensor, reference: Tensor, antithetic: bool = False) -> Tensor:
     """Returns the continuous ranked probability score (CRPS), mean over the pixels; 0 is best.
 

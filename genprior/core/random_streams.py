@@ -14,6 +14,7 @@ A key names the image and the purpose of the numbers:
 Trailing zeros do not count: 5, (5, 0) and (5, 0, 0) are the same stream.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -99,6 +100,17 @@ class Noise:
     def uniform(self, like: Tensor) -> Tensor:
         """Returns uniform numbers in [0, 1), as `normal` does; they are never mirrored."""
         return self._numbers(Tensor.uniform_, like)
+
+    def select(self, rows: Sequence[int]) -> "Noise":
+        """Returns the streams of some rows, which it shares: drawing from one advances both."""
+        part = copy.copy(self)
+        part.images = [self.images[row] for row in rows]
+        part.generators = [self.generators[row] for row in rows]
+        used = sorted({self._rows[row] for row in rows})
+        part._streams = [self._streams[k] for k in used]
+        part._rows = [used.index(self._rows[row]) for row in rows]
+        part._signs = [self._signs[row] for row in rows]
+        return part
 
     def _numbers(self, fill: Callable[..., Tensor], like: Tensor) -> Tensor:
         """Draws the numbers of every row; rows with the same key share one draw."""

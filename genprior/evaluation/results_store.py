@@ -51,11 +51,19 @@ class Result(msgspec.Struct):
     lpips: Score = UNSET
     misfit: Score = UNSET
     coverage: Score = UNSET
+    coverage50: Score = UNSET
+    coverage80: Score = UNSET
+    coverage95: Score = UNSET
+    width: Score = UNSET
     crps: Score = UNSET
     hole_psnr: Score = UNSET
     patch_distance: Score = UNSET
     gradient: Score = UNSET
     jump: Score = UNSET
+    ranks: list[float] | None | UnsetType = UNSET
+    bias: Score = UNSET
+    std: Score = UNSET
+    w2: Score = UNSET
     seconds: Score = UNSET
     nfe: Score = UNSET
     products: Score = UNSET
@@ -66,6 +74,8 @@ class Result(msgspec.Struct):
             value = getattr(self, name)
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"`{name}` is {value}, not a finite number")
+        if not all(map(math.isfinite, self.ranks or ())):
+            raise ValueError("`ranks` holds numbers that are not finite")
         if self.failed is UNSET and self.psnr is UNSET:
             raise ValueError("neither `failed` nor `psnr` is there")
         if self.failed is UNSET and not self.baseline and self.solver is None:

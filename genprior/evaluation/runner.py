@@ -20,6 +20,7 @@ from genprior.core.devices import pick_device
 from genprior.core.distributed import Ranks
 from genprior.core.environment import machine
 from genprior.core.errors import ImageError, PeerError, SettingError
+from genprior.evaluation.exact_posterior import exact_scores
 from genprior.evaluation.pictures import MEASURED, TRUTH, picture_file
 from genprior.evaluation.plan import Method, Plan, Task, not_suited
 from genprior.evaluation.reference_images import ReferenceImage
@@ -177,6 +178,11 @@ def _restore(
         )
     truth = operator.crop_margin(truth)
     scores = score(result, truth, perceptual, _hole(operator, truth))
+    if result.samples is not None and model is not None:
+        for i, number in enumerate(numbers):
+            scores[i] |= exact_scores(
+                result.samples[i], y[i : i + 1], operator.select([i]), model, task.noise, number
+            )
     first = plan.references[: plan.show] if unit.seed == plan.seeds[0] else ()
     shown = {number for number, _ in first}
     records = []

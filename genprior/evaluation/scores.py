@@ -16,13 +16,16 @@ from genprior.core.metrics import (
     finite,
     gradient_ratio,
     hole_psnr,
+    interval_width,
     patch_distance,
     psnr,
+    rank_histogram,
     ssim,
 )
 from genprior.inverse.base import Restoration
 
 LEVEL = 0.9
+OTHER_LEVELS = (0.5, 0.8, 0.95)
 LPIPS_SIDE = 32  # its network needs at least this size
 DEFINITIONS = {
     "psnr": "10 log10(1 / MSE) in dB, the mean over pixels and channels of one image, data "
@@ -38,8 +41,22 @@ DEFINITIONS = {
                 f"(target: {LEVEL:.0%}); antithetic samples, the default, cover 7 percentage "
                 f"points more with 4 samples, 2 with 8, 0.5 with 19; pixels at which all samples "
                 f"are equal are left out",
+    **{
+        f"coverage{100 * level:.0f}": f"the same for the central {level:.0%} interval, or the "
+        f"nearest that so many samples have; that of a perfect sampler covers {{{level}}}"
+        for level in OTHER_LEVELS
+    },
+    "width": "mean width of the interval of coverage, in image units; narrower is better if the "
+             "coverage is the same",
     "crps": "continuous ranked probability score, unbiased, mean over pixels, in image units; "
             "lower is better",
+    "bias": "distance of the mean of the samples to the mean of the exact posterior, over the "
+            "distance that exact samples have on average: 1 for a perfect sampler; for priors "
+            "whose posterior is known (Gaussians and mixtures)",
+    "std": "standard deviation of the samples over that of the exact posterior, RMS over pixels: "
+           "1 for a perfect sampler",
+    "w2": "sliced Wasserstein distance of the samples to samples of the exact posterior, over "
+          "the distance of two sets of exact samples: about 1 for a perfect sampler",
     "hole_psnr": f"PSNR over the pixels of the holes, in dB; this and the next three only for "
                  f"images with a hole that holds a square of {WINDOW}x{WINDOW} pixels",
     "patch_distance": f"sliced Wasserstein distance of the {WINDOW}x{WINDOW} patches in the holes "
@@ -56,8 +73,9 @@ DEFINITIONS = {
     "memory": "peak memory in MB: of the CUDA allocator, or on a CPU of the whole process",
 }
 ALEXNET = "alexnet-owt-7be5be79.pth"
-SCORES = ("psnr", "ssim", "lpips", "misfit", "coverage", "crps", "hole_psnr", "patch_distance",
-          "gradient", "jump", "seconds", "nfe", "products", "memory")
+SCORES = ("psnr", "ssim", "lpips", "misfit", "coverage50", "coverage80", "coverage", "coverage95",
+          "width", "crps", "hole_psnr", "patch_distance", "gradient", "jump", "bias", "std", "w2",
+          "seconds", "nfe", "products", "memory")
 
 
 class Perceptual:
@@ -107,13 +125,22 @@ def score(
         values["lpips"] = perceptual(x, clipped)
     if result.samples is not None:
         values["coverage"] = coverage(result.samples, truth, LEVEL)
+        for level in OTHER_LEVELS:
+            values[f"coverage{100 * level:.0f}"] = coverage(result.samples, truth, level)
+        values["width"] = interval_width(result.samples, LEVEL)
         values["crps"] = crps(result.samples, truth, result.antithetic)
     if hole is not None and min(truth.shape[-2:]) >= WINDOW:
         values |= _of_holes(x, clipped, hole)
-    return [
+    scores: list[dict[str, Any]] = [
         {name: finite(numbers[i]) for name, numbers in values.items()}
         for i in range(len(truth))
     ]
+    if result.samples is not None:
+        for one, ranks in zip(scores, rank_histogram(result.samples, truth), strict=True):
+            one["ranks"] = [round(share, 6) for share in ranks.tolist()] if (
+                ranks.isfinite().all()
+            ) else None
+    return scores
 
 
 def _of_holes(x: Tensor, truth: Tensor, hole: Tensor) -> dict[str, Tensor]:
@@ -133,5 +160,13 @@ def _of_holes(x: Tensor, truth: Tensor, hole: Tensor) -> dict[str, Tensor]:
 
 def definitions(names: list[str], samples: int) -> dict[str, str]:
     """Returns definitions of the named scores; that of coverage depends on `samples`."""
-    nominal = central_interval(samples, LEVEL)[1] if samples > 1 else 0.0
-    return {name: DEFINITIONS[name].replace("{nominal:.0%}", f"{nominal:.0%}") for name in names}
+    nominal = {
+        level: f"{central_interval(samples, level)[1] if samples > 1 else 0.0:.0%}"
+        for level in (LEVEL, *OTHER_LEVELS)
+    }
+    texts = {}
+    for name in names:
+        texts[name] = DEFINITIONS[name].replace("{nominal:.0%}", nominal[LEVEL])
+        for level in OTHER_LEVELS:
+            texts[name] = texts[name].replace(f"{{{level}}}", nominal[level])
+    return texts

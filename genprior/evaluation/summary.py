@@ -43,6 +43,8 @@ class Row:
             and for baselines.
         against: The best baseline of the task: the one with the largest mean PSNR, among those
             with results for the most images.
+        ranks: Mean rank histogram, see `genprior.core.metrics.rank_histogram`; None without
+            samples.
     """
 
     task: str
@@ -52,6 +54,7 @@ class Row:
     scores: dict[str, Mean]
     gain: Mean | None = None
     against: str | None = None
+    ranks: list[float] | None = None
 
 
 def summarise(records: Sequence[Record]) -> list[Row]:
@@ -78,8 +81,19 @@ def summarise(records: Sequence[Record]) -> list[Row]:
                 if values:
                     scores[name] = _mean(list(values.values()))
             baseline = group[0]["baseline"]
-            rows.append(Row(task, method, _label(group), baseline, scores, gain, against))
+            label, ranks = _label(group), mean_ranks(group)
+            rows.append(Row(task, method, label, baseline, scores, gain, against, ranks))
     return rows
+
+
+def mean_ranks(records: Sequence[Record]) -> list[float] | None:
+    """Returns the mean rank histogram of results with equally many samples; None if none has one.
+    """
+    found = [record["ranks"] for record in records if record.get("ranks")]
+    if not found:
+        return None
+    most = max(map(len, found))
+    return [fmean(values) for values in zip(*(r for r in found if len(r) == most), strict=True)]
 
 
 def _per_image(group: list[Record], name: str) -> dict[int, float | None]:

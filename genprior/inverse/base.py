@@ -159,6 +159,14 @@ class Solver(ABC):
                 f"{type(operator).__name__} is not: choose dithered-mean, hqs or diffpir"
             )
 
+    def pools_samples(self, image_shape: Sequence[int]) -> bool:
+        """Whether all samples of an image must be drawn in one call, as they are not independent.
+
+        Arguments:
+            image_shape: Shape (B, C, H, W) of the images.
+        """
+        return False
+
     @property
     def supports_windows(self) -> bool:
         """Whether a window of the image, with its surroundings, can be restored on its own."""
@@ -248,6 +256,8 @@ class Restoration:
         reduced: What was made smaller because memory ran out, one sentence each.
         quantiles: Quantiles per pixel by their level, in the form of `std`.
         methods: The solver of every image, whose fields are the settings used.
+        lower, upper: Ends of the calibrated interval of each pixel, in the form of `std`; NaN for
+            an image that has none; None without a calibration.
     """
 
     image: Any
@@ -270,6 +280,8 @@ class Restoration:
     noise_found: tuple[str, ...] = ()
     antithetic: bool = False
     methods: tuple[Solver, ...] = ()
+    lower: Any = None
+    upper: Any = None
 
     def nfe_of(self, i: int) -> int:
         """Returns the network evaluations of image i per sample."""

@@ -15,8 +15,10 @@ from genprior.core.metrics import (
     crps,
     gradient_ratio,
     hole_psnr,
+    interval_width,
     patch_distance,
     psnr,
+    rank_histogram,
     ssim,
 )
 
@@ -106,6 +108,27 @@ def hole_of(size: tuple[int, int]) -> torch.Tensor:
     hole = torch.zeros(1, 1, *size, dtype=torch.bool)
     hole[..., 5:12, 9:20] = True
     return hole
+
+
+def test_rank_histogram_by_its_definition() -> None:
+    drawn = [[1.0, 2.0, 3.0], [4.0, 2.0, 3.0], [2.0, 2.0, 3.0]]
+    samples = torch.tensor(drawn)[None, :, None, None]
+    reference = torch.tensor([2.5, 2.0, 9.0])[None, None, None]
+    # ranks: 2 of 3 below in the first pixel; the others have equal samples and do not count
+    assert rank_histogram(samples, reference).tolist() == [[0, 0, 1, 0]]
+    tied = torch.tensor([2.0, 2.0, 9.0])[None, None, None]
+    assert rank_histogram(samples, tied).tolist() == [[0, 0.5, 0.5, 0]]
+    drawn = torch.randn(2, 8, 1, 200, 200, generator=torch.Generator().manual_seed(0))
+    flat = rank_histogram(drawn[:, :7], drawn[:, 7])
+    assert flat.sum(dim=1).tolist() == pytest.approx([1, 1])
+    assert (flat - 1 / 8).abs().max() < 5 * (1 / 8 * 7 / 8 / 200**2) ** 0.5
+
+
+def test_interval_width_of_normal_samples() -> None:
+    generator = torch.Generator().manual_seed(0)
+    samples = 3 * torch.randn(1, 399, 1, 60, 60, generator=generator)
+    known = torch.cat([samples, torch.ones(1, 399, 1, 60, 1)], dim=4)  # does not count
+    assert interval_width(known).item() == pytest.approx(2 * 1.645 * 3, rel=0.02)
 
 
 def test_psnr_in_a_hole_is_that_of_the_crop() -> None:

@@ -119,3 +119,16 @@ def test_trailing_zeros_of_a_key_do_not_count():
     noise = Noise(1, [5, (5, 0), (5, 0, 0), (5, 0, 0, 1), (5, 0, 1)])
     first, *others = (generator.initial_seed() for generator in noise.generators)
     assert [other == first for other in others] == [True, True, False, False]
+
+
+def test_selected_rows_share_their_streams():
+    like = torch.zeros(4, 3)
+    keys, signs = [(0, 0), (0, 1), (7, 0), (0, 0)], [False, False, False, True]
+    noise, other = Noise(1, keys, signs), Noise(1, keys, signs)
+    part = noise.select([3, 2])
+    assert part.images == [0, 7]
+    drawn, whole = part.normal(like[:2]), other.normal(like)
+    assert torch.equal(drawn, whole[[3, 2]])
+    # the streams have advanced for the others, too
+    assert torch.equal(noise.normal(like)[[0, 2, 3]], other.normal(like)[[0, 2, 3]])
+    assert torch.equal(Noise(1, keys, signs).select([0]).normal(like[:1]), -drawn[:1])

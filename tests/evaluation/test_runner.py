@@ -252,6 +252,12 @@ def test_samples_are_scored_by_coverage_and_crps(photos, weights, tmp_path):
     assert theirs["nfe"] == 6 and 0 <= theirs["coverage"] <= 1
     meaning = json.loads(result.stdout)["definitions"]["coverage"]
     assert "50% of the time" in meaning and not (tmp_path / "contact.png").exists()
+    assert theirs["coverage50"] == theirs["coverage95"] == theirs["coverage"]  # of 3 samples
+    assert theirs["width"] > 0 and len(theirs["ranks"]) == 4
+    assert sum(theirs["ranks"]) == pytest.approx(1, abs=1e-5)
+    (row,) = [r for r in json.loads(result.stdout)["rows"] if r["method"] == theirs["method"]]
+    assert row["ranks"] == pytest.approx(theirs["ranks"])
+    assert (levels(tmp_path / "reliability.png") < 128).any()
 
 
 def test_a_prior_is_combined_with_the_solvers_that_support_it(photos, weights, tmp_path):

@@ -32,6 +32,7 @@ class Job:
         exemplar: Image from which the prior "texture" is estimated; None estimates it from the
             known part of each file (inpainting only).
         fill: How holes are filled, see `restore`.
+        calibration: File of `genprior calibrate`, see `restore`.
         prior, solver, steps, quality, samples, seed, device, dtype, tile: See `restore`.
     """
 
@@ -54,3 +55,4 @@ class Job:
     dtype: str = "auto"
     tile: Tile = "auto"
     fill: Fill | None = None
+    calibration: Path | None = None

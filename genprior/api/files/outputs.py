@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from genprior.api.files.paths import OutputPaths
-from genprior.api.files.save_options import quantiles
+from genprior.api.files.save_options import OF_CALIBRATION, quantiles
 from genprior.api.files.sidecar import quality
 from genprior.core.atomic_files import AtomicFiles
 from genprior.core.checksums import sha256
@@ -50,6 +50,9 @@ def write_results(
     Raises:
         ImageError: A file cannot be written, or another process has created it meanwhile.
     """
+    if result.lower is None or result.lower[i].isnan().any():  # the image has no intervals
+        extras = tuple(name for name in target.extras if name not in OF_CALIBRATION)
+        target = replace(target, extras=extras)
     with written_together(target.output.parent, target.overwrite) as files:
         record = record | _write_images(files, target, picture, result, i, y, truth, opaque)
         if truth is not None:
@@ -117,6 +120,8 @@ def _write_images(
         samples = () if result.samples is None else result.samples[i]
         extras |= {f"sample-{k:02d}": x[None] for k, x in enumerate(samples)}
         extras |= {q: result.quantiles[level][one] for q, level in levels.items()}
+        if result.lower is not None:
+            extras |= {"lower": result.lower[one], "upper": result.upper[one]}
     if "panel" in target.extras:
         extras["panel"] = panel(shown if truth is None else [*shown, truth])
     for extra in target.extras:

@@ -374,7 +374,7 @@ def _restore_batch(
         y, operator, prior.model, solver, job.noise, job.samples, steps, seed=job.seed,
         index=[0] * len(y), device=str(device), dtype=job.dtype, tile=job.tile, progress=progress,
         keep_samples="samples" in job.save, quantiles=tuple(quantiles(job.save).values()),
-        fill=job.fill, quality=job.quality,
+        fill=job.fill, quality=job.quality, calibration=job.calibration,
     )
     missing = [1 - known.mean().item() for known in operator.mask_unmeasured(torch.ones_like(y))]
     return _Restored(batch, result, y, operator, prior, device, name, missing)

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 
-SAVES = ("mean", "std", "samples", "panel", "q05", "q95")
+SAVES = ("mean", "std", "samples", "panel", "lower", "upper", "q05", "q95")
+OF_CALIBRATION = ("lower", "upper")
 
 
 def is_save(name: str) -> bool:

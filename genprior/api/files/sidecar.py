@@ -56,6 +56,7 @@ def facts(
         "device": str(device),
         "dtype": job.dtype,
         "tile": job.tile,
+        **({} if job.calibration is None else {"calibration": str(job.calibration)}),
     }
 
 

@@ -13,6 +13,8 @@ number of steps, one included, and any zeta, with full_above = extra_noise = 0, 
 max_rescaling = 1 and enough iterations for convergence. Gaussian priors give xi in closed form,
 xi = x' - D(x' + sigma_t n') for x' drawn from the prior; for a network C^(1/2) n is computed by a
 few steps of Lanczos. For a prior of several modes the weights of the modes are wrong, see `smc`.
+Images of at most 16 numbers are an exception: if their prior is not Gaussian, they are particles
+with weights, see `dense_particles`.
 
 A prior that is an inpainter gives m = E[x0 | y] for images with holes directly. At high levels m
 holds more information about them than x does, and D and y are replaced by
@@ -41,6 +43,8 @@ Differs from the authors' code:
     3. The use of m, for holes, is new here.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -50,6 +54,7 @@ from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import Spacing, reverse_step, sigma_steps
 from genprior.inverse.base import setting
+from genprior.inverse.diffusion.dense_particles import MOST_NUMBERS, is_gaussian, sample
 from genprior.inverse.diffusion.moments import (
     Moments,
     draw_given_data,
@@ -67,8 +72,12 @@ from genprior.priors.base import Denoiser
 INFLATED_BELOW = 1.5
 # Details of photos appear between these levels, and above this multiple of the noise of y.
 RESCALED, ABOVE_NOISE = (0.05, 1.0), 2.0
+# Level above which the noise is larger than any image in [0, 1].
+LARGER_THAN_IMAGES = 1.0
 # Views that are averaged in E[x0 | y] of an image with holes.
 VIEWS = 2
+# Images of few numbers may take this times the evaluations of others.
+BUDGET, LAST_DENSE = 2, 0.04
 # Last level for an image that is only noisy, as a fraction of its noise.
 LAST_FRACTION = 0.05
 
@@ -84,7 +93,8 @@ class MomentMatched(DiffusionSolver):
         iterations: Iterations of the linear solve.
         root_products: Lanczos steps for C^(1/2); a Gaussian prior needs none.
         full_above: Level, in image units, above which `iterations` and `root_products` are used.
-            Up to it one of each suffices, since C is near sigma_t^2 I.
+            Up to it one of each suffices, since C is near sigma_t^2 I. Above 1, where the noise
+            is larger than any image, it is one iteration less.
         extra_noise: Noise of this times sigma_t is assumed in the data in addition to their own.
             It keeps the solve well conditioned, and is below the noise of the next level; 0 is
             exact.
@@ -95,6 +105,10 @@ class MomentMatched(DiffusionSolver):
         stochasticity: Share zeta of the noise variance that is drawn anew, in [0, 1]; None gives
             the ancestral sampler.
         informed_max: Level, in image units, above which E[x0 | y] from an inpainter is used.
+        particles: For images of at most 16 numbers, which are not only noisy, and a prior that is
+            not Gaussian: least number of particles of a run; all samples of one measurement are
+            the particles of one run, and have weights meanwhile. 1 particle never has another
+            weight, and then samples are independent as for other images.
         spacing, sigma_max, sigma_min: See `DiffusionSolver`.
 
     Raises:
@@ -108,14 +122,18 @@ class MomentMatched(DiffusionSolver):
     steps: int = setting(20, ge=1)
     iterations: int = setting(3, ge=1)
     root_products: int = setting(2, ge=1)
-    full_above: float = setting(0.04, ge=0)
+    full_above: float = setting(0.025, ge=0)
     extra_noise: float = setting(0.01, ge=0)
     max_inflation: float = setting(4.0, ge=1)
     max_rescaling: float = setting(1.75, ge=1)
     stochasticity: float | None = setting(1.0, ge=0, le=1)
     informed_max: float = setting(0.4, gt=0)
+    particles: int = setting(16, ge=1, kw_only=True)
     spacing: Spacing = field(default="vp", kw_only=True)
     sigma_max: float = setting(10.0, gt=0, kw_only=True)
+
+    def pools_samples(self, image_shape: Sequence[int]) -> bool:
+        return self.particles > 1 and math.prod(image_shape[1:]) <= MOST_NUMBERS
 
     @property
     def jacobian_products(self) -> int:
@@ -132,6 +150,10 @@ class MomentMatched(DiffusionSolver):
     ) -> Tensor:
         if operator.is_identity:
             return self._denoised(y, prior, noise_std, generator)
+        like = images_of(y, operator)
+        if self.pools_samples(like.shape) and not is_gaussian(prior, like, self.sigmas):
+            levels = self._dense_sigmas(like[0].numel())
+            return sample(y, operator, prior, noise_std, generator, levels, self.particles)
         x0: Tensor | None = None
         start, sigmas = None, self.sigmas
         informed = self._informed(operator, prior)
@@ -166,7 +188,7 @@ class MomentMatched(DiffusionSolver):
             kept = (1 - self.stochasticity) ** 0.5 / sigma * (x - x0)
             return x0 + sigma_next * (kept + self.stochasticity**0.5 * noise)
 
-        return run_levels(images_of(y, operator), sigmas, generator, step, start)
+        return run_levels(like, sigmas, generator, step, start)
 
     def _denoised(
         self, y: Tensor, prior: Denoiser, noise_std: Tensor, generator: Noise
@@ -183,6 +205,18 @@ class MomentMatched(DiffusionSolver):
         return run_levels(
             y, sigma_steps(self.steps, 1.0, LAST_FRACTION, "karras"), generator, step, y
         )
+
+    def _dense_sigmas(self, numbers: int) -> list[float]:
+        """Returns levels for the dense covariances of images of some numbers.
+
+        They are those of the solver where these are affordable; else they are fewer, and the last
+        is 0.04, from which one exact draw suffices if no modes are nearer to each other.
+        """
+        affordable = BUDGET * (self.nfe + self.jacobian_products) // (1 + numbers)
+        if affordable >= self.steps:
+            return self.sigmas
+        last = min(max(LAST_DENSE, self.sigma_min), self.sigma_max)
+        return sigma_steps(max(2, affordable), self.sigma_max, last, "log")
 
     def _informed(self, operator: Operator, prior: Denoiser) -> bool:
         return sees_holes(prior, operator) and self.steps > VIEWS
@@ -201,4 +235,7 @@ class MomentMatched(DiffusionSolver):
 
     def _work(self, sigma: float) -> tuple[int, int]:
         """Returns the iterations of the solve and the Lanczos steps of the root at a level."""
-        return (self.iterations, self.root_products) if sigma > self.full_above else (1, 1)
+        if sigma <= self.full_above:
+            return 1, 1
+        fewer = self.full_above > 0 and sigma > LARGER_THAN_IMAGES
+        return max(1, self.iterations - fewer), self.root_products

@@ -33,6 +33,9 @@ from genprior.inverse.diffusion.sampler import denoise_with_vjp
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser, Gaussian
 
+# Standard deviations by which the energy of residuals must differ from the expected one.
+SIGNIFICANT = 3.0
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -140,8 +143,10 @@ def inflated(
     """Returns C and the draw xi of N(0, C), scaled to the residuals of the data, per image.
 
     C is scaled by |y - A D|^2 / (|A xi|^2 + m sigma_y^2), for m measured numbers; this is about 1
-    if C is right. A network's C is too small for images that are rougher than typical, and too
-    large for smoother ones. An image with missing pixels is not scaled, since its measured
+    if C is right. It also differs from 1 by chance, and always in the same way for one y: a ratio
+    within 3 standard deviations of white numbers does not scale C, see `_significant`, and one
+    beyond 6 is used as it is. A network's C is too small for images that are rougher than typical,
+    and too large for smoother ones. An image with missing pixels is not scaled, since its measured
     pixels may be rougher than the content of the hole.
 
     Arguments:
@@ -154,7 +159,8 @@ def inflated(
     observed, expected = _energy(r), _energy(spread) + count.to(y) * variance
     if operator.is_pixel_mask:
         observed = torch.where(count == at.mean[0].numel(), observed, expected)
-    return _scaled(at, xi, observed, expected, max_factor)
+    pixels = count / y.shape[1] if y.ndim == 4 else count  # colours are correlated
+    return _scaled(at, xi, _significant(observed, expected, pixels), expected, max_factor)
 
 
 def rescaled(
@@ -187,6 +193,19 @@ def _scaled(
     factor = torch.where(expected > 0, observed / torch.where(expected > 0, expected, 1), 1)
     factor = per_image(factor.clamp(max_factor**-0.5, max_factor), xi)
     return Moments(at.mean, lambda v: factor * at.cov(v), at.sigma), factor.sqrt() * xi
+
+
+def _significant(observed: Tensor, expected: Tensor, count: Tensor) -> Tensor:
+    """Returns observed energies of `count` numbers, moved towards the expected ones.
+
+    The logarithm of the ratio of two energies of m white numbers has the variance 4 / m.
+    """
+    ratio = torch.where(expected > 0, observed / torch.where(expected > 0, expected, 1), 1)
+    log_ratio = ratio.clamp(min=1e-12).log()
+    threshold = SIGNIFICANT * (4 / count.clamp(min=1).to(ratio)).sqrt()
+    size = log_ratio.abs()
+    kept = torch.minimum(size, 2 * (size - threshold).clamp(min=0))
+    return torch.where(expected > 0, expected * (log_ratio.sign() * kept).exp(), observed)
 
 
 def _energy(v: Tensor) -> Tensor:
