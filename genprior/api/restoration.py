@@ -241,7 +241,7 @@ def restore(
     # Copies, since tensors made in inference mode cannot be differentiated through.
     work, scaled = work / per_image(unit, work), sigma.to(work) / unit
     methods = [method] * len(work)
-    if steps is None and not isinstance(solver, Solver):
+    if not isinstance(solver, Solver) and (steps is None or not hasattr(method, "steps")):
         methods = suited_solvers(method, quality, work, operator, prior, scaled)
     coloured = [noise.is_correlated(i) for i in range(len(work))]
     runs = _runs(methods, coloured, samples, operator.image_shape(work.shape), device)

@@ -27,6 +27,7 @@ class Operator(ABC):
     `is_downsampling` is true if A is a low-pass filter followed by decimation.
     `is_noisy_image` is true if y is a noisy image of x whose noise need not be white: y is that
     image after a linear map that makes its noise white (`noisy_image`, `colour_noise`).
+    `has_stationary_noise` is true if the law of that noise is the same at every pixel.
     `measures_images` is false if y may be anything other than images in [0, 1].
     `is_linear` is false for a `Quantiser`, which has no adjoint.
     `takes_float64` is false if A may require images in the dtype of the measurement.
@@ -37,6 +38,7 @@ class Operator(ABC):
     is_mask = False
     is_downsampling = False
     is_noisy_image = False
+    has_stationary_noise = True
     measures_images = True
     is_linear = True
     takes_float64 = True

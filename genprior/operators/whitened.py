@@ -46,6 +46,7 @@ class Whitened(Operator, nn.Module):
         self.iterations, self.tolerance = iterations, tolerance
         self.takes_float64 = operator.takes_float64
         self.is_noisy_image = operator.is_identity
+        self.has_stationary_noise = noise.is_white or not noise.is_independent
 
     def whiten(self, y: Tensor) -> Tensor:
         """Returns W y, the measurement of this operator, for a measurement y of A."""

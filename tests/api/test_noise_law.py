@@ -100,7 +100,7 @@ class AnySize(Shrink):
 
 def test_automatic_noise_is_correlated_for_those_images_only(monkeypatch):
     monkeypatch.setattr(noise_law, "assumed_noise",
-                        lambda *_: torch.tensor([0.004, 0.03]))
+                        lambda *_: torch.tensor([0.002, 0.03]))
     n = normal(1, 3, 256, 256)
     y = torch.cat([ramp() + box(0.03).colour(n), ramp() + 0.03 * n])
     both = restore(y, Denoising(), AnySize(), noise_std="auto")
@@ -118,7 +118,7 @@ def test_automatic_noise_is_correlated_for_those_images_only(monkeypatch):
 
 def test_samples_of_mixed_batches_keep_their_order(monkeypatch):
     monkeypatch.setattr(noise_law, "assumed_noise",
-                        lambda *_: torch.tensor([0.004, 0.03]))
+                        lambda *_: torch.tensor([0.002, 0.03]))
     n = normal(1, 3, 256, 256)
     y = torch.cat([ramp() + box(0.03).colour(n), ramp() + 0.03 * n])[..., :96]
     monkeypatch.setattr(AnySize, "denoise", Shrink.denoise)

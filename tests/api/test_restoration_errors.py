@@ -1,5 +1,6 @@
 """Error messages of `restore` and `sample` for invalid arguments."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -139,8 +140,8 @@ def test_nan_is_reported_with_the_evaluation_it_appeared_in(
         restore(batch(), deblur, Broken(), "hqs", 0.1, dtype=dtype)
 
     class Spoiling(type(deblur)):
-        def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
-            return x / 0
+        def proximal(self, y: Tensor) -> Callable[[Tensor, float | Tensor], Tensor]:
+            return lambda x, rho: x / 0
 
     deblur = Spoiling(**OPERATORS["deblur"])
     with pytest.raises(FloatingPointError, match="was given NaN .* in evaluation 1 of 48: use"):

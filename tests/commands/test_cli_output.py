@@ -31,7 +31,8 @@ def test_files_with_names_outside_the_output_encoding_are_restored(
     words = list(map(str, ["denoise", tmp_path, "--noise", 0.1, *quick]))
     result = CliRunner(charset="cp1252").invoke(main, words, catch_exceptions=False)
     assert result.exit_code == 6
-    lines = result.stdout_bytes.splitlines()
+    *lines, totals = result.stdout_bytes.splitlines()
+    assert totals.startswith(b"4 files: 3 restored, 1 failed; ")
     assert [line.split(b" -> ")[0].split(b"/")[-1] for line in lines] == [
         b"caf\x81.png", b"z.png", rb"\u6f22\u5b57" + "é.png".encode("cp1252"),
     ]

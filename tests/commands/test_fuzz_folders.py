@@ -490,7 +490,7 @@ def test_an_incomplete_pickle_is_refused(tmp_path: Path, pickled: bytes) -> None
             new.writestr(name, pickled if name.endswith("data.pkl") else old.read(name))
     out = tmp_path / "made"
     result = outcome(tmp_path, file, "import", file, "--prior", "ddpm", *SET, "-o", out)
-    assert result.exit_code == 4 and "Nothing in it was run" in result.stderr
+    assert result.exit_code == 4 and "nothing in it was run" in result.stderr
 
 
 @pytest.mark.parametrize("value", ["null", '"no"', "0"])

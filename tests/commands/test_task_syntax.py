@@ -47,7 +47,8 @@ def test_any_physics_of_deepinv_with_its_arguments():
 @pytest.mark.parametrize("text, message", [
     ("deepinv", "write deepinv:NAME"),
     ("deepinv:CompressedSensing,m", "'m': write SETTING=VALUE"),
-    ("sharpen:x=1", "'sharpen:x=1': choose one of inpaint, deblur, superres, denoise, deepinv"),
+    ("sharpen:x=1",
+     "'sharpen:x=1': choose one of inpaint, deblur, superres, denoise, dejpeg, deepinv"),
     ("inpaint:random=2", "'inpaint:random=2': .*between 0 and 1"),
     ("inpaint:hole=3", "No such option '?--hole"),
     ("denoise", "Missing option '--noise'"),

@@ -63,6 +63,7 @@ def given_for_mri() -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore::genprior.core.errors.PrecisionWarning")
+@pytest.mark.filterwarnings("ignore:image 0. no interval:genprior.core.errors.RestorationWarning")
 @pytest.mark.parametrize("page", PYTHON, ids=lambda page: page.name)
 def test_python_runs(
     page: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -72,6 +73,8 @@ def test_python_runs(
     monkeypatch.setattr(registry, "embedded_priors", lambda: shipped)
     monkeypatch.chdir(tmp_path)
     names = given()
+    Image.fromarray((255 * names["x"][0].permute(1, 2, 0)).byte().numpy()).save("photo.jpg")
+    Path("calibration.json").write_text('{"calibration": 1, "coverage": 0.9, "entries": []}')
     with torch.compiler.set_stance("force_eager"):
         for code in blocks(page, "python"):
             if not torch.cuda.is_available():

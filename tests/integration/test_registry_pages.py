@@ -20,8 +20,8 @@ NEVER = {
 }
 # Parts whose picture examples/reference_pictures.py has still to draw; remove them when it has.
 TO_DRAW = {
-    "priors": {"vae", "gan", "planar"}, "baselines": set(), "operators": set(),
-    "solvers": {"csgm", "iagan", "ilo"},
+    "priors": {"vae", "gan", "planar"}, "baselines": set(), "operators": {"jpeg"},
+    "solvers": {"csgm", "iagan", "ilo", "dithered-mean"},
 }
 
 

@@ -41,7 +41,7 @@ class DitheredMean(Solver):
         steps: Network evaluations; even numbers are best, as noise is drawn in pairs.
         strength: alpha.
         power: p.
-        excess: beta, >= 1.
+        excess: beta, from 1 to 10.
         spread: gamma; 0 projects onto the cells.
     """
 
@@ -53,7 +53,7 @@ class DitheredMean(Solver):
     steps: int = setting(4, ge=1)
     strength: float = setting(0.36, gt=0)
     power: float = setting(0.55, ge=0)
-    excess: float = setting(1.2, ge=1)
+    excess: float = setting(1.2, ge=1, le=10)
     spread: float = setting(0.5, ge=0)
 
     @property

@@ -28,7 +28,7 @@ from genprior.priors.base import Denoiser
 FACTORS = (1.4, 1.4, 1.4)
 # Smallest side in pixels of the image at the coarsest scale.
 SMALLEST = 16
-# Side of the simulated noise.
+# Side of the simulated noise, if its law is the same at every pixel.
 SIDE = 128
 
 
@@ -65,7 +65,8 @@ def _denoise(y: Tensor, levels: list[Tensor], prior: Denoiser) -> Tensor:
 
 def _levels(operator: Operator, y: Tensor, scales: int) -> list[Tensor]:
     """Returns the noise levels that are left at each scale, from the finest on, each (B,)."""
-    shape = (1, y.shape[1], SIDE, SIDE)
+    sides = (SIDE, SIDE) if operator.has_stationary_noise else y.shape[-2:]
+    shape = (1, y.shape[1], *sides)
     white = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(y)
     n = operator.colour_noise(white.expand(len(y), -1, -1, -1))
     levels = []

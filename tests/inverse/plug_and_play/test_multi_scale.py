@@ -1,13 +1,14 @@
 import pytest
 import torch
 from oracles import Dense
+from small import Shrink
 
 from genprior import load_prior, restore
 from genprior.core.metrics import psnr
 from genprior.inverse.plug_and_play import multi_scale
 from genprior.inverse.plug_and_play.multi_scale import FACTORS, multi_scale_mean
 from genprior.operators.denoising import Denoising
-from genprior.operators.noise_models import CorrelatedNoise, WhiteNoise
+from genprior.operators.noise_models import CorrelatedNoise, IndependentNoise, WhiteNoise
 from genprior.operators.whitened import Whitened
 from genprior.priors.base import Denoiser
 
@@ -96,3 +97,11 @@ def test_the_known_spectrum_gains_over_white_noise_of_the_same_level():
     assert psnr(known.image, x).item() > psnr(assumed.image, x).item() + 1.5
     assert known.solver == "posterior-mean"
     assert 0.8 < known.misfit.item() < 1.2
+
+
+@pytest.mark.parametrize("size", [(24, 31), (150, 9)])
+def test_a_level_for_each_pixel_fits_images_of_any_size(size: tuple[int, int]) -> None:
+    y = torch.rand(1, 3, *size)
+    law = IndependentNoise(torch.full_like(y, 0.1))
+    result = restore(y, Denoising(), Shrink(), noise_std=law)
+    assert result.image.shape == y.shape and result.image.isfinite().all()
