@@ -49,6 +49,8 @@ class FileFormat:
 
 
 UNET = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight")
+# A format that is meant only where no other one fits.
+LEAST_SPECIFIC = "convolutional-denoiser"
 FILE_FORMATS = {
     "guided-diffusion": FileFormat("guided_diffusion", UNET),
     "torchcfm": FileFormat("guided_diffusion", UNET, "load_flow", ("ema_model", "net_model")),
@@ -65,7 +67,7 @@ FILE_FORMATS = {
     "bf-dncnn": FileFormat(
         "denoising_cnn", ("first_layer.weight", "hidden_layer_list.0.weight",
                           "bn_layer_list.0.running_var", "last_layer.weight"), "load_bias_free"),
-    "convolutional-denoiser": FileFormat("denoising_cnn", ("0.weight",)),
+    LEAST_SPECIFIC: FileFormat("denoising_cnn", ("0.weight",)),
 }
 FOLDER_FORMATS = ("diffusers",)
 
@@ -166,6 +168,7 @@ def _format(path: Path, found: Weights) -> str:
     """
     names = names_of(found.tensors)
     fitting = [name for name, kind in FILE_FORMATS.items() if names.issuperset(kind.names)]
+    fitting = [name for name in fitting if name != LEAST_SPECIFIC] or fitting
     shown = [name for name in fitting if found.where in FILE_FORMATS[name].where]
     if set(fitting) == {"guided-diffusion", "torchcfm"} and not shown:
         shown = _of_same_unet(path, found)
