@@ -173,8 +173,8 @@ def _restore(
     model, name, solver, steps, samples = _resolve(plan, unit, operator, y)
     with ResourceMeter(device) as meter:
         result = restore(
-            y, operator, model, solver, task.noise, samples, steps, unit.seed, list(numbers),
-            str(device), plan.dtype, quality=plan.quality,
+            y, operator, model, solver, task.noise, samples, steps, seed=unit.seed,
+            index=list(numbers), device=str(device), dtype=plan.dtype, quality=plan.quality,
         )
     truth = operator.crop_margin(truth)
     scores = score(result, truth, perceptual, _hole(operator, truth))
