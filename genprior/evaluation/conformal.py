@@ -1,4 +1,4 @@
-"""Conformal calibration of a prior and a solver on photos whose truth is known."""
+"""Conformal calibration of a prior and a solver on photos with known references."""
 
 from collections.abc import Callable, Sequence
 
@@ -59,7 +59,7 @@ def calibrate(
     for task in tasks:
         ratios, found, sizes, about = [], [], [], {}
         for number, reference in references:
-            truth, result, one, about = _restored(
+            image, result, one, about = _restored(
                 task, number, reference, method, samples, steps, seed, device, dtype
             )
             width = predicted_width(result.std)
@@ -69,10 +69,10 @@ def calibrate(
                     f"{reference.name}: all samples are equal, so that there is nothing to "
                     f"calibrate: choose another task"
                 )
-            ratio = ((truth - result.mean).abs() / width.clamp(min=1e-12))[inside]
+            ratio = ((image - result.mean).abs() / width.clamp(min=1e-12))[inside]
             ratios.append(_some(ratio, number))
             found.append(one)
-            sizes.append(tuple(truth.shape[-2:]))
+            sizes.append(tuple(image.shape[-2:]))
             done += 1
             if progress:
                 progress(done, len(tasks) * len(references), task.text)
@@ -91,9 +91,9 @@ def _restored(
     steps: int | None, seed: int, device: str, dtype: str,
 ) -> tuple[Tensor, Restoration, dict[str, float], dict]:
     """Returns a photo, its restoration, its features, and the settings for the entry."""
-    picture = task.read(reference)
-    operator = task.operator([picture], [number], seed)
-    y = degrade(picture.pixels, operator, task.noise, seed, [number])
+    image = task.read(reference)
+    operator = task.operator([image], [number], seed)
+    y = degrade(image.pixels, operator, task.noise, seed, [number])
     typed = method.solver_of(task)
     name, solver = choose_solver(typed, steps, operator, method.model, samples)
     if not solver.stochastic:
@@ -108,7 +108,7 @@ def _restored(
         "prior": method.prior or "", "weights": weights_digest(method.model),
         "solver": str(result.methods[0]), "antithetic": result.antithetic,
     }
-    return operator.crop_margin(picture.pixels), result, one, about
+    return operator.crop_margin(image.pixels), result, one, about
 
 
 def _some(values: Tensor, seed: int) -> Tensor:

@@ -56,16 +56,16 @@ class Task:
     max_pixels: int = MAX_PIXELS
     resize: int | None = None
 
-    def read(self, truth: ReferenceImage) -> ImageFile:
+    def read(self, reference: ReferenceImage) -> ImageFile:
         """Returns an image, resized and cropped.
 
         Raises:
             ImageError: The image cannot be read, or is smaller than the crop.
         """
-        picture = truth.read(self.max_pixels)
+        image = reference.read(self.max_pixels)
         if self.resize is not None:
-            picture = _resized(picture, self.resize)
-        return picture if self.crop is None else _cropped(picture, self.crop, truth.name)
+            image = _resized(image, self.resize)
+        return image if self.crop is None else _cropped(image, self.crop, reference.name)
 
     def files(self) -> list[str]:
         """Returns the sha256 of the mask and kernel files that the task reads."""
@@ -75,11 +75,11 @@ class Task:
         inside = [file for path in paths for file in sorted(path.rglob("*"))]
         return [file_digest(file) for file in (*paths, *inside) if file.is_file()]
 
-    def operator(self, pictures: list[ImageFile], numbers: Sequence[int], seed: int) -> Operator:
+    def operator(self, images: list[ImageFile], numbers: Sequence[int], seed: int) -> Operator:
         """Returns the operator for images of one size.
 
         Arguments:
-            pictures: The images.
+            images: The images.
             numbers: Index of each image in the collection; seeds its random mask.
             seed: Seed of the evaluation.
         """
@@ -95,7 +95,7 @@ class Task:
                 "superres": enlarging, "denoise": denoising, "dejpeg": decompressing,
             }
             build = builders[self.kind](**self.settings)
-        return build(pictures, True)
+        return build(images, True)
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,10 @@ class Plan:
             m.name: {task.text: _describe(m.solver_of(task)) for task in self.tasks}
             for m in self.methods
         }
-        names = {str(number): [truth.name, truth.digest()] for number, truth in self.references}
+        names = {
+            str(number): [reference.name, reference.digest()]
+            for number, reference in self.references
+        }
         fixed |= {"resize": resize} if resize else {}
         fixed |= {"compile": True} if self.compile else {}
         return {**fixed, **(self.settings or {}), "weights": weights, "tasks": noise,
@@ -219,9 +222,9 @@ def not_suited(plan: Plan) -> list[tuple[str, str]]:
     """
     pairs = []
     for task in plan.tasks:
-        number, picture = _first_readable(plan, task)
-        operator = task.operator([picture], [number], 0)
-        unsuited = [m for m in plan.methods if not m.suits(task, operator, picture.pixels)]
+        number, image = _first_readable(plan, task)
+        operator = task.operator([image], [number], 0)
+        unsuited = [m for m in plan.methods if not m.suits(task, operator, image.pixels)]
         pairs += [(task.text, method.name) for method in unsuited]
     if len(pairs) == len(plan.tasks) * len(plan.methods):
         names = ", ".join(method.name for method in plan.methods)
@@ -233,25 +236,25 @@ def not_suited(plan: Plan) -> list[tuple[str, str]]:
 
 def _first_readable(plan: Plan, task: Task) -> tuple[int, ImageFile]:
     errors = []
-    for number, truth in plan.references:
+    for number, reference in plan.references:
         try:
-            return number, task.read(truth)
+            return number, task.read(reference)
         except ImageError as error:
             errors.append(error)
     raise errors[0]
 
 
-def _resized(picture: ImageFile, side: int) -> ImageFile:
+def _resized(image: ImageFile, side: int) -> ImageFile:
     def change(x: Tensor) -> Tensor:
         width, height = resized((x.shape[-1], x.shape[-2]), side)
         return interpolate(x, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
 
-    alpha = None if picture.alpha is None else change(picture.alpha)
-    return replace(picture, pixels=change(picture.pixels), alpha=alpha)
+    alpha = None if image.alpha is None else change(image.alpha)
+    return replace(image, pixels=change(image.pixels), alpha=alpha)
 
 
-def _cropped(picture: ImageFile, crop: int, name: str) -> ImageFile:
-    height, width = picture.pixels.shape[-2:]
+def _cropped(image: ImageFile, crop: int, name: str) -> ImageFile:
+    height, width = image.pixels.shape[-2:]
     if min(height, width) < crop:
         raise ImageError(
             f"{name} has {width}x{height} pixels, too few for a crop of {crop}: choose a "
@@ -259,8 +262,8 @@ def _cropped(picture: ImageFile, crop: int, name: str) -> ImageFile:
         )
     top, left = (height - crop) // 2, (width - crop) // 2
     window = (..., slice(top, top + crop), slice(left, left + crop))
-    alpha = None if picture.alpha is None else picture.alpha[window]
-    return replace(picture, pixels=picture.pixels[window], alpha=alpha)
+    alpha = None if image.alpha is None else image.alpha[window]
+    return replace(image, pixels=image.pixels[window], alpha=alpha)
 
 
 def _describe(solver: str | Solver) -> Any:

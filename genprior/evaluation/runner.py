@@ -119,7 +119,7 @@ def _units(plan: Plan, done: set[tuple]) -> Iterator[_Unit]:
                     if (task.text, method.name) in unsuited:
                         continue
                     missing = tuple(
-                        (number, truth) for number, truth in references
+                        (number, reference) for number, reference in references
                         if (number, task.text, seed, method.name) not in done
                     )
                     if missing:
@@ -136,22 +136,22 @@ def _measure(
     """Returns the results of one unit; images of one size are restored together."""
     groups, unreadable = _same_size(unit)
     records = [
-        _identity(plan, unit, number, truth) | {"failed": str(error)}
-        for number, truth, error in unreadable
+        _identity(plan, unit, number, reference) | {"failed": str(error)}
+        for number, reference, error in unreadable
     ]
     for group in groups:
-        numbers, references, pictures = map(list, zip(*group, strict=True))
+        numbers, references, images = map(list, zip(*group, strict=True))
         try:
-            records += _restore(plan, unit, pictures, numbers, references, out, device, perceptual)
+            records += _restore(plan, unit, images, numbers, references, out, device, perceptual)
         except (SettingError, ImageError):
             raise
         except (FloatingPointError, PeerError) as error:  # the other methods continue
             records += [
-                _identity(plan, unit, number, truth) | {"failed": str(error)}
-                for number, truth, _ in group
+                _identity(plan, unit, number, reference) | {"failed": str(error)}
+                for number, reference, _ in group
             ]
         except ValueError as error:
-            names = ", ".join(truth.name for truth in references)
+            names = ", ".join(reference.name for reference in references)
             raise ImageError(f"{names}: {unit.method.name}: {error}") from error
     return records
 
@@ -159,7 +159,7 @@ def _measure(
 def _restore(
     plan: Plan,
     unit: _Unit,
-    pictures: list[ImageFile],
+    images: list[ImageFile],
     numbers: Sequence[int],
     references: Sequence[ReferenceImage],
     out: Path,
@@ -167,17 +167,17 @@ def _restore(
     perceptual: Perceptual | None,
 ) -> list[Record]:
     task, method = unit.task, unit.method
-    truth = torch.cat([picture.pixels for picture in pictures])
-    operator = task.operator(pictures, numbers, unit.seed)
-    y = degrade(truth, operator, task.noise, unit.seed, list(numbers))
+    reference = torch.cat([image.pixels for image in images])
+    operator = task.operator(images, numbers, unit.seed)
+    y = degrade(reference, operator, task.noise, unit.seed, list(numbers))
     model, name, solver, steps, samples = _resolve(plan, unit, operator, y)
     with ResourceMeter(device) as meter:
         result = restore(
             y, operator, model, solver, task.noise, samples, steps, seed=unit.seed,
             index=list(numbers), device=str(device), dtype=plan.dtype, quality=plan.quality,
         )
-    truth = operator.crop_margin(truth)
-    scores = score(result, truth, perceptual, _hole(operator, truth))
+    reference = operator.crop_margin(reference)
+    scores = score(result, reference, perceptual, _hole(operator, reference))
     if result.samples is not None and model is not None:
         for i, number in enumerate(numbers):
             scores[i] |= exact_scores(
@@ -188,9 +188,9 @@ def _restore(
     records = []
     for i, (number, source) in enumerate(zip(numbers, references, strict=True)):
         if number in shown:
-            pieces = {TRUTH: truth, MEASURED: y, method.name: result.image}
-            for piece, images in pieces.items():
-                _save_image(picture_file(out, task.text, piece, number), images[i : i + 1])
+            pieces = {TRUTH: reference, MEASURED: y, method.name: result.image}
+            for piece, batch in pieces.items():
+                _save_image(picture_file(out, task.text, piece, number), batch[i : i + 1])
         records.append({
             **_identity(plan, unit, number, source),
             "solver": None if method.is_baseline else name,
@@ -202,11 +202,11 @@ def _restore(
     return records
 
 
-def _hole(operator: Operator, truth: Tensor) -> Tensor | None:
+def _hole(operator: Operator, reference: Tensor) -> Tensor | None:
     """Returns the pixels of which no channel was measured, (B, 1, H, W), for masks."""
     if not operator.is_mask or operator.is_identity or not operator.measures_images:
         return None
-    return operator.mask_unmeasured(torch.ones_like(truth))[:, :1] == 0
+    return operator.mask_unmeasured(torch.ones_like(reference))[:, :1] == 0
 
 
 def _identity(plan: Plan, unit: _Unit, number: int, source: ReferenceImage) -> Record:
@@ -265,12 +265,12 @@ def _same_size(
     own_prior = unit.method.prior is not None and unit.method.model is None
     groups: dict[Any, list[tuple[int, ReferenceImage, ImageFile]]] = {}
     unreadable = []
-    for number, truth in unit.references:
+    for number, reference in unit.references:
         try:
-            picture = unit.task.read(truth)
+            image = unit.task.read(reference)
         except ImageError as error:
-            unreadable.append((number, truth, error))
+            unreadable.append((number, reference, error))
         else:
-            key = number if own_prior else picture.pixels.shape
-            groups.setdefault(key, []).append((number, truth, picture))
+            key = number if own_prior else image.pixels.shape
+            groups.setdefault(key, []).append((number, reference, image))
     return list(groups.values()), unreadable

@@ -98,60 +98,60 @@ class Perceptual:
                 f"or leave --lpips out"
             ) from error
 
-    def __call__(self, x: Tensor, truth: Tensor) -> Tensor:
-        x, truth = (image.expand(-1, 3, -1, -1).to(self.device) for image in (x, truth))
+    def __call__(self, x: Tensor, reference: Tensor) -> Tensor:
+        x, reference = (image.expand(-1, 3, -1, -1).to(self.device) for image in (x, reference))
         with torch.inference_mode():
-            return self.metric(x, truth).flatten()
+            return self.metric(x, reference).flatten()
 
 
 def score(
-    result: Restoration, truth: Tensor, perceptual: Perceptual | None = None,
+    result: Restoration, reference: Tensor, perceptual: Perceptual | None = None,
     hole: Tensor | None = None,
 ) -> list[dict[str, Any]]:
     """Returns the scores of each image of a batch; None for infinite or undefined values.
 
     Arguments:
         result: The restored batch.
-        truth: Reference images, (B, C, H, W), of the size of the restored images.
+        reference: Reference images, (B, C, H, W), of the size of the restored images.
         perceptual: LPIPS, or None to leave it out.
         hole: True in the holes, shape (B or 1, 1, H, W), or None without holes. Thin holes and
             scattered pixels get no scores of their own.
     """
-    x, clipped = result.image.clamp(0, 1), truth.clamp(0, 1)
+    x, clipped = result.image.clamp(0, 1), reference.clamp(0, 1)
     values = {"psnr": psnr(x, clipped), "misfit": result.misfit}
-    if min(truth.shape[-2:]) >= WINDOW:
+    if min(reference.shape[-2:]) >= WINDOW:
         values["ssim"] = ssim(x, clipped)
-    if perceptual is not None and min(truth.shape[-2:]) >= LPIPS_SIDE:
+    if perceptual is not None and min(reference.shape[-2:]) >= LPIPS_SIDE:
         values["lpips"] = perceptual(x, clipped)
     if result.samples is not None:
-        values["coverage"] = coverage(result.samples, truth, LEVEL)
+        values["coverage"] = coverage(result.samples, reference, LEVEL)
         for level in OTHER_LEVELS:
-            values[f"coverage{100 * level:.0f}"] = coverage(result.samples, truth, level)
+            values[f"coverage{100 * level:.0f}"] = coverage(result.samples, reference, level)
         values["width"] = interval_width(result.samples, LEVEL)
-        values["crps"] = crps(result.samples, truth, result.antithetic)
-    if hole is not None and min(truth.shape[-2:]) >= WINDOW:
+        values["crps"] = crps(result.samples, reference, result.antithetic)
+    if hole is not None and min(reference.shape[-2:]) >= WINDOW:
         values |= _of_holes(x, clipped, hole)
     scores: list[dict[str, Any]] = [
         {name: finite(numbers[i]) for name, numbers in values.items()}
-        for i in range(len(truth))
+        for i in range(len(reference))
     ]
     if result.samples is not None:
-        for one, ranks in zip(scores, rank_histogram(result.samples, truth), strict=True):
+        for one, ranks in zip(scores, rank_histogram(result.samples, reference), strict=True):
             one["ranks"] = [round(share, 6) for share in ranks.tolist()] if (
                 ranks.isfinite().all()
             ) else None
     return scores
 
 
-def _of_holes(x: Tensor, truth: Tensor, hole: Tensor) -> dict[str, Tensor]:
+def _of_holes(x: Tensor, reference: Tensor, hole: Tensor) -> dict[str, Tensor]:
     """Returns the scores of filled holes, NaN for images without a wide one; {} if none has."""
     hole = hole.bool().expand(len(x), -1, -1, -1)
     wide = (avg_pool2d(hole.float(), WINDOW, 1) == 1).flatten(1).any(dim=1)
     if not wide.any():
         return {}
     values = {
-        "hole_psnr": hole_psnr(x, truth, hole),
-        "patch_distance": patch_distance(x, truth, hole),
+        "hole_psnr": hole_psnr(x, reference, hole),
+        "patch_distance": patch_distance(x, reference, hole),
         "gradient": gradient_ratio(x, hole),
         "jump": border_jump(x, hole),
     }

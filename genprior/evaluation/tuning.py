@@ -49,7 +49,7 @@ def tuned(
         SettingError: The settings in the folder were tuned on other images, or are damaged.
     """
     path = out / TUNING
-    images = [(truth.name, truth.digest()) for truth in references]
+    images = [(reference.name, reference.digest()) for reference in references]
     stored = _read(path) if os.path.lexists(path) else _Tuned(images, {})
     if stored.images != images:
         raise SettingError(
@@ -105,12 +105,12 @@ def _best(
     """Returns the best settings of a baseline; None if it does not support the task."""
     grid = _grid(method, task)
     totals = torch.zeros(len(grid))
-    for number, truth in enumerate(references):
-        picture = task.read(truth)
-        operator = task.operator([picture], [number], plan.seeds[0])
-        if not method.suits(task, operator, picture.pixels):
+    for number, reference in enumerate(references):
+        image = task.read(reference)
+        operator = task.operator([image], [number], plan.seeds[0])
+        if not method.suits(task, operator, image.pixels):
             return None
-        y = degrade(picture.pixels, operator, task.noise, plan.seeds[0], number)
+        y = degrade(image.pixels, operator, task.noise, plan.seeds[0], number)
         for k, settings in enumerate(grid):
             solver = replace(method.solver, **settings)
             try:
@@ -121,5 +121,5 @@ def _best(
             except (FloatingPointError, PeerError):
                 totals[k] = -torch.inf
                 continue
-            totals[k] += psnr(x.clamp(0, 1), operator.crop_margin(picture.pixels)).item()
+            totals[k] += psnr(x.clamp(0, 1), operator.crop_margin(image.pixels)).item()
     return grid[int(totals.argmax())]

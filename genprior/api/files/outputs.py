@@ -22,11 +22,11 @@ from genprior.io.panels import panel, std_map
 
 def write_results(
     target: OutputPaths,
-    picture: ImageFile,
+    image: ImageFile,
     result: Restoration,
     i: int,
     y: Tensor,
-    truth: Tensor | None,
+    reference: Tensor | None,
     record: dict[str, Any],
     opaque: bool = False,
 ) -> dict[str, Any]:
@@ -36,11 +36,11 @@ def write_results(
 
     Arguments:
         target: Paths of the files.
-        picture: The input; results get its bit depth, transparency and metadata.
+        image: The input; results get its bit depth, transparency and metadata.
         result: The restored batch.
         i: Index of the image in the batch.
         y: The measurements of the batch.
-        truth: Reference image, (1, C, H, W); None if it is unknown.
+        reference: Reference image, (1, C, H, W); None if it is unknown.
         record: Other entries of the sidecar, see `sidecar.facts` and `sidecar.describe`.
         opaque: Write the results without the transparency of the input.
 
@@ -54,10 +54,10 @@ def write_results(
         extras = tuple(name for name in target.extras if name not in OF_CALIBRATION)
         target = replace(target, extras=extras)
     with written_together(target.output.parent, target.overwrite) as files:
-        record = record | _write_images(files, target, picture, result, i, y, truth, opaque)
-        if truth is not None:
-            record |= quality(files.read(target.output), target.output, truth, y[i : i + 1])
-        record["files"] = {path.name: sha256(files.read(path)) for path in target.pictures}
+        record = record | _write_images(files, target, image, result, i, y, reference, opaque)
+        if reference is not None:
+            record |= quality(files.read(target.output), target.output, reference, y[i : i + 1])
+        record["files"] = {path.name: sha256(files.read(path)) for path in target.images}
         text = json.dumps(record, indent=1, allow_nan=False) + "\n"
         files.write(target.sidecar, lambda file: file.write(text.encode()))
     return record
@@ -99,16 +99,16 @@ def written_together(folder: Path, overwrite: bool) -> Iterator[AtomicFiles]:
 def _write_images(
     files: AtomicFiles,
     target: OutputPaths,
-    picture: ImageFile,
+    image: ImageFile,
     result: Restoration,
     i: int,
     y: Tensor,
-    truth: Tensor | None,
+    reference: Tensor | None,
     opaque: bool,
 ) -> dict[str, Any]:
     """Writes the images; returns the paths of the extras and the scale of the std map."""
     one = slice(i, i + 1)
-    without_alpha = replace(picture, alpha=None)
+    without_alpha = replace(image, alpha=None)
     shown = [y[one], result.image[one]]
     levels = quantiles(target.extras)
     extras = {}
@@ -123,11 +123,11 @@ def _write_images(
         if result.lower is not None:
             extras |= {"lower": result.lower[one], "upper": result.upper[one]}
     if "panel" in target.extras:
-        extras["panel"] = panel(shown if truth is None else [*shown, truth])
+        extras["panel"] = panel(shown if reference is None else [*shown, reference])
     for extra in target.extras:
         like = None if extra in ("std", "panel") else without_alpha
         write_image(target.side(extra), extras[extra], like, files)
-    write_image(target.output, result.image[one], without_alpha if opaque else picture, files)
+    write_image(target.output, result.image[one], without_alpha if opaque else image, files)
     if target.extras:
         about["saved"] = [str(target.side(extra)) for extra in target.extras]
     return about

@@ -100,14 +100,14 @@ class OutputPaths:
         return self.output.with_name(f"{self.output.stem}.{extra}.png")
 
     @property
-    def pictures(self) -> list[Path]:
+    def images(self) -> list[Path]:
         """Paths of the images that are written."""
         return [self.output, *map(self.side, self.extras)]
 
     @property
     def written(self) -> list[Path]:
         """Paths of all files that are written."""
-        return [*self.pictures, self.sidecar]
+        return [*self.images, self.sidecar]
 
     def content(self) -> bytes:
         """Returns the content of the source.
@@ -145,9 +145,9 @@ class OutputPaths:
         """
         try:
             record = read_json(self.sidecar, _Complete)
-            if not all(path.is_file() for path in self.pictures):
+            if not all(path.is_file() for path in self.images):
                 return False
-            files = {path.name: file_digest(path) for path in self.pictures}
+            files = {path.name: file_digest(path) for path in self.images}
             made = record.task, record.files, record.input_sha256
             return made == (task, files, sha256(self.content()))
         except (OSError, ValueError):
@@ -170,8 +170,8 @@ class OutputPaths:
 
     def read(self, max_pixels: int = MAX_PIXELS) -> ImageFile:
         """Returns the image to restore; see `read_image`."""
-        picture = parse_image(self.content(), self.source, max_pixels)
-        return replace(picture, name=self.below / self.source.name)
+        image = parse_image(self.content(), self.source, max_pixels)
+        return replace(image, name=self.below / self.source.name)
 
 
 def list_files(files: Sequence[Path], recursive: bool = False) -> list[InputFile]:

@@ -58,14 +58,14 @@ class _Batch:
     """Images of one size, which are restored together."""
 
     targets: list[OutputPaths] = field(default_factory=list)
-    pictures: list[ImageFile] = field(default_factory=list)
+    images: list[ImageFile] = field(default_factory=list)
 
-    def has_room_for(self, picture: ImageFile, max_images: int) -> bool:
+    def has_room_for(self, image: ImageFile, max_images: int) -> bool:
         """Returns whether one more image fits: same shape, and neither limit is exceeded."""
-        shape = picture.pixels.shape
+        shape = image.pixels.shape
         capacity = min(max_images, BATCH_PIXELS // shape[-2:].numel())
-        return not self.pictures or (
-            len(self.pictures) < capacity and self.pictures[0].pixels.shape == shape
+        return not self.images or (
+            len(self.images) < capacity and self.images[0].pixels.shape == shape
         )
 
 
@@ -139,15 +139,15 @@ def measure(
     Raises:
         ImageError: The file cannot be read, measured or written.
     """
-    picture = read_image(file, max_pixels)
+    image = read_image(file, max_pixels)
     with _naming_file(file):
-        built = operator([picture], True)
-        y = degrade(picture.pixels, built, noise, seed)
-    alpha = None if picture.alpha is None else built.crop_margin(picture.alpha)
+        built = operator([image], True)
+        y = degrade(image.pixels, built, noise, seed)
+    alpha = None if image.alpha is None else built.crop_margin(image.alpha)
     known = built.mask_unmeasured(torch.ones_like(y))[:, :1]
     if (known == 0).any():
         alpha = known if alpha is None else known * alpha
-    write_output(output, y, replace(picture, alpha=alpha), overwrite)
+    write_output(output, y, replace(image, alpha=alpha), overwrite)
 
 
 def _prior_of_all(job: Job, device: torch.device) -> _Prior | None:
@@ -192,19 +192,19 @@ def _batches(
     for target in targets:
         try:
             with _naming_file(target.source):  # raise before any restoration
-                picture = target.read(job.max_pixels)
+                image = target.read(job.max_pixels)
                 target.check_format()
-                if picture.is_transparent and not job.opaque:
+                if image.is_transparent and not job.opaque:
                     check_transparency(FORMAT_OF[target.output.suffix.lower()])
         except OF_ONE_FILE as error:
             failed(target, error)
             continue
-        if not batch.has_room_for(picture, max_images):
+        if not batch.has_room_for(image, max_images):
             yield batch
             batch = _Batch()
         batch.targets.append(target)
-        batch.pictures.append(picture)
-        if not batch.has_room_for(picture, max_images):  # full: restore it before reading on
+        batch.images.append(image)
+        if not batch.has_room_for(image, max_images):  # full: restore it before reading on
             yield batch
             batch = _Batch()
     if batch.targets:
@@ -261,14 +261,14 @@ class _Progress:
 def _still_free(batch: _Batch, failed: Callable) -> _Batch:
     """Returns the files of a batch whose results no other process has written meanwhile."""
     free = _Batch()
-    for target, picture in zip(batch.targets, batch.pictures, strict=True):
+    for target, image in zip(batch.targets, batch.images, strict=True):
         try:
             target.check_free()
         except OF_ONE_FILE as error:
             failed(target, error)
         else:
             free.targets.append(target)
-            free.pictures.append(picture)
+            free.images.append(image)
     return free
 
 
@@ -300,8 +300,8 @@ def _restored(
         return
     # The file that failed is unknown: restore them one by one.
     progress.left += count
-    for target, picture in zip(batch.targets, batch.pictures, strict=True):
-        yield from _restored(job, _Batch([target], [picture]), prior, device, progress, failed)
+    for target, image in zip(batch.targets, batch.images, strict=True):
+        yield from _restored(job, _Batch([target], [image]), prior, device, progress, failed)
 
 
 _Records = list[tuple[OutputPaths, "dict[str, Any] | Exception"]]
@@ -334,32 +334,32 @@ class _Restored:
         records: _Records = []
         for i, target in enumerate(self.batch.targets):
             try:
-                records.append((target, self.write(job, target, self.batch.pictures[i], i)))
+                records.append((target, self.write(job, target, self.batch.images[i], i)))
             except OF_ONE_FILE as error:
                 records.append((target, error))
         return records
 
-    def write(self, job: Job, target: OutputPaths, picture: ImageFile, i: int) -> dict[str, Any]:
+    def write(self, job: Job, target: OutputPaths, image: ImageFile, i: int) -> dict[str, Any]:
         """Writes image i and its sidecar; returns the entries of the sidecar."""
-        truth = None
+        reference = None
         if job.degrade:
-            truth = self.operator.crop_margin(picture.pixels)
-            alpha = None if picture.alpha is None else self.operator.crop_margin(picture.alpha)
-            picture = replace(picture, alpha=alpha)
+            reference = self.operator.crop_margin(image.pixels)
+            alpha = None if image.alpha is None else self.operator.crop_margin(image.alpha)
+            image = replace(image, alpha=alpha)
         method = self.result.methods[i]
         record = facts(job, target, self.prior.sha256, self.device, self.name, method)
         record |= describe(self.result, i, len(self.y)) | resampling(self.operator, self.y)
         record |= compression(self.operator)
         record["warnings"] += ignored_steps(job.solver, _steps(job), method)
-        record["warnings"] += doubts(job, target.output, picture, self.missing[i])
-        return write_results(target, picture, self.result, i, self.y, truth, record, job.opaque)
+        record["warnings"] += doubts(job, target.output, image, self.missing[i])
+        return write_results(target, image, self.result, i, self.y, reference, record, job.opaque)
 
 
 def _restore_batch(
     job: Job, batch: _Batch, prior: _Prior | None, device: torch.device, progress: Callable | None
 ) -> _Restored:
-    pixels = torch.cat([picture.pixels for picture in batch.pictures])
-    operator = job.operator(batch.pictures, job.degrade)
+    pixels = torch.cat([image.pixels for image in batch.images])
+    operator = job.operator(batch.images, job.degrade)
     if job.degrade:
         y = degrade(pixels, operator, job.noise, job.seed, [0] * len(pixels))
     else:

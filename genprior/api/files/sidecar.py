@@ -113,13 +113,13 @@ def compression(operator: Operator) -> dict[str, Any]:
     return {"jpeg": cast(Any, operator).described()}
 
 
-def doubts(job: "Job", output: Path, picture: ImageFile, missing: float) -> list[str]:
+def doubts(job: "Job", output: Path, image: ImageFile, missing: float) -> list[str]:
     """Returns warnings: a mask that may be inverted, an output format that loses precision.
 
     Arguments:
         job: The settings of the run.
         output: Path of the result.
-        picture: The image that was restored.
+        image: The image that was restored.
         missing: Share of its values that are missing, 0 to 1.
     """
     found = []
@@ -130,7 +130,7 @@ def doubts(job: "Job", output: Path, picture: ImageFile, missing: float) -> list
             f"--invert-mask fills in the black ones"
         )
     format = FORMAT_OF[output.suffix.lower()]
-    exact = format != "JPEG" and BITS[format] >= picture.bits
+    exact = format != "JPEG" and BITS[format] >= image.bits
     if job.task == "inpaint" and job.noise == 0 and not exact:
         found.append(
             f"known pixels change in a {format} file of {BITS[format]} bits: write .png or .tif"
@@ -138,13 +138,13 @@ def doubts(job: "Job", output: Path, picture: ImageFile, missing: float) -> list
     return found
 
 
-def quality(data: bytes, output: Path, truth: Tensor, y: Tensor) -> dict[str, Any]:
+def quality(data: bytes, output: Path, reference: Tensor, y: Tensor) -> dict[str, Any]:
     """Returns PSNR and SSIM of a written image, and the PSNR of its measurement.
 
     Arguments:
         data: The bytes of the written image file.
         output: Path of the image file.
-        truth: Reference image, (1, C, H, W).
+        reference: Reference image, (1, C, H, W).
         y: The measurement from which the image was restored.
 
     Returns:
@@ -152,11 +152,11 @@ def quality(data: bytes, output: Path, truth: Tensor, y: Tensor) -> dict[str, An
     """
     # Metrics of the file that a user has, not of the tensor before rounding. The size limit is
     # the size of the reference: the input has passed `max_pixels` already.
-    written = parse_image(data, output, truth.shape[-2:].numel()).pixels
-    truth = truth.expand_as(written)
-    record: dict[str, Any] = {"psnr": finite(psnr(written, truth)), "metrics": METRICS}
-    if min(truth.shape[-2:]) >= WINDOW:
-        record["ssim"] = ssim(written, truth).item()
-    if y.shape == truth.shape:
-        record["psnr_measurement"] = finite(psnr(y.clamp(0, 1), truth))
+    written = parse_image(data, output, reference.shape[-2:].numel()).pixels
+    reference = reference.expand_as(written)
+    record: dict[str, Any] = {"psnr": finite(psnr(written, reference)), "metrics": METRICS}
+    if min(reference.shape[-2:]) >= WINDOW:
+        record["ssim"] = ssim(written, reference).item()
+    if y.shape == reference.shape:
+        record["psnr_measurement"] = finite(psnr(y.clamp(0, 1), reference))
     return record

@@ -314,7 +314,7 @@ def test_a_result_of_another_process_is_kept(
                                   '{"task": "denoise", "files": [], "input_sha256": ""}'])
 def test_a_damaged_sidecar_is_no_complete_result(tmp_path: Path, text: str) -> None:
     (target,) = plan([save_photo(tmp_path / "a.png")])
-    for path in target.pictures:
+    for path in target.images:
         path.touch()
     target.sidecar.write_text(text)
     assert not target.is_made("denoise")
