@@ -304,6 +304,7 @@ def restore(
         *noise.doubts,
         *unused_noise(physics, sigma),
         *check_restoration(work, operator, sigma, fit, method.stochastic),
+        *method.doubts(work, operator, prior, scaled),
         *beyond(quantiles, samples),
         *uncalibrated,
     )

@@ -159,6 +159,19 @@ class Solver(ABC):
                 f"{type(operator).__name__} is not: choose dithered-mean, hqs or diffpir"
             )
 
+    def doubts(
+        self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor
+    ) -> tuple[str, ...]:
+        """Returns warnings about measurements for which the method or the prior was not made.
+
+        Arguments:
+            y: Measurements, shape (B, ...).
+            operator: Their operator.
+            prior: The prior.
+            noise_std: Noise levels, shape (B,).
+        """
+        return ()
+
     def pools_samples(self, image_shape: Sequence[int]) -> bool:
         """Whether all samples of an image must be drawn in one call, as they are not independent.
 
