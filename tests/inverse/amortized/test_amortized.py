@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 from oracles import normals
@@ -44,13 +46,13 @@ def test_the_rough_reconstruction_is_the_mean_of_independent_pixels(
     grey = torch.full((x.numel(),), 0.5, dtype=x.dtype)
     gain = torch.linalg.solve(gram, PIXEL_STD**2 * A).mT
     wanted = grey + gain @ (y.flatten() - A @ grey)
-    found = Amortized().rough(y, operator, torch.tensor([level]))
+    found = Amortized().rough(y, operator, torch.tensor([level], dtype=x.dtype))
     atol = 2e-5 if name == "deblur" else 1e-9  # which iterates to a tolerance
     torch.testing.assert_close(found, wanted.reshape(x.shape), rtol=0, atol=atol)
 
 
 def test_the_answer_is_the_generator_of_it_and_known_pixels_stay() -> None:
-    operator, prior = make_operator("inpaint", **OPERATORS["inpaint"]), Shift()
+    operator, prior = make_operator("inpaint", **OPERATORS["inpaint"]), Shift().eval()
     x = batch()
     y = degrade(x, operator)
     result = restore(y, operator, prior, noise_std=0.0)
@@ -58,9 +60,9 @@ def test_the_answer_is_the_generator_of_it_and_known_pixels_stay() -> None:
     keep = OPERATORS["inpaint"]["keep"].expand(x.shape)
     assert torch.equal(result.image[keep], x[keep])
     torch.testing.assert_close(result.image[~keep], torch.full_like(x[~keep], 0.6))
-    noisy = restore(y, operator, prior, noise_std=0.05)
-    torch.testing.assert_close(noisy.image[:1], prior.seen[-2] + 0.1)
-    assert len(prior.seen) == 4  # a CPU restores images one by one
+    with pytest.warns(RestorationWarning, match="misfit"):  # a tenth is two noise levels
+        noisy = restore(y[:1], operator, prior, noise_std=0.05)
+    torch.testing.assert_close(noisy.image, prior.seen[-1] + 0.1)
 
 
 def test_a_decompressed_file_is_its_own_rough_reconstruction() -> None:
@@ -74,9 +76,8 @@ def test_a_decompressed_file_is_its_own_rough_reconstruction() -> None:
     ("inpaint", (3 * 6 * 9 / (3 * 12 * 20)) ** 0.5),
 ])
 def test_the_signature_is_what_a_measurement_loses(name: str, lost: float) -> None:
-    operator, level = make_operator(name, **OPERATORS[name]), torch.tensor([0.1])
-    found = Amortized().signature(operator, torch.Size((1, 3, 120, 200) if name == "denoise"
-                                                       else (1, 3, 12, 20)), level.double())
+    operator, level = make_operator(name, **OPERATORS[name]), 0.1 * torch.ones(1).double()
+    found = Amortized().signature(operator, torch.Size((1, 3, 12, 20)), level)
     assert found.shape == (1, len(PROBES))
     tolerance = 1e-12 if name == "denoise" else 0.1  # the hole holds 54 random numbers
     known = 0.16 / 1.16 * (1 - lost**2) ** 0.5 if name == "inpaint" else 0.0
@@ -116,7 +117,7 @@ def test_another_measurement_than_those_of_the_training_gives_a_warning(trained:
 def test_restore_tells_that_the_measurement_is_another_one() -> None:
     prior = Shift("denoise:noise=0.1", torch.full((3,), 0.16 / 1.16))
     y = degrade(batch(), make_operator("denoise"), 0.1)
-    with pytest.warns(RestorationWarning, match="misfit"):
+    with warnings.catch_warnings(action="ignore"):
         found = restore(y, make_operator("denoise"), prior, noise_std=[0.1, 0.25]).warnings
     told = [text for text in found if "Shift was trained for denoise:noise=0.1" in text]
     assert len(told) == 1 and told[0].startswith("image 1: ")
