@@ -231,7 +231,8 @@ def restore(
     check_noise(operator, sigma)
     name, method = choose_solver(solver, steps, operator, prior, samples)
     numbers = image_numbers(index, len(measurement))
-    fill = choose_fill(fill, solver in (None, "auto"), method.stochastic, operator)
+    textured = method.stochastic or method.has_texture
+    fill = choose_fill(fill, solver in (None, "auto"), textured, operator)
 
     work = measurement.detach().to(device, torch.float32)
     operator.check_shape(work.shape)

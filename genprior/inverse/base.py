@@ -78,6 +78,7 @@ class Solver(ABC):
         supports_nonlinear: Whether the operator may be a `Quantiser`, which has no adjoint.
         supports_antithetic: Whether all its noise comes from the random streams that it is given,
             so that samples of opposite noise may be paired.
+        has_texture: Whether its point estimates have texture, so that holes need no other.
         takes_any_noise: Whether it takes images with noise that is not white as they are, from an
             operator that `is_noisy_image`. Other solvers get the whitened measurement.
 
@@ -90,6 +91,7 @@ class Solver(ABC):
     summary: ClassVar[str]
     supports_nonlinear: ClassVar[bool] = False
     supports_antithetic: ClassVar[bool] = True
+    has_texture: ClassVar[bool] = False
     takes_any_noise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

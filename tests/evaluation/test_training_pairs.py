@@ -95,4 +95,4 @@ def test_the_task_is_needed_by_pix2pix_only(folder: Path, tmp_path: Path) -> Non
     code, text = refused("train", "vae", *common, "--task", HALF.text)
     assert code == 2 and "--task is for pix2pix: leave it out" in text
     code, text = refused("train", "pix2pix", *common, "--crop", 16, "--task", "inpaint:box=70x70")
-    assert code == 3 and "every pixel is missing" in text
+    assert code == 3 and "the box must be inside the image of 16x16" in text

@@ -42,6 +42,7 @@ class Amortized(Solver):
     needs: ClassVar[type] = ConditionalGenerator
     stochastic: ClassVar[bool] = False
     supports_nonlinear: ClassVar[bool] = True
+    has_texture: ClassVar[bool] = True
     summary: ClassVar[str] = "one evaluation of a network trained for one task, such as pix2pix"
     nfe: ClassVar[int] = 1
 

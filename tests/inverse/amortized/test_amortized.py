@@ -123,6 +123,15 @@ def test_restore_tells_that_the_measurement_is_another_one() -> None:
     assert len(told) == 1 and told[0].startswith("image 1: ")
 
 
+def test_a_wide_hole_keeps_what_the_generator_drew() -> None:
+    keep = torch.ones(1, 1, 48, 48, dtype=torch.bool)
+    keep[..., 10:38, 10:38] = False
+    rows = torch.arange(48) % 4 / 4  # a texture that patches of the known part would continue
+    y = degrade(rows.expand(1, 1, 48, 48), make_operator("inpaint", keep=keep))
+    found = restore(y, make_operator("inpaint", keep=keep), Shift().eval()).image
+    torch.testing.assert_close(found[~keep], torch.full((28 * 28,), 0.6))
+
+
 def test_it_draws_no_samples() -> None:
     y = batch(1)
     with pytest.raises(SettingError, match="returns one image, not 4 posterior samples"):
