@@ -34,8 +34,8 @@ PRIOR_OF = {base.Denoiser: "ddpm:digits", base.Variational: "vae:digits",
             base.Decoder: "gan:digits", base.Layered: "gan:digits"}
 # Solvers that need a network, or a prior that inpaints.
 ON_DIGITS = ("posterior-mean", "iagan", "ilo", "jpmap", "pnp-hvae")
-# Solvers of priors of flow matching and of latent diffusion, which do not ship.
-FOR_OTHERS = ("pnp-flow", "flow-dps", "psld", "resample", "latent-daps")
+# Solvers of priors of flow matching, of latent diffusion and of pix2pix, which do not ship.
+FOR_OTHERS = ("pnp-flow", "flow-dps", "psld", "resample", "latent-daps", "amortized")
 # Fewer steps than the defaults of the slow ones.
 SETTINGS = {
     "dps": {"steps": 300}, "smc": {"steps": 10, "particles": 4}, "csgm": {"steps": 60},
@@ -210,7 +210,7 @@ def draw_priors() -> None:
         elif name == "planar":
             _draw_flows()
             continue
-        elif name == "hvae":
+        elif name in ("hvae", "pix2pix"):
             continue  # no weights ship: the training takes minutes, see benchmarks/recipes.md
         else:
             drawn = genprior.sample(f"{name}:digits", 5, (28, 28), steps=40, seed=0)
