@@ -178,12 +178,28 @@ def draw_operators() -> None:
         "superres": lambda: genprior.make_operator("superres", factor=4),
         "denoise": lambda: genprior.make_operator("denoise"),
         "external": lambda: deepinv.physics.Decolorize(),
+        "hdr": lambda: genprior.make_operator("hdr"),
+        "gamma": lambda: genprior.make_operator("gamma"),
+        "quantise": lambda: genprior.make_operator("quantise"),
+        "phase": lambda: genprior.make_operator("phase"),
+        "coded-diffraction": lambda: genprior.make_operator("coded-diffraction"),
+        "nonlinear": lambda: genprior.make_operator(
+            "nonlinear", A=_squares, image_shape=tuple(x.shape[1:])),
     }
     for name in OPERATORS.own:
         operator = made[name]()
-        y = genprior.degrade(x, operator, 0.02 if name != "denoise" else 0.1)
+        noise = {"denoise": 0.1, "quantise": 0.0}.get(name, 0.02)
+        y = genprior.degrade(x, operator, noise)
         back = operator.A_dagger(y) if name == "external" else operator.pinv(y)
-        save("operators", name, [[x, y, back]])
+        shown = y
+        if name in ("phase", "coded-diffraction"):
+            shown = (1 + 10 * y.clamp(min=0)).log()[:, :3]
+            shown = shown / shown.max()
+        save("operators", name, [[x, shown, back]])
+
+
+def _squares(x: Tensor) -> Tensor:
+    return (x[..., 1:] + x[..., :-1]).square() / 4
 
 
 def draw_priors() -> None:

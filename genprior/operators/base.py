@@ -1,7 +1,8 @@
 """Base classes of forward operators, y = A x + sigma n: linear ones, and those that round.
 
-`operators.nonlinear` has the base class of those that are neither. `genprior.to_deepinv` makes a `deepinv.physics.LinearPhysics` of an operator, and
-`operators.external.External` an operator of a linear physics.
+`operators.nonlinear` has the base class of those that are neither. `genprior.to_deepinv` makes a
+`deepinv.physics.LinearPhysics` of an operator, and `operators.external.External` an operator of a
+linear physics.
 
 Notation: images x are (B, C, H, W), measurements y are (B, ...). A number that may differ
 per image (`rho`, `sigma2`) is a float or a tensor of shape (B,).
@@ -16,7 +17,6 @@ from torch import Tensor
 
 from genprior.core.errors import SettingError
 from genprior.core.linalg import Singular, sum_blocks, to_blocks
-
 
 GREY = 0.5
 
@@ -231,8 +231,9 @@ class Operator(ABC):
 class Quantiser(Operator):
     """Operator that rounds numbers which depend linearly on the image, such as JPEG.
 
-    It is not linear: it has no adjoint, and its gradient is 0 almost everywhere. The image lies in known cells, and `prox` is the
-    projection onto them, whatever rho. A x and y are images of the same size.
+    It is not linear: it has no adjoint, and its gradient is 0 almost everywhere. The image lies
+    in known cells, and `prox` is the projection onto them, whatever rho. A x and y are images of
+    the same size.
     """
 
     is_linear = False

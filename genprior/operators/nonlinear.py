@@ -15,6 +15,7 @@ References:
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -114,7 +115,7 @@ class Linearised(Operator):
         value: A(x).
     """
 
-    def __init__(self, operator: Operator, x: Tensor) -> None:
+    def __init__(self, operator: NonlinearOperator, x: Tensor) -> None:
         self.operator = operator
         with torch.inference_mode(False), torch.enable_grad():
             self._x = x.detach().clone().requires_grad_()
@@ -154,16 +155,17 @@ class Linearised(Operator):
         c, sigma2 = per_image(c, v), per_image(sigma2, v)
         reached = torch.where(sigma2 > 0, v, self.A(self.pinv(v)))
         return cg(lambda w: c * self.A(self.A_adjoint(w)) + sigma2 * w, reached,
-                  iterations=NonlinearOperator.cg_steps, tolerance=NonlinearOperator.tolerance)
+                  iterations=self.operator.cg_steps, tolerance=self.operator.tolerance)
 
     def select(self, images: Sequence[int]) -> Operator:
-        return Linearised(self.operator.select(images), self._x[list(images)])
+        chosen = cast(NonlinearOperator, self.operator.select(images))
+        return Linearised(chosen, self._x[list(images)])
 
     def _least_squares(self, y: Tensor, rho: float | Tensor) -> Tensor:
         b = self.A_adjoint(y)
         weight = per_image(rho, b)
         return cg(lambda u: self.gram(u) + weight * u, b,
-                  iterations=NonlinearOperator.cg_steps, tolerance=NonlinearOperator.tolerance)
+                  iterations=self.operator.cg_steps, tolerance=self.operator.tolerance)
 
 
 def _power(residual: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ Differs from the authors' code:
         they are means over m measured numbers and d pixels, so that their 0.25 is 0.25 m / d here:
         a sixteenth in super-resolution by 4, for which the default is too strong.
     4. The start is the least-squares solution damped towards grey according to the noise (towards
-        the first image of `expansion_point` if A is not linear). The authors' start, A^+ y, is only amplified noise for a blur.
+        the image of `expansion_point` if A is not linear). The authors' start, A^+ y, is only
+        amplified noise for a blur.
 """
 
 from dataclasses import dataclass, field
