@@ -1,6 +1,6 @@
 """Pictures of every operator, prior, solver and baseline, for their pages in the documentation.
 
-    python examples/reference_pictures.py operators priors solvers baselines
+    python examples/reference_pictures.py operators priors solvers baselines nonlinear
 
 It writes docs/pictures/KIND/NAME.jpg. A page has a task that the part is made for in the upper
 row, and one where it fails in the lower row. Images are digits drawn from the priors that ship,
@@ -198,6 +198,17 @@ def draw_operators() -> None:
         save("operators", name, [[x, shown, back]])
 
 
+def draw_nonlinear() -> None:
+    """Draws over-exposed photos: reference, measurement, inverse, restored."""
+    operator = genprior.make_operator("hdr", factor=1.5)
+    sheet = []
+    for image in (photo("astronaut", 20, 190, 96), photo("coffee", 60, 250, 96)):
+        y = genprior.degrade(image, operator)
+        restored = genprior.restore(y, operator, solver=genprior.make_solver("hqs", steps=12))
+        sheet.append([image, y, operator.pinv(y), restored.image])
+    save("nonlinear", "hdr", sheet)
+
+
 def _squares(x: Tensor) -> Tensor:
     return (x[..., 1:] + x[..., :-1]).square() / 4
 
@@ -290,4 +301,4 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     for kind in sys.argv[1:] or ("operators", "priors", "solvers", "baselines"):
         {"operators": draw_operators, "priors": draw_priors, "solvers": draw_solvers,
-         "baselines": draw_baselines}[kind]()
+         "baselines": draw_baselines, "nonlinear": draw_nonlinear}[kind]()

@@ -59,8 +59,9 @@ def names_of(uses: str) -> list[str]:
 @pytest.mark.parametrize("name", SOLVERS.own)
 def test_a_solver_refuses_what_it_cannot_use(name: str) -> None:
     solver = make_solver(name)
-    prior = type("Any", (), {})()
-    prior.__class__ = type("Any", (solver.needs,), {"__abstractmethods__": frozenset()})
+    cls = type("Any", (solver.needs,), {})
+    cls.__abstractmethods__ = frozenset()
+    prior = cls.__new__(cls)
     allowed = USES.index(solver.uses)
     for op, has, what in (
         (PhaseRetrieval(), "gradient", "needs a linear operator, and PhaseRetrieval is not"),
