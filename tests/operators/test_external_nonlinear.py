@@ -20,19 +20,18 @@ def images(count: int = 2) -> Tensor:
     return torch.rand(count, *SHAPE, generator=generator, dtype=torch.float64)
 
 
-def cubed(x: Tensor) -> Tensor:
-    return 40 * x**3
+def curved(x: Tensor) -> Tensor:
+    return 40 * (x + x**2)
 
 
 def test_a_function_of_torch_is_an_operator() -> None:
-    op = make_operator("nonlinear", A=cubed, image_shape=SHAPE)
+    op = make_operator("nonlinear", A=curved, image_shape=SHAPE)
     check_jacobian(op, images())
     y = op.A(images())
     op.check_shape(y.shape)
     torch.testing.assert_close(op.pinv(y), images(), rtol=0, atol=1e-3)
-    result = restore(y.float(), op, Dense(std=0.3, dtype=torch.float32), "hqs", noise_std=0.01)
-    assert (result.image - images()).abs().max() < 0.1
-    assert result.misfit.max() < 1.5
+    result = restore(y.float(), op, Dense(std=0.3, dtype=torch.float32), "hqs")
+    assert (result.image - images()).abs().max() < 0.01
 
 
 def test_the_unit_of_the_measurement_does_not_matter() -> None:
@@ -65,6 +64,7 @@ def test_a_nonlinear_physics_of_deepinv_is_accepted() -> None:
         restore(y, physics, Dense(dtype=torch.float32))
 
 
+@pytest.mark.filterwarnings("ignore:Complex modules are a new feature:UserWarning")
 def test_phase_retrieval_of_deepinv() -> None:
     physics = deepinv.physics.RandomPhaseRetrieval(m=300, img_size=SHAPE)
     x = images().float()

@@ -23,7 +23,10 @@ class Affine(NonlinearOperator, nn.Module):
         self.linear, self.shift = linear, shift
 
     def A(self, x: Tensor) -> Tensor:
-        return self.linear.A(x) + self.shift
+        return self.mask_unmeasured(self.linear.A(x) + self.shift)
+
+    def mask_unmeasured(self, v: Tensor) -> Tensor:
+        return self.linear.mask_unmeasured(v)
 
     def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
         return self.linear.image_shape(measurement_shape)
