@@ -204,7 +204,7 @@ def draw_nonlinear() -> None:
     sheet = []
     for image in (photo("astronaut", 20, 190, 96), photo("coffee", 60, 250, 96)):
         y = genprior.degrade(image, operator)
-        restored = genprior.restore(y, operator, solver=genprior.make_solver("hqs", steps=12))
+        restored = genprior.restore(y, operator, solver=genprior.make_solver("hqs", steps=8))
         sheet.append([image, y, operator.pinv(y), restored.image])
     save("nonlinear", "hdr", sheet)
 

@@ -12,12 +12,19 @@ References:
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from genprior.core.errors import SettingError
 from genprior.core.linalg import per_image
 from genprior.operators.nonlinear import NonlinearOperator
 
-# A clipped pixel is assumed to lie this far beyond the limit, in image units, in the start.
+# In the start, clipped pixels lie beyond the limit by this share of the range that is left, far
+# from pixels that are known. The mean over training photos is 0.41 to 0.58, for limits of 0.4 to
+# 0.8. On two over-exposed photos this start had 5 and 8 dB more than the limit itself.
+LIFT = 0.45
+# Radius in pixels, and number, of the box means over which the lift rises from 0 at the border.
+RADIUS, BOXES = 4, 3
+# Least distance from the limit, in image units: there A is constant, as it is for the truth.
 BEYOND = 1e-3
 
 
@@ -81,13 +88,24 @@ class Clipping(NonlinearOperator, nn.Module):
         return torch.where(above | below, x, inside)
 
     def expansion_point(self, y: Tensor) -> Tensor:
+        """Returns the image without noise, its clipped pixels lifted beyond the limits.
+
+        The lift rises smoothly from the borders of the clipped areas into them.
+
+        Arguments:
+            y: Measurements, shape (B, C, H, W).
+        """
         low, high = self.limits
         x = (y - self.pivot * (1 - self.factor)) / self.factor
-        x = torch.where(y >= self.white, high + BEYOND, x)
-        return torch.where(y <= 0, low - BEYOND, x) if self.pivot > 0 else x
+        lift = _depth(y >= self.white, y) * LIFT * (1 - high)
+        x = torch.where(y >= self.white, high + lift.clamp(min=BEYOND), x)
+        if self.pivot == 0:
+            return x
+        drop = _depth(y <= 0, y) * LIFT * low
+        return torch.where(y <= 0, low - drop.clamp(min=BEYOND), x)
 
     def pinv(self, y: Tensor) -> Tensor:
-        return self.expansion_point(y).clamp(*self.limits)
+        return ((y - self.pivot * (1 - self.factor)) / self.factor).clamp(*self.limits)
 
     def keep_known(self, x: Tensor, y: Tensor) -> Tensor:
         return self.prox(x, y, 0.0)
@@ -135,6 +153,14 @@ class Gamma(NonlinearOperator, nn.Module):
 
     def keep_known(self, x: Tensor, y: Tensor) -> Tensor:
         return self.pinv(y)
+
+
+def _depth(clipped: Tensor, like: Tensor) -> Tensor:
+    """Returns 0 at the border of the clipped areas, and nearly 1 well inside them."""
+    share = clipped.to(like)
+    for _ in range(BOXES):
+        share = avg_pool2d(share, 2 * RADIUS + 1, 1, RADIUS, count_include_pad=False)
+    return (2 * share - 1).clamp(min=0)
 
 
 def _checked_shape(measurement_shape: torch.Size) -> torch.Size:
