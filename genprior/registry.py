@@ -55,6 +55,12 @@ OPERATORS = Registry("genprior.operators", {
     "denoise": "genprior.operators.denoising:Denoising",
     "jpeg": "genprior.operators.jpeg:JPEG",
     "external": "genprior.operators.external:External",
+    "hdr": "genprior.operators.clipping:Clipping",
+    "gamma": "genprior.operators.clipping:Gamma",
+    "quantise": "genprior.operators.quantisation:Quantisation",
+    "phase": "genprior.operators.phase_retrieval:PhaseRetrieval",
+    "coded-diffraction": "genprior.operators.phase_retrieval:CodedDiffraction",
+    "nonlinear": "genprior.operators.external_nonlinear:ExternalNonlinear",
 })
 
 PRIORS = Registry("genprior.priors", {

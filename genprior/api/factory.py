@@ -86,8 +86,9 @@ def make_operator(task: str, **settings: Any) -> Operator:
     """Builds an operator by the name of its task.
 
     Arguments:
-        task: "inpaint", "deblur", "superres", "denoise", "jpeg", or "external" for a physics of
-            deepinv.
+        task: "inpaint", "deblur", "superres", "denoise", "jpeg", "hdr", "gamma", "quantise",
+            "phase", "coded-diffraction", "external" for a linear physics of deepinv, or
+            "nonlinear" for any other physics or function of torch.
         settings: Arguments of the operator class. As in the shell, "inpaint" also takes `mask`
             (white, 1 or True = fill in) in place of `keep` (1 or True = known), and "deblur"
             takes `gaussian` (standard deviation in pixels) or `motion` (length in pixels, angle
@@ -353,7 +354,7 @@ def as_operator(
     Denoising and inpainting of deepinv are replaced by the equivalent operators of genprior.
 
     Arguments:
-        operator: The operator or the physics.
+        operator: The operator, or the physics, linear or not.
         image_shape: Shape (C, H, W) of the images of a physics; None determines it.
 
     Raises:
@@ -362,6 +363,10 @@ def as_operator(
     if isinstance(operator, Operator):
         return operator
     equivalent: Operator | None = None
+    if is_instance(operator, "deepinv.physics.Physics") and not is_instance(
+        operator, "deepinv.physics.LinearPhysics"
+    ):
+        return make_operator("nonlinear", A=operator, image_shape=image_shape)
     if is_exactly(operator, "deepinv.physics.Denoising"):
         equivalent = make_operator("denoise")
     elif is_exactly(operator, "deepinv.physics.Inpainting"):
@@ -387,13 +392,18 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
 
     For one sample it is a point estimate. For several samples of a denoiser it is the best
     calibrated sampler with a hundred evaluations (benchmarks/results/calibration.md). Gaussian
-    priors are always sampled exactly, unless the operator is not linear (JPEG).
+    priors are always sampled exactly, unless the operator is not linear. Then it is a point
+    estimate by proximal maps for measurements that are images, and DAPS for any other.
 
     Raises:
         SettingError: The prior has no ability that a solver could use.
     """
     if isinstance(prior, Denoiser) and not operator.is_linear:
-        return "diffpir" if samples > 1 else "dithered-mean"
+        if operator.is_differentiable and not operator.is_pointwise:
+            return "daps"
+        if samples > 1:
+            return "diffpir"
+        return "hqs" if operator.is_differentiable else "dithered-mean"
     if isinstance(prior, Gaussian):
         return "gaussian"
     if isinstance(prior, Denoiser):
@@ -410,7 +420,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
             return "langevin"
         if isinstance(prior, Variational):
             return "jpmap"
-        return "iagan" if isinstance(prior, nn.Module) else "csgm"
+        is_network = isinstance(prior, nn.Module)
+        return "iagan" if is_network and operator.is_linear else "csgm"
     if isinstance(prior, Density):
         return "image-langevin"
     needed = {lookup(SOLVERS, name, "solver").needs for name in SOLVERS}

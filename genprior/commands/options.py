@@ -97,6 +97,18 @@ class JPEGQuality(click.IntRange):
         return value if value == "auto" else super().convert(value, param, ctx)
 
 
+class WhiteLevel(click.FloatRange):
+    """Value from which highlights count as clipped: a number in (0, 1], or auto."""
+
+    name = "level|auto"
+
+    def __init__(self) -> None:
+        super().__init__(0, 1, min_open=True)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float | str:
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
 class LevelOrAuto(Level):
     """Noise level, or auto."""
 
@@ -253,6 +265,12 @@ def check_filter(kernel: str, std: float | None) -> None:
         raise click.UsageError(
             "--std is the width of --filter gaussian: add --filter gaussian, or leave --std out"
         )
+
+
+def check_exposure(pivot: float, white: float | str) -> None:
+    """Raises a usage error if the white level is not above the value that does not change."""
+    if white != "auto" and float(white) <= pivot:
+        raise click.UsageError(f"--white {white} must be above --pivot {pivot}")
 
 
 def combine(*options: Decorator) -> Decorator:
@@ -442,6 +460,31 @@ jpeg = combine(
     click.option("--sampling", type=click.Choice(SAMPLINGS), default="4:2:0", show_default=True,
                  help="Resolution of the chroma."),
 )
+
+exposure = combine(
+    click.option("--factor", type=click.FloatRange(1, min_open=True), default=2.0,
+                 show_default=True,
+                 help="How many times as bright the image is as the scene: pixels of up to N "
+                      "times white are restored, and the result is N times as dark."),
+    click.option("--pivot", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+                 help="Value that the exposure does not change. 0: highlights are clipped only. "
+                      "0.5: shadows as well, the high dynamic range of papers."),
+    click.option("--white", type=WhiteLevel(), default="auto", show_default=True,
+                 help="Pixel values from here on count as clipped. auto: 250/255 in photos, 1 in "
+                      "clean images."),
+)
+
+# Of tasks of evaluate only.
+phase = combine(
+    click.option("--oversampling", type=click.FloatRange(1), default=2.0, show_default=True,
+                 help="Ratio of the sides of the measured Fourier transform and of the image."),
+    click.option("--masks", type=click.IntRange(0), default=0, show_default=True,
+                 help="Number of random masks of coded diffraction; 0 for oversampling instead."),
+)
+gamma = click.option("--gamma", type=click.FloatRange(0, min_open=True), default=1 / 2.2,
+                     show_default="1/2.2", help="Exponent of the power law.")
+levels = click.option("--levels", type=click.IntRange(2), default=8, show_default=True,
+                      help="Number of levels to which each value is rounded.")
 
 _filter = combine(
     click.option("--filter", "kernel", type=click.Choice(["bicubic", "box", "gaussian"]),

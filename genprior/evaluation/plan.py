@@ -13,11 +13,15 @@ from genprior.api.estimated_priors import read_exemplar
 from genprior.api.factory import choose_solver, load_described
 from genprior.api.tasks import (
     blurring,
+    clipping,
     decompressing,
     denoising,
     enlarging,
     foreign,
+    gamma_curve,
     inpainting,
+    phase_retrieval,
+    quantising,
 )
 from genprior.core.checksums import file_digest
 from genprior.core.errors import ImageError, SettingError
@@ -39,7 +43,8 @@ class Task:
 
     Arguments:
         text: The task as the user typed it; its name in the results.
-        kind: "inpaint", "deblur", "superres", "denoise", "dejpeg" or "deepinv".
+        kind: "inpaint", "deblur", "superres", "denoise", "dejpeg", "hdr", "phase", "gamma",
+            "quantise" or "deepinv".
         settings: Arguments of the builder of that name in `genprior.api.tasks`.
         noise: Noise level in units of [0, 1].
         crop: Side of the centre crop, in pixels; None uses the whole image.
@@ -93,6 +98,8 @@ class Task:
         else:
             builders: Mapping[str, Any] = {
                 "superres": enlarging, "denoise": denoising, "dejpeg": decompressing,
+                "hdr": clipping, "phase": phase_retrieval, "gamma": gamma_curve,
+                "quantise": quantising,
             }
             build = builders[self.kind](**self.settings)
         return build(images, True)

@@ -108,7 +108,7 @@ def resampling(operator: Operator, small: Tensor) -> dict[str, str]:
 
 def compression(operator: Operator) -> dict[str, Any]:
     """Returns the entry of a JPEG that was read from the file or estimated, else none."""
-    if operator.is_linear:
+    if operator.is_differentiable:
         return {}
     return {"jpeg": cast(Any, operator).described()}
 
