@@ -1,4 +1,4 @@
-"""Training of a DDPM by diffusers, on one core in about a minute, as a prior of genprior.
+"""Training of a DDPM by diffusers, on one core in one to two minutes, as a prior of genprior.
 
     python examples/train_diffusers.py IMAGES -o digits-ddpm
     genprior inpaint digit.png --mask hole.png --prior digits-ddpm

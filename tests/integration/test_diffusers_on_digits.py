@@ -53,7 +53,7 @@ def test_it_restores_better_than_a_biharmonic_fill(tmp_path: Path) -> None:
             tmp_path / "filled", "-q")
     ours, biharmonic = [], []
     for k, image in enumerate(images):
-        with Image.open(tmp_path / "filled" / f"{k}.png") as opened:
+        with Image.open(tmp_path / "filled" / f"{k}.genprior.png") as opened:
             filled = np.asarray(opened)
         assert np.array_equal(filled[~hole], image[~hole])
         ours.append(peak_signal_noise_ratio(image / 255, filled / 255, data_range=1))

@@ -190,6 +190,7 @@ def test_other_priors_take_no_prompt(tmp_path: Path, weights: Path) -> None:
 def test_a_transformer_is_refused(tmp_path: Path) -> None:
     save(tmp_path, autoencoder(), network())
     (tmp_path / "unet").rename(tmp_path / "transformer")
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusion3Pipeline"}')
     code, line = refused("priors", "info", tmp_path)
     assert code == EXIT_WEIGHTS and "its network is a transformer, as of SD3 and FLUX" in line
 
