@@ -3,7 +3,8 @@
     x = G(u),    u = argmin_v ||A v - y||^2 + (sigma / s)^2 ||v - 1/2||^2
 
 u is the rough reconstruction: the posterior mean if the pixels were independent, N(1/2, s^2). It
-has the size of the image for any linear operator. For JPEG it is the decoded file.
+has the size of the image for any linear operator. For others it is an image that fits y, such as
+the decoded file of JPEG.
 
 The generator knows the measurement by u alone, and nothing makes A x agree with y. For another
 operator or noise level than those of its training its result is wrong, so a warning says so. Two
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from genprior.core.linalg import to_blocks
 from genprior.core.random_streams import Noise
-from genprior.inverse.base import Solver
+from genprior.inverse.base import Solver, Uses
 from genprior.operators.base import Operator
 from genprior.priors.base import PROBES, ConditionalGenerator
 
@@ -41,7 +42,7 @@ class Amortized(Solver):
 
     needs: ClassVar[type] = ConditionalGenerator
     stochastic: ClassVar[bool] = False
-    supports_nonlinear: ClassVar[bool] = True
+    uses: ClassVar[Uses] = "prox"
     has_texture: ClassVar[bool] = True
     summary: ClassVar[str] = "one evaluation of a network trained for one task, such as pix2pix"
     nfe: ClassVar[int] = 1
