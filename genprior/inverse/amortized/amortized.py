@@ -19,14 +19,14 @@ Differs from the authors' code:
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from genprior.core.linalg import to_blocks
 from genprior.core.random_streams import Noise
-from genprior.inverse.base import Solver, Uses
+from genprior.inverse.base import Solver
 from genprior.operators.base import Operator
 from genprior.priors.base import PROBES, ConditionalGenerator
 
@@ -42,7 +42,7 @@ class Amortized(Solver):
 
     needs: ClassVar[type] = ConditionalGenerator
     stochastic: ClassVar[bool] = False
-    uses: ClassVar[Uses] = "prox"
+    uses: ClassVar[Literal["adjoint", "gradient", "prox"]] = "prox"
     has_texture: ClassVar[bool] = True
     summary: ClassVar[str] = "one evaluation of a network trained for one task, such as pix2pix"
     nfe: ClassVar[int] = 1
