@@ -57,7 +57,7 @@ from genprior.registry import (
 LARGEST_SAMPLE = 4096
 
 
-def load_prior(name: str | Path, device: str = "cpu") -> nn.Module:
+def load_prior(name: str | Path, device: str = "cpu", **settings: Any) -> nn.Module:
     """Loads a prior.
 
     Arguments:
@@ -66,20 +66,35 @@ def load_prior(name: str | Path, device: str = "cpu") -> nn.Module:
             file of weights (.pt, .pth, .safetensors); or "hf:ORG/NAME[@REVISION]". A format
             may be named in front, such as "torchcfm:model.pt".
         device: Device to put it on.
+        settings: For a prior of another package, what its files do not show, such as `prompt` and
+            `guidance` of latent diffusion or `class_label`; docs/external-priors.md lists them.
 
     Returns:
         The prior, in evaluation mode, its parameters frozen.
 
     Raises:
-        CheckpointError: There is no such prior, or its weights are corrupt.
+        CheckpointError: There is no such prior, its weights are corrupt, or it has no such
+            setting.
     """
-    return load_described(name)[0].to(device)
+    return load_described(name, **settings)[0].to(device)
 
 
-def load_described(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_described(name: str | Path, **settings: Any) -> tuple[nn.Module, dict[str, Any]]:
     """Loads a prior as `load_prior` does, on the CPU; returns it and its manifest."""
     where = local_copy(name)
-    return load(where) if is_external(where) else load_checkpoint(find_prior(where))
+    if is_external(where):
+        return load(where, **settings)
+    check_no_settings(name, settings)
+    return load_checkpoint(find_prior(where))
+
+
+def check_no_settings(name: str | Path, settings: Mapping[str, Any]) -> None:
+    """Raises CheckpointError if there are settings; `name` is a prior of genprior."""
+    if settings:
+        raise CheckpointError(
+            f"prior {str(name)!r} has no {' and no '.join(settings)}: these are for priors of "
+            f"other packages, such as a folder of latent diffusion"
+        )
 
 
 def make_operator(task: str, **settings: Any) -> Operator:

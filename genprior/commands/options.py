@@ -317,6 +317,22 @@ format_and_offline = combine(
 )
 
 
+PRIOR_SETTINGS = ("prompt", "negative_prompt", "guidance", "lora", "lora_scale")
+of_latent_diffusion = combine(
+    click.option("--prompt", metavar="TEXT",
+                 help="What the image shows, for a prior of text-conditional latent diffusion "
+                      "(extra prompt).  [default: nothing]"),
+    click.option("--negative-prompt", metavar="TEXT",
+                 help="What the image does not show; needs --guidance.  [default: nothing]"),
+    click.option("--guidance", type=click.FloatRange(0),
+                 help="Guidance scale: how strongly --prompt counts.  [default: 1, no guidance]"),
+    click.option("--lora", type=TypedPath(), metavar="FILE",
+                 help="LoRA file for the prior of latent diffusion (extra lora)."),
+    click.option("--lora-scale", type=click.FloatRange(0),
+                 help="Factor of the changes of --lora.  [default: 1]"),
+)
+
+
 def located(where: str, prior_format: str | None, offline: bool) -> str:
     """Returns a prior with its format in front, and switches downloads off if required."""
     if offline:
@@ -325,19 +341,27 @@ def located(where: str, prior_format: str | None, offline: bool) -> str:
 
 
 def prior(command: Callable) -> Callable:
-    """Adds the options --prior, --format and --offline, which the command gets as one `prior`."""
+    """Adds the options of a prior: the command gets `prior` and `prior_settings`.
+
+    `prior` holds --prior and --format; `prior_settings` are the arguments of `load_prior` that
+    were given.
+    """
 
     @click.option("--prior", default="ddpm", show_default=True,
                   help="Name of a prior (see: genprior priors list), checkpoint folder, "
                        "diffusers folder, file of weights (.pt, .pth, .safetensors), "
                        "hf:ORG/NAME[@REVISION], or texture.")
     @format_and_offline
+    @of_latent_diffusion
     @functools.wraps(command)
     def with_prior(
         *arguments: Any, prior: str, prior_format: str | None, offline: bool, **others: Any
     ) -> Any:
+        given = {name: others.pop(name) for name in PRIOR_SETTINGS}
+        settings = {name: str(value) if isinstance(value, Path) else value
+                    for name, value in given.items() if value is not None}
         where = located(prior, prior_format, offline)
-        return command(*arguments, prior=where, **others)
+        return command(*arguments, prior=where, prior_settings=settings, **others)
 
     return with_prior
 

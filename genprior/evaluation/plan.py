@@ -280,9 +280,15 @@ def _describe(solver: str | Solver) -> Any:
 
 
 def load_method_prior(
-    name: str, exemplar: Path | None, max_pixels: int = MAX_PIXELS
+    name: str, exemplar: Path | None, max_pixels: int = MAX_PIXELS, **settings: Any
 ) -> tuple[nn.Module | None, str | None]:
     """Returns a prior by name, and the checksum of its weights or of its exemplar.
+
+    Arguments:
+        name: Name or path of the prior.
+        exemplar: Image from which a prior is estimated.
+        max_pixels: Larger exemplars are refused.
+        settings: See `load_prior`; a prior that is estimated from an image has none.
 
     Returns:
         (None, None) for a prior that is estimated from the known part of each image.
@@ -292,7 +298,7 @@ def load_method_prior(
         ImageError: The exemplar cannot be read.
     """
     if name not in FROM_EXEMPLAR:
-        model, manifest = load_described(name)
+        model, manifest = load_described(name, **settings)
         return model, fingerprint(manifest)
     if exemplar is None:
         return None, None

@@ -47,6 +47,7 @@ def facts(
         "noise": job.noise,
         "degrade": job.degrade,
         "prior": job.prior,
+        **({"prior_settings": job.prior_settings} if job.prior_settings else {}),
         "exemplar": None if job.exemplar is None else str(job.exemplar),
         "prior_sha256": prior_sha256,
         "solver": name,
