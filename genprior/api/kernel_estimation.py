@@ -11,7 +11,7 @@ more likely, the kernel is doubtful.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -215,7 +215,9 @@ def _of_image(
 
 
 def _built(found: Parametric) -> Tensor:
-    build = {"gaussian": gaussian_kernel, "motion": motion_kernel, "disc": disc_kernel}
+    build: dict[str, Callable[..., Tensor]] = {
+        "gaussian": gaussian_kernel, "motion": motion_kernel, "disc": disc_kernel,
+    }
     return build[found.kind](*found.parameters)[None, None]
 
 
