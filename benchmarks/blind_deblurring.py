@@ -155,7 +155,8 @@ def report(rows: list[dict], photos: int, crop: int, window: int, steps: int) ->
         f"{sum(row['doubts_blind'] for row in failed)} of {len(failed)} estimates with a loss "
         f"above {ALLOWED} dB.",
         "",
-        f"{photos} test photos, crops of {crop} x {crop} pixels, noise {NOISE}; the kernel was "
+        f"{len(rows)} of {photos * len(KERNELS)} pairs of {photos} test photos and "
+        f"{len(KERNELS)} kernels; crops of {crop} x {crop} pixels, noise {NOISE}; the kernel was "
         f"estimated from the whole blurred crop, and the central {window} x {window} pixels were "
         f"restored with the prior `ddpm` and `hqs` in {steps} steps, and scored without a border "
         f"of {BORDER} pixels, after registration. {platform.machine()}, no GPU, {versions}.",
@@ -185,9 +186,9 @@ def main() -> None:
             if not any(key.items() <= row.items() for row in rows):
                 rows.append(key | measure(x, name, prior, options.window, options.steps))
                 data.write_text(json.dumps(settings | {"rows": rows}, indent=1) + "\n")
+                text = report(rows, len(files), crop, options.window, options.steps)
+                RESULTS.joinpath("blind_deblurring.md").write_text(text)
                 print(rows[-1], flush=True)
-    text = report(rows, len(files), crop, options.window, options.steps)
-    RESULTS.joinpath("blind_deblurring.md").write_text(text)
 
 
 if __name__ == "__main__":

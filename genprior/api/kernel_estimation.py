@@ -78,8 +78,8 @@ def estimate_kernel(
     """Estimates the uniform blur of images from the images alone.
 
     It takes a few seconds for each image, and no prior. Motion along a line, Gaussian blur and
-    defocus are found to a few per cent on photographs. Curved motion is found on about half of
-    them (benchmarks/results/blind_deblurring.md).
+    defocus are found to a few per cent on most photographs. Curved motion is often missed where
+    fine texture covers the image (docs/blind-deblurring.md).
 
     Arguments:
         image: Blurred images: tensor (B, C, H, W), numpy array (H, W, C) or PIL image; see
