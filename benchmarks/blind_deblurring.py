@@ -143,7 +143,7 @@ def report(rows: list[dict], photos: int, crop: int, window: int, steps: int) ->
         loss = known - blind
         lines.append(
             f"| {name} | {blurred.mean():.2f} | {known.mean():.2f} | {blind.mean():.2f} | "
-            f"{loss.median():.2f} | {(loss <= ALLOWED).sum()} of {len(some)} |"
+            f"{loss.quantile(0.5):.2f} | {(loss <= ALLOWED).sum()} of {len(some)} |"
         )
     turned = [row["doubts_turned"] for row in rows if "doubts_turned" in row]
     failed = [row for row in rows if row["known"] - row["blind"] > ALLOWED]
