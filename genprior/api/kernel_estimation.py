@@ -38,8 +38,8 @@ SIDES, WINDOW = 3, 384
 CLEARLY = 0.03
 # A kernel is doubtful if it would be more likely by this, per frequency, turned or resized; or if
 # the best kernel of a family is by that: this is more, since a family may fit the anisotropy of an
-# image. Right kernels had at most 0.00 (eight on one training photo) and 0.07 (eight on each of six),
-# and two motions that were 10 degrees off had 1.1 and 1.3.
+# image. Right kernels had at most 0.00 (eight on one training photo) and 0.07 (eight on each of
+# six), and two motions that were 10 degrees off had 1.1 and 1.3.
 DOUBTFUL, DOUBTFUL_FAMILY = 0.05, 0.12
 # Smaller images do not show enough of their spectrum, and larger kernels take too long to check.
 LEAST_SIDE, MOST_WEIGHTS = 96, 1024
