@@ -19,13 +19,13 @@ from genprior.core.errors import RestorationWarning
 # A digit of 28 x 28 pixels, drawn from a prior that is not compared here.
 x = genprior.sample("gan:digits", 3, (28, 28), seed=4)[2:]
 PRIORS = {"ddpm:digits": 16, "vae:digits": None}  # steps of the default solver
-COUNTS = (40, 80, 160, 320)
+COUNTS = (40, 80, 160)
 
 # %%
 # ``CompressedSensing`` of deepinv is the operator. Each prior takes its default solver.
 
 warnings.simplefilter("ignore", RestorationWarning)  # of the misfit: see below
-figure, axes = plt.subplots(4, 4, figsize=(7, 7.6), layout="constrained")
+figure, axes = plt.subplots(3, 4, figsize=(7, 5.9), layout="constrained")
 for row, count in zip(axes, COUNTS, strict=True):
     physics = deepinv.physics.CompressedSensing(
         count, (1, 28, 28), rng=torch.Generator().manual_seed(0),
