@@ -45,6 +45,7 @@ SETTINGS = {
     "ilo": {"steps": 20}, "iagan": {"steps": 12}, "tmpd": {"steps": 33}, "jfps": {"steps": 33},
     "daps": {"steps": 40}, "pnp-dm": {"steps": 20}, "red-diff": {"steps": 50},
     "langevin": {"steps": 120}, "image-langevin": {"steps": 120}, "glowip": {"steps": 40},
+    "resample": {"steps": 60},
 }
 SIGMA = 0.05
 
@@ -189,7 +190,8 @@ def _draw_on_face(name: str) -> None:
     ):
         y = genprior.degrade(x, operator, SIGMA)
         exact = genprior.make_solver("gaussian", mode="mean")
-        drawn = answers(y, operator, FaceLatents(pca), genprior.make_solver(name), SIGMA)
+        solver = genprior.make_solver(name, **SETTINGS.get(name, {}))
+        drawn = answers(y, operator, FaceLatents(pca), solver, SIGMA)
         sheet.append([x, y, *drawn, genprior.restore(y, operator, pca, exact, SIGMA).image])
     save("solvers", name, sheet)
 

@@ -2,7 +2,7 @@
 
     python examples/web_picture.py web.jpg
 
-It starts the server, opens a photo of 320 x 240 pixels, paints a hole and restores it with the
+It starts the server, opens a photo of 200 x 150 pixels, paints a hole and restores it with the
 default settings. Then it draws two samples. It prints when the hole was filled, in seconds after
 the start of the server, and how many requests of the page left the machine. It needs
 `pip install -e ".[test,web]"` and Chromium.
@@ -23,7 +23,7 @@ from skimage import data
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 VIEW = {"width": 885, "height": 585}
 # A stroke of the brush and a rectangle, in pixels of the image.
-STROKE, RECTANGLE = [(105, 48), (135, 60), (150, 42)], [(140, 172), (160, 192)]
+STROKE, RECTANGLE = [(55, 18), (85, 30), (100, 12)], [(90, 116), (106, 132)]
 
 
 def drag(page: Page, points: list[tuple[int, int]]) -> None:
@@ -55,7 +55,7 @@ def screens(page: Page, photo: bytes, begin: float) -> list[Image.Image]:
     page.locator("#file").set_input_files(
         {"name": "photo.png", "mimeType": "image/png", "buffer": photo})
     expect(page.locator("#facts")).to_contain_text("photo.png")
-    page.locator("#size").fill("12")
+    page.locator("#size").fill("9")
     drag(page, STROKE)
     page.keyboard.press("r")
     drag(page, RECTANGLE)
@@ -68,7 +68,7 @@ def screens(page: Page, photo: bytes, begin: float) -> list[Image.Image]:
         page.locator(f"#{name}").fill(str(value))
     run(page)
     page.get_by_text("Std map").click()
-    drag(page, [(150, 182)])
+    drag(page, [(98, 124)])
     take()
     return taken
 
@@ -76,7 +76,7 @@ def screens(page: Page, photo: bytes, begin: float) -> list[Image.Image]:
 def main(path: Path) -> None:
     """Runs the server and Chromium, and writes the picture."""
     file = io.BytesIO()
-    Image.fromarray(data.chelsea()[20:260, 50:370]).save(file, "PNG")
+    Image.fromarray(data.chelsea()[50:200, 100:300]).save(file, "PNG")
     begin = time.perf_counter()
     command = [sys.executable, "-u", "-m", "genprior", "serve", "--port", "0"]
     requests: list[str] = []
@@ -85,7 +85,7 @@ def main(path: Path) -> None:
             assert server.stdout is not None
             address = server.stdout.readline().strip()
             with sync_playwright() as driver:
-                expect.set_options(timeout=600_000)
+                expect.set_options(timeout=3_000_000)
                 browser = driver.chromium.launch(
                     executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
                 page = browser.new_page(viewport=VIEW)
