@@ -318,7 +318,7 @@ def draw_baselines(names: Iterable[str] = BASELINES) -> None:
     box = torch.ones(1, 1, 64, 64, dtype=torch.bool)
     box[..., 20:44, 20:44] = False
     wide = genprior.make_operator("inpaint", keep=box)
-    tasks = {"deepinv": [blur, wide], "measurement": [genprior.make_operator("denoise")],
+    tasks = {"deepinv": [blur], "measurement": [genprior.make_operator("denoise")],
              "biharmonic": [hole, wide], "exemplar": [wide],
              "tv": [hole, wide], "wiener": [blur], "richardson-lucy": [blur], "bicubic": [small],
              "lanczos": [small]}
