@@ -1,4 +1,4 @@
-"""genprior inpaint, deblur, superres, denoise and dejpeg: restoration of image files."""
+"""genprior inpaint, deblur, superres, denoise, dejpeg and hdr: restoration of image files."""
 
 from collections.abc import Callable
 from functools import partial
@@ -114,6 +114,22 @@ def dejpeg(jpeg_quality: int | str, sampling: str, **common: Any) -> None:
 
     settings = {"jpeg_quality": jpeg_quality, "sampling": sampling}
     _restore("dejpeg", decompressing(jpeg_quality, sampling), settings, **common)
+
+
+@click.command()
+@options.exposure
+@options.restoring(noise=0.0)
+def hdr(factor: float, pivot: float, white: float | str, **common: Any) -> None:
+    """Restore clipped highlights of an over-exposed image.
+
+    FILES: images, folders of images, or - for standard input. The result is darker by --factor,
+    so that the highlights have room: what was white may now be up to that many times brighter.
+    """
+    options.check_exposure(pivot, white)
+    from genprior.api.tasks import clipping
+
+    settings = {"factor": factor, "pivot": pivot, "white": white}
+    _restore("hdr", clipping(factor, pivot, white), settings, **common)
 
 
 def _restore(

@@ -13,11 +13,15 @@ from genprior.api.estimated_priors import read_exemplar
 from genprior.api.factory import choose_solver, load_described
 from genprior.api.tasks import (
     blurring,
+    clipping,
     decompressing,
     denoising,
     enlarging,
     foreign,
+    gamma_curve,
     inpainting,
+    phase_retrieval,
+    quantising,
 )
 from genprior.core.checksums import file_digest
 from genprior.core.errors import ImageError, SettingError
@@ -39,7 +43,8 @@ class Task:
 
     Arguments:
         text: The task as the user typed it; its name in the results.
-        kind: "inpaint", "deblur", "superres", "denoise", "dejpeg" or "deepinv".
+        kind: "inpaint", "deblur", "superres", "denoise", "dejpeg", "hdr", "phase", "gamma",
+            "quantise" or "deepinv".
         settings: Arguments of the builder of that name in `genprior.api.tasks`.
         noise: Noise level in units of [0, 1].
         crop: Side of the centre crop, in pixels; None uses the whole image.
@@ -93,6 +98,8 @@ class Task:
         else:
             builders: Mapping[str, Any] = {
                 "superres": enlarging, "denoise": denoising, "dejpeg": decompressing,
+                "hdr": clipping, "phase": phase_retrieval, "gamma": gamma_curve,
+                "quantise": quantising,
             }
             build = builders[self.kind](**self.settings)
         return build(images, True)
@@ -273,9 +280,15 @@ def _describe(solver: str | Solver) -> Any:
 
 
 def load_method_prior(
-    name: str, exemplar: Path | None, max_pixels: int = MAX_PIXELS
+    name: str, exemplar: Path | None, max_pixels: int = MAX_PIXELS, **settings: Any
 ) -> tuple[nn.Module | None, str | None]:
     """Returns a prior by name, and the checksum of its weights or of its exemplar.
+
+    Arguments:
+        name: Name or path of the prior.
+        exemplar: Image from which a prior is estimated.
+        max_pixels: Larger exemplars are refused.
+        settings: See `load_prior`; a prior that is estimated from an image has none.
 
     Returns:
         (None, None) for a prior that is estimated from the known part of each image.
@@ -285,7 +298,7 @@ def load_method_prior(
         ImageError: The exemplar cannot be read.
     """
     if name not in FROM_EXEMPLAR:
-        model, manifest = load_described(name)
+        model, manifest = load_described(name, **settings)
         return model, fingerprint(manifest)
     if exemplar is None:
         return None, None
