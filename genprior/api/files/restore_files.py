@@ -27,7 +27,14 @@ from genprior.api.files.job import Job, MakeOperator
 from genprior.api.files.outputs import write_output, write_results
 from genprior.api.files.paths import OutputPaths
 from genprior.api.files.save_options import quantiles
-from genprior.api.files.sidecar import compression, describe, doubts, facts, resampling
+from genprior.api.files.sidecar import (
+    compression,
+    describe,
+    doubts,
+    estimated_blur,
+    facts,
+    resampling,
+)
 from genprior.api.restoration import degrade, restore
 from genprior.core.atomic_files import sweep
 from genprior.core.checksums import sha256
@@ -352,10 +359,15 @@ class _Restored:
         method = self.result.methods[i]
         record = facts(job, target, self.prior.sha256, self.device, self.name, method)
         record |= describe(self.result, i, len(self.y)) | resampling(self.operator, self.y)
-        record |= compression(self.operator)
+        record |= compression(self.operator) | estimated_blur(self.operator, i)
         record["warnings"] += ignored_steps(job.solver, _steps(job), method)
         record["warnings"] += doubts(job, target.output, image, self.missing[i])
-        return write_results(target, image, self.result, i, self.y, reference, record, job.opaque)
+        kernel = None
+        if "kernel" in target.extras:
+            kernel = self.operator.select([i]).kernel.cpu()
+        return write_results(
+            target, image, self.result, i, self.y, reference, record, job.opaque, kernel
+        )
 
 
 def _restore_batch(
