@@ -271,7 +271,7 @@ class Restoration:
         quantiles: Quantiles per pixel by their level, in the form of `std`.
         methods: The solver of every image, whose fields are the settings used.
         misfits: The misfit of every sample, shape (B, K); None if K = 1. Where the posterior has
-            several modes (phase retrieval), the sample of the smallest is the best guess.
+            several modes (phase retrieval), a sample of a large misfit is a failed search.
         lower, upper: Ends of the calibrated interval of each pixel, in the form of `std`; NaN for
             an image that has none; None without a calibration.
     """
