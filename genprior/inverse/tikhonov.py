@@ -3,7 +3,8 @@
     argmin_x ||A x - y||^2 + weight ||Laplacian x||^2
 
 The problem is solved from coarse to fine, so that large holes are filled in few iterations. At
-factor f the image is constant on blocks of f x f pixels.
+factor f the image is constant on blocks of f x f pixels. A grey image leaves its colours open:
+it is its own solution, without colours.
 
 References:
     Solutions of Ill-Posed Problems, Tikhonov and Arsenin, 1977.
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from genprior.core.linalg import cg, per_image, sum_blocks
-from genprior.operators.base import Operator
+from genprior.operators.base import ColourFilter, Operator
 
 WEIGHT = 0.01
 FLAT = 32  # in eps: data and Laplacian leave directions of less relative curvature undetermined
@@ -45,6 +46,8 @@ def smooth_start(
     """
     shape = operator.image_shape(y.shape)
     height, width = shape[-2:]
+    if isinstance(operator, ColourFilter) and operator.is_uniform:
+        return operator.grey(y)
 
     data = operator.A_adjoint(y)
     c, flat = None, FLAT * torch.finfo(data.dtype).eps

@@ -190,6 +190,10 @@ class Operator(ABC):
         """Returns noise of the law of that image, made of white noise of level 1, (B, C, H, W)."""
         raise NotImplementedError(f"{type(self).__name__} does not measure a noisy image")
 
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """Returns the measurement that an image file with these pixels, (B, C, H, W), holds."""
+        return self.mask_unmeasured(pixels)
+
     def crop_margin(self, x: Tensor) -> Tensor:
         """Returns images x as users get them: without a margin, or resampled to another size."""
         return x
@@ -254,3 +258,23 @@ class Convolution(Operator):
 
     kernel: Tensor
     boundary: str
+
+
+class ColourFilter(Operator):
+    """Operator that measures one number for each pixel of a colour image, y = sum_c w_c x_c.
+
+    Attributes:
+        weights: w, shape (1, 3, h, w): a tile that is repeated over the image, from its upper left
+            corner on.
+    """
+
+    weights: Tensor
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether the weights are the same at all pixels, so that y is a grey image."""
+        return self.weights.shape[-2:] == (1, 1)
+
+    def grey(self, y: Tensor) -> Tensor:
+        """Returns the image without colours that a grey image measures, (B, 3, H, W)."""
+        return (y / self.weights.sum().to(y)).expand(-1, 3, -1, -1).clone()
