@@ -54,6 +54,10 @@ OPERATORS = Registry("genprior.operators", {
     "superres": "genprior.operators.superres:SuperResolution",
     "denoise": "genprior.operators.denoising:Denoising",
     "jpeg": "genprior.operators.jpeg:JPEG",
+    "colorize": "genprior.operators.colour:Luminance",
+    "demosaic": "genprior.operators.colour:Mosaic",
+    "superres-kernel": "genprior.operators.kernel_superres:KernelSuperResolution",
+    "compressed-sensing": "genprior.operators.compressed_sensing:CompressedSensing",
     "external": "genprior.operators.external:External",
 })
 
@@ -125,6 +129,14 @@ BASELINES = {
     "richardson-lucy": "genprior.inverse.baselines.wiener:RichardsonLucy",
     "bicubic": "genprior.inverse.baselines.interpolation:Bicubic",
     "lanczos": "genprior.inverse.baselines.interpolation:Lanczos",
+    "nlm": "genprior.inverse.baselines.non_local_means:NonLocalMeans",
+    "bm3d": "genprior.inverse.baselines.bm3d:BM3D",
+    "anscombe": "genprior.inverse.baselines.anscombe:Anscombe",
+    "telea": "genprior.inverse.baselines.opencv_inpainting:Telea",
+    "navier-stokes": "genprior.inverse.baselines.opencv_inpainting:NavierStokes",
+    "grey": "genprior.inverse.baselines.colour:Grey",
+    "bilinear": "genprior.inverse.baselines.colour:Bilinear",
+    "malvar": "genprior.inverse.baselines.colour:Malvar",
     "deepinv": "genprior.inverse.baselines.deepinv_method:Peer",
 }
 

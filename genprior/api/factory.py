@@ -86,8 +86,8 @@ def make_operator(task: str, **settings: Any) -> Operator:
     """Builds an operator by the name of its task.
 
     Arguments:
-        task: "inpaint", "deblur", "superres", "denoise", "jpeg", or "external" for a physics of
-            deepinv.
+        task: "inpaint", "deblur", "superres", "superres-kernel", "denoise", "jpeg", "colorize",
+            "demosaic", "compressed-sensing", or "external" for a physics of deepinv.
         settings: Arguments of the operator class. As in the shell, "inpaint" also takes `mask`
             (white, 1 or True = fill in) in place of `keep` (1 or True = known), and "deblur"
             takes `gaussian` (standard deviation in pixels) or `motion` (length in pixels, angle

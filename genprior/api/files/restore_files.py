@@ -129,7 +129,7 @@ def measure(
     operator: MakeOperator,
     file: Path,
     output: Path,
-    noise: float,
+    noise: float | str,
     seed: int,
     max_pixels: int = MAX_PIXELS,
     overwrite: bool = False,
@@ -350,6 +350,8 @@ class _Restored:
         record = facts(job, target, self.prior.sha256, self.device, self.name, method)
         record |= describe(self.result, i, len(self.y)) | resampling(self.operator, self.y)
         record |= compression(self.operator)
+        if isinstance(job.noise, str) and job.noise != "auto":  # a law, not an estimate
+            record |= {"noise": job.noise, "noise_estimated": False}
         record["warnings"] += ignored_steps(job.solver, _steps(job), method)
         record["warnings"] += doubts(job, target.output, image, self.missing[i])
         return write_results(target, image, self.result, i, self.y, reference, record, job.opaque)
@@ -363,11 +365,11 @@ def _restore_batch(
     if job.degrade:
         y = degrade(pixels, operator, job.noise, job.seed, [0] * len(pixels))
     else:
-        shape = operator.image_shape(pixels.shape)[2:]
+        y = operator.from_pixels(pixels)
+        shape = operator.image_shape(y.shape)[2:]
         side = max(getattr(operator, "output_size", None) or shape)
         for target in batch.targets:
             check_side(FORMAT_OF[target.output.suffix.lower()], side)
-        y = operator.mask_unmeasured(pixels)
     prior = prior or _prior_of_one(job, batch.targets[0], y, operator)
     name, solver, steps = _choose_solver(job, operator, prior.model)
     result = restore(

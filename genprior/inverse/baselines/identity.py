@@ -14,6 +14,7 @@ class Measurement(Baseline):
     """Returns the measurement unchanged, if it is an image of the same size."""
 
     supports_nonlinear: ClassVar[bool] = True
+    ignores_noise: ClassVar[bool] = True
     summary: ClassVar[str] = "the measurement itself"
 
     def suits(self, operator: Operator) -> bool:
