@@ -19,7 +19,16 @@ from genprior.commands.doctor import doctor
 from genprior.commands.evaluate import evaluate
 from genprior.commands.import_weights import import_
 from genprior.commands.priors import priors
-from genprior.commands.restore import deblur, dejpeg, denoise, inpaint, superres
+from genprior.commands.restore import (
+    colorize,
+    compressed_sensing,
+    deblur,
+    dejpeg,
+    demosaic,
+    denoise,
+    inpaint,
+    superres,
+)
 from genprior.commands.sample import sample
 from genprior.commands.serve import serve
 from genprior.commands.solvers import solvers
@@ -38,8 +47,9 @@ from genprior.core.errors import (
 )
 
 COMMANDS = (
-    inpaint, deblur, superres, denoise, dejpeg, degrade, sample, texture, train, evaluate,
-    calibrate, priors, solvers, import_, doctor, completion, serve,
+    inpaint, deblur, superres, denoise, dejpeg, colorize, demosaic, compressed_sensing, degrade,
+    sample, texture, train, evaluate, calibrate, priors, solvers, import_, doctor, completion,
+    serve,
 )
 # Errors that the user can act on. Any other error is a bug and shows its traceback.
 REPORTED = (
@@ -54,6 +64,9 @@ WORDS = {
                  "upsampling", "enlarge", "enlargement", "zoom", "magnify", "resize"),
     "denoise": ("denoising", "clean"),
     "dejpeg": ("jpeg", "jpg", "decompress", "deblock", "deblocking", "unjpeg", "artifacts"),
+    "colorize": ("colorise", "colorization", "colorisation", "colourize", "colourise", "recolor"),
+    "demosaic": ("demosaicing", "demosaick", "debayer", "bayer", "raw"),
+    "compressed-sensing": ("compressedsensing", "compressivesensing", "sensing", "cs"),
     "degrade": ("blur", "simulate", "measure", "downscale", "downsample"),
     "sample": ("sampling", "generate", "draw"),
     "texture": ("synthesise", "synthesize"),

@@ -13,14 +13,18 @@ from genprior.api.estimated_priors import read_exemplar
 from genprior.api.factory import choose_solver, load_described
 from genprior.api.tasks import (
     blurring,
+    colorizing,
     decompressing,
+    demosaicing,
     denoising,
     enlarging,
     foreign,
     inpainting,
+    sensing,
 )
 from genprior.core.checksums import file_digest
 from genprior.core.errors import ImageError, SettingError
+from genprior.core.noise_text import level_of
 from genprior.core.random_streams import Noise
 from genprior.evaluation.reference_images import ReferenceImage
 from genprior.inverse.base import Quality, Solver
@@ -39,9 +43,9 @@ class Task:
 
     Arguments:
         text: The task as the user typed it; its name in the results.
-        kind: "inpaint", "deblur", "superres", "denoise", "dejpeg" or "deepinv".
+        kind: Name of the restoring command, or "deepinv".
         settings: Arguments of the builder of that name in `genprior.api.tasks`.
-        noise: Noise level in units of [0, 1].
+        noise: Noise level in units of [0, 1], or the text of a law (`core.noise_text`).
         crop: Side of the centre crop, in pixels; None uses the whole image.
         resize: Length in pixels to which the shorter side is resized before the crop; None keeps
             the size.
@@ -51,7 +55,7 @@ class Task:
     text: str
     kind: str
     settings: Mapping[str, Any]
-    noise: float
+    noise: float | str
     crop: int | None = None
     max_pixels: int = MAX_PIXELS
     resize: int | None = None
@@ -70,7 +74,8 @@ class Task:
     def files(self) -> list[str]:
         """Returns the sha256 of the mask and kernel files that the task reads."""
         kind, mask = self.settings.get("mask", ("", None))
-        given = [self.settings.get("kernel"), mask if kind == "file" else None]
+        given = [self.settings.get(name) for name in ("kernel", "blur")]
+        given.append(mask if kind == "file" else None)
         paths = [Path(path) for path in given if path is not None]
         inside = [file for path in paths for file in sorted(path.rglob("*"))]
         return [file_digest(file) for file in (*paths, *inside) if file.is_file()]
@@ -93,6 +98,7 @@ class Task:
         else:
             builders: Mapping[str, Any] = {
                 "superres": enlarging, "denoise": denoising, "dejpeg": decompressing,
+                "colorize": colorizing, "demosaic": demosaicing, "compressed-sensing": sensing,
             }
             build = builders[self.kind](**self.settings)
         return build(images, True)
@@ -125,7 +131,7 @@ class Method:
         """Returns the settings to tune for a task, with the values to try; {} for solvers."""
         if not self.is_baseline:
             return {}
-        found = self.solver.choices(task.noise)
+        found = self.solver.choices(level_of(task.noise))
         return {name: values for name, values in found.items() if name not in self.typed}
 
     def solver_of(self, task: Task) -> str | Solver:

@@ -178,7 +178,7 @@ def _restore(
         )
     reference = operator.crop_margin(reference)
     scores = score(result, reference, perceptual, _hole(operator, reference))
-    if result.samples is not None and model is not None:
+    if result.samples is not None and model is not None and not isinstance(task.noise, str):
         for i, number in enumerate(numbers):
             scores[i] |= exact_scores(
                 result.samples[i], y[i : i + 1], operator.select([i]), model, task.noise, number

@@ -15,7 +15,7 @@ TABLES = {"operators": OPERATORS.own, "priors": PRIORS.own, "solvers": SOLVERS.o
           "baselines": BASELINES}
 # Parts whose page shows no picture: no weights ship, or a name of another package is needed.
 NEVER = {
-    "priors": {"hvae"}, "baselines": {"deepinv"}, "operators": set(),
+    "priors": {"hvae"}, "baselines": {"deepinv", "bm3d"}, "operators": set(),
     "solvers": {"pnp-flow", "flow-dps", "psld", "resample", "latent-daps"},
 }
 # Parts whose picture examples/reference_pictures.py has still to draw; remove them when it has.
