@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 import genprior
-from genprior.api.factory import make_baseline
+from genprior.api.factory import make_baseline, motion_blur
 from genprior.core.random_streams import Noise
 from genprior.inverse.base import Solver
 from genprior.operators.base import Operator
 from genprior.operators.masks import random_keep
 from genprior.priors import base
 from genprior.priors.pca import PCA
-from genprior.registry import BASELINES, OPERATORS, PRIORS, SOLVERS, lookup
+from genprior.registry import BASELINES, PRIORS, SOLVERS, lookup
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 HEIGHT, GAP = 96, 4
@@ -177,9 +177,14 @@ def draw_operators() -> None:
         "deblur": lambda: genprior.make_operator("deblur", gaussian=1.6, boundary="reflect"),
         "superres": lambda: genprior.make_operator("superres", factor=4),
         "denoise": lambda: genprior.make_operator("denoise"),
+        "colorize": lambda: genprior.make_operator("colorize"),
+        "demosaic": lambda: genprior.make_operator("demosaic"),
+        "superres-kernel": lambda: genprior.make_operator(
+            "superres-kernel", factor=2, kernel=motion_blur((7, 45))),
+        "compressed-sensing": lambda: genprior.make_operator("compressed-sensing", ratio=0.5),
         "external": lambda: deepinv.physics.Decolorize(),
     }
-    for name in OPERATORS.own:
+    for name in made:
         operator = made[name]()
         y = genprior.degrade(x, operator, 0.02 if name != "denoise" else 0.1)
         back = operator.A_dagger(y) if name == "external" else operator.pinv(y)
@@ -257,14 +262,22 @@ def draw_baselines() -> None:
     tasks = {"measurement": [genprior.make_operator("denoise")],
              "biharmonic": [hole, wide], "exemplar": [wide],
              "tv": [hole, wide], "wiener": [blur], "richardson-lucy": [blur], "bicubic": [small],
-             "lanczos": [small]}
+             "lanczos": [small], "nlm": [genprior.make_operator("denoise")],
+             "telea": [hole, wide], "navier-stokes": [hole, wide],
+             "grey": [genprior.make_operator("colorize")],
+             "bilinear": [genprior.make_operator("demosaic")],
+             "malvar": [genprior.make_operator("demosaic")]}
+    y = genprior.degrade(x, tasks["nlm"][0], "poisson=20")
+    prior, method = genprior.load_prior("ddpm"), make_baseline("anscombe")
+    result = genprior.restore(y, tasks["nlm"][0], prior, method, "poisson=20")
+    save("baselines", "anscombe", [[x, y, result.image]])
     for name in BASELINES:
         if name not in tasks:
-            continue  # needs the name of a method of deepinv
+            continue  # drawn above, or needs another package
         sheet = []
         for operator in tasks[name]:
-            y = genprior.degrade(x, operator, 0.0 if operator in (hole, wide) else 0.02)
-            noise = 0.0 if operator in (hole, wide) else 0.02
+            noise = 0.0 if operator in (hole, wide) else 0.1 if name == "nlm" else 0.02
+            y = genprior.degrade(x, operator, noise)
             result = genprior.restore(y, operator, None, make_baseline(name), noise)
             sheet.append([x, y, result.image])
         save("baselines", name, sheet)
