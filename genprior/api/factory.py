@@ -18,7 +18,7 @@ from genprior.core.foreign_classes import foreign_names, is_exactly, is_instance
 from genprior.inverse.base import Quality, Solver
 from genprior.inverse.baselines.base import Baseline
 from genprior.io.limits import KERNEL_PIXELS
-from genprior.operators.base import Operator
+from genprior.operators.base import ColourFilter, Operator
 from genprior.operators.jpeg_tables import standard_tables
 from genprior.operators.kernels import gaussian_kernel, motion_kernel
 from genprior.operators.masks import hole_of
@@ -387,7 +387,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
 
     For one sample it is a point estimate. For several samples of a denoiser it is the best
     calibrated sampler with a hundred evaluations (benchmarks/results/calibration.md). Gaussian
-    priors are always sampled exactly, unless the operator is not linear (JPEG).
+    priors are always sampled exactly, unless the operator is not linear (JPEG). A grey image is
+    colorized by one sample, since the mean of all possible colours is nearly grey.
 
     Raises:
         SettingError: The prior has no ability that a solver could use.
@@ -399,6 +400,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
     if isinstance(prior, Denoiser):
         if samples > 1:
             return "moment-matched"
+        if isinstance(operator, ColourFilter) and operator.is_uniform:
+            return "diffpir"
         image = operator.is_identity or operator.is_noisy_image
         return "posterior-mean" if image else "hqs"
     if isinstance(prior, LatentDenoiser):

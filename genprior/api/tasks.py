@@ -212,11 +212,13 @@ def enlarging(
     """
     weights = None if blur is None else _kernel_of(blur, min(max_pixels, KERNEL_PIXELS))
 
-    def operator(whole: int, *sizes: tuple[int, int] | None) -> Operator:
+    def operator(
+        whole: int, image_size: tuple[int, int], output_size: tuple[int, int] | None = None
+    ) -> Operator:
         if weights is None:
-            return SuperResolution(whole, kernel, std, boundary, *sizes)
+            return SuperResolution(whole, kernel, std, boundary, image_size, output_size)
         try:
-            return KernelSuperResolution(whole, weights, boundary, *sizes)
+            return KernelSuperResolution(whole, weights, boundary, image_size, output_size)
         except ValueError as error:
             raise ImageError(f"{blur}: {error}") from error
 

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from genprior.api.estimated_priors import read_exemplar
 from genprior.api.factory import choose_solver, load_described
+from genprior.api.noise_law import measured_noise
 from genprior.api.tasks import (
     blurring,
     colorizing,
@@ -154,8 +155,12 @@ class Method:
         if self.prior is not None and self.model is None:
             return task.kind == "inpaint"
         _, solver = choose_solver(self.solver, None, operator, self.model, 1)
+        y = operator.A(image)
         try:
-            solver.check_compatible(operator, self.model, operator.A(image))
+            if isinstance(task.noise, str) and not solver.ignores_noise:
+                noise = measured_noise(task.noise, y, operator, self.model)
+                operator = noise.whitened(operator, solver.takes_any_noise) or operator
+            solver.check_compatible(operator, self.model, y)
         except (SettingError, TypeError):
             return False
         return True

@@ -179,7 +179,7 @@ class Operator(ABC):
         return self.mask_unmeasured(torch.ones_like(y)).flatten(1).sum(dim=1)
 
     def keep_known(self, x: Tensor, y: Tensor) -> Tensor:
-        """Returns images x, with the pixels that A keeps unchanged taken from y."""
+        """Returns images x, with what A keeps of a pixel taken from y: its values or its grey."""
         return x
 
     def noisy_image(self, y: Tensor) -> Tensor:

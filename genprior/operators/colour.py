@@ -59,6 +59,9 @@ class _PeriodicFilter(ColourFilter, nn.Module):
     def solve_gram(self, v: Tensor, c: float | Tensor, sigma2: float | Tensor) -> Tensor:
         return v / (per_image(c, v) * self._power(v) + per_image(sigma2, v))
 
+    def keep_known(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.prox(x, y, 0.0)
+
     def singular(self, image_shape: torch.Size, like: Tensor) -> Singular:
         s = self._power(like.new_zeros(()).expand(1, 1, *image_shape[2:])).sqrt().to(like)
         return Singular(

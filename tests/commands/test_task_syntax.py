@@ -25,7 +25,7 @@ def test_settings_and_defaults_are_those_of_the_commands():
     assert task.settings["motion"] == (15, 30) and task.settings["boundary"] == "circular"
     assert task.noise == 0.01
     task = read("superres:factor=4,filter=gaussian,std=1.8,noise=0.02")
-    assert task.settings == {"factor": 4, "kernel": "gaussian", "std": 1.8,
+    assert task.settings == {"factor": 4, "kernel": "gaussian", "std": 1.8, "blur": None,
                              "boundary": "symmetric"}
 
 

@@ -89,6 +89,19 @@ def test_arrays_of_numpy_become_colour_images(weights: object) -> None:
         assert result.image.shape == (12, 16, 3) and result.image.dtype == np.uint8
 
 
+def test_one_colorized_image_is_a_sample_and_keeps_its_luminance(weights: object) -> None:
+    x, op = rand(1, 3, 12, 16).float(), Luminance()
+    first, second = (
+        restore(op.A(x), op, str(weights), steps=3, seed=seed) for seed in (0, 1)
+    )
+    assert first.solver == second.solver == "diffpir"
+    assert not torch.allclose(first.image, second.image, atol=1e-3)
+    torch.testing.assert_close(op.A(first.image), op.A(x))
+    mosaic = Mosaic()
+    colours = restore(mosaic.A(x), mosaic, str(weights), steps=2)
+    assert colours.solver == "hqs" and torch.equal(mosaic.A(colours.image), mosaic.A(x))
+
+
 def test_errors() -> None:
     with pytest.raises(ValueError, match="unknown pattern 'RGB': choose one of RGGB"):
         Mosaic("RGB")

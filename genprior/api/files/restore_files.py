@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from genprior.api.factory import (
     restrict_to_border,
 )
 from genprior.api.files.job import Job, MakeOperator
-from genprior.api.files.outputs import write_output, write_results
+from genprior.api.files.outputs import write_output, write_results, written_together
 from genprior.api.files.paths import OutputPaths
 from genprior.api.files.save_options import quantiles
 from genprior.api.files.sidecar import compression, describe, doubts, facts, resampling
@@ -136,6 +137,8 @@ def measure(
 ) -> None:
     """Writes a simulated measurement of a clean file; missing pixels become transparent.
 
+    A measurement that is no image is written as an array of floats, (H, W, C).
+
     Raises:
         ImageError: The file cannot be read, measured or written.
     """
@@ -143,6 +146,11 @@ def measure(
     with _naming_file(file):
         built = operator([image], True)
         y = degrade(image.pixels, built, noise, seed)
+    if not built.measures_images:
+        array = y[0].permute(1, 2, 0).float().cpu().numpy()
+        with written_together(output.parent, overwrite) as files:
+            files.write(output, lambda file: np.save(file, array))
+        return
     alpha = None if image.alpha is None else built.crop_margin(image.alpha)
     known = built.mask_unmeasured(torch.ones_like(y))[:, :1]
     if (known == 0).any():

@@ -24,6 +24,8 @@ from genprior.operators.base import Operator
 class _Inpainting(Baseline):
     """`cv2.inpaint`, channel by channel in float32; the known pixels keep their noise.
 
+    OpenCV gets values of 8 bits, 0 to 255, also as floats: its gradients are of that scale.
+
     Arguments:
         radius: Radius in pixels of the neighbourhood that is used for a missing pixel.
 
@@ -45,9 +47,9 @@ class _Inpainting(Baseline):
         filled = [
             [cv2.inpaint(channel, hole.astype(np.uint8), self.radius, getattr(cv2, self.flag))
              for channel, hole in zip(image, holes, strict=True)]
-            for image, holes in zip(y.cpu().float().numpy(), missing, strict=True)
+            for image, holes in zip(255 * y.cpu().float().numpy(), missing, strict=True)
         ]
-        x = torch.from_numpy(np.array(filled)).to(y)
+        x = torch.from_numpy(np.array(filled)).to(y) / 255
         return torch.where(torch.from_numpy(missing).to(y.device), x, y)
 
 
