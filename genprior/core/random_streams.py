@@ -9,6 +9,7 @@ A key names the image and the purpose of the numbers:
     (image, k, WINDOW + w)   window w of sample k, if it is restored in windows
     (image, *MEASUREMENT)    the noise of a measurement
     (image, *DRAW)           unconditional samples of a prior
+    (image, *MASK)           the missing pixels of a random mask
     (image, k, *TEXTURE)     the search of patches for the holes of sample k
 
 Trailing zeros do not count: 5, (5, 0) and (5, 0, 0) are the same stream.
@@ -24,7 +25,7 @@ from torch import Tensor
 
 # Numbers per thread below which another thread does not pay; they take about a millisecond.
 PER_THREAD = 2**17
-MEASUREMENT, DRAW, TEXTURE, WINDOW = (0, 1), (0, 0, 1), (0, 2), 2
+MEASUREMENT, DRAW, MASK, TEXTURE, WINDOW = (0, 1), (0, 0, 1), (0, 0, 0, 1), (0, 2), 2
 
 
 def partner(sample: int) -> int | None:

@@ -7,7 +7,7 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from genprior.core.random_streams import Noise
+from genprior.core.random_streams import MASK, Noise
 from genprior.core.tensors import numbers
 
 
@@ -41,7 +41,10 @@ def random_keep(
         )
     if pixels < 2:
         raise ValueError(f"an image must have at least 2 pixels, got {height}x{width}")
-    generators = Noise(seed, range(batch)).generators if isinstance(seed, int) else seed
+    if isinstance(seed, int):
+        generators = Noise(seed, [(i, *MASK) for i in range(batch)]).generators
+    else:
+        generators = seed
     if len(generators) != batch:
         raise ValueError(f"pass one generator for each of {batch} images, got {len(generators)}")
     count = min(max(round(missing * pixels), 1), pixels - 1)

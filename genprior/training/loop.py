@@ -255,7 +255,8 @@ class _CheckpointWriter:
         self.validation, self.preview = validation, preview
         self.saved = time.monotonic()
         self.first_step = training.step
-        self.saved_step = self.preview_step = training.step or None  # None unless resumed
+        self.saved_step = training.step or None  # None unless resumed
+        self.preview_step: int | None = None  # a run may have been killed before its last preview
         self.preview_due = 0.0
 
     def is_time(self) -> bool:

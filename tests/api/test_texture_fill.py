@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from genprior.api import texture_fill
 from genprior.api.factory import make_solver
 from genprior.api.restoration import restore
 from genprior.api.texture_fill import add_texture, check_fill
 from genprior.core.errors import RestorationWarning, SettingError
 from genprior.core.metrics import border_jump, gradient_ratio
+from genprior.core.patch_match import fill_from_patches
 from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
 from genprior.priors.external.callable import External
@@ -68,6 +70,25 @@ def test_the_search_depends_on_seed_image_and_sample_only() -> None:
     alone, _ = add_texture(x[1:], operator, "texture", 1, [(7, 2)])
     other, _ = add_texture(x[1:], operator, "texture", 1, [(7, 0)])
     assert torch.equal(both[1:], alone) and not torch.equal(alone, other)
+
+
+def test_patches_are_searched_near_the_hole_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def search(x: Tensor, *given: Any) -> Any:
+        sizes.append(tuple(x.shape))
+        return fill_from_patches(x, *given)
+
+    monkeypatch.setattr(texture_fill, "fill_from_patches", search)
+    x = photo().repeat(1, 1, 20, 1)  # 960 x 48 pixels
+    keep = torch.ones_like(x[:, :1])
+    keep[..., 20:40, 14:34] = keep[..., 900:920, 14:34] = 0
+    operator = Inpainting(keep)
+    filled, _ = add_texture(smooth(x, operator), operator, "auto", 0, [(0, 0)])
+    assert len(sizes) == 2 and all(rows <= 320 for _, rows, _ in sizes)
+    assert torch.equal(filled * keep, x * keep)
+    for rows in (slice(0, 60), slice(880, 940)):
+        assert gradient_ratio(filled[..., rows, :], operator.mask[..., rows, :] == 0) > 0.8
 
 
 def test_no_known_patch_leaves_the_estimate_and_says_so() -> None:
