@@ -35,12 +35,11 @@ def test_holes_are_those_of_opencv_and_known_pixels_stay(method):
     assert torch.equal(result * known, y)
     for channel in range(3):
         expected = cv2.inpaint(
-            (255 * y[0, channel]).round().byte().numpy(), hole.astype(np.uint8), 3,
-            getattr(cv2, method.flag),
+            255 * y[0, channel].numpy(), hole.astype(np.uint8), 3, getattr(cv2, method.flag)
         )
-        # of floats, in place of 8 bits; Telea's method rounds in between
-        assert np.abs(255 * result[0, channel].numpy() - expected)[hole].max() < 3
-    assert psnr(result, x).item() > psnr(y, x).item() + 5
+        assert np.abs(255 * result[0, channel].numpy() - expected)[hole].max() < 1e-3
+    # with values of another scale, Telea's gradients are noise
+    assert psnr(result, x).item() > psnr(y, x).item() + 10
 
 
 @METHODS
