@@ -3,6 +3,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import struct
 import time
 
@@ -230,8 +231,7 @@ def test_weights_of_another_configuration_are_refused(saved):
 
 def refuse_damage(source, folder, flips, cuts):
     """Flips one bit, then truncates, at random places; every time loading must be refused."""
-    folder.mkdir()
-    (folder / "manifest.json").write_bytes((source / "manifest.json").read_bytes())
+    shutil.copytree(source, folder)
     path, data = folder / "model.safetensors", (source / "model.safetensors").read_bytes()
     rng = random.Random(0)
     whole = hashlib.sha256(data).hexdigest()
