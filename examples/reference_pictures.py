@@ -1,6 +1,6 @@
 """Pictures of every operator, prior, solver and baseline, for their pages in the documentation.
 
-    python examples/reference_pictures.py operators priors solvers baselines
+    python examples/reference_pictures.py operators priors solvers baselines nonlinear
 
 It writes docs/pictures/KIND/NAME.jpg. A page has a task that the part is made for in the upper
 row, and one where it fails in the lower row. Images are digits drawn from the priors that ship,
@@ -183,12 +183,39 @@ def draw_operators() -> None:
             "superres-kernel", factor=2, kernel=motion_blur((7, 45))),
         "compressed-sensing": lambda: genprior.make_operator("compressed-sensing", ratio=0.5),
         "external": lambda: deepinv.physics.Decolorize(),
+        "hdr": lambda: genprior.make_operator("hdr"),
+        "gamma": lambda: genprior.make_operator("gamma"),
+        "quantise": lambda: genprior.make_operator("quantise"),
+        "phase": lambda: genprior.make_operator("phase"),
+        "coded-diffraction": lambda: genprior.make_operator("coded-diffraction"),
+        "nonlinear": lambda: genprior.make_operator(
+            "nonlinear", A=_squares, image_shape=tuple(x.shape[1:])),
     }
     for name in made:
         operator = made[name]()
-        y = genprior.degrade(x, operator, 0.02 if name != "denoise" else 0.1)
+        noise = {"denoise": 0.1, "quantise": 0.0}.get(name, 0.02)
+        y = genprior.degrade(x, operator, noise)
         back = operator.A_dagger(y) if name == "external" else operator.pinv(y)
-        save("operators", name, [[x, y, back]])
+        shown = y
+        if name in ("phase", "coded-diffraction"):
+            shown = (1 + 10 * y.clamp(min=0)).log()[:, :3]
+            shown = shown / shown.max()
+        save("operators", name, [[x, shown, back]])
+
+
+def draw_nonlinear() -> None:
+    """Draws over-exposed photos: reference, measurement, inverse, restored."""
+    operator = genprior.make_operator("hdr", factor=1.5)
+    sheet = []
+    for image in (photo("astronaut", 20, 190, 96), photo("coffee", 60, 250, 96)):
+        y = genprior.degrade(image, operator)
+        restored = genprior.restore(y, operator, solver=genprior.make_solver("hqs", steps=8))
+        sheet.append([image, y, operator.pinv(y), restored.image])
+    save("nonlinear", "hdr", sheet)
+
+
+def _squares(x: Tensor) -> Tensor:
+    return (x[..., 1:] + x[..., :-1]).square() / 4
 
 
 def draw_priors() -> None:
@@ -287,4 +314,4 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     for kind in sys.argv[1:] or ("operators", "priors", "solvers", "baselines"):
         {"operators": draw_operators, "priors": draw_priors, "solvers": draw_solvers,
-         "baselines": draw_baselines}[kind]()
+         "baselines": draw_baselines, "nonlinear": draw_nonlinear}[kind]()

@@ -26,6 +26,7 @@ from genprior.commands.restore import (
     dejpeg,
     demosaic,
     denoise,
+    hdr,
     inpaint,
     superres,
 )
@@ -47,9 +48,9 @@ from genprior.core.errors import (
 )
 
 COMMANDS = (
-    inpaint, deblur, superres, denoise, dejpeg, colorize, demosaic, compressed_sensing, degrade,
-    sample, texture, train, evaluate, calibrate, priors, solvers, import_, doctor, completion,
-    serve,
+    inpaint, deblur, superres, denoise, dejpeg, hdr, colorize, demosaic, compressed_sensing,
+    degrade, sample, texture, train, evaluate, calibrate, priors, solvers, import_, doctor,
+    completion, serve,
 )
 # Errors that the user can act on. Any other error is a bug and shows its traceback.
 REPORTED = (
@@ -67,6 +68,7 @@ WORDS = {
     "colorize": ("colorise", "colorization", "colorisation", "colourize", "colourise", "recolor"),
     "demosaic": ("demosaicing", "demosaick", "debayer", "bayer", "raw"),
     "compressed-sensing": ("compressedsensing", "compressivesensing", "sensing", "cs"),
+    "hdr": ("unclip", "declip", "highlights", "overexposure", "overexposed", "exposure"),
     "degrade": ("blur", "simulate", "measure", "downscale", "downsample"),
     "sample": ("sampling", "generate", "draw"),
     "texture": ("synthesise", "synthesize"),

@@ -59,6 +59,12 @@ OPERATORS = Registry("genprior.operators", {
     "superres-kernel": "genprior.operators.kernel_superres:KernelSuperResolution",
     "compressed-sensing": "genprior.operators.compressed_sensing:CompressedSensing",
     "external": "genprior.operators.external:External",
+    "hdr": "genprior.operators.clipping:Clipping",
+    "gamma": "genprior.operators.clipping:Gamma",
+    "quantise": "genprior.operators.quantisation:Quantisation",
+    "phase": "genprior.operators.phase_retrieval:PhaseRetrieval",
+    "coded-diffraction": "genprior.operators.phase_retrieval:CodedDiffraction",
+    "nonlinear": "genprior.operators.external_nonlinear:ExternalNonlinear",
 })
 
 PRIORS = Registry("genprior.priors", {
@@ -77,9 +83,9 @@ OF_OTHERS = {
     "complex": "genprior.priors.complex_parts:ComplexParts",
 }
 # Formats of other packages that --format names (genprior.priors.external).
-FORMATS = ("guided-diffusion", "torchcfm", "drunet", "pytorch-examples-vae",
-           "pytorch-examples-dcgan", "stylegan2", "bf-cnn", "bf-dncnn",
-           "convolutional-denoiser", "diffusers")
+FORMATS = ("guided-diffusion", "torchcfm", "drunet", "ircnn",
+           "pytorch-examples-vae", "pytorch-examples-dcgan", "stylegan2", "bf-cnn", "bf-dncnn",
+           "convolutional-denoiser", "spandrel", "diffusers")
 TRAINABLE = ("ddpm", "glow", "vae", "hvae", "gan", "planar")
 # Priors of points, arrays (N, n), in place of images.
 OF_POINTS = ("planar",)
@@ -180,6 +186,12 @@ def find_prior(name: str | Path) -> Path:
         raise CheckpointError(
             f"prior {name!r} has no weights, it is estimated from an image: use --exemplar, or "
             f"genprior.estimate_prior in Python"
+        )
+    if Path(name).suffix == ".pkl" and Path(name).is_file():
+        raise CheckpointError(
+            f"{name} is a pickled program, as of EDM or StyleGAN3, which only running code could "
+            f"read; nothing in it was run: if you trust it, save the state_dict of its network "
+            f"with torch.save, and see docs/external-priors.md for the networks that are known"
         )
     if Path(name).is_file():
         raise CheckpointError(

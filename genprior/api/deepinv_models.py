@@ -7,7 +7,7 @@ import deepinv
 from torch import Tensor
 
 from genprior.api.restoration import restore
-from genprior.integrations.deepinv import DenoiserModel, Physics
+from genprior.integrations.deepinv import DenoiserModel, NonlinearPhysics, Physics
 from genprior.inverse.base import Solver
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -41,7 +41,7 @@ class SolverModel(deepinv.models.Reconstructor):
 
 def to_deepinv(
     thing: object, prior: str | Path | object | None = None, **settings: Any
-) -> deepinv.physics.LinearPhysics | DenoiserModel | SolverModel:
+) -> deepinv.physics.Physics | DenoiserModel | SolverModel:
     """Wraps an operator, a prior or a solver for deepinv.
 
     Arguments:
@@ -51,8 +51,8 @@ def to_deepinv(
             `samples`, `steps` and so on.
 
     Returns:
-        A `deepinv.physics.LinearPhysics` without noise, a `deepinv.models.Denoiser`, or a
-        `deepinv.models.Reconstructor`.
+        A `deepinv.physics.LinearPhysics` without noise, a `deepinv.physics.Physics` if the
+        operator is not linear, a `deepinv.models.Denoiser`, or a `deepinv.models.Reconstructor`.
 
     Raises:
         TypeError: It is none of these, or there are arguments of a solver without a solver.
@@ -67,12 +67,14 @@ def to_deepinv(
             f"{thing!r} is none: give make_solver(...), or one of {', '.join(SOLVERS)}"
         )
     if isinstance(thing, Operator):
-        if not thing.is_linear:
-            raise TypeError(
-                f"{type(thing).__name__} is not linear, and the physics of deepinv have an "
-                f"adjoint: restore it with genprior"
-            )
-        return Physics(thing)
+        if thing.is_linear:
+            return Physics(thing)
+        if thing.is_differentiable:
+            return NonlinearPhysics(thing)
+        raise TypeError(
+            f"{type(thing).__name__} rounds numbers, and the physics of deepinv have a "
+            f"derivative: restore it with genprior"
+        )
     if isinstance(thing, Denoiser):
         return DenoiserModel(thing)
     raise TypeError(

@@ -44,8 +44,7 @@ def check_restoration(
     found = list(_below_range(y, operator, sigma)) if operator.measures_images else []
     if isinstance(operator, Quantiser):
         found += [
-            f"image {i}: {share:.0%} of its blocks are not what these JPEG tables give: was it "
-            f"resized or edited afterwards, or has it another quality?"
+            f"image {i}: {operator.doubt(share)}"
             for i, share in enumerate(operator.unexplained(y).tolist()) if share > SHARE_CHANGED
         ]
     if operator.is_identity:

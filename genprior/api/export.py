@@ -4,6 +4,8 @@
     README.md                          model card: use, data, licence, quality, settings
     samples.png                        images drawn from the prior
     denoiser.onnx                      optional: (x, sigma) -> denoised images, any size
+
+A prior from a folder of diffusers is written as such a folder, in place of a checkpoint.
 """
 
 import warnings
@@ -22,6 +24,8 @@ from genprior.io.images import write_image
 from genprior.io.panels import grid
 from genprior.priors.base import Denoiser, Gaussian
 from genprior.priors.checkpoint import newest, read_manifest, read_model, save_checkpoint
+from genprior.priors.external import is_external, load, local_copy, split_format
+from genprior.priors.external.diffusers_writer import write_folder
 from genprior.registry import find_prior
 
 CARD, SAMPLES, ONNX = "README.md", "samples.png", "denoiser.onnx"
@@ -52,10 +56,15 @@ def export_prior(
         onnx: Whether to write the denoiser as ONNX too.
 
     Raises:
-        CheckpointError: There is no checkpoint, or it is corrupt.
+        CheckpointError: There is no checkpoint, it is corrupt, or is one of another package.
         SettingError: ONNX is not possible, or a package for it is missing.
         OSError: The target exists, or cannot be written.
     """
+    if is_external(local_copy(source)):
+        raise CheckpointError(
+            f"{source}: is in the format of another package, and a checkpoint of genprior cannot "
+            f"hold it: share it as it is, or a folder of diffusers with --format diffusers"
+        )
     folder = newest(find_prior(source))
     prior, manifest = load_checkpoint(folder)
     about = {key: value for key, value in read_manifest(folder).items()
@@ -70,6 +79,44 @@ def export_prior(
             export_onnx(prior, made / ONNX)
         card = model_card(target.name, read_manifest(made), prior, count, onnx)
         (made / CARD).write_text(card)
+
+
+def export_diffusers(
+    source: str | Path, target: Path, summary: str = "", licence: str = "", count: int = 16,
+    steps: int = 100,
+) -> None:
+    """Writes a prior from a folder of diffusers to another one, with its model card.
+
+    The weights become safetensors, a LoRA file is added to them, and `DDPMPipeline` of diffusers
+    loads a diffusion model of pixels.
+
+    Arguments:
+        source: Folder of diffusers, a file in it, or "hf:ORG/NAME".
+        target, summary, licence, count, steps: See `export_prior`.
+
+    Raises:
+        CheckpointError: The prior has another format, is corrupt, or diffusers is missing.
+        OSError: The target exists, or cannot be written.
+    """
+    where = local_copy(source)
+    found = load(where) if is_external(where) else None
+    if found is None or found[1]["format"] != "diffusers":
+        kind = found[1]["format"] if found else read_manifest(newest(find_prior(where)))["prior"]
+        raise CheckpointError(
+            f"{source}: diffusers has no class for the network of {kind}: --format diffusers is "
+            f"for priors from a folder of diffusers (a UNet2DModel, or an AutoencoderKL with its "
+            f"UNet); leave --format out to write a checkpoint of genprior"
+        )
+    prior, about = found
+    images = sample(prior, count, steps=steps, device="cpu")
+    with new_folder(target) as made:
+        write_folder(prior, about, Path(split_format(where)[1]), made)
+        manifest = load(made)[1] | {
+            key: value or about.get(key) for key, value in
+            (("summary", summary), ("licence", licence))
+        }
+        write_image(made / SAMPLES, grid(images))
+        (made / CARD).write_text(model_card(target.name, manifest, prior, count))
 
 
 def model_card(

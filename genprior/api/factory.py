@@ -57,7 +57,7 @@ from genprior.registry import (
 LARGEST_SAMPLE = 4096
 
 
-def load_prior(name: str | Path, device: str = "cpu") -> nn.Module:
+def load_prior(name: str | Path, device: str = "cpu", **settings: Any) -> nn.Module:
     """Loads a prior.
 
     Arguments:
@@ -66,20 +66,35 @@ def load_prior(name: str | Path, device: str = "cpu") -> nn.Module:
             file of weights (.pt, .pth, .safetensors); or "hf:ORG/NAME[@REVISION]". A format
             may be named in front, such as "torchcfm:model.pt".
         device: Device to put it on.
+        settings: For a prior of another package, what its files do not show, such as `prompt` and
+            `guidance` of latent diffusion or `class_label`; docs/external-priors.md lists them.
 
     Returns:
         The prior, in evaluation mode, its parameters frozen.
 
     Raises:
-        CheckpointError: There is no such prior, or its weights are corrupt.
+        CheckpointError: There is no such prior, its weights are corrupt, or it has no such
+            setting.
     """
-    return load_described(name)[0].to(device)
+    return load_described(name, **settings)[0].to(device)
 
 
-def load_described(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_described(name: str | Path, **settings: Any) -> tuple[nn.Module, dict[str, Any]]:
     """Loads a prior as `load_prior` does, on the CPU; returns it and its manifest."""
     where = local_copy(name)
-    return load(where) if is_external(where) else load_checkpoint(find_prior(where))
+    if is_external(where):
+        return load(where, **settings)
+    check_no_settings(name, settings)
+    return load_checkpoint(find_prior(where))
+
+
+def check_no_settings(name: str | Path, settings: Mapping[str, Any]) -> None:
+    """Raises CheckpointError if there are settings; `name` is a prior of genprior."""
+    if settings:
+        raise CheckpointError(
+            f"prior {str(name)!r} has no {' and no '.join(settings)}: these are for priors of "
+            f"other packages, such as a folder of latent diffusion"
+        )
 
 
 def make_operator(task: str, **settings: Any) -> Operator:
@@ -87,7 +102,9 @@ def make_operator(task: str, **settings: Any) -> Operator:
 
     Arguments:
         task: "inpaint", "deblur", "superres", "superres-kernel", "denoise", "jpeg", "colorize",
-            "demosaic", "compressed-sensing", or "external" for a physics of deepinv.
+            "demosaic", "compressed-sensing", "hdr", "gamma", "quantise", "phase",
+            "coded-diffraction", "external" for a linear physics of deepinv, or "nonlinear" for
+            any other physics or function of torch.
         settings: Arguments of the operator class. As in the shell, "inpaint" also takes `mask`
             (white, 1 or True = fill in) in place of `keep` (1 or True = known), and "deblur"
             takes `gaussian` (standard deviation in pixels) or `motion` (length in pixels, angle
@@ -353,7 +370,7 @@ def as_operator(
     Denoising and inpainting of deepinv are replaced by the equivalent operators of genprior.
 
     Arguments:
-        operator: The operator or the physics.
+        operator: The operator, or the physics, linear or not.
         image_shape: Shape (C, H, W) of the images of a physics; None determines it.
 
     Raises:
@@ -362,6 +379,10 @@ def as_operator(
     if isinstance(operator, Operator):
         return operator
     equivalent: Operator | None = None
+    if is_instance(operator, "deepinv.physics.Physics") and not is_instance(
+        operator, "deepinv.physics.LinearPhysics"
+    ):
+        return make_operator("nonlinear", A=operator, image_shape=image_shape)
     if is_exactly(operator, "deepinv.physics.Denoising"):
         equivalent = make_operator("denoise")
     elif is_exactly(operator, "deepinv.physics.Inpainting"):
@@ -387,14 +408,19 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
 
     For one sample it is a point estimate. For several samples of a denoiser it is the best
     calibrated sampler with a hundred evaluations (benchmarks/results/calibration.md). Gaussian
-    priors are always sampled exactly, unless the operator is not linear (JPEG). A grey image is
-    colorized by one sample, since the mean of all possible colours is nearly grey.
+    priors are always sampled exactly, unless the operator is not linear. Then it is a point
+    estimate by proximal maps for measurements that are images, and DAPS for any other. A grey
+    image is colorized by one sample, since the mean of all possible colours is nearly grey.
 
     Raises:
         SettingError: The prior has no ability that a solver could use.
     """
     if isinstance(prior, Denoiser) and not operator.is_linear:
-        return "diffpir" if samples > 1 else "dithered-mean"
+        if operator.is_differentiable and not operator.is_pointwise:
+            return "daps"
+        if samples > 1:
+            return "diffpir"
+        return "hqs" if operator.is_differentiable else "dithered-mean"
     if isinstance(prior, Gaussian):
         return "gaussian"
     if isinstance(prior, Denoiser):
@@ -413,7 +439,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
             return "langevin"
         if isinstance(prior, Variational):
             return "jpmap"
-        return "iagan" if isinstance(prior, nn.Module) else "csgm"
+        is_network = isinstance(prior, nn.Module)
+        return "iagan" if is_network and operator.is_linear else "csgm"
     if isinstance(prior, Density):
         return "image-langevin"
     needed = {lookup(SOLVERS, name, "solver").needs for name in SOLVERS}

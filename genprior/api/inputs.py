@@ -110,15 +110,15 @@ def physics_noise(physics: object, y: Any) -> float | Tensor:
 
 
 def check_noise(operator: Operator, sigma: Tensor) -> None:
-    """Checks that there is no noise in the measurement of an operator that is not linear.
+    """Checks that there is no noise in the measurement of an operator that rounds.
 
     Raises:
         SettingError: There is.
     """
-    if not operator.is_linear and (sigma > 0).any():
+    if not operator.is_differentiable and (sigma > 0).any():
         raise SettingError(
-            f"{type(operator).__name__} takes no noise level, since its error is known from its "
-            f"tables: leave noise_std at 0"
+            f"{type(operator).__name__} takes no noise level, since its error is that of "
+            f"rounding: leave noise_std at 0"
         )
 
 

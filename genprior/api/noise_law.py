@@ -32,7 +32,7 @@ from genprior.operators.noise_models import (
     SignalDependentNoise,
     noise_law,
 )
-from genprior.operators.whitened import Whitened
+from genprior.operators.whitened import Whitened, WhitenedNonlinear, whitened
 from genprior.priors.base import Gaussian
 
 # Side of the patches, their smallest spacing and largest number; largest lag, in pixels.
@@ -140,7 +140,9 @@ class Measured:
         """Returns whether the noise of an image is not white."""
         return bool(self.correlated) and self.correlated[image]
 
-    def whitened(self, operator: Operator, plain: bool) -> Whitened | None:
+    def whitened(
+        self, operator: Operator, plain: bool
+    ) -> Whitened | WhitenedNonlinear | None:
         """Returns the operator of whitened measurements; None if all noise is white.
 
         Arguments:
@@ -151,7 +153,7 @@ class Measured:
             SettingError: The noise is correlated between pixels and there are holes.
         """
         plain = plain and operator.is_identity
-        return None if self.law is None else Whitened(operator, self.law, plain)
+        return None if self.law is None else whitened(operator, self.law, plain)
 
     def white(self, y: Tensor) -> "Measured":
         """Returns white noise of the same level, for methods that use no law."""
@@ -217,9 +219,9 @@ def measured_noise(
         level = noise_std.level(y)
         if noise_std.is_white:
             return Measured(level)
-        whitened = Whitened(operator, noise_std)
-        whitened.check_shape(y.shape)
-        whitened.whiten(torch.zeros_like(y))  # raises if the law does not fit
+        white = whitened(operator, noise_std)
+        white.check_shape(y.shape)
+        white.whiten(torch.zeros_like(y))  # raises if the law does not fit
         return Measured(level, noise_std, (True,) * len(y), ("",) * len(y))
     if not isinstance(noise_std, str):
         return Measured(noise_std)
@@ -260,7 +262,8 @@ def _signal_dependent(noise: SignalDependentNoise, y: Tensor, operator: Operator
     if operator.is_identity:
         black, white = _ends(noise, y)
         return Measured(1 / (white - black).item(), signal=noise)
-    if y.ndim != 4 or min(y.shape[-2:]) < 2 * LOCAL + 1:
+    smooth = operator.is_linear or operator.is_pointwise
+    if y.ndim != 4 or min(y.shape[-2:]) < 2 * LOCAL + 1 or not smooth:
         raise SettingError(
             "noise that depends on the signal is not supported for these measurements: give a "
             "noise level"

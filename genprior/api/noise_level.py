@@ -105,10 +105,15 @@ def assumed_noise(noise_std: str, y: Tensor, operator: Operator, prior: object) 
     if noise_std != "auto":
         raise SettingError(f"noise_std must be a number, one for each image or 'auto', got "
                            f"{noise_std!r}")
+    if not operator.is_differentiable:
+        raise SettingError(
+            f"the error of {type(operator).__name__} is that of rounding: leave the noise level "
+            f"at 0"
+        )
     if not operator.is_linear:
         raise SettingError(
-            f"the error of {type(operator).__name__} is known from its tables: leave the noise "
-            f"level at 0"
+            f"the noise level cannot be estimated from a measurement by "
+            f"{type(operator).__name__}, which is not linear: give a number"
         )
     known = operator.mask_unmeasured(torch.ones_like(y))
     holes = (known == 0).any()

@@ -307,8 +307,11 @@ def restore(
                 misfits[i].append(fit)
     seconds = time.perf_counter() - started
     windows = {i: cut for executor in executors for i, cut in executor.windows.items()}
-    fit = torch.stack([torch.stack(fits) for fits in misfits]).mean(dim=1)
-    fit = torch.where(sigma.cpu() > 0, fit, torch.as_tensor(unit).to(fit) * fit)
+    fits_of_samples = torch.stack([torch.stack(fits) for fits in misfits])
+    exact = (sigma.cpu() == 0)[:, None]
+    rescaled = per_image(unit, fits_of_samples).to(fits_of_samples) * fits_of_samples
+    fits_of_samples = torch.where(exact, rescaled, fits_of_samples)
+    fit = fits_of_samples.mean(dim=1)
     mean = back(stats.mean)
     lower = upper = None
     uncalibrated: list[str] = []
@@ -342,6 +345,7 @@ def restore(
         lower=None if lower is None else floats_like(y, lower, single),
         upper=None if upper is None else floats_like(y, upper, single),
         misfit=fit,
+        misfits=fits_of_samples if several else None,
         solver=name,
         prior=prior_name,
         nfe=max(

@@ -24,6 +24,7 @@ from genprior.io.npy import read_header
 from genprior.io.raster import check_size
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
+from genprior.operators.clipping import Clipping, Gamma
 from genprior.operators.colour import Luminance, Mosaic
 from genprior.operators.compressed_sensing import CompressedSensing
 from genprior.operators.denoising import Denoising
@@ -33,6 +34,8 @@ from genprior.operators.jpeg_estimation import estimate_coding
 from genprior.operators.jpeg_tables import SAMPLINGS, standard_tables
 from genprior.operators.kernel_superres import KernelSuperResolution
 from genprior.operators.masks import box_hole, grown, random_keep
+from genprior.operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
+from genprior.operators.quantisation import Quantisation
 from genprior.operators.superres import SuperResolution
 
 # Errors of a physics of deepinv that cannot be constructed or applied to these images.
@@ -40,6 +43,8 @@ FAILURES = (AssertionError, AttributeError, ImportError, LookupError, RuntimeErr
             ValueError)
 # Largest change of the proportions of an image by --size that is taken as rounding.
 SHARE_STRETCHED = 0.01
+# Value from which highlights of photos count as clipped.
+PHOTO_WHITE = 250 / 255
 Build = Callable[[list[ImageFile], bool], Operator]
 
 
@@ -255,7 +260,7 @@ def _check_enlarged(given: tuple[int, int], output: tuple[int, int]) -> None:
 
 
 def foreign(name: str, settings: Mapping[str, Any], seed: int = 0) -> Build:
-    """Returns a builder of a linear physics of deepinv, the same for all images of one size.
+    """Returns a builder of a physics of deepinv, the same for all images of one size.
 
     Arguments:
         name: Class name in `deepinv.physics`.
@@ -266,10 +271,10 @@ def foreign(name: str, settings: Mapping[str, Any], seed: int = 0) -> Build:
     Raises:
         SettingError: There is no such physics, or it does not take the arguments.
     """
-    known = _linear_physics()
+    known = _all_physics()
     if name not in known:
         raise SettingError(
-            f"deepinv has no linear physics {name!r}: choose one of {', '.join(known)}"
+            f"deepinv has no physics {name!r}: choose one of {', '.join(known)}"
         )
     taken = {
         key for key, parameter in inspect.signature(known[name]).parameters.items()
@@ -288,21 +293,20 @@ def foreign(name: str, settings: Mapping[str, Any], seed: int = 0) -> Build:
     return build
 
 
-def _linear_physics() -> dict[str, type]:
-    """Returns the linear physics by name, without the base classes."""
+def _all_physics() -> dict[str, type]:
+    """Returns the physics by name, without the base classes."""
     import deepinv
 
-    linear = deepinv.physics.LinearPhysics
     return {
         name: cls for name, cls in vars(deepinv.physics).items()
-        if isinstance(cls, type) and issubclass(cls, linear)
+        if isinstance(cls, type) and issubclass(cls, deepinv.physics.Physics)
         and not name.endswith(("Physics", "PhysicsCropper", "MultiScaler"))
     }
 
 
 @functools.lru_cache(maxsize=4)  # some take minutes to construct
 def _physics(name: str, settings: str, shape: tuple[int, int, int], seed: int) -> object:
-    cls = _linear_physics()[name]
+    cls = _all_physics()[name]
     given = {"img_size": shape, "rng": torch.Generator().manual_seed(seed)}
     taken = inspect.signature(cls).parameters
     given = {key: value for key, value in given.items() if key in taken}
@@ -393,6 +397,52 @@ def sensing(ratio: float, seed: int = 0) -> Build:
         ratio, seed: See `CompressedSensing`.
     """
     operator = CompressedSensing(ratio, seed)
+    return lambda images, clean: operator
+
+
+def clipping(
+    factor: float = 2.0, pivot: float = 0.0, white: float | Literal["auto"] = "auto"
+) -> Build:
+    """Returns a builder of clipping operators, for over-exposed photos.
+
+    Arguments:
+        factor, pivot: See `Clipping`.
+        white: Value from which highlights count as clipped. "auto" is 1 for clean images, and
+            250/255 for photos: compression blurs the limit.
+
+    Raises:
+        SettingError: An argument is out of its range.
+    """
+    level = PHOTO_WHITE if white == "auto" else white
+    Clipping(factor, pivot, level)  # raises if an argument is out of its range
+
+    def build(images: list[ImageFile], clean: bool) -> Operator:
+        return Clipping(factor, pivot, 1.0 if clean and white == "auto" else level)
+
+    return build
+
+
+def phase_retrieval(oversampling: float = 2.0, masks: int = 0, seed: int = 0) -> Build:
+    """Returns a builder of phase retrieval, by oversampling or, if there are masks, by masks.
+
+    Arguments:
+        oversampling: See `PhaseRetrieval`.
+        masks: Number of random masks, see `CodedDiffraction`; 0 for none.
+        seed: Seed of the masks.
+    """
+    operator = CodedDiffraction(masks, seed) if masks else PhaseRetrieval(oversampling)
+    return lambda images, clean: operator
+
+
+def gamma_curve(gamma: float = 1 / 2.2) -> Build:
+    """Returns a builder of a power law, see `Gamma`."""
+    operator = Gamma(gamma)
+    return lambda images, clean: operator
+
+
+def quantising(levels: int = 8) -> Build:
+    """Returns a builder of quantisation, see `Quantisation`."""
+    operator = Quantisation(levels)
     return lambda images, clean: operator
 
 

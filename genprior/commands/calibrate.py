@@ -43,10 +43,10 @@ from genprior.registry import FROM_EXEMPLAR, SOLVERS
 @options.quiet
 @options.overwrite
 def calibrate(
-    photos: Path, out: Path, tasks: tuple[TaskText, ...], prior: str, solver: str,
-    steps: int | str, samples: int, coverage: float, crop: int | None, resize: int | None,
-    every: int, seed: int, device: str, dtype: str, max_pixels: int, quiet: bool,
-    overwrite: bool,
+    photos: Path, out: Path, tasks: tuple[TaskText, ...], prior: str,
+    prior_settings: dict[str, Any], solver: str, steps: int | str, samples: int,
+    coverage: float, crop: int | None, resize: int | None, every: int, seed: int, device: str,
+    dtype: str, max_pixels: int, quiet: bool, overwrite: bool,
 ) -> None:
     """Calibrate the intervals of restored pixels on photos.
 
@@ -78,7 +78,7 @@ def calibrate(
         plan.Task(t.text, t.kind, t.settings, t.noise, t.crop or crop, max_pixels, resize)
         for t in tasks
     ]
-    model, sha256 = plan.load_method_prior(prior, None, max_pixels)
+    model, sha256 = plan.load_method_prior(prior, None, max_pixels, **prior_settings)
     model = model.to(pick_device(device, torch.empty(0)))
     method = plan.Method(prior, solver, prior, model, sha256)
     references = list(enumerate(open_reference_images(photos, max_pixels)))[::every]

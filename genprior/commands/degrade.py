@@ -131,6 +131,20 @@ def compressed_sensing(ratio: float, sensing_seed: int, **common: Any) -> None:
     _degrade(sensing(ratio, sensing_seed), **common)
 
 
+@degrade.command()
+@options.exposure
+@options.measuring
+def hdr(factor: float, pivot: float, white: float | str, **common: Any) -> None:
+    """Over-expose an image, so that its highlights are clipped.
+
+    FILE: the clean image.
+    """
+    options.check_exposure(pivot, white)
+    from genprior.api.tasks import clipping
+
+    _degrade(clipping(factor, pivot, white), **common)
+
+
 def _degrade(
     operator: Callable, file: Path, output: Path, noise: float | str, seed: int, max_pixels: int,
     quiet: bool, overwrite: bool,

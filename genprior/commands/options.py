@@ -99,6 +99,18 @@ class JPEGQuality(click.IntRange):
         return value if value == "auto" else super().convert(value, param, ctx)
 
 
+class WhiteLevel(click.FloatRange):
+    """Value from which highlights count as clipped: a number in (0, 1], or auto."""
+
+    name = "level|auto"
+
+    def __init__(self) -> None:
+        super().__init__(0, 1, min_open=True)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float | str:
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
 class LevelOrLaw(Level):
     """Noise level, or a law of the noise such as poisson=30."""
 
@@ -274,6 +286,12 @@ def check_filter(kernel: str, std: float | None, blur: object = None) -> None:
         )
 
 
+def check_exposure(pivot: float, white: float | str) -> None:
+    """Raises a usage error if the white level is not above the value that does not change."""
+    if white != "auto" and float(white) <= pivot:
+        raise click.UsageError(f"--white {white} must be above --pivot {pivot}")
+
+
 def combine(*options: Decorator) -> Decorator:
     """Returns one decorator for several options, which the help lists in this order."""
     return lambda command: reduce(lambda f, option: option(f), reversed(options), command)
@@ -318,6 +336,22 @@ format_and_offline = combine(
 )
 
 
+PRIOR_SETTINGS = ("prompt", "negative_prompt", "guidance", "lora", "lora_scale")
+of_latent_diffusion = combine(
+    click.option("--prompt", metavar="TEXT",
+                 help="What the image shows, for a prior of text-conditional latent diffusion "
+                      "(extra prompt).  [default: nothing]"),
+    click.option("--negative-prompt", metavar="TEXT",
+                 help="What the image does not show; needs --guidance.  [default: nothing]"),
+    click.option("--guidance", type=click.FloatRange(0),
+                 help="Guidance scale: how strongly --prompt counts.  [default: 1, no guidance]"),
+    click.option("--lora", type=TypedPath(), metavar="FILE",
+                 help="LoRA file for the prior of latent diffusion (extra lora)."),
+    click.option("--lora-scale", type=click.FloatRange(0),
+                 help="Factor of the changes of --lora.  [default: 1]"),
+)
+
+
 def located(where: str, prior_format: str | None, offline: bool) -> str:
     """Returns a prior with its format in front, and switches downloads off if required."""
     if offline:
@@ -326,19 +360,27 @@ def located(where: str, prior_format: str | None, offline: bool) -> str:
 
 
 def prior(command: Callable) -> Callable:
-    """Adds the options --prior, --format and --offline, which the command gets as one `prior`."""
+    """Adds the options of a prior: the command gets `prior` and `prior_settings`.
+
+    `prior` holds --prior and --format; `prior_settings` are the arguments of `load_prior` that
+    were given.
+    """
 
     @click.option("--prior", default="ddpm", show_default=True,
                   help="Name of a prior (see: genprior priors list), checkpoint folder, "
                        "diffusers folder, file of weights (.pt, .pth, .safetensors), "
                        "hf:ORG/NAME[@REVISION], or texture.")
     @format_and_offline
+    @of_latent_diffusion
     @functools.wraps(command)
     def with_prior(
         *arguments: Any, prior: str, prior_format: str | None, offline: bool, **others: Any
     ) -> Any:
+        given = {name: others.pop(name) for name in PRIOR_SETTINGS}
+        settings = {name: str(value) if isinstance(value, Path) else value
+                    for name, value in given.items() if value is not None}
         where = located(prior, prior_format, offline)
-        return command(*arguments, prior=where, **others)
+        return command(*arguments, prior=where, prior_settings=settings, **others)
 
     return with_prior
 
@@ -462,6 +504,31 @@ jpeg = combine(
     click.option("--sampling", type=click.Choice(SAMPLINGS), default="4:2:0", show_default=True,
                  help="Resolution of the chroma."),
 )
+
+exposure = combine(
+    click.option("--factor", type=click.FloatRange(1, min_open=True), default=2.0,
+                 show_default=True,
+                 help="How many times as bright the image is as the scene: pixels of up to N "
+                      "times white are restored, and the result is N times as dark."),
+    click.option("--pivot", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+                 help="Value that the exposure does not change. 0: highlights are clipped only. "
+                      "0.5: shadows as well, the high dynamic range of papers."),
+    click.option("--white", type=WhiteLevel(), default="auto", show_default=True,
+                 help="Pixel values from here on count as clipped. auto: 250/255 in photos, 1 in "
+                      "clean images."),
+)
+
+# Of tasks of evaluate only.
+phase = combine(
+    click.option("--oversampling", type=click.FloatRange(1), default=2.0, show_default=True,
+                 help="Ratio of the sides of the measured Fourier transform and of the image."),
+    click.option("--masks", type=click.IntRange(0), default=0, show_default=True,
+                 help="Number of random masks of coded diffraction; 0 for oversampling instead."),
+)
+gamma = click.option("--gamma", type=click.FloatRange(0, min_open=True), default=1 / 2.2,
+                     show_default="1/2.2", help="Exponent of the power law.")
+levels = click.option("--levels", type=click.IntRange(2), default=8, show_default=True,
+                      help="Number of levels to which each value is rounded.")
 
 _filter = combine(
     click.option("--filter", "kernel", type=click.Choice(["bicubic", "box", "gaussian"]),

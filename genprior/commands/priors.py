@@ -9,7 +9,15 @@ from genprior.commands import options
 from genprior.commands.path_types import TypedPath
 from genprior.io.limits import MAX_STEPS
 from genprior.priors.weights import embedded_priors
-from genprior.registry import FITTED, FROM_EXEMPLAR, SOLVERS, TRAINABLE, find_prior, lookup
+from genprior.registry import (
+    FITTED,
+    FROM_EXEMPLAR,
+    PRIORS,
+    SOLVERS,
+    TRAINABLE,
+    find_prior,
+    lookup,
+)
 
 
 @click.group()
@@ -49,21 +57,24 @@ def info(where: str, prior_format: str | None, offline: bool) -> None:
     """Print the manifest of a prior: its settings, its training and its checksums.
 
     WHERE: a shipped prior, a checkpoint folder, a folder of diffusers, a file of weights, or
-    hf:ORG/NAME. Of formats of other packages it prints what the files show, what is assumed, and
-    which solvers take the prior.
+    hf:ORG/NAME. It also prints which solvers take the prior; of formats of other packages, what
+    the files show, and what is assumed.
     """
     from genprior.priors.external import is_external, load, local_copy
 
     path = local_copy(options.located(where, prior_format, offline))
     if is_external(path):
         prior, manifest = load(path)
-        manifest["solvers"] = [
-            name for name in SOLVERS if isinstance(prior, lookup(SOLVERS, name, "solver").needs)
-        ]
+        cls = type(prior)
     else:
         from genprior.priors.checkpoint import newest, read_manifest
 
         manifest = read_manifest(newest(find_prior(path)))
+        known = manifest["prior"] in PRIORS
+        cls = lookup(PRIORS, manifest["prior"], "prior") if known else object
+    manifest["solvers"] = [
+        name for name in SOLVERS if issubclass(cls, lookup(SOLVERS, name, "solver").needs)
+    ]
     click.echo(json.dumps(manifest, indent=1))
 
 
@@ -91,26 +102,36 @@ def verify(names: tuple[str, ...]) -> None:
               help="Images of the sample grid.")
 @click.option("--steps", type=click.IntRange(1, MAX_STEPS), default=100, show_default=True,
               help="Network evaluations per image of a diffusion prior.")
+@click.option("--format", "written", type=click.Choice(["genprior", "diffusers"]),
+              default="genprior", show_default=True,
+              help="Format of the folder. diffusers is for priors that are a folder of diffusers: "
+                   "its weights become safetensors, and a LoRA file is added to them.")
 @click.option("--onnx", is_flag=True, help="Also write the denoiser as ONNX (extra onnx).")
 @click.option("--push", metavar="ORG/NAME",
               help="Upload the folder to this repository of the Hugging Face Hub (extra hub).")
 @click.option("--private", is_flag=True, help="A repository that --push creates is private.")
 def export(
-    run: str, output: Path, summary: str, licence: str, count: int, steps: int, onnx: bool,
-    push: str | None, private: bool,
+    run: str, output: Path, summary: str, licence: str, count: int, steps: int, written: str,
+    onnx: bool, push: str | None, private: bool,
 ) -> None:
     """Write a prior with a model card and a grid of samples, to share it.
 
-    RUN: a shipped prior, a checkpoint folder, or the folder of a training run. The new folder
-    can restore and sample; it cannot be resumed. The model card, README.md, tells data, licence,
-    quality and settings as far as the manifest of RUN has them.
+    RUN: a shipped prior, a checkpoint folder, or the folder of a training run; with --format
+    diffusers a folder of diffusers. The new folder can restore and sample; it cannot be resumed.
+    The model card, README.md, tells data, licence, quality and settings as far as the manifest of
+    RUN has them.
     """
     if output.exists():
         raise click.UsageError(f"{output} exists: choose another -o")
-    from genprior.api.export import export_prior
+    if onnx and written != "genprior":
+        raise click.UsageError("--onnx is for --format genprior: leave one of them out")
+    from genprior.api.export import export_diffusers, export_prior
     from genprior.api.export import push as upload
 
-    export_prior(run, output, summary, licence, count, steps, onnx)
+    if written == "diffusers":
+        export_diffusers(run, output, summary, licence, count, steps)
+    else:
+        export_prior(run, output, summary, licence, count, steps, onnx)
     click.echo(str(output))
     if push:
         click.echo(upload(output, push, private))

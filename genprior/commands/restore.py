@@ -160,6 +160,22 @@ def compressed_sensing(ratio: float, sensing_seed: int, **common: Any) -> None:
     _restore("compressed-sensing", sensing(ratio, sensing_seed), settings, **common)
 
 
+@click.command()
+@options.exposure
+@options.restoring(noise=0.0)
+def hdr(factor: float, pivot: float, white: float | str, **common: Any) -> None:
+    """Restore clipped highlights of an over-exposed image.
+
+    FILES: images, folders of images, or - for standard input. The result is darker by --factor,
+    so that the highlights have room: what was white may now be up to that many times brighter.
+    """
+    options.check_exposure(pivot, white)
+    from genprior.api.tasks import clipping
+
+    settings = {"factor": factor, "pivot": pivot, "white": white}
+    _restore("hdr", clipping(factor, pivot, white), settings, **common)
+
+
 def _restore(
     task: str,
     operator: Callable,

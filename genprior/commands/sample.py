@@ -1,6 +1,7 @@
 """genprior sample: images drawn from a prior."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -36,9 +37,10 @@ from genprior.io.limits import MAX_SAMPLES, MAX_STEPS
 @options.quiet
 @options.overwrite
 def sample(
-    prior: str, exemplar: Path | None, max_pixels: int, output: Path, count: int,
-    size: tuple[int, int] | None, eta: float, steps: int, temperature: float,
-    truncation: float | None, seed: int, device: str, quiet: bool, overwrite: bool,
+    prior: str, prior_settings: dict[str, Any], exemplar: Path | None, max_pixels: int,
+    output: Path, count: int, size: tuple[int, int] | None, eta: float, steps: int,
+    temperature: float, truncation: float | None, seed: int, device: str, quiet: bool,
+    overwrite: bool,
 ) -> None:
     """Draw images from a prior, side by side in one file."""
     from genprior import api
@@ -51,6 +53,8 @@ def sample(
                                f"choose a smaller size, or raise --max-pixels if memory allows")
     check_free([output], overwrite, reads=typed_files())
     model, channels = prior, None
+    if prior_settings:
+        model = api.load_prior(prior, **prior_settings)
     if exemplar is not None:
         from genprior.api.estimated_priors import read_exemplar
 

@@ -1,8 +1,9 @@
 """Syntax of tasks and methods on the command line: NAME:SETTING=VALUE,... No torch.
 
 The settings of a task are the options of the restoring command of that name. The same option
-definitions parse them, so they have the same meaning and defaults. The settings of deepinv:NAME
-are the arguments of the deepinv physics of that name.
+definitions parse them, so they have the same meaning and defaults. The tasks phase, gamma and
+quantise have no command: their measurements are no photos, or simulated only. The settings of
+deepinv:NAME are the arguments of the deepinv physics of that name.
 """
 
 import re
@@ -15,8 +16,11 @@ import click
 from genprior.commands import options
 from genprior.commands.prior_arguments import parse_value
 
-NOISES = {"inpaint": 0.0, "dejpeg": 0.0, "colorize": 0.0, "demosaic": 0.0, "deblur": 0.01,
-          "superres": 0.01, "compressed-sensing": 0.01, "deepinv": 0.01}
+NOISES = {
+    "inpaint": 0.0, "dejpeg": 0.0, "deblur": 0.01, "superres": 0.01, "deepinv": 0.01, "hdr": 0.0,
+    "phase": 0.01, "gamma": 0.01, "quantise": 0.0, "colorize": 0.0, "demosaic": 0.0,
+    "compressed-sensing": 0.01,
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Task(click.ParamType):
             given = COMMANDS[kind].make_context(kind, _as_options(kind, rest)).params
             if kind == "deblur":
                 options.check_blur(given["gaussian"], given["motion"], given["kernel"])
+            if kind == "hdr":
+                options.check_exposure(given["pivot"], given["white"])
             if kind == "superres":
                 options.check_filter(given["kernel"], given["std"], given["blur"])
         except click.UsageError as error:
@@ -189,5 +195,9 @@ COMMANDS = {
     "colorize": _command("colorize"),
     "demosaic": _command("demosaic", options.mosaic),
     "compressed-sensing": _command("compressed-sensing", options.sensing),
+    "hdr": _command("hdr", options.exposure),
+    "phase": _command("phase", options.phase),
+    "gamma": _command("gamma", options.gamma),
+    "quantise": _command("quantise", options.levels),
     "deepinv": _command("deepinv"),
 }

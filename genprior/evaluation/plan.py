@@ -14,13 +14,17 @@ from genprior.api.factory import choose_solver, load_described
 from genprior.api.noise_law import measured_noise
 from genprior.api.tasks import (
     blurring,
+    clipping,
     colorizing,
     decompressing,
     demosaicing,
     denoising,
     enlarging,
     foreign,
+    gamma_curve,
     inpainting,
+    phase_retrieval,
+    quantising,
     sensing,
 )
 from genprior.core.checksums import file_digest
@@ -44,7 +48,7 @@ class Task:
 
     Arguments:
         text: The task as the user typed it; its name in the results.
-        kind: Name of the restoring command, or "deepinv".
+        kind: Name of the restoring command, or "phase", "gamma", "quantise" or "deepinv".
         settings: Arguments of the builder of that name in `genprior.api.tasks`.
         noise: Noise level in units of [0, 1], or the text of a law (`core.noise_text`).
         crop: Side of the centre crop, in pixels; None uses the whole image.
@@ -100,6 +104,8 @@ class Task:
             builders: Mapping[str, Any] = {
                 "superres": enlarging, "denoise": denoising, "dejpeg": decompressing,
                 "colorize": colorizing, "demosaic": demosaicing, "compressed-sensing": sensing,
+                "hdr": clipping, "phase": phase_retrieval, "gamma": gamma_curve,
+                "quantise": quantising,
             }
             build = builders[self.kind](**self.settings)
         return build(images, True)
@@ -284,9 +290,15 @@ def _describe(solver: str | Solver) -> Any:
 
 
 def load_method_prior(
-    name: str, exemplar: Path | None, max_pixels: int = MAX_PIXELS
+    name: str, exemplar: Path | None, max_pixels: int = MAX_PIXELS, **settings: Any
 ) -> tuple[nn.Module | None, str | None]:
     """Returns a prior by name, and the checksum of its weights or of its exemplar.
+
+    Arguments:
+        name: Name or path of the prior.
+        exemplar: Image from which a prior is estimated.
+        max_pixels: Larger exemplars are refused.
+        settings: See `load_prior`; a prior that is estimated from an image has none.
 
     Returns:
         (None, None) for a prior that is estimated from the known part of each image.
@@ -296,7 +308,7 @@ def load_method_prior(
         ImageError: The exemplar cannot be read.
     """
     if name not in FROM_EXEMPLAR:
-        model, manifest = load_described(name)
+        model, manifest = load_described(name, **settings)
         return model, fingerprint(manifest)
     if exemplar is None:
         return None, None

@@ -11,13 +11,14 @@ from genprior.core.environment import environment
 from genprior.evaluation.scores import SCORES, definitions
 from genprior.evaluation.summary import Mean, Row
 
-DIGITS = {"psnr": 2, "ssim": 4, "lpips": 4, "misfit": 3, "coverage": 3, "crps": 4,
+DIGITS = {"psnr": 2, "psnr_best": 2, "ssim": 4, "lpips": 4, "misfit": 3, "coverage": 3, "crps": 4,
           "coverage50": 3, "coverage80": 3, "coverage95": 3, "width": 4,
           "bias": 2, "std": 3, "w2": 2,
           "hole_psnr": 2, "patch_distance": 4, "gradient": 2, "jump": 2,
           "seconds": 2, "nfe": 0, "products": 0, "memory": 0}
 WITH_INTERVAL = ("psnr", "ssim", "lpips", "coverage", "crps", "hole_psnr")
-HEADS = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS", "crps": "CRPS",
+HEADS = {"psnr": "PSNR, dB", "psnr_best": "best sample, dB", "ssim": "SSIM", "lpips": "LPIPS",
+         "crps": "CRPS",
          "coverage50": "50 %", "coverage80": "80 %", "coverage95": "95 %", "w2": "W2",
          "hole_psnr": "PSNR in holes, dB", "patch_distance": "patch distance", "nfe": "NFE",
          "products": "backward", "seconds": "s", "memory": "MB"}

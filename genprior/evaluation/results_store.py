@@ -47,6 +47,7 @@ class Result(msgspec.Struct):
     failed: str | UnsetType = UNSET
     solver: str | None = None
     psnr: Score = UNSET
+    psnr_best: Score = UNSET
     ssim: Score = UNSET
     lpips: Score = UNSET
     misfit: Score = UNSET

@@ -20,6 +20,7 @@ from genprior.core.devices import pick_device
 from genprior.core.distributed import Ranks
 from genprior.core.environment import machine
 from genprior.core.errors import ImageError, PeerError, SettingError
+from genprior.core.metrics import finite, psnr
 from genprior.evaluation.exact_posterior import exact_scores
 from genprior.evaluation.pictures import MEASURED, TRUTH, picture_file
 from genprior.evaluation.plan import Method, Plan, Task, not_suited
@@ -178,6 +179,10 @@ def _restore(
         )
     reference = operator.crop_margin(reference)
     scores = score(result, reference, perceptual, _hole(operator, reference))
+    if result.samples is not None and not operator.is_linear:
+        for i, one in enumerate(scores):
+            truth = reference[i].clamp(0, 1).expand_as(result.samples[i])
+            one["psnr_best"] = finite(psnr(result.samples[i].clamp(0, 1), truth).max())
     if result.samples is not None and model is not None and not isinstance(task.noise, str):
         for i, number in enumerate(numbers):
             scores[i] |= exact_scores(

@@ -48,6 +48,30 @@ class Physics(deepinv.physics.LinearPhysics):
         return self.operator.prox(z, y, 1 / gamma)
 
 
+class NonlinearPhysics(deepinv.physics.Physics):
+    """A genprior operator that is not linear, with deepinv's interface.
+
+    Arguments:
+        operator: The operator; it becomes a submodule, so `.to(device)` moves it.
+        noise_model: Noise that calling the physics adds; None adds none.
+    """
+
+    def __init__(self, operator: Operator, noise_model: Any = None) -> None:
+        super().__init__(noise_model=noise_model or deepinv.physics.ZeroNoise())
+        self.operator = operator
+
+    def A(self, x: Tensor, **_: Any) -> Tensor:
+        return self.operator.A(x)
+
+    def A_vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        """J^T v with the Jacobian J of A at x."""
+        return self.operator.value_and_vjp(x)[1](v)
+
+    def A_dagger(self, y: Tensor, **_: Any) -> Tensor:
+        """Local least-squares image, `Operator.pinv`."""
+        return self.operator.pinv(y)
+
+
 class DenoiserModel(deepinv.models.Denoiser):
     """A genprior denoiser with deepinv's interface.
 

@@ -22,6 +22,13 @@ from genprior.operators.base import Operator
 from genprior.priors.base import ABILITIES
 
 Quality = Literal["fast", "default", "best"]
+# What solvers use of operators, from what the fewest operators have to what all have.
+USES = ("adjoint", "gradient", "prox")
+# Solvers for operators that have no adjoint, by what they have.
+INSTEAD = {
+    "gradient": "dps, daps, red-diff, hqs, diffpir, csgm, glowip, map or langevin",
+    "prox": "dithered-mean, hqs or diffpir",
+}
 SHOWN = 4  # images of a batch in a notebook
 
 
@@ -75,7 +82,9 @@ class Solver(ABC):
         needs: Ability that the prior must have, a class of `genprior.priors.base`.
         stochastic: Whether it draws posterior samples; else it is a point estimate.
         summary: One line for `genprior solvers`.
-        supports_nonlinear: Whether the operator may be a `Quantiser`, which has no adjoint.
+        uses: What it uses of an operator. "adjoint": the adjoint or `solve_gram`, which linear
+            operators have. "gradient": A and its vector-Jacobian products, which all have but a
+            `Quantiser`. "prox": the proximal map, which all have.
         supports_antithetic: Whether all its noise comes from the random streams that it is given,
             so that samples of opposite noise may be paired.
         takes_any_noise: Whether it takes images with noise that is not white as they are, from an
@@ -92,7 +101,7 @@ class Solver(ABC):
     needs: ClassVar[type]
     stochastic: ClassVar[bool]
     summary: ClassVar[str]
-    supports_nonlinear: ClassVar[bool] = False
+    uses: ClassVar[Literal["adjoint", "gradient", "prox"]] = "adjoint"
     supports_antithetic: ClassVar[bool] = True
     takes_any_noise: ClassVar[bool] = False
     ignores_noise: ClassVar[bool] = False
@@ -159,10 +168,15 @@ class Solver(ABC):
                 f"solver {type(self).__name__} needs a prior that is a {ability}, and "
                 f"{type(prior).__name__} is not: choose another solver or prior"
             )
-        if not (operator.is_linear or self.supports_nonlinear):
+        has = "gradient" if operator.is_differentiable else "prox"
+        has = "adjoint" if operator.is_linear else has
+        if USES.index(self.uses) < USES.index(has):
+            is_linear = self.uses == "adjoint"
             raise SettingError(
-                f"solver {type(self).__name__} needs a linear operator, and "
-                f"{type(operator).__name__} is not: choose dithered-mean, hqs or diffpir"
+                f"solver {type(self).__name__} needs "
+                f"{'a linear operator' if is_linear else 'an operator with a gradient'}, and "
+                f"{type(operator).__name__} {'is not' if is_linear else 'has none'}: choose "
+                f"{INSTEAD[has]}"
             )
 
     def pools_samples(self, image_shape: Sequence[int]) -> bool:
@@ -262,6 +276,8 @@ class Restoration:
         reduced: What was made smaller because memory ran out, one sentence each.
         quantiles: Quantiles per pixel by their level, in the form of `std`.
         methods: The solver of every image, whose fields are the settings used.
+        misfits: The misfit of every sample, shape (B, K); None if K = 1. Where the posterior has
+            several modes (phase retrieval), the sample of the smallest is the best guess.
         lower, upper: Ends of the calibrated interval of each pixel, in the form of `std`; NaN for
             an image that has none; None without a calibration.
         passes: How often the solver denoised an image: 2 for a point estimate of an image whose
@@ -291,6 +307,7 @@ class Restoration:
     lower: Any = None
     upper: Any = None
     passes: int = 1
+    misfits: Tensor | None = None
 
     def nfe_of(self, i: int) -> int:
         """Returns the network evaluations of image i per sample."""

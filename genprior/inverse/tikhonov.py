@@ -2,6 +2,8 @@
 
     argmin_x ||A x - y||^2 + weight ||Laplacian x||^2
 
+An operator that is not linear is linearised at its `expansion_point`. If it acts on each value
+alone, that point is an inverse, and the result.
 The problem is solved from coarse to fine, so that large holes are filled in few iterations. At
 factor f the image is constant on blocks of f x f pixels. A grey image leaves its colours open:
 it is its own solution, without colours.
@@ -37,7 +39,7 @@ def smooth_start(
 
     Arguments:
         y: Measurements, shape (B, ...).
-        operator: Operator of the measurements.
+        operator: Operator of the measurements, differentiable.
         iterations: Iterations at each scale.
         weight: Weight of the Laplacian term; a number or shape (B,).
 
@@ -48,6 +50,10 @@ def smooth_start(
     height, width = shape[-2:]
     if isinstance(operator, ColourFilter) and operator.is_uniform:
         return operator.grey(y)
+    if operator.is_pointwise:
+        return operator.expansion_point(y)
+    if not operator.is_linear:
+        operator, y = operator.linearised(operator.expansion_point(y), y)
 
     data = operator.A_adjoint(y)
     c, flat = None, FLAT * torch.finfo(data.dtype).eps

@@ -1,7 +1,8 @@
-"""Base class of forward operators, y = A x + sigma n.
+"""Base classes of forward operators, y = A x + sigma n: linear ones, and those that round.
 
-`genprior.to_deepinv` makes a `deepinv.physics.LinearPhysics` of an operator, and
-`operators.external.External` an operator of a linear physics.
+`operators.nonlinear` has the base class of those that are neither. `genprior.to_deepinv` makes a
+`deepinv.physics.LinearPhysics` of an operator, and `operators.external.External` an operator of a
+linear physics.
 
 Notation: images x are (B, C, H, W), measurements y are (B, ...). A number that may differ
 per image (`rho`, `sigma2`) is a float or a tensor of shape (B,).
@@ -17,9 +18,11 @@ from torch import Tensor
 from genprior.core.errors import SettingError
 from genprior.core.linalg import Singular, sum_blocks, to_blocks
 
+GREY = 0.5
+
 
 class Operator(ABC):
-    """Linear operator with the adjoint and the solves that reconstruction needs.
+    """Operator with the adjoint and the solves that reconstruction needs; linear by default.
 
     `is_identity` is true if A x = x: the measurement is the noisy image.
     `is_pixel_mask` is true if A keeps some pixels of x unchanged and sets the others to 0.
@@ -29,7 +32,9 @@ class Operator(ABC):
     image after a linear map that makes its noise white (`noisy_image`, `colour_noise`).
     `has_stationary_noise` is true if the law of that noise is the same at every pixel.
     `measures_images` is false if y may be anything other than images in [0, 1].
-    `is_linear` is false for a `Quantiser`, which has no adjoint.
+    `is_linear` is false for a `NonlinearOperator` and for a `Quantiser`, which have no adjoint.
+    `is_differentiable` is false for a `Quantiser`, whose A is constant in cells.
+    `is_pointwise` is true if y is an image, each value of which depends on that of x alone.
     `takes_float64` is false if A may require images in the dtype of the measurement.
     """
 
@@ -41,6 +46,8 @@ class Operator(ABC):
     has_stationary_noise = True
     measures_images = True
     is_linear = True
+    is_differentiable = True
+    is_pointwise = False
     takes_float64 = True
 
     @abstractmethod
@@ -54,6 +61,32 @@ class Operator(ABC):
     @abstractmethod
     def A_adjoint(self, y: Tensor) -> Tensor:
         """Returns A^T y, the adjoint: <A x, y> = <x, A_adjoint y>."""
+
+    def value_and_vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Returns A x, and the map v -> J^T v with the Jacobian J of A at x.
+
+        For a linear operator J is A. The map can be called many times.
+        """
+        return self.A(x), self.A_adjoint
+
+    def linearised(self, x: Tensor, y: Tensor) -> "tuple[Operator, Tensor]":
+        """Returns a linear J and a measurement b, with J u - b near A u - y for u near x.
+
+        For a linear operator they are A and y.
+
+        Arguments:
+            x: Images, shape (B, C, H, W).
+            y: Measurements of that many images.
+        """
+        return self, y
+
+    def expansion_point(self, y: Tensor) -> Tensor:
+        """Returns the images at which an iterative solver linearises A first; grey by default.
+
+        Arguments:
+            y: Measurements, shape (B, ...).
+        """
+        return y.new_full(self.image_shape(y.shape), GREY)
 
     def gram(self, x: Tensor) -> Tensor:
         """Returns A^T A x."""
@@ -202,11 +235,13 @@ class Operator(ABC):
 class Quantiser(Operator):
     """Operator that rounds numbers which depend linearly on the image, such as JPEG.
 
-    It is not linear: it has no adjoint. The image lies in known cells, and `prox` is the
-    projection onto them, whatever rho. A x and y are images of the same size.
+    It is not linear: it has no adjoint, and its gradient is 0 almost everywhere. The image lies
+    in known cells, and `prox` is the projection onto them, whatever rho. A x and y are images of
+    the same size.
     """
 
     is_linear = False
+    is_differentiable = False
 
     @abstractmethod
     def conditional_mean(self, x: Tensor, y: Tensor, spread: float | Tensor) -> Tensor:
@@ -229,6 +264,10 @@ class Quantiser(Operator):
     @abstractmethod
     def unexplained(self, y: Tensor) -> Tensor:
         """Returns the share of y that is no output of the operator, 0 to 1, shape (B,)."""
+
+    @abstractmethod
+    def doubt(self, share: float) -> str:
+        """Returns what to tell the user if a large share of y is no output of the operator."""
 
     @abstractmethod
     def described(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from genprior.core.linalg import per_image
 from genprior.core.tensors import numbers
 from genprior.operators.base import Quantiser
 from genprior.operators.jpeg_tables import SAMPLINGS, SIZE, standard_tables
+from genprior.operators.truncated_normal import truncated_mean
 
 # Rows: Y, Cb, Cr of R, G, B; and its inverse (JFIF, ITU-R BT.601).
 TO_YCC = (
@@ -99,34 +100,6 @@ class Cells:
     unsure: Tensor
 
 
-def truncated_mean(mean: Tensor, spread: Tensor, cells: Cells) -> Tensor:
-    """Returns E[u | u in cell] for u ~ N(mean, spread^2), of the shape of the cells.
-
-    Arguments:
-        mean: Means, of the shape of the cells.
-        spread: Standard deviation >= 0; at 0 the result is the projection onto the cell.
-        cells: The cells.
-    """
-    low, high = cells.centre - cells.half, cells.centre + cells.half
-    scale, tiny = spread.clamp(min=SMALLEST_SPREAD), torch.finfo(mean.dtype).tiny
-    a, b = (low - mean) / scale, (high - mean) / scale
-    # Mirrored so that the cell lies on the positive side, where erfcx does not cancel.
-    side = torch.where(a + b < 0, -1.0, 1.0).to(a)
-    a, b = torch.where(side > 0, a, -b), torch.where(side > 0, b, -a)
-    root = 0.5**0.5
-    exponent = -0.5 * (b - a) * (b + a)
-    beyond = -torch.expm1(exponent) / (
-        torch.special.erfcx(a.clamp(min=0) * root)
-        - torch.exp(exponent) * torch.special.erfcx(b * root)
-    ).clamp(min=tiny)
-    around = (torch.exp(-0.5 * a * a) - torch.exp(-0.5 * b * b)) / (
-        torch.erf(b * root) - torch.erf(a * root)
-    ).clamp(min=tiny)
-    shift = side * math.sqrt(2 / math.pi) * torch.where(a > 0, beyond, around)
-    inside = torch.where(spread > SMALLEST_SPREAD, mean + scale * shift, mean)
-    return inside.maximum(low).minimum(high)
-
-
 class JPEG(Quantiser, nn.Module):
     """JPEG compression and decoding of colour or grey images, as libjpeg does it.
 
@@ -146,8 +119,6 @@ class JPEG(Quantiser, nn.Module):
     Raises:
         SettingError: An argument is not one of these.
     """
-
-    is_linear = False
 
     def __init__(
         self,
@@ -193,7 +164,8 @@ class JPEG(Quantiser, nn.Module):
             zip(self._planes(stored), self.cells(y), strict=True)
         ):
             c = block_dct(plane)
-            mean = truncated_mean(c, spreads, cells)
+            low, high = cells.centre - cells.half, cells.centre + cells.half
+            mean = truncated_mean(c, spreads, low, high, SMALLEST_SPREAD)
             grid = self._grid(stored.shape[-2:], index)
             changes.append(grid.repeated(grid.visible(block_idct(mean - c))))
         return x + self._upright(self._colours(changes)) / LEVELS
@@ -207,6 +179,12 @@ class JPEG(Quantiser, nn.Module):
         inside = self._grid(self._stored(y).shape[-2:], 0).whole_blocks(y)[0, ..., 0, 0]
         whole = inside.expand(cells.unsure.shape)
         return (whole & cells.unsure).flatten(1).sum(1) / whole.flatten(1).sum(1).clamp(min=1)
+
+    def doubt(self, share: float) -> str:
+        return (
+            f"{share:.0%} of its blocks are not what these JPEG tables give: was it resized or "
+            f"edited afterwards, or has it another quality?"
+        )
 
     def described(self) -> dict[str, Any]:
         luma, chroma = self.tables.flatten(1).int().tolist()

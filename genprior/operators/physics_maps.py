@@ -54,7 +54,7 @@ class Maps:
         parts = []
         for part, (size, is_complex) in zip(v.split(sizes, dim=1), self._parts, strict=True):
             part = part.reshape(len(v), *size, 2) if is_complex else part.reshape(len(v), *size)
-            parts.append(torch.view_as_complex(part) if is_complex else part)
+            parts.append(torch.view_as_complex(part.contiguous()) if is_complex else part)
         return self._list(parts)
 
     def tensor_options(self) -> dict[str, Any]:

@@ -4,10 +4,11 @@
 
 with W = sigma Sigma^{-1/2} and sigma the root mean square of n, so that W = I if n is white. A
 solver that is exact for white noise is then exact for n, and one that approximates the posterior
-does so here.
+does so here. The same holds for A that is not linear, y = A(x) + n.
 """
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from genprior.core.errors import SettingError
 from genprior.core.linalg import cg, inner, per_image
 from genprior.operators.base import Operator
 from genprior.operators.noise_models import GaussianNoise
+from genprior.operators.nonlinear import NonlinearOperator
 
 
 class Whitened(Operator, nn.Module):
@@ -132,6 +134,67 @@ class Whitened(Operator, nn.Module):
         empty = inner(b, b) == 0
         x = cg(matrix, b, iterations=self.iterations, tolerance=self.tolerance)
         return torch.where(empty, 0, x)
+
+
+class WhitenedNonlinear(NonlinearOperator, nn.Module):
+    """Operator W A(x), for an operator that is not linear, with noise of a given covariance.
+
+    Arguments:
+        operator: A; its measurements are (B, C, H, W).
+        noise: Law of the noise of its measurements.
+    """
+
+    measures_images = False
+
+    def __init__(self, operator: NonlinearOperator, noise: GaussianNoise) -> None:
+        super().__init__()
+        self.operator, self.noise = operator, noise
+        self.takes_float64 = operator.takes_float64
+
+    def whiten(self, y: Tensor) -> Tensor:
+        """Returns W y, the measurement of this operator, for a measurement y of A."""
+        return per_image(self.noise.level(y), y) * self.noise.whiten(y)
+
+    def A(self, x: Tensor) -> Tensor:
+        return self.whiten(self.operator.A(x))
+
+    def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
+        return self.operator.image_shape(measurement_shape)
+
+    def check_shape(self, measurement_shape: torch.Size) -> None:
+        self.operator.check_shape(measurement_shape)
+
+    def expansion_point(self, y: Tensor) -> Tensor:
+        return self.operator.expansion_point(
+            self.noise.colour(y) / per_image(self.noise.level(y), y)
+        )
+
+    def select(self, images: Sequence[int]) -> "WhitenedNonlinear":
+        chosen = cast(NonlinearOperator, self.operator.select(images))
+        return WhitenedNonlinear(chosen, self.noise.select(images))
+
+
+def whitened(
+    operator: Operator, noise: GaussianNoise, plain: bool = False
+) -> Whitened | WhitenedNonlinear:
+    """Returns the operator of whitened measurements.
+
+    Arguments:
+        operator: A, linear or not.
+        noise: Law of the noise of its measurements.
+        plain: See `Whitened`.
+
+    Raises:
+        SettingError: The operator rounds, so that the noise has no whitened form.
+    """
+    if isinstance(operator, NonlinearOperator):
+        return WhitenedNonlinear(operator, noise)
+    if not operator.is_linear:
+        raise SettingError(
+            f"{type(operator).__name__} takes no law of the noise, since its error is that of "
+            f"rounding: leave noise_std at 0"
+        )
+    return Whitened(operator, noise, plain)
 
 
 def _weight(value: Tensor, s: Tensor) -> Tensor:

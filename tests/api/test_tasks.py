@@ -89,8 +89,8 @@ def test_a_physics_of_deepinv_is_the_same_for_all_images_of_a_size() -> None:
 
 
 @pytest.mark.parametrize("name, settings, message", [
-    ("Sharpening", {}, "no linear physics 'Sharpening': choose one of .*CompressedSensing"),
-    ("ComposedLinearPhysics", {}, "no linear physics"),
+    ("Sharpening", {}, "no physics 'Sharpening': choose one of .*CompressedSensing"),
+    ("ComposedLinearPhysics", {}, "no physics"),
     ("CompressedSensing", {"m": 20, "n": 3}, "CompressedSensing has no argument 'n', it has chan"),
     ("CompressedSensing", {}, "CompressedSensing does not work with {} on images"),
     ("CompressedSensing", {"m": -1}, "CompressedSensing does not work with"),

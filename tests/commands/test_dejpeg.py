@@ -109,7 +109,7 @@ def test_degrade_command(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("words", "message"), [
     (["--noise", 0.1], "JPEG takes no noise level"),
-    (["--noise", "auto"], "the error of JPEG is known from its tables"),
+    (["--noise", "auto"], "the error of JPEG is that of rounding"),
     (["--jpeg-quality", 0], "1<=x<=100"),
     (["--solver", "dps"], "needs a linear operator, and JPEG is not"),
 ])

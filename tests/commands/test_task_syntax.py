@@ -24,6 +24,12 @@ def test_settings_and_defaults_are_those_of_the_commands():
     task = read("deblur:motion=15,30,boundary=circular")
     assert task.settings["motion"] == (15, 30) and task.settings["boundary"] == "circular"
     assert task.noise == 0.01
+    task = read("hdr:factor=1.5,pivot=0.5")
+    assert task.settings == {"factor": 1.5, "pivot": 0.5, "white": "auto"} and task.noise == 0
+    assert read("phase:masks=4,noise=0.05").settings == {"oversampling": 2.0, "masks": 4}
+    assert read("phase").noise == 0.01
+    assert read("gamma").settings == {"gamma": 1 / 2.2}
+    assert read("quantise:levels=4").settings == {"levels": 4}
     task = read("superres:factor=4,filter=gaussian,std=1.8,noise=0.02")
     assert task.settings == {"factor": 4, "kernel": "gaussian", "std": 1.8, "blur": None,
                              "boundary": "symmetric"}
@@ -64,7 +70,7 @@ def test_linear_tasks_and_laws_of_noise(tmp_path):
     ("deepinv:CompressedSensing,m", "'m': write SETTING=VALUE"),
     ("sharpen:x=1",
      "'sharpen:x=1': choose one of inpaint, deblur, superres, denoise, dejpeg, "
-     "colorize, demosaic, compressed-sensing, deepinv"),
+     "colorize, demosaic, compressed-sensing, hdr, phase, gamma, quantise, deepinv"),
     ("inpaint:random=2", "'inpaint:random=2': .*between 0 and 1"),
     ("inpaint:hole=3", "No such option '?--hole"),
     ("denoise", "Missing option '--noise'"),
@@ -72,6 +78,10 @@ def test_linear_tasks_and_laws_of_noise(tmp_path):
     ("deblur:noise=0.1", "a blur needs exactly one of --gaussian"),
     ("superres:std=2", "--std is the width of --filter gaussian"),
     ("superres:factor=1", "1 is not in the range"),
+    ("hdr:factor=1", "1.0 is not in the range"),
+    ("hdr:pivot=0.5,white=0.4", "--white 0.4 must be above --pivot 0.5"),
+    ("phase:masks=x", "'x' is not a valid integer"),
+    ("quantise:levels=1", "1 is not in the range"),
 ])
 def test_invalid_tasks(text, message):
     with pytest.raises(click.UsageError, match=message):

@@ -15,7 +15,9 @@ from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
+from genprior.operators.jpeg import JPEG
 from genprior.operators.masks import random_keep
+from genprior.operators.phase_retrieval import PhaseRetrieval
 from genprior.operators.superres import SuperResolution
 
 KERNEL = torch.rand(3, 3, generator=torch.Generator().manual_seed(0)).double()
@@ -92,3 +94,19 @@ def test_operators_can_be_pickled(operator: Operator) -> None:
     copied = pickle.loads(pickle.dumps(operator))
     assert torch.equal(copied.A(x), operator.A(x))
     assert torch.equal(copied.pinv(copied.A(x)), operator.pinv(operator.A(x)))
+
+
+def test_an_operator_that_is_not_linear_is_a_physics_with_a_derivative() -> None:
+    op, x = PhaseRetrieval(), draw(2, 1, 5, 6)
+    physics = to_deepinv(op)
+    assert isinstance(physics, deepinv.physics.Physics)
+    assert not isinstance(physics, deepinv.physics.LinearPhysics)
+    y = physics(x)
+    torch.testing.assert_close(y, op.A(x))
+    leaf = x.clone().requires_grad_()
+    fidelity = deepinv.optim.L2()
+    slope = torch.autograd.grad(fidelity.fn(leaf, y + 0.1, physics).sum(), leaf)[0]
+    torch.testing.assert_close(fidelity.grad(x, y + 0.1, physics), slope)
+    torch.testing.assert_close(physics.A_dagger(y), op.pinv(y))
+    with pytest.raises(TypeError, match="JPEG rounds numbers, and the physics of deepinv have"):
+        to_deepinv(JPEG(30))

@@ -1,18 +1,17 @@
-"""The JPEG operator against libjpeg, scipy's DCT and truncated normal laws."""
+"""The JPEG operator against libjpeg and scipy's DCT."""
 
 import io
 
 import numpy as np
 import pytest
 import torch
-from mpmath import mp
 from PIL import Image, ImageOps
 from scipy.fft import dctn
 from shell import photo
 from torch import Tensor
 
 from genprior.core.errors import SettingError
-from genprior.operators.jpeg import JPEG, Cells, truncated_mean
+from genprior.operators.jpeg import JPEG
 
 SAMPLINGS = ["4:4:4", "4:2:2", "4:2:0"]
 
@@ -129,36 +128,6 @@ def test_projecting_again_changes_nothing(sampling: str) -> None:
     x = op.prox(u, y, 0.0)
     assert (x - u).abs().max() > 0.05
     torch.testing.assert_close(op.prox(x, y, 1.0), x, rtol=0, atol=1e-9)
-
-
-def test_the_mean_in_a_cell_is_that_of_a_truncated_normal_law() -> None:
-    mean = torch.tensor([0.0, 3.0, -9.0, 40.0, 0.2, -300.0], dtype=torch.float64)
-    centre = torch.tensor([0.0, 4.0, -8.0, 0.0, 100.0, 0.0], dtype=torch.float64)
-    half = torch.tensor([5.0, 1.0, 0.5, 8.0, 60.0, 20.0], dtype=torch.float64)
-    for spread in (0.05, 1.0, 7.0, 300.0):
-        cells = Cells(centre, half, centre, centre > 0)
-        found = truncated_mean(mean, torch.tensor(spread, dtype=torch.float64), cells)
-        expected = [
-            quadrature(*map(float, numbers), spread)
-            for numbers in zip(mean, centre - half, centre + half, strict=True)
-        ]
-        expected = torch.tensor(expected, dtype=torch.float64)
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-
-
-def quadrature(mean: float, low: float, high: float, spread: float) -> float:
-    """Returns the mean of a truncated normal law by integration with 30 digits."""
-    with mp.workdps(30):
-        peak = min(max(mean, low), high)
-
-        def density(u: mp.mpf) -> mp.mpf:
-            return mp.exp(((peak - mean) ** 2 - (u - mean) ** 2) / (2 * mp.mpf(spread) ** 2))
-
-        decay = spread / max(1, abs(peak - mean) / spread)  # its scale near the peak
-        marks = {low, high}
-        marks |= {peak + sign * k * decay for sign in (-1, 1) for k in (0, 1, 4, 12, 40)}
-        parts = sorted(mark for mark in marks if low <= mark <= high)
-        return float(mp.quad(lambda u: u * density(u), parts) / mp.quad(density, parts))
 
 
 def test_spread_is_per_image() -> None:

@@ -1,17 +1,20 @@
 import pytest
 import torch
 from contracts import check_operator, dense
+from nonlinear import Affine, check_jacobian
 from posteriors import EXACT, priors, rand
 
 from genprior.core.errors import SettingError
 from genprior.inverse.gaussian.posterior import GaussianPosterior
 from genprior.operators.blur import Blur
+from genprior.operators.clipping import Clipping
 from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
+from genprior.operators.jpeg import JPEG
 from genprior.operators.kernels import gaussian_kernel
 from genprior.operators.noise_models import CorrelatedNoise, IndependentNoise, WhiteNoise
 from genprior.operators.superres import SuperResolution
-from genprior.operators.whitened import Whitened
+from genprior.operators.whitened import Whitened, WhitenedNonlinear, whitened
 
 BOX = torch.ones(3, 3)
 
@@ -82,3 +85,26 @@ def test_holes_with_correlated_noise_are_refused():
     with pytest.raises(SettingError, match="with holes"):
         op.check_shape(torch.Size((1, 3, 6, 6)))
     Whitened(op.operator, noises(6)["map"]).check_shape(torch.Size((1, 3, 6, 6)))
+
+
+def test_an_operator_that_is_not_linear_is_whitened_too():
+    noise, x = noises(6)["correlated"], rand(2, 1, 6, 6)
+    op = whitened(Clipping(2.0, 0.5), noise)
+    assert isinstance(op, WhitenedNonlinear)
+    check_jacobian(op, 0.3 + 0.4 * x, rtol=1e-6)
+    y = Clipping(2.0, 0.5).A(0.3 + 0.4 * x)  # rounding would move a value off the limits
+    torch.testing.assert_close(op.A(0.3 + 0.4 * x), op.whiten(y))
+    torch.testing.assert_close(
+        op.expansion_point(op.whiten(y)), Clipping(2.0, 0.5).expansion_point(y)
+    )
+    blur, shift = Blur(gaussian_kernel(0.5), boundary="circular"), 0.25
+    affine = whitened(Affine(blur, shift), noise)
+    affine.cg_steps, affine.tolerance = 2000, 1e-13
+    linear = Whitened(blur, noise, iterations=2000, tolerance=1e-13)
+    y = blur.A(x) + 0.1 * rand(2, 1, 6, 6, seed=3)
+    found = affine.prox(x, affine.whiten(y + shift), 0.2)
+    torch.testing.assert_close(found, linear.prox(x, linear.whiten(y), 0.2), rtol=0, atol=1e-6)
+    alone = affine.select([1]).prox(x[1:], affine.select([1]).whiten(y[1:] + shift), 0.2)
+    torch.testing.assert_close(alone[0], found[1], rtol=0, atol=1e-6)
+    with pytest.raises(SettingError, match="JPEG takes no law of the noise"):
+        whitened(JPEG(30), noise)

@@ -1,7 +1,7 @@
 """Settings for the restoration of files."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ class Job:
             known part of each file (inpainting only).
         fill: How holes are filled, see `restore`.
         calibration: File of `genprior calibrate`, see `restore`.
+        prior_settings: Settings of the prior, see `load_prior`.
         prior, solver, steps, quality, samples, seed, device, dtype, tile: See `restore`.
     """
 
@@ -47,6 +48,7 @@ class Job:
     max_pixels: int = MAX_PIXELS
     exemplar: Path | None = None
     prior: str = "ddpm"
+    prior_settings: dict[str, Any] = field(default_factory=dict)
     solver: str = "auto"
     steps: int | Literal["auto"] = "auto"
     quality: Quality = "default"

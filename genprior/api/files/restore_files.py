@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from genprior.api.estimated_priors import estimate_prior, read_exemplar
 from genprior.api.factory import (
+    check_no_settings,
     choose_solver,
     ignored_steps,
     load_described,
@@ -160,11 +161,13 @@ def measure(
 
 def _prior_of_all(job: Job, device: torch.device) -> _Prior | None:
     """Returns the prior for all files; None if each file has its own."""
+    if job.exemplar is not None or job.prior in FROM_EXEMPLAR:
+        check_no_settings(job.prior, job.prior_settings)
     if job.exemplar is not None:
         model, _ = read_exemplar(job.prior, job.exemplar, job.max_pixels)
         return _Prior(model.to(device), sha256(job.exemplar.read_bytes()))
     if job.prior not in FROM_EXEMPLAR:
-        model, manifest = load_described(job.prior)
+        model, manifest = load_described(job.prior, **job.prior_settings)
         return _Prior(model.to(device), fingerprint(manifest))
     if job.task != "inpaint":
         raise SettingError(

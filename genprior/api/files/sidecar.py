@@ -47,6 +47,7 @@ def facts(
         "noise": job.noise,
         "degrade": job.degrade,
         "prior": job.prior,
+        **({"prior_settings": job.prior_settings} if job.prior_settings else {}),
         "exemplar": None if job.exemplar is None else str(job.exemplar),
         "prior_sha256": prior_sha256,
         "solver": name,
@@ -108,7 +109,7 @@ def resampling(operator: Operator, small: Tensor) -> dict[str, str]:
 
 def compression(operator: Operator) -> dict[str, Any]:
     """Returns the entry of a JPEG that was read from the file or estimated, else none."""
-    if operator.is_linear:
+    if operator.is_differentiable:
         return {}
     return {"jpeg": cast(Any, operator).described()}
 

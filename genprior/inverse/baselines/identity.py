@@ -1,7 +1,11 @@
-"""Identity baseline: the measurement itself as the image estimate."""
+"""Identity baseline: the measurement itself as the image estimate.
+
+For a measurement by an operator that is not linear it is an image without a prior, from which
+iterative solvers start.
+"""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -11,9 +15,13 @@ from genprior.operators.base import Operator
 
 @dataclass(frozen=True)
 class Measurement(Baseline):
-    """Returns the measurement unchanged, if it is an image of the same size."""
+    """Returns the measurement unchanged, if it is an image of the same size.
 
-    supports_nonlinear: ClassVar[bool] = True
+    If A is not linear and is differentiable it is `expansion_point`, the scene of an over-exposed
+    photo without its highlights or the image of hybrid input-output, in [0, 1].
+    """
+
+    uses: ClassVar[Literal["adjoint", "gradient", "prox"]] = "prox"
     ignores_noise: ClassVar[bool] = True
     summary: ClassVar[str] = "the measurement itself"
 
@@ -21,4 +29,6 @@ class Measurement(Baseline):
         return operator.is_identity or not operator.is_linear
 
     def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:
-        return y
+        if operator.is_linear or not operator.is_differentiable:
+            return y
+        return operator.expansion_point(y).clamp(0, 1)

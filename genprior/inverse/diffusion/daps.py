@@ -31,6 +31,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from genprior.core.errors import SettingError
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import sigma_steps
@@ -64,6 +65,7 @@ class DAPS(Solver):
 
     needs = Denoiser
     stochastic = True
+    uses = "gradient"
     summary = "samples, intervals too wide, or tuned to a noise level of 0.025"
 
     steps: int = setting(200, ge=1)
@@ -105,6 +107,14 @@ class DAPS(Solver):
         exact = self.kernel == "exact"
         return self.steps * (self.iterations + self.root_products) if exact else 0
 
+    def check_compatible(self, operator: Operator, prior: object, y: Tensor) -> None:
+        super().check_compatible(operator, prior, y)
+        if not (operator.is_linear or self.kernel == "published"):
+            raise SettingError(
+                f"the kernel {self.kernel!r} of daps needs a linear operator, and "
+                f"{type(operator).__name__} is not: set kernel to 'published'"
+            )
+
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
@@ -127,7 +137,8 @@ class DAPS(Solver):
             x = x_hat = self._flow(prior, x, sigma)
             rate = rate_at[sigma]
             for _ in range(self.langevin_steps):
-                fit = 2 * operator.A_adjoint(operator.A(x) - y) / self.tau**2
+                Ax, pull = operator.value_and_vjp(x)
+                fit = 2 * pull(Ax - y) / self.tau**2
                 drift = fit + (x - x_hat) / sigma**2
                 x = x - rate * drift + (2 * rate) ** 0.5 * generator.normal(x)
             return x

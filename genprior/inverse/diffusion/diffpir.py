@@ -46,7 +46,7 @@ class DiffPIR(DiffusionSolver):
 
     needs = Denoiser
     stochastic = True
-    supports_nonlinear = True
+    uses = "prox"
     summary = "samples that look natural, cheap; std is only rough"
 
     coupling: float = setting(1.0, gt=0)

@@ -1,6 +1,6 @@
 """Diffusion posterior sampling (DPS): every reverse step is followed by a gradient step.
 
-    x_next = DDPM(x, D(x)) - zeta grad_x ||y - A D(x)||_2
+    x_next = DDPM(x, D(x)) - zeta grad_x ||y - A(D(x))||_2
 
 References:
     Diffusion Posterior Sampling for General Noisy Inverse Problems, Chung et al., 2023.
@@ -47,6 +47,7 @@ class DPS(DiffusionSolver):
 
     needs = Denoiser
     stochastic = True
+    uses = "gradient"
     summary = "samples, the published step size for whole images; for comparisons"
 
     steps: int = setting(1000, ge=1)
@@ -65,9 +66,10 @@ class DPS(DiffusionSolver):
 
         def step(x: Tensor, sigma: float, sigma_next: float, noise: Tensor | None) -> Tensor:
             x_hat, vjp = denoise_with_vjp(prior.denoise, x, sigma)
-            residual = y - operator.A(x_hat)
+            Ax, pull = operator.value_and_vjp(x_hat)
+            residual = y - Ax
             norm = torch.linalg.vector_norm(residual.flatten(1), dim=1).clamp(min=1e-12)
-            descent = vjp(operator.A_adjoint(residual)) / norm.reshape(-1, 1, 1, 1)
+            descent = vjp(pull(residual)) / norm.reshape(-1, 1, 1, 1)
             x_next = reverse_step(x, x_hat, noise, sigma, sigma_next, eta=1.0)
             return x_next + zeta * self.unscale(sigma, sigma_next) * descent
 

@@ -1,7 +1,9 @@
 """Regularisation by denoising diffusion (RED-diff): a variational point estimate.
 
-    gradient  g = A^T (A mu - y) + lambda (mu - D(mu + sigma_t n)),   sigma_t decreasing
+    gradient  g = J^T (A(mu) - y) + lambda (mu - D(mu + sigma_t n)),   sigma_t decreasing
     mu <- Adam(mu, g)
+
+with the Jacobian J of A, which is A if that is linear.
 
 The paper's loss is ||A mu - y||^2 / 2 + lambda w_t sg[eps(x_t) - n]^T mu, with the weights
 w_t = sqrt((1 - a_t) / a_t); g is its gradient. The spread of estimates from several seeds is not a
@@ -18,8 +20,9 @@ Differs from the authors' code:
     3. ||A mu - y||^2 and the loss of the denoiser are sums, as in the paper. In the authors' code
         they are means over m measured numbers and d pixels, so that their 0.25 is 0.25 m / d here:
         a sixteenth in super-resolution by 4, for which the default is too strong.
-    4. The start is the least-squares solution damped towards 1/2 according to the noise. The
-        authors' start, A^+ y, is only amplified noise for a blur.
+    4. The start is the least-squares solution damped towards grey according to the noise (towards
+        the image of `expansion_point` if A is not linear). The authors' start, A^+ y, is only
+        amplified noise for a blur.
 """
 
 from dataclasses import dataclass, field
@@ -30,7 +33,7 @@ from torch import Tensor
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import Spacing
 from genprior.inverse.base import setting
-from genprior.inverse.diffusion.sampler import PRIOR_MEAN, PRIOR_VAR, DiffusionSolver, images_of
+from genprior.inverse.diffusion.sampler import PRIOR_VAR, DiffusionSolver
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
@@ -50,6 +53,7 @@ class REDDiff(DiffusionSolver):
 
     needs = Denoiser
     stochastic = False
+    uses = "gradient"
     summary = "one image, variational point estimate; for comparisons"
 
     weight: float = setting(0.25, gt=0)
@@ -60,12 +64,12 @@ class REDDiff(DiffusionSolver):
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         with torch.no_grad():
-            middle = torch.full_like(images_of(y, operator), PRIOR_MEAN).contiguous()
-            mu = operator.prox(middle, y, noise_std**2 / PRIOR_VAR)
+            mu = operator.prox(operator.expansion_point(y), y, noise_std**2 / PRIOR_VAR)
             m, v = torch.zeros_like(mu), torch.zeros_like(mu)
             for k, sigma in enumerate(self.sigmas, start=1):
                 x_hat = prior.denoise(mu + sigma * generator.normal(mu), sigma)
-                g = operator.A_adjoint(operator.A(mu) - y) + self.weight * (mu - x_hat)
+                Ax, pull = operator.value_and_vjp(mu)
+                g = pull(Ax - y) + self.weight * (mu - x_hat)
                 m = BETAS[0] * m + (1 - BETAS[0]) * g
                 v = BETAS[1] * v + (1 - BETAS[1]) * g**2
                 scale = (v / (1 - BETAS[1] ** k)).sqrt() + EPSILON

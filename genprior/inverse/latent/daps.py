@@ -54,6 +54,7 @@ class LatentDAPS(Solver):
 
     needs = LatentDenoiser
     stochastic = True
+    uses = "gradient"
     summary = "samples, their spread tuned to noise of 0.025; tau=None adapts it"
 
     steps: int = setting(50, ge=1)

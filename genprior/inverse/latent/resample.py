@@ -54,6 +54,7 @@ class ReSample(Solver):
 
     needs = LatentDenoiser
     stochastic = True
+    uses = "gradient"
     summary = "samples that fit the data; their spread is set by strength"
 
     steps: int = setting(500, ge=1)

@@ -53,6 +53,7 @@ class CSGM(Solver):
 
     needs = Decoder
     stochastic = False
+    uses = "gradient"
     summary = "one image in the range of the decoder; 1 forward + 1 backward per step and start"
 
     steps: int = setting(1000, ge=1)

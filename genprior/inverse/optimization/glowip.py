@@ -53,6 +53,7 @@ class GlowIP(Solver):
 
     needs = Decoder
     stochastic = False
+    uses = "gradient"
     summary = "one image, most probable latent from z = 0; 1 forward + 1 backward per step"
 
     steps: int = setting(100, ge=1)

@@ -59,6 +59,7 @@ class ILO(Solver):
 
     needs = Layered
     stochastic = False
+    uses = "gradient"
     summary = "one image, CSGM, then activations; 1 forward + 1 backward per step"
 
     steps: int = setting(500, ge=1)

@@ -56,6 +56,7 @@ class JPMAP(Solver):
 
     needs = Variational
     stochastic = False
+    uses = "gradient"
     summary = "one image, most probable image and latent; 1 forward + 1 backward per step"
 
     steps: int = setting(4, ge=1)
@@ -132,6 +133,7 @@ class PnPHVAE(Solver):
 
     needs = Variational
     stochastic = False
+    uses = "gradient"
     summary = "one image, fixed point of data step and autoencoder; 1 pass through both per step"
 
     steps: int = setting(50, ge=1)

@@ -44,6 +44,7 @@ class Langevin(Solver):
 
     needs = Decoder
     stochastic = True
+    uses = "gradient"
     summary = "samples, Markov chain over latents; 1 forward + 1 backward per step"
 
     steps: int = setting(500, ge=1)
@@ -94,6 +95,7 @@ class ImageLangevin(Solver):
 
     needs = Density
     stochastic = True
+    uses = "gradient"
     summary = "samples, Markov chain over the image; 1 forward + 1 backward per step"
 
     steps: int = setting(500, ge=1)

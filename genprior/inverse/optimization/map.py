@@ -65,6 +65,7 @@ class MAP(Solver):
 
     needs = Density
     stochastic = False
+    uses = "gradient"
     summary = "one image, the most probable; 1 forward + 1 backward per step"
 
     steps: int = setting(36, ge=1)

@@ -61,6 +61,7 @@ class PatchNR(Solver):
 
     needs = Density
     stochastic = False
+    uses = "gradient"
     summary = "one image, for a prior on patches; 1 forward + 1 backward of all patches per step"
 
     steps: int = setting(60, ge=1)

@@ -47,7 +47,7 @@ class DitheredMean(Solver):
 
     needs = Denoiser
     stochastic = False
-    supports_nonlinear = True
+    uses = "prox"
     summary = "one image, JPEG only: denoises with added noise, keeps to the coefficients"
 
     steps: int = setting(4, ge=1)

@@ -9,7 +9,8 @@ References:
         Bertsekas, 1992 (over-relaxation).
 
 Differs from the authors' code:
-    1. The initial image is the Tikhonov solution (`smooth_start`), for every operator. An
+    1. The initial image is the Tikhonov solution (`smooth_start`), for every operator. If A is
+        not linear, it is that of A linearised, and u is found by Gauss-Newton steps. An
         inpainting prior instead fills the holes with its posterior mean, averaged over flips
         and rotations, which takes up to a third of the evaluations.
     2. Each step flips or rotates the image, as in the authors' code, also for inpainting; only
@@ -88,7 +89,7 @@ class HQS(Solver):
 
     needs = Denoiser
     stochastic = False
-    supports_nonlinear = True
+    uses = "prox"
     summary = "one image, point estimate"
 
     steps: int = setting(24, ge=1)
@@ -121,7 +122,7 @@ class HQS(Solver):
             if views:
                 x = mean_of_views(y, operator, prior, noise_std, turns)
             else:
-                x = smooth_start(y, operator) if operator.is_linear else operator.pinv(y)
+                x = smooth_start(y, operator) if operator.is_differentiable else operator.pinv(y)
             variance = noise_std.clamp(min=NOISE_FLOOR) ** 2
             exact = noise_std == 0
             first = noise_std.clamp(min=self.sigma_max).masked_fill(exact, self.exact_max)

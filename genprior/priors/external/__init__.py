@@ -19,6 +19,7 @@ from genprior.core.checksums import file_digest
 from genprior.core.errors import CheckpointError
 from genprior.priors.checkpoint import MANIFEST, steps_of
 from genprior.priors.external.hub import PREFIX, download
+from genprior.priors.external.spandrel_registry import recognises
 from genprior.priors.external.weight_files import (
     SUFFIXES,
     Weights,
@@ -55,6 +56,7 @@ FILE_FORMATS = {
     "guided-diffusion": FileFormat("guided_diffusion", UNET),
     "torchcfm": FileFormat("guided_diffusion", UNET, "load_flow", ("ema_model", "net_model")),
     "drunet": FileFormat("drunet", ("m_head.weight", "m_body.0.res.0.weight", "m_tail.weight")),
+    "ircnn": FileFormat("ircnn", ("0.model.0.weight", "24.model.12.weight")),
     "pytorch-examples-vae": FileFormat("dense_vae", (
         "fc1.weight", "fc21.weight", "fc22.weight", "fc3.weight", "fc4.weight")),
     "pytorch-examples-dcgan": FileFormat("dcgan", (
@@ -68,6 +70,7 @@ FILE_FORMATS = {
         "denoising_cnn", ("first_layer.weight", "hidden_layer_list.0.weight",
                           "bn_layer_list.0.running_var", "last_layer.weight"), "load_bias_free"),
     LEAST_SPECIFIC: FileFormat("denoising_cnn", ("0.weight",)),
+    "spandrel": FileFormat("spandrel_models", ()),
 }
 FOLDER_FORMATS = ("diffusers",)
 
@@ -109,12 +112,13 @@ def written(where: str | Path) -> int:
     return max(file.stat().st_mtime_ns for file in _files(Path(split_format(where)[1])))
 
 
-def load(where: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def load(where: str | Path, **told: Any) -> tuple[nn.Module, dict[str, Any]]:
     """Loads a prior in a format of another package.
 
     Arguments:
         where: A folder of diffusers, or a file of weights (.pt, .pth, .safetensors); or
             FORMAT:PATH, which names the format.
+        told: Settings that the files do not show; they replace those of `genprior.json`.
 
     Returns:
         The prior (float32, evaluation mode, on the CPU), and a manifest: its format, what was
@@ -122,7 +126,7 @@ def load(where: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 
     Raises:
         CheckpointError: The format is unknown or ambiguous, the file is damaged or would need code
-            to be run, or an optional package is missing.
+            to be run, a setting does not fit, or an optional package is missing.
     """
     given, place = split_format(where)
     path = Path(place)
@@ -146,7 +150,7 @@ def load(where: str | Path) -> tuple[nn.Module, dict[str, Any]]:
                     )
                 tensors |= {key: found.beside[key] for key in kind.beside if key in found.beside}
         load_format = getattr(import_module(f"genprior.priors.external.{module}"), loader)
-        prior, about = load_format(path, tensors)
+        prior, about = load_format(path, tensors, told)
     files = {
         str(file.relative_to(path)) if path.is_dir() else file.name:
             {"sha256": file_digest(file), "bytes": file.stat().st_size}
@@ -167,7 +171,8 @@ def _format(path: Path, found: Weights) -> str:
         CheckpointError: No format fits, or several do and the file does not show which it is.
     """
     names = names_of(found.tensors)
-    fitting = [name for name, kind in FILE_FORMATS.items() if names.issuperset(kind.names)]
+    fitting = [name for name, kind in FILE_FORMATS.items()
+               if kind.names and names.issuperset(kind.names)]
     fitting = [name for name in fitting if name != LEAST_SPECIFIC] or fitting
     shown = [name for name in fitting if found.where in FILE_FORMATS[name].where]
     if set(fitting) == {"guided-diffusion", "torchcfm"} and not shown:
@@ -186,6 +191,8 @@ def _format(path: Path, found: Weights) -> str:
             f"{path}: holds the network of a diffusers folder, whose config.json describes it: "
             f"give the folder"
         )
+    if recognises(found.tensors):
+        return "spandrel"
     raise CheckpointError(
         f"{path}: the names of its tensors ({', '.join(list(found.tensors)[:3])} ...) fit "
         f"no known format ({', '.join(FILE_FORMATS)}, a diffusers folder): if it holds the "

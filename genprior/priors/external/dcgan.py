@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from genprior.core.errors import CheckpointError
 from genprior.priors.base import Layered
-from genprior.priors.external.weight_files import check_fit
+from genprior.priors.external.weight_files import NoSettings, check_fit, read_settings
 from genprior.priors.nets.channels import from_network
 
 
@@ -65,12 +65,15 @@ class TransposedDCGAN(nn.Module, Layered):
         )
 
 
-def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[TransposedDCGAN, dict[str, Any]]:
+def load(
+    path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, Any]
+) -> tuple[TransposedDCGAN, dict[str, Any]]:
     """Builds the prior of a state dictionary; returns it and a description.
 
     Raises:
         CheckpointError: The tensors are those of another variant.
     """
+    read_settings(path, NoSettings, told)
     numbers = [key.split(".")[1] for key in tensors if key.startswith("main.")]
     if not all(number.isdecimal() and len(number) < 4 for number in numbers):
         raise CheckpointError(f"{path}: is no DCGAN generator of transposed convolutions")

@@ -8,14 +8,7 @@
 
 in the files of KAIR and of similar programs: a state dictionary of numbered convolutions and
 batch normalisations, with a ReLU after all but the last. The input and output channels determine
-the kind. A DnCNN for one noise level s denoises at higher ones by scaling around mid-grey, and at
-lower ones by a weighted mean of x, whose error is sigma^2, and D(x), which removes too much:
-
-    sigma >= s   D(x, sigma) = c + (D(c + r (x - c)) - c) / r,   r = s / sigma,   c = 1/2
-    sigma <  s   D(x, sigma) = x + w (D(x) - x)
-
-    w = sigma^2 / (sigma^2 + (1 - sigma^2 / s^2) b^2)
-    b^2 = max(mean((x - D(x))^2) - sigma^2, 0), the error of D(x)
+the kind. A DnCNN for one noise level serves the others by `single_level`.
 
 References:
     Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image Denoising, Zhang et al.,
@@ -24,14 +17,6 @@ References:
         Zhang, 2018 (FFDNet, FDnCNN).
     Robust and Interpretable Blind Image Denoising via Bias-Free Convolutional Neural Networks,
         Mohan et al., 2020.
-    Boosting the Performance of Plug-and-Play Priors via Denoiser Scaling, Xu et al., 2020.
-    A James-Stein Type Estimator for Combining Unbiased and Possibly Biased Estimators, Green and
-        Strawderman, 1991 (the weight).
-
-Differs from the authors' code:
-    1. Scaling is around mid-grey, not 0, and is not used below s: r > 1 leaves the range of the
-        training images (a DnCNN for 25/255 lost 5 dB at 5/255).
-    2. The factor (1 - sigma^2 / s^2) makes w = 1 at s.
 """
 
 import re
@@ -39,36 +24,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 from torch import Tensor, cat, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from genprior.core.errors import CheckpointError
 from genprior.core.linalg import per_image
 from genprior.priors.base import Denoiser
-from genprior.priors.external.weight_files import check_fit, read_settings
+from genprior.priors.external.single_level import Settings, check_level, denoise_any
+from genprior.priors.external.weight_files import NoSettings, check_fit, read_settings
 from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.padding import pad_to_multiple
 
 Kind = Literal["residual", "noise-map", "subsampled"]
 # A file with more layers is not such a network.
 MAX_LAYERS = 1000
-MID_GREY = 0.5
 # Added to the standard deviations of a BF-DnCNN.
 BF_EPSILON = 1e-5
 # Names of published files: dncnn_25.pth is for noise of 25/255.
 LEVEL_IN_NAME = re.compile(r"dncnn_(\d{1,2})")
-
-
-class Settings(msgspec.Struct, forbid_unknown_fields=True):
-    """What a DnCNN does not show, in FILE.genprior.json.
-
-    `noise_level` is that of its training, in units of [0, 1]. `blind` is true for a network that
-    was trained on all noise levels.
-    """
-
-    noise_level: float | None = None
-    blind: bool | None = None
 
 
 class DenoisingCNN(nn.Module, Denoiser):
@@ -106,18 +79,13 @@ class DenoisingCNN(nn.Module, Denoiser):
         elif self.noise_level is None:
             u = u - self.layers(u)
         else:
-            u = self._at_level(u, level, self.noise_level)
+            u = denoise_any(self.layers, u, level, self.noise_level)
         return from_network(u, x.shape[1])
 
-    def _at_level(self, u: Tensor, sigma: Tensor, s: float) -> Tensor:
-        """Denoises u at levels sigma, (B, 1, 1, 1), with the network for level s."""
-        r = (s / sigma).clamp(max=1)
-        removed = self.layers(MID_GREY + r * (u - MID_GREY)) / r
-        b2 = (removed.square().flatten(1).mean(dim=1).reshape(sigma.shape) - sigma**2).clamp(min=0)
-        return u - sigma**2 / (sigma**2 + (1 - (sigma / s) ** 2).clamp(min=0) * b2) * removed
 
-
-def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[DenoisingCNN, dict[str, Any]]:
+def load(
+    path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, Any]
+) -> tuple[DenoisingCNN, dict[str, Any]]:
     """Builds the prior of a state dictionary; returns it and a description.
 
     Raises:
@@ -140,7 +108,7 @@ def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[DenoisingCNN, dict[
             f"FDnCNN or FFDNet of grey or colour images"
         )
     kind, channels = kinds[inputs, outputs]
-    level = _noise_level(path, kind)
+    level = _noise_level(path, kind, told)
     prior = DenoisingCNN(layers, channels, kind, level)
     about = {
         "format": "convolutional-denoiser",
@@ -157,13 +125,14 @@ def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[DenoisingCNN, dict[
 
 
 def load_bias_free(
-    path: Path, tensors: Mapping[str, Tensor]
+    path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, Any]
 ) -> tuple[DenoisingCNN, dict[str, Any]]:
     """Builds a blind network without biases; results and errors as of `load`.
 
     Its normalisations are divisions by running standard deviations, which the preceding
     convolutions absorb.
     """
+    read_settings(path, NoSettings, told)
     try:
         kernels, scales = _bf_cnn(tensors) if "conv_layers.0.weight" in tensors else (
             _bf_dncnn(tensors))
@@ -263,14 +232,12 @@ def _layers(path: Path, tensors: Mapping[str, Tensor]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _noise_level(path: Path, kind: Kind) -> float | None:
-    settings = read_settings(path, Settings)
+def _noise_level(path: Path, kind: Kind, told: Mapping[str, Any]) -> float | None:
+    settings = read_settings(path, Settings, told)
     if kind != "residual" or settings.blind:
         return None
     match = LEVEL_IN_NAME.fullmatch(path.stem)
     level = settings.noise_level
     if level is None and match and settings.blind is None:
         level = int(match[1]) / 255
-    if level is not None and not 0 < level < 1:
-        raise CheckpointError(f"{path}: noise_level must be in (0, 1), got {level}")
-    return level
+    return check_level(path, level)

@@ -90,13 +90,15 @@ class DenseVAE(nn.Module, Variational):
         return self.fc21(h), self.fc22(h)
 
 
-def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[DenseVAE, dict[str, Any]]:
+def load(
+    path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, Any]
+) -> tuple[DenseVAE, dict[str, Any]]:
     """Builds the prior of a state dictionary; returns it and a description.
 
     Raises:
         CheckpointError: The tensors are those of another variant, or the settings do not fit.
     """
-    settings = read_settings(path, Settings)
+    settings = read_settings(path, Settings, told)
     hidden, pixels = tensors["fc1.weight"].shape
     side = math.isqrt(pixels)
     shape = settings.shape or (1, side, side)

@@ -97,6 +97,7 @@ def load_network(folder: Path, config: Mapping[str, Any], kind: Any) -> nn.Modul
     try:
         return kind.from_pretrained(
             folder, local_files_only=True, low_cpu_mem_usage=False, torch_dtype=torch.float32,
+            use_safetensors=any(folder.glob(f"{WEIGHTS}*.safetensors")),  # else it logs an error
         )
     except UNREADABLE as error:
         reason = " ".join(str(error).split())

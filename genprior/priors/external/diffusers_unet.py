@@ -115,7 +115,9 @@ def from_pipeline(pipeline: Any) -> DiffusersUNet:
     return prior
 
 
-def load(path: Path, _: Mapping[str, Tensor]) -> tuple[DiffusersUNet, dict[str, Any]]:
+def load(
+    path: Path, _: Mapping[str, Tensor], told: Mapping[str, Any]
+) -> tuple[DiffusersUNet, dict[str, Any]]:
     """Loads a folder of diffusers; returns the prior and a description.
 
     Raises:
@@ -131,7 +133,7 @@ def load(path: Path, _: Mapping[str, Tensor]) -> tuple[DiffusersUNet, dict[str, 
         )
     scheduler = read_scheduler(path, folder)
     network = load_network(folder, config, import_diffusers(folder).UNet2DModel)
-    label = read_settings(path, Settings).class_label
+    label = read_settings(path, Settings, told).class_label
     classes = config.get("num_class_embeds")
     if (label is None) != (classes is None) or not 0 <= (label or 0) < (classes or 1):
         raise CheckpointError(

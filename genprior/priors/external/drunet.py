@@ -15,7 +15,7 @@ from torch import Tensor, cat, nn
 from genprior.core.errors import CheckpointError
 from genprior.core.linalg import per_image
 from genprior.priors.base import Denoiser
-from genprior.priors.external.weight_files import check_fit
+from genprior.priors.external.weight_files import NoSettings, check_fit, read_settings
 from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.padding import pad_to_multiple
 
@@ -43,7 +43,9 @@ class DRUNetDenoiser(nn.Module, Denoiser):
         return from_network(self.network.forward_unet(cat((u, level), dim=1))[crop], x.shape[1])
 
 
-def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[DRUNetDenoiser, dict[str, Any]]:
+def load(
+    path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, Any]
+) -> tuple[DRUNetDenoiser, dict[str, Any]]:
     """Builds the prior of a state dictionary; returns it and a description.
 
     Raises:
@@ -51,6 +53,7 @@ def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[DRUNetDenoiser, dic
     """
     from deepinv.models import DRUNet
 
+    read_settings(path, NoSettings, told)
     channels = tensors["m_tail.weight"].shape[0]
     inputs = tensors["m_head.weight"].shape[1]
     missing = [key for key in LEVELS if key not in tensors]

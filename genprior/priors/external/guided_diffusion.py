@@ -248,13 +248,15 @@ class Resample(nn.Module):
         return self.conv(_resample(x, "up"))
 
 
-def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[GuidedDiffusion, dict[str, Any]]:
+def load(
+    path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, Any]
+) -> tuple[GuidedDiffusion, dict[str, Any]]:
     """Builds the prior of a state dictionary; returns it and a description.
 
     Raises:
         CheckpointError: The tensors are those of another variant, or the settings do not fit.
     """
-    settings = read_settings(path, Settings)
+    settings = read_settings(path, Settings, told)
     tensors = {key: value for key, value in tensors.items() if key not in TABLES}
     network, about = _network(path, tensors, settings)
     schedule = settings.schedule or ("cosine" if _is_small(network) else "linear")
@@ -271,9 +273,11 @@ def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[GuidedDiffusion, di
     return GuidedDiffusion(network, steps, settings.class_label), about
 
 
-def load_flow(path: Path, tensors: Mapping[str, Tensor]) -> tuple[GuidedDiffusion, dict[str, Any]]:
+def load_flow(
+    path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, Any]
+) -> tuple[GuidedDiffusion, dict[str, Any]]:
     """Builds the prior of a state dictionary of torchcfm; results and errors as of `load`."""
-    settings = read_settings(path, FlowSettings)
+    settings = read_settings(path, FlowSettings, told)
     network, about = _network(path, tensors, settings, otherwise=1)
     steps = FlowMatching(settings.data_at)
     about |= {

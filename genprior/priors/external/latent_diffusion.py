@@ -8,6 +8,8 @@ with cross-attention is given the embedding of a prompt, by default of the empty
     from prompt.safetensors in the folder, tensors "prompt" and "negative" (tokens, width), or
     computed by the text encoder in the folder, with the package transformers
 
+Weights of a LoRA file (DreamBooth) are added to those of the network and of the text encoder.
+
 With guidance w, the prediction is F_negative + w (F_prompt - F_negative).
 
 References:
@@ -36,6 +38,7 @@ from genprior.priors.external.diffusers_folder import (
     stated_licence,
 )
 from genprior.priors.external.flow_matching import FlowMatching
+from genprior.priors.external.lora import LoRA, read_lora
 from genprior.priors.external.variance_preserving import VariancePreserving
 from genprior.priors.external.weight_files import read_settings
 from genprior.priors.nets.channels import from_network, to_network
@@ -49,12 +52,15 @@ MAX_TOKENS = 1000
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
     """Settings of a folder in `genprior.json`.
 
-    `prompt` and `negative_prompt` are texts; `guidance` is the factor w, 1 for none.
+    `prompt` and `negative_prompt` are texts; `guidance` is the factor w >= 0, 1 for none. `lora`
+    is a LoRA file, relative to the folder, and `lora_scale` the factor of its changes.
     """
 
     prompt: str = ""
     negative_prompt: str = ""
     guidance: float = 1.0
+    lora: str | None = None
+    lora_scale: float = 1.0
 
 
 class LatentDiffusion(nn.Module, LatentDenoiser):
@@ -120,14 +126,23 @@ class LatentDiffusion(nn.Module, LatentDenoiser):
         return self.network(z, t, encoder_hidden_states=states).sample[:, : self.depth]
 
 
-def load(path: Path, _: Mapping[str, Tensor]) -> tuple[LatentDiffusion, dict[str, Any]]:
+def load(
+    path: Path, _: Mapping[str, Tensor], told: Mapping[str, Any]
+) -> tuple[LatentDiffusion, dict[str, Any]]:
     """Loads a folder of diffusers with an autoencoder; returns the prior and a description.
 
     Raises:
         CheckpointError: A part is missing, damaged or of another kind, the prompt has no
-            embedding, or diffusers is not installed.
+            embedding, a setting does not fit, or diffusers is not installed.
     """
-    settings = read_settings(path, Settings)
+    if "lora" in told:  # what a user types is relative to the current folder
+        told = {**told, "lora": str(Path(told["lora"]).absolute())}
+    settings = _checked(path, read_settings(path, Settings, told))
+    if (path / "transformer").is_dir():
+        raise CheckpointError(
+            f"{path}: its network is a transformer, as of SD3 and FLUX, and genprior loads a "
+            f"{' or '.join(NETWORKS)}: choose another model"
+        )
     first, second = read_config(path / "vae"), read_config(path / "unet")
     kind = second.get("_class_name")
     if first.get("_class_name") != "AutoencoderKL" or kind not in NETWORKS:
@@ -152,10 +167,18 @@ def load(path: Path, _: Mapping[str, Tensor]) -> tuple[LatentDiffusion, dict[str
     steps = noise_levels(path, scheduler, second)
     if steps is None:
         raise CheckpointError(f"{path}: a score model of latents is not supported")
-    prompt = negative = None
+    prompt = negative = lora = None
     if kind == "UNet2DConditionModel":
+        if settings.lora is not None:
+            lora = read_lora(path / settings.lora, settings.lora_scale)
+            lora.add_to_network(network)
         width = network.config.cross_attention_dim
-        prompt, negative = _embeddings(path, settings, width)
+        prompt, negative = _embeddings(path, settings, width, lora)
+    elif settings != Settings():
+        raise CheckpointError(
+            f"{path}: its {kind} takes no prompt: leave out prompt, negative_prompt, guidance and "
+            f"lora"
+        )
     prior = LatentDiffusion(autoencoder, network, steps, prompt, negative, settings.guidance)
     about = {
         "format": "diffusers",
@@ -173,28 +196,46 @@ def load(path: Path, _: Mapping[str, Tensor]) -> tuple[LatentDiffusion, dict[str
         "noise_levels": "all" if isinstance(steps, FlowMatching) else
                         [2 * level for level in steps.range],
         "prompt": None if prompt is None else settings.prompt,
+        **({} if prompt is None else {"negative_prompt": settings.negative_prompt}),
         "guidance": settings.guidance,
+        **({} if lora is None else lora.describe()),
         "licence": stated_licence(path),
     }
     return prior, about
 
 
-def _embeddings(path: Path, settings: Settings, width: int) -> tuple[Tensor, Tensor | None]:
+def _checked(path: Path, settings: Settings) -> Settings:
+    """Returns the settings; raises CheckpointError if one is out of range or has no effect."""
+    for name in ("guidance", "lora_scale"):
+        if not 0 <= getattr(settings, name) < float("inf"):
+            raise CheckpointError(f"{path}: {name} must be >= 0, got {getattr(settings, name)}")
+    if settings.negative_prompt and settings.guidance == 1:
+        raise CheckpointError(
+            f"{path}: a negative prompt has no effect without guidance: set guidance, such as 3"
+        )
+    if settings.lora is None and settings.lora_scale != 1:
+        raise CheckpointError(f"{path}: lora_scale is the factor of lora: give the LoRA file too")
+    return settings
+
+
+def _embeddings(
+    path: Path, settings: Settings, width: int, lora: LoRA | None
+) -> tuple[Tensor, Tensor | None]:
     """Returns the embeddings of the prompt and of the negative prompt, (tokens, width).
 
     Raises:
         CheckpointError: There are none, or they have another shape.
     """
     file = path / PROMPT
-    if file.is_file() and not settings.prompt and not settings.negative_prompt:
+    stored = not (settings.prompt or settings.negative_prompt or (lora and lora.has_text))
+    if file.is_file() and stored:
         try:
             stored = load_file(file)
         except (safetensors.SafetensorError, OSError) as error:
             raise CheckpointError(f"{file}: cannot be read ({error})") from error
         prompt, negative = stored.get("prompt"), stored.get("negative")
     else:
-        prompt = _encode_text(path, settings.prompt)
-        negative = _encode_text(path, settings.negative_prompt)
+        prompt, negative = _encode(path, (settings.prompt, settings.negative_prompt), lora)
     for text in filter(lambda text: text is not None, (prompt, negative)):
         if text.ndim != 2 or text.shape[1] != width or len(text) > MAX_TOKENS:
             raise CheckpointError(
@@ -203,16 +244,19 @@ def _embeddings(path: Path, settings: Settings, width: int) -> tuple[Tensor, Ten
             )
     if prompt is None:
         raise CheckpointError(f"{file}: holds no tensor named prompt")
+    if negative is None and settings.guidance != 1:
+        raise CheckpointError(f"{file}: holds no tensor named negative, which guidance needs")
     return prompt, negative
 
 
-def _encode_text(path: Path, text: str) -> Tensor:
-    """Returns the embedding of a text by the text encoder of a folder, (tokens, width)."""
+def _encode(path: Path, texts: tuple[str, str], lora: LoRA | None) -> tuple[Tensor, Tensor]:
+    """Returns the embeddings of two texts by the text encoder of a folder, (tokens, width)."""
     missing = [name for name in ("tokenizer", "text_encoder") if not (path / name).is_dir()]
     try:
         from transformers import CLIPTextModel, CLIPTokenizer
+        from transformers.utils import logging
     except ImportError:
-        missing = ["the package transformers: pip install transformers"]
+        missing = ['the package transformers: pip install "genprior[prompt]"']
     if missing:
         raise CheckpointError(
             f"{path}: its network takes a prompt, and there is no {' and no '.join(missing)}; or "
@@ -220,16 +264,25 @@ def _encode_text(path: Path, text: str) -> Tensor:
         )
     try:
         tokenizer = CLIPTokenizer.from_pretrained(path / "tokenizer", local_files_only=True)
-        encoder = CLIPTextModel.from_pretrained(
-            path / "text_encoder", local_files_only=True, use_safetensors=True
-        ).eval()
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            encoder = CLIPTextModel.from_pretrained(
+                path / "text_encoder", local_files_only=True, use_safetensors=True
+            ).eval()
+        finally:
+            if shown:
+                logging.enable_progress_bar()
+        if lora is not None:
+            lora.add_to_text_encoder(encoder)
         tokens = tokenizer(
-            text, padding="max_length", truncation=True, max_length=tokenizer.model_max_length,
-            return_tensors="pt",
+            list(texts), padding="max_length", truncation=True,
+            max_length=tokenizer.model_max_length, return_tensors="pt",
         )
         with torch.no_grad():
-            return encoder(tokens.input_ids).last_hidden_state[0].float()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+            prompt, negative = encoder(tokens.input_ids).last_hidden_state.float()
+        return prompt, negative
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
             f"{path}: its text encoder cannot be used ({reason:.160})"

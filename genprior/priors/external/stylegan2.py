@@ -314,13 +314,15 @@ class StyleGAN2(nn.Module, Decoder):
         return from_network((self.generator(self.styles(z)) + 1) / 2, image_shape[1])
 
 
-def load(path: Path, tensors: Mapping[str, Tensor]) -> tuple[StyleGAN2, dict[str, Any]]:
+def load(
+    path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, Any]
+) -> tuple[StyleGAN2, dict[str, Any]]:
     """Builds the prior of a state dictionary; returns it and a description.
 
     Raises:
         CheckpointError: The tensors are those of another variant, or the settings do not fit.
     """
-    settings = read_settings(path, Settings)
+    settings = read_settings(path, Settings, told)
     if not 0 < settings.truncation <= 1:
         raise CheckpointError(
             f"{path}: truncation must be in (0, 1], got {settings.truncation}"

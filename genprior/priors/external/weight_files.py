@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import safetensors
 import torch
 from safetensors.torch import load_file
@@ -78,6 +79,12 @@ def open_weights(path: Path) -> Weights:
     except (safetensors.SafetensorError, *UNREADABLE) as error:
         raise CheckpointError(_refusal(path, error)) from error
     where, beside = "", {}
+    if isinstance(found, dict) and found and all(
+        isinstance(key, str) and key.isdecimal() and _is_weights(value)
+        for key, value in found.items()
+    ):  # IRCNN: the networks of several noise levels
+        found = {f"{number}.{key}": tensor for number, weights in found.items()
+                 for key, tensor in weights.items()}
     if isinstance(found, dict) and not _is_weights(found):
         where = next((key for key in WEIGHT_KEYS if _is_weights(found.get(key))), "")
         beside = {key: value for key, value in found.items()
@@ -127,25 +134,37 @@ def check_finite(path: Path, key: str, tensor: Tensor) -> None:
         raise CheckpointError(f"{path}: {key} holds NaN or infinite numbers: train it again")
 
 
-def read_settings(path: Path, kind: type[Kind]) -> Kind:
-    """Reads what the weights do not show, from the settings file of a prior.
+class NoSettings(msgspec.Struct, forbid_unknown_fields=True):
+    """Settings of a format whose files show all that is needed."""
+
+
+def read_settings(path: Path, kind: type[Kind], told: Mapping[str, Any]) -> Kind:
+    """Returns what the weights do not show, from the settings file of a prior and its user.
 
     Arguments:
         path: File of weights, with settings in FILE.genprior.json; or a folder, in genprior.json.
-        kind: A `msgspec.Struct` whose fields have defaults; these hold if there is no such file.
+        kind: A `msgspec.Struct` whose fields have defaults; these hold where nothing is set.
+        told: Settings that replace those of the file.
 
     Raises:
         CheckpointError: The settings are no JSON, or do not fit.
     """
     folder = path.is_dir()
     settings = path / SETTINGS if folder else path.with_name(f"{path.name}.{SETTINGS}")
-    if not settings.exists():
-        return kind()
+    stored: dict[str, Any] = {}
+    names = ", ".join(kind.__annotations__) or "nothing"
+    if settings.exists():
+        try:
+            read_json(settings, kind)
+            stored = read_json(settings, dict[str, Any])
+        except ValueError as error:
+            raise CheckpointError(f"{settings}: {error}: it may set {names}") from error
     try:
-        return read_json(settings, kind)
-    except ValueError as error:
-        fields = ", ".join(kind.__annotations__)
-        raise CheckpointError(f"{settings}: {error}: it may set {fields}") from error
+        return msgspec.convert({**stored, **told}, kind)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(
+            f"{path}: the settings of the prior do not fit it: {error}; this one may set {names}"
+        ) from error
 
 
 def folder_of(path: Path) -> Path | None:

@@ -97,5 +97,5 @@ def test_what_does_not_fit_is_refused(solver: str, operator: Operator, message: 
 @pytest.mark.parametrize("noise", [0.1, "auto"])
 def test_a_jpeg_has_no_other_noise(noise: float | str) -> None:
     y = torch.full((1, 3, 16, 16), 0.5)
-    with pytest.raises(SettingError, match="known from its tables"):
+    with pytest.raises(SettingError, match="its error is that of rounding"):
         restore(y, JPEG(30), Dense(dtype=torch.float32), noise_std=noise)

@@ -126,6 +126,18 @@ def test_batch_normalisation_is_kept(tmp_path: Path, x: torch.Tensor) -> None:
     torch.testing.assert_close(prior.denoise(x, 0.1), x - layers.eval()(x))
 
 
+@pytest.mark.parametrize(("name", "inputs", "outputs"), [
+    ("dncnn_25", 1, 1), ("fdncnn_color", 4, 3), ("ffdnet_gray", 5, 4),
+])
+def test_restorations_from_the_shell(
+    tmp_path: Path, name: str, inputs: int, outputs: int
+) -> None:
+    path = save(tmp_path / f"{name}.pth", chain(inputs, outputs))
+    photo = save_photo(tmp_path / "a.png", channels=3 if outputs == 3 else 1, size=(12, 9))
+    succeed("deblur", photo, "--prior", path, "--gaussian", 1, "--degrade", "--steps", 2, "-q")
+    assert str(path) in json.dumps(sidecar(tmp_path / "a.genprior.png"))
+
+
 def test_spandrel_reads_the_same_dncnn(tmp_path: Path, x: torch.Tensor) -> None:
     spandrel = pytest.importorskip("spandrel", reason=SPANDREL_MISSING)
     path = save(tmp_path / "dncnn_25.pth", chain(1, 1, depth=8))
@@ -149,6 +161,9 @@ def test_drunet_has_spandrels_result(tmp_path: Path) -> None:
         expected = theirs(torch.cat((x, level), dim=1))
         torch.testing.assert_close(prior.denoise(x, sigma), expected, atol=1e-5, rtol=0)
     assert prior.denoise(x[..., :11, :19], 0.1).shape == (2, 3, 11, 19)
+    photo = save_photo(tmp_path / "a.png", size=(12, 9))
+    succeed("deblur", photo, "--prior", path, "--gaussian", 1, "--degrade", "--steps", 2, "-q")
+    assert str(path) in json.dumps(sidecar(tmp_path / "a.genprior.png"))
 
 
 @pytest.mark.parametrize(("layers", "message"), [

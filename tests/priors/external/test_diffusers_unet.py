@@ -106,6 +106,9 @@ def test_a_score_model_takes_sigma_and_images_from_0_to_1(
         score = network(x, sigma).sample
     expected = x + sigma.reshape(-1, 1, 1, 1) ** 2 * score
     torch.testing.assert_close(prior.denoise(x, sigma), expected, atol=1e-5, rtol=0)
+    photo = save_photo(tmp_path / "a.png", size=(8, 12))
+    succeed("denoise", photo, "--noise", 0.1, "--prior", tmp_path, "-q")
+    assert str(tmp_path) in json.dumps(sidecar(tmp_path / "a.genprior.png"))
 
 
 def test_a_table_of_times_takes_the_nearest(tmp_path: Path, x: torch.Tensor) -> None:

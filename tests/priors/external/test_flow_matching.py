@@ -147,6 +147,10 @@ def test_a_flow_of_diffusers(tmp_path: Path) -> None:
     torch.testing.assert_close(prior.denoise(x, sigma), (u_hat + 1) / 2, atol=1e-5, rtol=0)
     about = json.loads(succeed("priors", "info", tmp_path).stdout)
     assert about["prediction"] == "velocity" and about["data_at"] == 0
+    photo = save_photo(tmp_path / "a.png", channels=1, size=(8, 12))
+    succeed("inpaint", photo, "--prior", tmp_path, "--solver", "pnp-flow", "--mask", "box=4x4",
+            "--degrade", "--steps", 2, "-q")
+    assert str(tmp_path) in json.dumps(sidecar(tmp_path / "a.genprior.png"))
 
 
 def test_wrong_conventions_are_refused() -> None:

@@ -105,6 +105,17 @@ def test_a_restoration_from_the_shell(tmp_path: Path) -> None:
     assert sidecar(tmp_path / "a.genprior.png")["prior"]
 
 
+def test_a_vae_fills_a_hole_from_the_shell(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "mnist_vae.pth"
+    torch.save(ExampleVAE().state_dict(), path)
+    succeed("sample", "--prior", path, "-o", tmp_path / "a.png")
+    succeed("inpaint", tmp_path / "a.png", "--prior", path, "--mask", "box=8x8", "--degrade",
+            "--steps", 2, "-q")
+    found = sidecar(tmp_path / "a.genprior.png")
+    assert found["prior"] == str(path) and found["solver"] == "jpmap"
+
+
 def test_another_generator_is_refused(tmp_path: Path) -> None:
     state = example_generator(6, 2, 1, 32).state_dict()
     del state["main.6.weight"]

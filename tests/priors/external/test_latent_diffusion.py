@@ -1,19 +1,23 @@
 """Folders of latent diffusion, written by diffusers and compared with its own steps."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from shell import refused, save_photo, sidecar, succeed
+from text_encoder import embedding, save_text_encoder
 
 from genprior import load_prior, sample
 from genprior.core.errors import EXIT_WEIGHTS, CheckpointError
 
 DIFFUSERS_MISSING = 'diffusers is missing: pip install "genprior[diffusers]"'
-TRANSFORMERS_MISSING = "transformers is missing: pip install transformers"
+TRANSFORMERS_MISSING = 'transformers is missing: pip install "genprior[prompt]"'
 diffusers = pytest.importorskip("diffusers", reason=DIFFUSERS_MISSING)
 WIDTH = 6
 
@@ -154,29 +158,84 @@ def test_defects_are_one_line(tmp_path: Path, name: str, message: str) -> None:
 def test_a_prompt_needs_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     save(tmp_path, autoencoder(), network(), prompt="a cat")
-    with pytest.raises(CheckpointError, match="pip install transformers; or write prompt.safe"):
+    with pytest.raises(CheckpointError, match=r'install "genprior\[prompt\]"; or write prompt'):
+        load_prior(tmp_path)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"negative_prompt": "blur"}, "a negative prompt has no effect without guidance"),
+    ({"guidance": -1.0}, "guidance must be >= 0, got -1.0"),
+    ({"guidance": "high"}, "Expected `float`, got `str` - at `$.guidance`; this one may set "),
+    ({"lora_scale": 2.0}, "lora_scale is the factor of lora: give the LoRA file too"),
+    ({"prompts": "a cat"}, "unknown field `prompts`; this one may set prompt, negative_prompt"),
+])
+def test_wrong_settings_are_one_line(tmp_path: Path, settings: dict, message: str) -> None:
+    save(tmp_path, autoencoder(), network())
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        load_prior(tmp_path, **settings)
+
+
+def test_other_priors_take_no_prompt(tmp_path: Path, weights: Path) -> None:
+    photo = save_photo(tmp_path / "a.png", size=(8, 12))
+    save(tmp_path / "ldm", autoencoder(), network(conditional=False))
+    for prior, message in (
+        (weights, "has no prompt: these are for priors of other packages"),
+        (tmp_path / "ldm", "its UNet2DModel takes no prompt: leave out prompt"),
+        ("texture", "prior 'texture' has no prompt"),
+    ):
+        code, line = refused("denoise", photo, "--noise", 0.1, "--prior", prior, "--prompt", "cat")
+        assert code == EXIT_WEIGHTS and message in line
+
+
+def test_a_transformer_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, autoencoder(), network())
+    (tmp_path / "unet").rename(tmp_path / "transformer")
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusion3Pipeline"}')
+    code, line = refused("priors", "info", tmp_path)
+    assert code == EXIT_WEIGHTS and "its network is a transformer, as of SD3 and FLUX" in line
+
+
+def test_guidance_needs_a_negative_embedding(tmp_path: Path) -> None:
+    save(tmp_path, autoencoder(), network(), guidance=2.0)
+    save_file({"prompt": prompts()["prompt"]}, tmp_path / "prompt.safetensors")
+    with pytest.raises(CheckpointError, match="no tensor named negative, which guidance needs"):
         load_prior(tmp_path)
 
 
 def test_a_prompt_is_encoded_by_the_text_encoder(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers", reason=TRANSFORMERS_MISSING)
-    torch.manual_seed(0)
-    save(tmp_path, autoencoder(), network(), prompt="a cat", guidance=3.0)
-    words = ["<|startoftext|>", "<|endoftext|>", "a</w>", "c", "a", "t</w>", "ca", "cat</w>"]
-    (tmp_path / "vocab.json").write_text(json.dumps({w: k for k, w in enumerate(words)}))
-    (tmp_path / "merges.txt").write_text("#version: 0.2\nc a\nca t</w>\n")
-    tokenizer = transformers.CLIPTokenizer(
-        str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"), model_max_length=7
-    )
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    encoder = transformers.CLIPTextModel(transformers.CLIPTextConfig(
-        vocab_size=len(words), hidden_size=WIDTH, intermediate_size=8, num_hidden_layers=1,
-        num_attention_heads=2, max_position_embeddings=7, bos_token_id=0, eos_token_id=1,
-    )).eval()
-    encoder.save_pretrained(tmp_path / "text_encoder")
-    prior = load_prior(tmp_path)
+    pytest.importorskip("transformers", reason=TRANSFORMERS_MISSING)
+    folder = save(tmp_path / "ldm", autoencoder(), network())
+    tokenizer, encoder = save_text_encoder(folder, WIDTH)
+    prior = load_prior(folder, prompt="a cat", guidance=3.0)
     for text, found in (("a cat", prior.prompt), ("", prior.negative)):
-        tokens = tokenizer(text, padding="max_length", max_length=7, return_tensors="pt")
-        with torch.no_grad():
-            expected = encoder(tokens.input_ids).last_hidden_state[0]
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(found, embedding(tokenizer, encoder, text), atol=1e-5, rtol=0)
+    other = load_prior(folder, prompt="a cat", negative_prompt="cat", guidance=3.0)
+    expected = embedding(tokenizer, encoder, "cat")
+    torch.testing.assert_close(other.negative, expected, atol=1e-5, rtol=0)
+
+
+def test_a_prompt_from_the_shell_gives_the_images_of_the_library(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason=TRANSFORMERS_MISSING)
+    vae, unet = autoencoder(), network()
+    folder = save(tmp_path / "ldm", vae, unet)
+    tokenizer, encoder = save_text_encoder(folder, WIDTH)
+    photo = save_photo(tmp_path / "a.png", size=(8, 12))
+    words = ["--prompt", "a cat", "--negative-prompt", "cat", "--guidance", 3]
+    succeed("inpaint", photo, "--prior", folder, "--mask", "box=4x4", "--degrade", "--solver",
+            "psld", "--steps", 2, "-q", *words)
+    told = {"prompt": "a cat", "negative_prompt": "cat", "guidance": 3.0}
+    assert sidecar(tmp_path / "a.genprior.png")["prior_settings"] == told
+    prior = load_prior(folder, **told)
+    z, scheduler = torch.randn(1, 4, 4, 6), diffusers.DDIMScheduler(beta_schedule="scaled_linear")
+    a = scheduler.alphas_cumprod[400]
+    with torch.no_grad():
+        out = [unet(a.sqrt() * z, 400, encoder_hidden_states=embedding(tokenizer, encoder, text)
+                    [None]).sample for text in ("cat", "a cat")]
+    expected = z - ((1 - a) / a).sqrt() * (out[0] + 3 * (out[1] - out[0]))
+    found = prior.denoise_latents(z, ((1 - a) / a).sqrt().item())
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    succeed("sample", "--prior", folder, "--steps", 2, "-o", tmp_path / "drawn.png", *words)
+    expected = sample(prior, steps=2)
+    with Image.open(tmp_path / "drawn.png") as image:
+        pixels = torch.as_tensor(np.asarray(image) / 255).permute(2, 0, 1)
+    torch.testing.assert_close(pixels, expected[0].clamp(0, 1).double(), atol=0.51 / 255, rtol=0)

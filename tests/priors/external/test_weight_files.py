@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import pickle
 import sys
 import zipfile
 from pathlib import Path
@@ -67,6 +68,14 @@ def test_objects_that_need_code_are_refused_and_not_run(tmp_path: Path) -> None:
             code, line = refused(*words)
             assert code == EXIT_WEIGHTS and "nothing in it was run" in line and named in line
         assert not (tmp_path / "run").exists()
+
+
+def test_a_pickled_program_is_refused_and_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "edm-cifar10-32x32-uncond-vp.pkl"
+    path.write_bytes(pickle.dumps({"ema": Touch(tmp_path / "run")}))
+    code, line = refused("priors", "info", path)
+    assert code == EXIT_WEIGHTS and "is a pickled program, as of EDM" in line
+    assert "save the state_dict of its network" in line and not (tmp_path / "run").exists()
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
