@@ -28,7 +28,7 @@ ALLOWED = {
     "registry": ["core.errors", "priors.weights"],
     "api": ["core", "io", "operators", "priors.arguments", "priors.base", "priors.checkpoint",
             "priors.external",
-            "inverse.base", "inverse.baselines.base", "inverse.execution",
+            "inverse.base", "inverse.baselines.base", "inverse.blind", "inverse.execution",
             "inverse.diffusion.unconditional", "integrations", "registry", "api"],
     "evaluation": ["core", "io", "operators.base", "priors.base", "priors.checkpoint",
                    "inverse.base", "inverse.baselines.base", "api", "registry", "evaluation"],

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from genprior.api.factory import as_operator, gaussian_blur, motion_blur
+from genprior.api.kernel_estimation import Kind, estimate_kernel
 from genprior.core.errors import ImageError, SettingError
 from genprior.io.images import ImageFile, image_files, read_bytes, read_image, read_mask
 from genprior.io.limits import KERNEL_PIXELS, MAX_PIXELS
@@ -135,21 +136,29 @@ def _mask_of(folder: Path, name: Path) -> Path:
 
 
 def blurring(
-    gaussian: float | None = None,
-    motion: tuple[float, float] | None = None,
-    kernel: Path | None = None,
+    gaussian: float | Literal["auto"] | None = None,
+    motion: tuple[float, float] | Literal["auto"] | None = None,
+    kernel: Path | str | None = None,
     boundary: Literal["valid", "reflect", "replicate", "circular"] = "valid",
     max_pixels: int = MAX_PIXELS,
+    noise_std: float | None = None,
 ) -> Build:
     """Returns a builder of blur operators.
 
     Exactly one of `gaussian` (std in pixels), `motion` (length in pixels, angle) and `kernel`
     (image file, or NPY file of any numbers; they are scaled to sum to 1) is given. Kernels of
     more than `max_pixels` pixels, of more than 2^20 pixels, or larger than the image are refused.
+    "auto" estimates the blur of each image, with the noise level `noise_std` (None: estimated);
+    the kernel may be "auto=SIZE", with its largest size in pixels.
 
     Raises:
         ValueError: The kernel is not valid, for example a file that cannot be read or is black.
     """
+    for kind, value in (("gaussian", gaussian), ("motion", motion), ("any", kernel)):
+        if isinstance(value, str):
+            return _estimating(cast(Kind, kind), value, boundary, noise_std)
+    gaussian, motion = cast(float | None, gaussian), cast(tuple[float, float] | None, motion)
+    kernel = cast(Path | None, kernel)
     if gaussian is not None:
         weights, remedy = gaussian_blur(gaussian), "choose a smaller --gaussian"
     elif motion is not None:
@@ -172,6 +181,25 @@ def blurring(
                     f"{_size(weights)}, the image {_size(image.pixels)} (width x height): "
                     f"{remedy}"
                 )
+        return operator
+
+    return build
+
+
+def _estimating(kind: Kind, text: str, boundary: str, noise_std: float | None) -> Build:
+    """Returns a builder of blur operators whose kernels are estimated; `text` is auto[=SIZE]."""
+    size = text.partition("=")[2]
+
+    def build(images: list[ImageFile], clean: bool) -> Operator:
+        if clean:
+            raise SettingError("clean images are blurred first: give the blur in place of auto")
+        pixels = torch.cat([image.pixels for image in images])
+        try:
+            estimate = estimate_kernel(pixels, kind, int(size) if size else None, noise_std)
+        except SettingError as error:
+            raise ImageError(str(error)) from error  # the other files may be larger
+        operator = Blur(estimate.kernel, boundary)
+        operator.estimated = estimate.found
         return operator
 
     return build

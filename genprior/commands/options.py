@@ -217,6 +217,40 @@ class Motion(click.ParamType):
         return length, angle
 
 
+class GaussianOrAuto(click.FloatRange):
+    """Standard deviation of a Gaussian in pixels, or auto."""
+
+    name = "std|auto"
+
+    def __init__(self) -> None:
+        super().__init__(0, min_open=True)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float | str:
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
+class MotionOrAuto(Motion):
+    """Motion blur LENGTH,ANGLE, or auto."""
+
+    name = "length,angle|auto"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float] | str:
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
+class KernelOrAuto(TypedPath):
+    """Path of a kernel; or auto or auto=SIZE, which is the largest size in pixels."""
+
+    name = "path|auto[=size]"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not isinstance(value, str) or not re.fullmatch(r"auto(=.*)?", value):
+            return super().convert(value, param, ctx)
+        if not re.fullmatch(r"auto(=\d{1,4})?", value):
+            self.fail(f"{value!r}: write auto, or auto=SIZE such as auto=25", param, ctx)
+        return value
+
+
 class Saves(click.ParamType):
     """Comma-separated list of what to save besides the restored image."""
 
@@ -479,14 +513,29 @@ filling = combine(
                       "with --solver or --samples]"),
 )
 
+_boundary = click.option(
+    "--boundary", type=click.Choice(["valid", "reflect", "replicate", "circular"]),
+    default="valid", show_default=True,
+    help="Assumption about the pixels beyond the border; valid makes none.",
+)
 blur = combine(
     click.option("--gaussian", type=click.FloatRange(0, min_open=True),
                  help="Gaussian blur: its standard deviation, pixels."),
     click.option("--motion", type=Motion(), help="Motion blur: length (pixels), angle (degrees)."),
     click.option("--kernel", type=TypedPath(), help="Any blur: image or NPY file of its kernel."),
-    click.option("--boundary", type=click.Choice(["valid", "reflect", "replicate", "circular"]),
-                 default="valid", show_default=True,
-                 help="Assumption about the pixels beyond the border; valid makes none."),
+    _boundary,
+)
+
+blur_found = combine(
+    click.option("--gaussian", type=GaussianOrAuto(),
+                 help="Gaussian blur: its standard deviation, pixels; auto: estimate it."),
+    click.option("--motion", type=MotionOrAuto(),
+                 help="Motion blur: length (pixels), angle (degrees); auto: estimate both."),
+    click.option("--kernel", type=KernelOrAuto(),
+                 help="Any blur: image or NPY file of its kernel. auto: estimate it from each "
+                      "image, and write it to STEM.kernel.png beside the result; auto=SIZE: at "
+                      "most SIZE pixels wide (default 31). A file of that name is ./auto."),
+    _boundary,
 )
 
 SAMPLINGS = ("4:4:4", "4:2:2", "4:4:0", "4:2:0")

@@ -40,12 +40,12 @@ def inpaint(
 
 
 @click.command()
-@options.blur
+@options.blur_found
 @options.restoring(noise=0.01)
 def deblur(
-    gaussian: float, motion: tuple, kernel: Path, boundary: str, **common: Any
+    gaussian: float | str, motion: tuple | str, kernel: Path | str, boundary: str, **common: Any
 ) -> None:
-    """Remove a known blur, and noise.
+    """Remove a blur that is known, or estimated (auto), and noise.
 
     FILES: images, folders of images, or - for standard input. Give one of --gaussian, --motion
     and --kernel.
@@ -53,8 +53,13 @@ def deblur(
     options.check_blur(gaussian, motion, kernel)
     from genprior.api.tasks import blurring
 
-    operator = blurring(gaussian, motion, kernel, boundary, common["max_pixels"])
-    text = motion and options.Motion.text(motion)
+    given = (gaussian, motion, kernel)
+    common["blind"] = any(isinstance(blur, str) for blur in given)
+    if common["blind"] and common["degrade"]:
+        raise click.UsageError("--degrade blurs the image first: give the blur in place of auto")
+    level = None if common["noise"] == "auto" else common["noise"]
+    operator = blurring(gaussian, motion, kernel, boundary, common["max_pixels"], level)
+    text = motion if isinstance(motion, str) else motion and options.Motion.text(motion)
     settings = {"gaussian": gaussian, "motion": text, "kernel": kernel, "boundary": boundary}
     _restore("deblur", operator, settings, **common)
 
@@ -192,6 +197,7 @@ def _restore(
     skip_existing: bool,
     opaque: bool = False,
     masks: Path | None = None,
+    blind: bool = False,
     **options: Any,
 ) -> None:
     save, samples = options["save"], options["samples"]
@@ -227,7 +233,8 @@ def _restore(
         if to_stdout and save:
             raise click.UsageError("standard output holds one image: with --save give -o a file")
         redo = task if skip_existing else None
-        targets = plan(found, output, save, samples, overwrite, suffix, redo, typed_files())
+        extras = (*save, "kernel") if blind and not to_stdout else save
+        targets = plan(found, output, extras, samples, overwrite, suffix, redo, typed_files())
         report = Report(len(targets), as_json, quiet, to_stdout)
         done = [target for target in targets if skip_existing and target.is_made(task)]
         remaining = [target for target in targets if target not in done]

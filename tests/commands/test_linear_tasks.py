@@ -25,7 +25,9 @@ def test_grey_images_get_colours(tmp_path: Path, quick: list) -> None:
     succeed("colorize", grey, *quick)
     result = levels(tmp_path / "grey.genprior.png")
     assert result.shape == (*levels(grey).shape, 3)
-    assert abs(degrade(result, Luminance())[..., 0].astype(int) - levels(grey)).max() <= 12
+    inside = ((result > 0) & (result < 255)).all(axis=-1)  # others may have been clipped
+    error = abs(degrade(result, Luminance())[..., 0].astype(int) - levels(grey))
+    assert inside.mean() > 0.1 and error[inside].max() <= 1
     succeed("colorize", file, *quick, "--samples", 2, "--save", "samples")
     assert sidecar(tmp_path / "a.genprior.png")["samples"] == 2
 

@@ -28,7 +28,14 @@ from genprior.api.files.job import Job, MakeOperator
 from genprior.api.files.outputs import write_output, write_results, written_together
 from genprior.api.files.paths import OutputPaths
 from genprior.api.files.save_options import quantiles
-from genprior.api.files.sidecar import compression, describe, doubts, facts, resampling
+from genprior.api.files.sidecar import (
+    compression,
+    describe,
+    doubts,
+    estimated_blur,
+    facts,
+    resampling,
+)
 from genprior.api.restoration import degrade, restore
 from genprior.core.atomic_files import sweep
 from genprior.core.checksums import sha256
@@ -360,12 +367,21 @@ class _Restored:
         method = self.result.methods[i]
         record = facts(job, target, self.prior.sha256, self.device, self.name, method)
         record |= describe(self.result, i, len(self.y)) | resampling(self.operator, self.y)
+<<<<<<< HEAD
         record |= compression(self.operator)
         if isinstance(job.noise, str) and job.noise != "auto":  # a law, not an estimate
             record |= {"noise": job.noise, "noise_estimated": False}
+=======
+        record |= compression(self.operator) | estimated_blur(self.operator, i)
+>>>>>>> 1a6ed65a925fa58adc6dc3d062ee6007a17405a7
         record["warnings"] += ignored_steps(job.solver, _steps(job), method)
         record["warnings"] += doubts(job, target.output, image, self.missing[i])
-        return write_results(target, image, self.result, i, self.y, reference, record, job.opaque)
+        kernel = None
+        if "kernel" in target.extras:
+            kernel = self.operator.select([i]).kernel.cpu()
+        return write_results(
+            target, image, self.result, i, self.y, reference, record, job.opaque, kernel
+        )
 
 
 def _restore_batch(
