@@ -108,12 +108,9 @@ def _line(record: dict[str, Any]) -> str:
     estimated = " (estimated)" if record["noise_estimated"] else ""
     if record.get("noise_found"):
         estimated += f", {record['noise_found']}"
-<<<<<<< HEAD
     noise = record["noise"] if isinstance(record["noise"], str) else f"{record['noise']:.4g}"
-=======
     if "blur_found" in record:
         parts.append(f"[blur: {record['blur_found']}]")
->>>>>>> 1a6ed65a925fa58adc6dc3d062ee6007a17405a7
     parts.append(
         f"[{record['solver']}, noise {noise}{estimated}, "
         f"{record['nfe']} NFE{backward}, {record['seconds']:.1f} s]"

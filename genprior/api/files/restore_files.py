@@ -367,13 +367,9 @@ class _Restored:
         method = self.result.methods[i]
         record = facts(job, target, self.prior.sha256, self.device, self.name, method)
         record |= describe(self.result, i, len(self.y)) | resampling(self.operator, self.y)
-<<<<<<< HEAD
-        record |= compression(self.operator)
+        record |= compression(self.operator) | estimated_blur(self.operator, i)
         if isinstance(job.noise, str) and job.noise != "auto":  # a law, not an estimate
             record |= {"noise": job.noise, "noise_estimated": False}
-=======
-        record |= compression(self.operator) | estimated_blur(self.operator, i)
->>>>>>> 1a6ed65a925fa58adc6dc3d062ee6007a17405a7
         record["warnings"] += ignored_steps(job.solver, _steps(job), method)
         record["warnings"] += doubts(job, target.output, image, self.missing[i])
         kernel = None
