@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 import genprior
-from genprior.api.factory import make_baseline
+from genprior.api.factory import make_baseline, motion_blur
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
 from genprior.inverse.base import Solver
@@ -234,6 +234,11 @@ def draw_operators(names: Iterable[str] = OPERATORS.own) -> None:
         "deblur": lambda: genprior.make_operator("deblur", gaussian=1.6, boundary="reflect"),
         "superres": lambda: genprior.make_operator("superres", factor=4),
         "denoise": lambda: genprior.make_operator("denoise"),
+        "colorize": lambda: genprior.make_operator("colorize"),
+        "demosaic": lambda: genprior.make_operator("demosaic"),
+        "superres-kernel": lambda: genprior.make_operator(
+            "superres-kernel", factor=2, kernel=motion_blur((7, 45))),
+        "compressed-sensing": lambda: genprior.make_operator("compressed-sensing", ratio=0.5),
         "external": lambda: deepinv.physics.Decolorize(),
         "hdr": lambda: genprior.make_operator("hdr"),
         "gamma": lambda: genprior.make_operator("gamma"),
@@ -350,14 +355,22 @@ def draw_baselines(names: Iterable[str] = BASELINES) -> None:
     tasks = {"deepinv": [blur], "measurement": [genprior.make_operator("denoise")],
              "biharmonic": [hole, wide], "exemplar": [wide],
              "tv": [hole, wide], "wiener": [blur], "richardson-lucy": [blur], "bicubic": [small],
-             "lanczos": [small]}
+             "lanczos": [small], "nlm": [genprior.make_operator("denoise")],
+             "anscombe": [genprior.make_operator("denoise")],
+             "telea": [hole, wide], "navier-stokes": [hole, wide],
+             "grey": [genprior.make_operator("colorize")],
+             "bilinear": [genprior.make_operator("demosaic")],
+             "malvar": [genprior.make_operator("demosaic")]}
+    levels: dict[str, float | str] = {"nlm": 0.1, "anscombe": "poisson=20"}
     for name in names:
+        if name not in tasks:
+            continue  # bm3d, whose licence allows non-commercial use only
         peer, sheet = name == "deepinv", []
         method = make_baseline("deepinv:DiffPIR", max_iter=30) if peer else make_baseline(name)
-        prior = "ddpm" if peer else None
+        prior = "ddpm" if peer or name == "anscombe" else None
         for operator in tasks[name]:
-            y = genprior.degrade(x, operator, 0.0 if operator in (hole, wide) else 0.02)
-            noise = 0.0 if operator in (hole, wide) else 0.02
+            noise = 0.0 if operator in (hole, wide) else levels.get(name, 0.02)
+            y = genprior.degrade(x, operator, noise)
             result = genprior.restore(y, operator, prior, method, noise)
             sheet.append([x, y, result.image])
         save("baselines", name, sheet)

@@ -26,11 +26,14 @@ from genprior.io.raster import check_size
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.clipping import Clipping, Gamma
+from genprior.operators.colour import Luminance, Mosaic
+from genprior.operators.compressed_sensing import CompressedSensing
 from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.jpeg import JPEG
 from genprior.operators.jpeg_estimation import estimate_coding
 from genprior.operators.jpeg_tables import SAMPLINGS, standard_tables
+from genprior.operators.kernel_superres import KernelSuperResolution
 from genprior.operators.masks import box_hole, grown, random_keep
 from genprior.operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
 from genprior.operators.quantisation import Quantisation
@@ -227,6 +230,7 @@ def enlarging(
     boundary: Literal["symmetric", "reflect", "circular"] = "symmetric",
     size: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
+    blur: Path | None = None,
 ) -> Build:
     """Returns a builder of super-resolution operators.
 
@@ -237,22 +241,32 @@ def enlarging(
         kernel, std, boundary: See `SuperResolution`, with the integer factor.
         size: Height and width of the restored images.
         max_pixels: Larger results are refused.
+        blur: File of any blur kernel, in place of `kernel` and `std`; see `blurring`.
     """
+    weights = None if blur is None else _kernel_of(blur, min(max_pixels, KERNEL_PIXELS))
+
+    def operator(
+        whole: int, image_size: tuple[int, int], output_size: tuple[int, int] | None = None
+    ) -> Operator:
+        if weights is None:
+            return SuperResolution(whole, kernel, std, boundary, image_size, output_size)
+        try:
+            return KernelSuperResolution(whole, weights, boundary, image_size, output_size)
+        except ValueError as error:
+            raise ImageError(f"{blur}: {error}") from error
 
     def build(images: list[ImageFile], clean: bool) -> Operator:
         height, width = given = images[0].pixels.shape[-2:]
         if clean:
             size_given = (height, width)
-            return SuperResolution(cast(int, factor), kernel, std, boundary, size_given)
+            return operator(cast(int, factor), size_given)
         ratio = factor or 1.0
         output = size or (round(ratio * height), round(ratio * width))
         _check_enlarged((height, width), output)
         whole = max(2, *(-(-large // small) for large, small in zip(output, given, strict=True)))
         image_size = (whole * height, whole * width)
         check_size(*image_size, max_pixels)
-        return SuperResolution(
-            whole, kernel, std, boundary, image_size, None if output == image_size else output
-        )
+        return operator(whole, image_size, None if output == image_size else output)
 
     return build
 
@@ -387,6 +401,31 @@ def _coding_of(
         )
     tables = standard_tables(fit.quality).int().flatten().tolist()
     return tuple(tables), fit.sampling, fit.offset, 1
+
+
+def colorizing() -> Build:
+    """Returns a builder of the luminance, for grey images."""
+    return lambda images, clean: Luminance()
+
+
+def demosaicing(pattern: str = "RGGB") -> Build:
+    """Returns a builder of colour filter arrays.
+
+    Arguments:
+        pattern: See `Mosaic`.
+    """
+    operator = Mosaic(pattern)
+    return lambda images, clean: operator
+
+
+def sensing(ratio: float, seed: int = 0) -> Build:
+    """Returns a builder of compressed sensing operators.
+
+    Arguments:
+        ratio, seed: See `CompressedSensing`.
+    """
+    operator = CompressedSensing(ratio, seed)
+    return lambda images, clean: operator
 
 
 def clipping(

@@ -1,4 +1,4 @@
-"""genprior inpaint, deblur, superres, denoise, dejpeg and hdr: restoration of image files."""
+"""genprior inpaint, deblur, superres, denoise and others: restoration of image files."""
 
 from collections.abc import Callable
 from functools import partial
@@ -68,14 +68,14 @@ def deblur(
 @options.superres_any_size
 @options.restoring(noise=0.01)
 def superres(
-    factor: float | None, size: tuple[int, int] | None, kernel: str, std: float, boundary: str,
-    **common: Any,
+    factor: float | None, size: tuple[int, int] | None, kernel: str, std: float,
+    blur: Path | None, boundary: str, **common: Any,
 ) -> None:
     """Enlarge an image by a factor, or to a size (super-resolution).
 
     FILES: images, folders of images, or - for standard input.
     """
-    options.check_filter(kernel, std)
+    options.check_filter(kernel, std, blur)
     if factor and size:
         raise click.UsageError("--factor and --size both set the size: give one of them")
     factor = factor if factor or size else 2
@@ -85,8 +85,8 @@ def superres(
 
     text = size and options.OutputSize.text(size)
     settings = {"factor": factor, "size": text, "filter": kernel, "std": std}
-    settings["boundary"] = boundary
-    build = enlarging(factor, kernel, std, boundary, size, common["max_pixels"])
+    settings |= {"kernel": blur, "boundary": boundary}
+    build = enlarging(factor, kernel, std, boundary, size, common["max_pixels"], blur)
     _restore("superres", build, settings, **common)
 
 
@@ -119,6 +119,50 @@ def dejpeg(jpeg_quality: int | str, sampling: str, **common: Any) -> None:
 
     settings = {"jpeg_quality": jpeg_quality, "sampling": sampling}
     _restore("dejpeg", decompressing(jpeg_quality, sampling), settings, **common)
+
+
+@click.command()
+@options.restoring(noise=0.0)
+def colorize(**common: Any) -> None:
+    """Give a grey image colours that its luminance allows.
+
+    FILES: images, folders of images, or - for standard input. Of a colour image the luminance is
+    taken. Colours are not known from the grey image: --samples 4 --save samples writes several
+    results. Better colours need a prior of images like yours.
+    """
+    from genprior.api.tasks import colorizing
+
+    _restore("colorize", colorizing(), {}, **common)
+
+
+@click.command()
+@options.mosaic
+@options.restoring(noise=0.0)
+def demosaic(pattern: str, **common: Any) -> None:
+    """Reconstruct the colours of a sensor that sees one colour at each pixel.
+
+    FILES: grey images of the raw pixels, folders of images, or - for standard input. The values
+    should have the gamma of photos, as the prior knows these. With --noise the noise of the sensor
+    is removed, too.
+    """
+    from genprior.api.tasks import demosaicing
+
+    _restore("demosaic", demosaicing(pattern), {"pattern": pattern}, **common)
+
+
+@click.command("compressed-sensing")
+@options.sensing
+@options.restoring(noise=0.01)
+def compressed_sensing(ratio: float, sensing_seed: int, **common: Any) -> None:
+    """Reconstruct an image from some random coefficients of its Hartley transform.
+
+    FILES: NPY files of coefficients, as genprior degrade compressed-sensing writes them; with
+    --degrade, images.
+    """
+    from genprior.api.tasks import sensing
+
+    settings = {"ratio": ratio, "sensing_seed": sensing_seed}
+    _restore("compressed-sensing", sensing(ratio, sensing_seed), settings, **common)
 
 
 @click.command()

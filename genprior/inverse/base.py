@@ -89,6 +89,10 @@ class Solver(ABC):
             so that samples of opposite noise may be paired.
         takes_any_noise: Whether it takes images with noise that is not white as they are, from an
             operator that `is_noisy_image`. Other solvers get the whitened measurement.
+        ignores_noise: Whether it uses neither the level nor the law of the noise: it gets the
+            measurement as it is.
+        stabilised_passes: How often it denoises an image whose noise depends on the signal; in the
+            second pass a combination of the image and the first result.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -100,6 +104,8 @@ class Solver(ABC):
     uses: ClassVar[Literal["adjoint", "gradient", "prox"]] = "adjoint"
     supports_antithetic: ClassVar[bool] = True
     takes_any_noise: ClassVar[bool] = False
+    ignores_noise: ClassVar[bool] = False
+    stabilised_passes: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -274,6 +280,8 @@ class Restoration:
             several modes (phase retrieval), a sample of a large misfit is a failed search.
         lower, upper: Ends of the calibrated interval of each pixel, in the form of `std`; NaN for
             an image that has none; None without a calibration.
+        passes: How often the solver denoised an image: 2 for a point estimate of an image whose
+            noise depends on the signal, else 1.
     """
 
     image: Any
@@ -298,11 +306,12 @@ class Restoration:
     methods: tuple[Solver, ...] = ()
     lower: Any = None
     upper: Any = None
+    passes: int = 1
     misfits: Tensor | None = None
 
     def nfe_of(self, i: int) -> int:
         """Returns the network evaluations of image i per sample."""
-        own = self.methods[i].nfe  # 0 if they are unknown in advance
+        own = self.passes * self.methods[i].nfe  # 0 if they are unknown in advance
         return min(self.nfe, own) if own else self.nfe
 
     def __repr__(self) -> str:
