@@ -1,25 +1,28 @@
 """Pictures of every operator, prior, solver and baseline, for their pages in the documentation.
 
     python examples/reference_pictures.py operators priors solvers baselines nonlinear
+    python examples/reference_pictures.py solvers/csgm priors/vae
 
-It writes docs/pictures/KIND/NAME.jpg. A page has a task that the part is made for in the upper
-row, and one where it fails in the lower row. Images are digits drawn from the priors that ship,
-and photos of scikit-image. Few steps are taken; the settings are below.
+It writes docs/pictures/KIND/NAME.jpg, of all names of a kind or of those given. A page has a task
+that the part is made for in the upper row, and one where it fails in the lower row. Images are
+digits drawn from the priors that ship, and photos of scikit-image. Few steps are taken; the
+settings are below.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from skimage import data
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 import genprior
-from genprior.api.factory import make_baseline
+from genprior.api.factory import make_baseline, motion_blur
+from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
 from genprior.inverse.base import Solver
 from genprior.operators.base import Operator
@@ -34,14 +37,15 @@ PRIOR_OF = {base.Denoiser: "ddpm:digits", base.Variational: "vae:digits",
             base.Decoder: "gan:digits", base.Layered: "gan:digits"}
 # Solvers that need a network, or a prior that inpaints.
 ON_DIGITS = ("posterior-mean", "iagan", "ilo", "jpmap", "pnp-hvae")
-# Solvers of priors of flow matching, of latent diffusion and of pix2pix, which do not ship.
-FOR_OTHERS = ("pnp-flow", "flow-dps", "psld", "resample", "latent-daps", "amortized")
+# Solvers of latent diffusion, of which no prior ships.
+ON_LATENTS = ("psld", "resample", "latent-daps")
 # Fewer steps than the defaults of the slow ones.
 SETTINGS = {
     "dps": {"steps": 300}, "smc": {"steps": 10, "particles": 4}, "csgm": {"steps": 60},
     "ilo": {"steps": 20}, "iagan": {"steps": 12}, "tmpd": {"steps": 33}, "jfps": {"steps": 33},
     "daps": {"steps": 40}, "pnp-dm": {"steps": 20}, "red-diff": {"steps": 50},
     "langevin": {"steps": 120}, "image-langevin": {"steps": 120}, "glowip": {"steps": 40},
+    "resample": {"steps": 60},
 }
 SIGMA = 0.05
 
@@ -73,6 +77,11 @@ def photo(name: str, top: int, left: int, side: int = 48) -> Tensor:
     return torch.from_numpy(crop.copy()).permute(2, 0, 1)[None] / 255
 
 
+def faces() -> Tensor:
+    """Returns the faces of scikit-image, (100, 1, 25, 25)."""
+    return torch.tensor(data.lfw_subset()[:100]).float()[:, None]
+
+
 def half_hole(x: Tensor) -> Operator:
     """Returns the operator that deletes the right half of an image."""
     keep = torch.ones(1, 1, *x.shape[2:], dtype=torch.bool)
@@ -90,16 +99,20 @@ def answers(
     return list(drawn.samples[0].split(1))
 
 
-def draw_solvers() -> None:
+def draw_solvers(names: Iterable[str] = SOLVERS.own) -> None:
     """Draws what each solver makes of a blurred image, and of one with a hole.
 
     Where the solver takes a Gaussian texture as its prior, the exact posterior is drawn beside it.
     """
-    for name in SOLVERS.own:
-        if name in FOR_OTHERS:
-            continue
+    for name in names:
         if name in ON_DIGITS:
             _draw_on_digit(name)
+        elif name in ON_LATENTS:
+            _draw_on_face(name)
+        elif name == "amortized":
+            _copy("solvers", name, "pix2pix")
+        elif name == "dithered-mean":
+            _draw_on_jpeg(name)
         elif name in ("gaussian", "patchnr"):
             _draw_on_photo(name)
         else:
@@ -148,6 +161,43 @@ def _draw_on_digit(name: str) -> None:
     save("solvers", name, sheet)
 
 
+class FaceLatents(nn.Module, base.LatentDenoiser):
+    """Principal components of faces as the latents of latent diffusion; their law is N(0, I)."""
+
+    def __init__(self, pca: PCA) -> None:
+        super().__init__()
+        self.pca, self.scale = pca, nn.Parameter(pca.variances.sqrt())
+
+    def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
+        return image_shape[0], len(self.scale), 1, 1
+
+    def encode(self, x: Tensor) -> Tensor:
+        z = (x - self.pca.mean_image).flatten(1) @ self.pca.components.T / self.scale
+        return z[..., None, None]
+
+    def decode(self, z: Tensor, image_shape: torch.Size) -> Tensor:
+        x = (z.flatten(1) * self.scale) @ self.pca.components
+        return x.reshape(image_shape) + self.pca.mean_image
+
+    def denoise_latents(self, z: Tensor, s: float | Tensor) -> Tensor:
+        return z / (1 + per_image(s, z) ** 2)
+
+
+def _draw_on_face(name: str) -> None:
+    """Draws a face, its measurement, two samples and the exact posterior mean."""
+    pca = PCA.from_images(faces(), 40, torch.Generator().manual_seed(0))
+    x, sheet = faces()[:1], []
+    for operator in (
+        genprior.make_operator("deblur", gaussian=1.6, boundary="reflect"), half_hole(x),
+    ):
+        y = genprior.degrade(x, operator, SIGMA)
+        exact = genprior.make_solver("gaussian", mode="mean")
+        solver = genprior.make_solver(name, **SETTINGS.get(name, {}))
+        drawn = answers(y, operator, FaceLatents(pca), solver, SIGMA)
+        sheet.append([x, y, *drawn, genprior.restore(y, operator, pca, exact, SIGMA).image])
+    save("solvers", name, sheet)
+
+
 def _draw_on_photo(name: str) -> None:
     """Draws a texture, and an image with edges, with half of the pixels missing."""
     from genprior.priors.gmm import GMM
@@ -166,7 +216,16 @@ def _draw_on_photo(name: str) -> None:
     save("solvers", name, sheet)
 
 
-def draw_operators() -> None:
+def _draw_on_jpeg(name: str) -> None:
+    """Draws a photo and a fine texture, the same as JPEG of quality 10, and the answers."""
+    sheet, jpeg = [], genprior.make_operator("jpeg", quality=10)
+    for image in (photo("chelsea", 90, 120, 96), photo("grass", 60, 60, 96)):
+        y = genprior.degrade(image, jpeg)
+        sheet.append([image, y, genprior.restore(y, jpeg, "ddpm", name).image])
+    save("solvers", name, sheet)
+
+
+def draw_operators(names: Iterable[str] = OPERATORS.own) -> None:
     """Draws an image, its measurement, and the pseudo-inverse of the measurement with noise."""
     import deepinv
 
@@ -177,6 +236,11 @@ def draw_operators() -> None:
         "deblur": lambda: genprior.make_operator("deblur", gaussian=1.6, boundary="reflect"),
         "superres": lambda: genprior.make_operator("superres", factor=4),
         "denoise": lambda: genprior.make_operator("denoise"),
+        "colorize": lambda: genprior.make_operator("colorize"),
+        "demosaic": lambda: genprior.make_operator("demosaic"),
+        "superres-kernel": lambda: genprior.make_operator(
+            "superres-kernel", factor=2, kernel=motion_blur((7, 45))),
+        "compressed-sensing": lambda: genprior.make_operator("compressed-sensing", ratio=0.5),
         "external": lambda: deepinv.physics.Decolorize(),
         "hdr": lambda: genprior.make_operator("hdr"),
         "gamma": lambda: genprior.make_operator("gamma"),
@@ -186,7 +250,12 @@ def draw_operators() -> None:
         "nonlinear": lambda: genprior.make_operator(
             "nonlinear", A=_squares, image_shape=tuple(x.shape[1:])),
     }
-    for name in OPERATORS.own:
+    for name in names:
+        if name == "jpeg":  # not linear: the decoded image is what there is without a prior
+            coded = [genprior.degrade(x, genprior.make_operator("jpeg", quality=quality))
+                     for quality in (40, 10)]
+            save("operators", name, [[x, *coded]])
+            continue
         operator = made[name]()
         noise = {"denoise": 0.1, "quantise": 0.0}.get(name, 0.02)
         y = genprior.degrade(x, operator, noise)
@@ -198,8 +267,10 @@ def draw_operators() -> None:
         save("operators", name, [[x, shown, back]])
 
 
-def draw_nonlinear() -> None:
+def draw_nonlinear(names: Iterable[str] = ("hdr",)) -> None:
     """Draws over-exposed photos: reference, measurement, inverse, restored."""
+    if set(names) != {"hdr"}:
+        raise SystemExit("nonlinear has one picture: hdr")
     operator = genprior.make_operator("hdr", factor=1.5)
     sheet = []
     for image in (photo("astronaut", 20, 190, 96), photo("coffee", 60, 250, 96)):
@@ -213,20 +284,19 @@ def _squares(x: Tensor) -> Tensor:
     return (x[..., 1:] + x[..., :-1]).square() / 4
 
 
-def draw_priors() -> None:
+def draw_priors(names: Iterable[str] = PRIORS.own) -> None:
     """Draws samples of each prior, and what it makes of a hole."""
-    faces = torch.tensor(data.lfw_subset()[:100]).float()[:, None]
     photos, hole = photo("chelsea", 98, 128), torch.ones(1, 1, 48, 48, dtype=torch.bool)
     hole[..., 14:34, 14:34] = False
     operator = genprior.make_operator("inpaint", keep=hole)
-    for name in PRIORS.own:
+    for name in names:
         if name == "pca":
-            pca = PCA.from_images(
-                faces, 40, torch.Generator().manual_seed(0))
-            drawn = genprior.sample(pca, 5, tuple(faces.shape[2:]), seed=0)
-            cut = half_hole(faces[:1])
-            y = genprior.degrade(faces[:1], cut)
-            below = [faces[:1], y, genprior.restore(
+            pca, face = PCA.from_images(
+                faces(), 40, torch.Generator().manual_seed(0)), faces()[:1]
+            drawn = genprior.sample(pca, 5, tuple(face.shape[2:]), seed=0)
+            cut = half_hole(face)
+            y = genprior.degrade(face, cut)
+            below = [face, y, genprior.restore(
                 y, cut, pca, genprior.make_solver("gaussian", mode="mean")).image]
         elif name == "texture":
             images = [photo(exemplar, 0, 0, 96) for exemplar in ("grass", "gravel", "brick")]
@@ -238,12 +308,22 @@ def draw_priors() -> None:
             _draw_flows()
             continue
         elif name in ("hvae", "pix2pix"):
-            continue  # no weights ship: the training takes minutes, see benchmarks/recipes.md
+            _copy("priors", name, "levels" if name == "hvae" else "pix2pix")
+            continue
         else:
             drawn = genprior.sample(f"{name}:digits", 5, (28, 28), steps=40, seed=0)
             y = genprior.degrade(photos, operator)
             below = [photos, y, genprior.restore(y, operator, name).image]
         save("priors", name, [list(drawn.split(1)), below])
+
+
+def _copy(kind: str, name: str, picture: str) -> None:
+    """Copies a picture that examples/lecture.py drew with weights of benchmarks/recipes.md.
+
+    No weights of these priors ship.
+    """
+    drawn = Image.open(Path(__file__).parent / "lecture" / f"{picture}.png").convert("RGB")
+    drawn.save(PICTURES / kind / f"{name}.jpg", quality=85)
 
 
 def _draw_flows() -> None:
@@ -272,7 +352,7 @@ def _draw_flows() -> None:
     save("priors", "planar", [[cell.T.flip(0)[None, None] for cell in cells]])
 
 
-def draw_baselines() -> None:
+def draw_baselines(names: Iterable[str] = BASELINES) -> None:
     """Draws a crop, its measurement and the restoration of each classical method."""
     x = photo("chelsea", 90, 120, 64)
     blur = genprior.make_operator("deblur", gaussian=1.6, boundary="reflect")
@@ -281,24 +361,34 @@ def draw_baselines() -> None:
     box = torch.ones(1, 1, 64, 64, dtype=torch.bool)
     box[..., 20:44, 20:44] = False
     wide = genprior.make_operator("inpaint", keep=box)
-    tasks = {"measurement": [genprior.make_operator("denoise")],
+    tasks = {"deepinv": [blur], "measurement": [genprior.make_operator("denoise")],
              "biharmonic": [hole, wide], "exemplar": [wide],
              "tv": [hole, wide], "wiener": [blur], "richardson-lucy": [blur], "bicubic": [small],
-             "lanczos": [small]}
-    for name in BASELINES:
+             "lanczos": [small], "nlm": [genprior.make_operator("denoise")],
+             "anscombe": [genprior.make_operator("denoise")],
+             "telea": [hole, wide], "navier-stokes": [hole, wide],
+             "grey": [genprior.make_operator("colorize")],
+             "bilinear": [genprior.make_operator("demosaic")],
+             "malvar": [genprior.make_operator("demosaic")]}
+    levels: dict[str, float | str] = {"nlm": 0.1, "anscombe": "poisson=20"}
+    for name in names:
         if name not in tasks:
-            continue  # needs the name of a method of deepinv
-        sheet = []
+            continue  # bm3d, whose licence allows non-commercial use only
+        peer, sheet = name == "deepinv", []
+        method = make_baseline("deepinv:DiffPIR", max_iter=30) if peer else make_baseline(name)
+        prior = "ddpm" if peer or name == "anscombe" else None
         for operator in tasks[name]:
-            y = genprior.degrade(x, operator, 0.0 if operator in (hole, wide) else 0.02)
-            noise = 0.0 if operator in (hole, wide) else 0.02
-            result = genprior.restore(y, operator, None, make_baseline(name), noise)
+            noise = 0.0 if operator in (hole, wide) else levels.get(name, 0.02)
+            y = genprior.degrade(x, operator, noise)
+            result = genprior.restore(y, operator, prior, method, noise)
             sheet.append([x, y, result.image])
         save("baselines", name, sheet)
 
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    for kind in sys.argv[1:] or ("operators", "priors", "solvers", "baselines"):
-        {"operators": draw_operators, "priors": draw_priors, "solvers": draw_solvers,
-         "baselines": draw_baselines, "nonlinear": draw_nonlinear}[kind]()
+    for word in sys.argv[1:] or ("operators", "priors", "solvers", "baselines"):
+        kind, _, name = word.partition("/")
+        draw = {"operators": draw_operators, "priors": draw_priors, "solvers": draw_solvers,
+                "baselines": draw_baselines, "nonlinear": draw_nonlinear}[kind]
+        draw([name]) if name else draw()

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # at run time a name is imported when it is first used
     from genprior.api.factory import load_prior as load_prior
     from genprior.api.factory import make_operator as make_operator
     from genprior.api.factory import make_solver as make_solver
+    from genprior.api.kernel_estimation import estimate_kernel as estimate_kernel
     from genprior.api.noise_level import estimate_noise as estimate_noise
     from genprior.api.panel import show as show
     from genprior.api.restoration import degrade as degrade
@@ -25,6 +26,7 @@ _PUBLIC = {
     "Restoration": "genprior.inverse.base",
     "compile_networks": "genprior.priors.nets.compile",
     "degrade": "genprior.api",
+    "estimate_kernel": "genprior.api.kernel_estimation",
     "estimate_noise": "genprior.api.noise_level",
     "estimate_prior": "genprior.api.estimated_priors",
     "load_prior": "genprior.api",

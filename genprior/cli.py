@@ -19,7 +19,17 @@ from genprior.commands.doctor import doctor
 from genprior.commands.evaluate import evaluate
 from genprior.commands.import_weights import import_
 from genprior.commands.priors import priors
-from genprior.commands.restore import deblur, dejpeg, denoise, hdr, inpaint, superres
+from genprior.commands.restore import (
+    colorize,
+    compressed_sensing,
+    deblur,
+    dejpeg,
+    demosaic,
+    denoise,
+    hdr,
+    inpaint,
+    superres,
+)
 from genprior.commands.sample import sample
 from genprior.commands.serve import serve
 from genprior.commands.solvers import solvers
@@ -38,8 +48,9 @@ from genprior.core.errors import (
 )
 
 COMMANDS = (
-    inpaint, deblur, superres, denoise, dejpeg, hdr, degrade, sample, texture, train,
-    evaluate, calibrate, priors, solvers, import_, doctor, completion, serve,
+    inpaint, deblur, superres, denoise, dejpeg, hdr, colorize, demosaic, compressed_sensing,
+    degrade, sample, texture, train, evaluate, calibrate, priors, solvers, import_, doctor,
+    completion, serve,
 )
 # Errors that the user can act on. Any other error is a bug and shows its traceback.
 REPORTED = (
@@ -54,6 +65,9 @@ WORDS = {
                  "upsampling", "enlarge", "enlargement", "zoom", "magnify", "resize"),
     "denoise": ("denoising", "clean"),
     "dejpeg": ("jpeg", "jpg", "decompress", "deblock", "deblocking", "unjpeg", "artifacts"),
+    "colorize": ("colorise", "colorization", "colorisation", "colourize", "colourise", "recolor"),
+    "demosaic": ("demosaicing", "demosaick", "debayer", "bayer", "raw"),
+    "compressed-sensing": ("compressedsensing", "compressivesensing", "sensing", "cs"),
     "hdr": ("unclip", "declip", "highlights", "overexposure", "overexposed", "exposure"),
     "degrade": ("blur", "simulate", "measure", "downscale", "downsample"),
     "sample": ("sampling", "generate", "draw"),

@@ -28,7 +28,7 @@ ALLOWED = {
     "registry": ["core.errors", "priors.weights"],
     "api": ["core", "io", "operators", "priors.arguments", "priors.base", "priors.checkpoint",
             "priors.external",
-            "inverse.base", "inverse.baselines.base", "inverse.execution",
+            "inverse.base", "inverse.baselines.base", "inverse.blind", "inverse.execution",
             "inverse.diffusion.unconditional", "integrations", "registry", "api"],
     "evaluation": ["core", "io", "operators.base", "priors.base", "priors.checkpoint",
                    "inverse.base", "inverse.baselines.base", "api", "registry", "evaluation"],
@@ -45,7 +45,8 @@ ALLOWED = {
 # The folders of solvers do not import each other; these modules are shared by all.
 SHARED_BY_SOLVERS = ["inverse.base", "inverse.tikhonov", "inverse.self_ensemble"]
 # Importable without torch, numpy, Pillow or deepinv: --help must be quick.
-LIGHT = ["__init__", "__main__", "cli", "registry", "core.errors", "core.__init__", "io.limits",
+LIGHT = ["__init__", "__main__", "cli", "registry", "core.errors", "core.__init__",
+         "core.noise_text", "io.limits",
          "io.__init__", "priors.__init__", "priors.weights.__init__", "api.__init__",
          "api.files.__init__", "api.files.save_options",
          *(name for name in FILES if name.startswith("commands."))]

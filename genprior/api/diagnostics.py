@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from genprior.api.inputs import gaussian_level, noise_models
+from genprior.api.kernel_estimation import kernel_doubts
 from genprior.operators.base import Operator, Quantiser
 
 # Plausible range of the residual, in noise levels.
@@ -42,6 +43,7 @@ def check_restoration(
     """
     sigma = sigma.to(fit)
     found = list(_below_range(y, operator, sigma)) if operator.measures_images else []
+    found += kernel_doubts(y, operator, sigma)
     if isinstance(operator, Quantiser):
         found += [
             f"image {i}: {operator.doubt(share)}"

@@ -18,7 +18,7 @@ from genprior.core.foreign_classes import foreign_names, is_exactly, is_instance
 from genprior.inverse.base import Quality, Solver
 from genprior.inverse.baselines.base import Baseline
 from genprior.io.limits import KERNEL_PIXELS
-from genprior.operators.base import Operator
+from genprior.operators.base import ColourFilter, Operator
 from genprior.operators.jpeg_tables import standard_tables
 from genprior.operators.kernels import gaussian_kernel, motion_kernel
 from genprior.operators.masks import hole_of
@@ -102,9 +102,10 @@ def make_operator(task: str, **settings: Any) -> Operator:
     """Builds an operator by the name of its task.
 
     Arguments:
-        task: "inpaint", "deblur", "superres", "denoise", "jpeg", "hdr", "gamma", "quantise",
-            "phase", "coded-diffraction", "external" for a linear physics of deepinv, or
-            "nonlinear" for any other physics or function of torch.
+        task: "inpaint", "deblur", "superres", "superres-kernel", "denoise", "jpeg", "colorize",
+            "demosaic", "compressed-sensing", "hdr", "gamma", "quantise", "phase",
+            "coded-diffraction", "external" for a linear physics of deepinv, or "nonlinear" for
+            any other physics or function of torch.
         settings: Arguments of the operator class. As in the shell, "inpaint" also takes `mask`
             (white, 1 or True = fill in) in place of `keep` (1 or True = known), and "deblur"
             takes `gaussian` (standard deviation in pixels) or `motion` (length in pixels, angle
@@ -409,7 +410,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
     For one sample it is a point estimate. For several samples of a denoiser it is the best
     calibrated sampler with a hundred evaluations (benchmarks/results/calibration.md). Gaussian
     priors are always sampled exactly, unless the operator is not linear. Then it is a point
-    estimate by proximal maps for measurements that are images, and DAPS for any other.
+    estimate by proximal maps for measurements that are images, and DAPS for any other. A grey
+    image is colorized by one sample, since the mean of all possible colours is nearly grey.
 
     Raises:
         SettingError: The prior has no ability that a solver could use.
@@ -427,6 +429,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
     if isinstance(prior, Denoiser):
         if samples > 1:
             return "moment-matched"
+        if isinstance(operator, ColourFilter) and operator.is_uniform:
+            return "diffpir"
         image = operator.is_identity or operator.is_noisy_image
         return "posterior-mean" if image else "hqs"
     if isinstance(prior, LatentDenoiser):

@@ -16,7 +16,7 @@ References:
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,11 +24,13 @@ from torch.nn.functional import avg_pool2d, unfold
 
 from genprior.api.noise_level import assumed_noise
 from genprior.core.errors import SettingError
+from genprior.inverse.base import Solver
 from genprior.operators.base import Operator
 from genprior.operators.noise_models import (
     CorrelatedNoise,
     GaussianNoise,
     SignalDependentNoise,
+    noise_law,
 )
 from genprior.operators.whitened import Whitened, WhitenedNonlinear, whitened
 from genprior.priors.base import Gaussian
@@ -49,6 +51,12 @@ CLIPPED, SHARE_CLIPPED = 0.01, 0.02
 CORRELATION, EXCESS = 0.5, 2.0
 # Radius in pixels of the mean from which the variance of signal-dependent noise is computed.
 LOCAL = 2
+# The second pass over an image with noise that depends on the signal: share of the measurement in
+# its combination with the estimate, and least level of the stabilised noise. On crops of training
+# photos shares of 0.5 and 0.7 gained 0.27 and 0.22 dB at 5 counts for white, 0.06 dB both at 10,
+# lost 0.03 and 0.00 dB at 20, and 0.07 and 0.04 dB at 30 (4 crops of 96 x 96); 10 counts have a
+# level of 0.19, 20 counts 0.13.
+SHARE, LEAST_SECOND = 0.6, 0.15
 # Side of the simulated noise that calibrates the level; lags from which the window falls.
 SIMULATED, FULL_LAGS = 192, 3
 # Level in image units below which noise cannot be seen.
@@ -147,6 +155,32 @@ class Measured:
         plain = plain and operator.is_identity
         return None if self.law is None else whitened(operator, self.law, plain)
 
+    def white(self, y: Tensor) -> "Measured":
+        """Returns white noise of the same level, for methods that use no law."""
+        if self.signal is not None:
+            return Measured(self.signal.at(y).level(y))
+        return Measured(self.level, doubts=self.doubts)
+
+    def passes(self, method: Solver) -> int:
+        """Returns how often a solver denoises an image, see `second_pass`."""
+        if self.signal is None or method.stochastic or self.level < LEAST_SECOND:
+            return 1
+        return method.stabilised_passes
+
+    def second_pass(self, y: Tensor, x: Tensor) -> tuple[Tensor, "Measured"]:
+        """Returns the combination of a noisy image and its estimate, and its noise.
+
+        A transform stabilises the variance of this combination better than that of the noisy
+        image, since its mean count is higher at the same signal (Azzari and Foi, 2016).
+
+        Arguments:
+            y: The noisy image, before `forward`.
+            x: The estimate, after `backward`.
+        """
+        signal = cast(SignalDependentNoise, self.signal).scaled(SHARE)
+        black, white = _ends(signal, y)
+        return SHARE * y + (1 - SHARE) * x, Measured(1 / (white - black).item(), signal=signal)
+
     def forward(self, y: Tensor) -> Tensor:
         """Returns y after the variance-stabilising transform, with black at 0 and white at 1."""
         if self.signal is None:
@@ -168,7 +202,7 @@ def measured_noise(
     """Returns the noise of measurements; estimates it for "auto".
 
     Arguments:
-        noise_std: As given to `restore`: a number, one per image, "auto", or a law.
+        noise_std: As given to `restore`: a number, one per image, "auto", or a law, also as text.
         y: Measurements, shape (B, ...).
         operator: Their operator.
         prior: Used to estimate the level.
@@ -177,6 +211,8 @@ def measured_noise(
         SettingError: `noise_std` is another string, the noise cannot be estimated, or the law
             does not fit the measurements.
     """
+    if isinstance(noise_std, str) and "=" in noise_std:
+        noise_std = noise_law(noise_std)
     if isinstance(noise_std, SignalDependentNoise):
         return _signal_dependent(noise_std, y, operator)
     if isinstance(noise_std, GaussianNoise):

@@ -53,7 +53,7 @@ from genprior.inverse.execution.running_statistics import RunningStatistics, bey
 from genprior.io.arrays import floats_like, noise_levels, samples_like
 from genprior.io.limits import MAX_SAMPLES
 from genprior.operators.base import Operator
-from genprior.operators.noise_models import GaussianNoise, SignalDependentNoise
+from genprior.operators.noise_models import GaussianNoise, SignalDependentNoise, noise_law
 
 __all__ = ["degrade", "load_prior", "make_operator", "make_solver", "restore", "sample"]
 
@@ -62,18 +62,20 @@ __all__ = ["degrade", "load_prior", "make_operator", "make_solver", "restore", "
 def degrade(
     image: Any,
     operator: Operator,
-    noise_std: float | Sequence[float] | Tensor | None = None,
+    noise_std: float | Sequence[float] | Tensor | GaussianNoise | SignalDependentNoise | str | None
+    = None,
     seed: int = 0,
     index: int | Sequence[int] = 0,
 ) -> Any:
-    """Makes a measurement y = A x + sigma n of a clean image.
+    """Makes a measurement y = A x + n of a clean image.
 
     Arguments:
         image: Tensor (B, C, H, W), numpy array (H, W, C) or PIL image; see `to_tensor`. For a
             physics of deepinv a batch of floats may have any channels and scale.
         operator: An operator of genprior, or a `deepinv.physics.LinearPhysics`.
         noise_std: Noise level in units of [0, 1], >= 0; one number, or one per image. None is
-            the level of the physics if its noise is Gaussian, else 0.
+            the level of the physics if its noise is Gaussian, else 0. Or the law of the noise, an
+            object of `genprior.operators.noise_models` or its text, such as "poisson=30".
         seed: Seed of the noise.
         index: Number of the first image, or of every image: image number i gets the noise of
             (seed, i), which is not the noise that `restore` draws for it.
@@ -92,13 +94,27 @@ def degrade(
     y = operator.A(x)
     if noise_std is None:
         noise_std = physics_noise(physics, operator.unpack(y))
-    sigma = noise_levels(noise_std, x, operator.measures_images)
-    check_noise(operator, sigma)
     noise = Noise(seed, [(number, *MEASUREMENT) for number in image_numbers(index, len(y))])
-    sigma = sigma.reshape(-1, *[1] * (y.ndim - 1))
-    y = y + sigma * operator.mask_unmeasured(noise.normal(y))
+    if isinstance(noise_std, str):
+        noise_std = noise_law(noise_std)
+    if isinstance(noise_std, GaussianNoise | SignalDependentNoise):
+        check_noise(operator, torch.ones(1))
+        y = _with_noise(y, operator, noise_std, noise)
+    else:
+        sigma = noise_levels(noise_std, x, operator.measures_images)
+        check_noise(operator, sigma)
+        y = y + per_image(sigma, y) * operator.mask_unmeasured(noise.normal(y))
     made = operator.unpack(y)
     return back(y) if operator.measures_images or (made is y and y.shape == x.shape) else made
+
+
+def _with_noise(
+    y: Tensor, operator: Operator, law: GaussianNoise | SignalDependentNoise, noise: Noise
+) -> Tensor:
+    if isinstance(law, GaussianNoise):
+        return y + operator.mask_unmeasured(law.colour(noise.normal(y)))
+    rows = [law.add(one, stream) for one, stream in zip(y, noise.generators, strict=True)]
+    return operator.mask_unmeasured(torch.stack(rows))
 
 
 @torch.inference_mode(False)  # samplers differentiate the network
@@ -109,8 +125,7 @@ def restore(
     prior: str | Path | object = "ddpm",
     solver: str | Solver | None = None,
     noise_std: (
-        float | Sequence[float] | Tensor | Literal["auto"] | GaussianNoise | SignalDependentNoise
-        | None
+        float | Sequence[float] | Tensor | str | GaussianNoise | SignalDependentNoise | None
     ) = None,
     samples: int = 1,
     steps: int | Literal["auto"] | None = "auto",
@@ -147,8 +162,9 @@ def restore(
             the imaginary part); one number, one per image, or "auto" to estimate it by
             `estimate_noise` with the prior, which must be a denoiser; for denoising, "auto" also
             finds noise that is correlated, as that of cameras. Or the law of the noise, an object
-            of `genprior.operators.noise_models`. None is the level of the physics if its noise
-            is Gaussian, else 0.
+            of `genprior.operators.noise_models` or its text: "poisson=PEAK",
+            "signal=GAIN,OFFSET" or "correlated=LEVEL,WIDTH". None is the level of the physics if
+            its noise is Gaussian, else 0.
         samples: Posterior samples per image, >= 1.
         steps: Steps of the solver, for most the network evaluations. "auto" or None: for `hqs`
             and `posterior-mean` as many as each measurement takes, see `quality`; for others
@@ -225,11 +241,14 @@ def restore(
     prior_name, prior = prior_on(prior, device)
     if noise_std is None:
         noise_std = physics_noise(physics, y)
+    name, method = choose_solver(solver, steps, operator, prior, samples)
     noise = measured_noise(noise_std, measurement.to(device), operator, prior)
+    if method.ignores_noise:
+        noise = noise.white(measurement)
+    noisy, passes = measurement.detach().to(device, torch.float32), noise.passes(method)
     measurement, level_of_noise = noise.forward(measurement), noise.level
     sigma = noise_levels(level_of_noise, measurement, operator.measures_images)
     check_noise(operator, sigma)
-    name, method = choose_solver(solver, steps, operator, prior, samples)
     numbers = image_numbers(index, len(measurement))
     textured = method.stochastic or method.has_texture
     fill = choose_fill(fill, solver in (None, "auto"), textured, operator)
@@ -249,7 +268,7 @@ def restore(
     paired = antithetic and method.supports_antithetic
     executors = [
         Executor(each, prior, seed, numbers, tile, precision, None, len(parts), paired,
-                 white if coloured[parts[0][0][0]] else operator)
+                 white if coloured[parts[0][0][0]] else operator, passes)
         for each, parts in runs
     ]
     _show_total(executors, progress)
@@ -267,6 +286,11 @@ def restore(
                 x = executor.solve(y_white, whitened, sigma.to(work)[images], part)
             else:
                 x = executor.solve(data, part_operator, level, part)
+            law = noise
+            if passes > 1:
+                mixed, law = noise.second_pass(noisy[images], noise.backward(x))
+                data, level = law.forward(mixed), torch.full_like(level, law.level)
+                x = executor.solve(data, part_operator, level, part)
             known = part_operator.keep_known(x, data)
             x = torch.where((level == 0).reshape(-1, 1, 1, 1), known, x)
             if not x.isfinite().all():
@@ -278,7 +302,7 @@ def restore(
             found |= {f"image {images[row]}: {text}": None for row, text in doubted.items()}
             answers = operator.crop_margin(x).to(measurement.device)
             for i, answer in zip(images, answers, strict=True):
-                stats.add(i, noise.backward(answer))
+                stats.add(i, law.backward(answer))
             fits = misfit(x, data, part_operator, level).cpu()
             for i, fit in zip(images, fits, strict=True):
                 misfits[i].append(fit)
@@ -341,6 +365,7 @@ def restore(
         windows=tuple(tuple(windows.get(i, ())) for i in range(len(work))),
         reduced=tuple(text for executor in executors for text in executor.reduced),
         methods=tuple(methods),
+        passes=passes,
     )
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from genprior.api.factory import as_operator, gaussian_blur, motion_blur
+from genprior.api.kernel_estimation import Kind, estimate_kernel
 from genprior.core.errors import ImageError, SettingError
 from genprior.io.images import ImageFile, image_files, read_bytes, read_image, read_mask
 from genprior.io.limits import KERNEL_PIXELS, MAX_PIXELS
@@ -25,11 +26,14 @@ from genprior.io.raster import check_size
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.clipping import Clipping, Gamma
+from genprior.operators.colour import Luminance, Mosaic
+from genprior.operators.compressed_sensing import CompressedSensing
 from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.jpeg import JPEG
 from genprior.operators.jpeg_estimation import estimate_coding
 from genprior.operators.jpeg_tables import SAMPLINGS, standard_tables
+from genprior.operators.kernel_superres import KernelSuperResolution
 from genprior.operators.masks import box_hole, grown, random_keep
 from genprior.operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
 from genprior.operators.quantisation import Quantisation
@@ -132,21 +136,29 @@ def _mask_of(folder: Path, name: Path) -> Path:
 
 
 def blurring(
-    gaussian: float | None = None,
-    motion: tuple[float, float] | None = None,
-    kernel: Path | None = None,
+    gaussian: float | Literal["auto"] | None = None,
+    motion: tuple[float, float] | Literal["auto"] | None = None,
+    kernel: Path | str | None = None,
     boundary: Literal["valid", "reflect", "replicate", "circular"] = "valid",
     max_pixels: int = MAX_PIXELS,
+    noise_std: float | None = None,
 ) -> Build:
     """Returns a builder of blur operators.
 
     Exactly one of `gaussian` (std in pixels), `motion` (length in pixels, angle) and `kernel`
     (image file, or NPY file of any numbers; they are scaled to sum to 1) is given. Kernels of
     more than `max_pixels` pixels, of more than 2^20 pixels, or larger than the image are refused.
+    "auto" estimates the blur of each image, with the noise level `noise_std` (None: estimated);
+    the kernel may be "auto=SIZE", with its largest size in pixels.
 
     Raises:
         ValueError: The kernel is not valid, for example a file that cannot be read or is black.
     """
+    for kind, value in (("gaussian", gaussian), ("motion", motion), ("any", kernel)):
+        if isinstance(value, str):
+            return _estimating(cast(Kind, kind), value, boundary, noise_std)
+    gaussian, motion = cast(float | None, gaussian), cast(tuple[float, float] | None, motion)
+    kernel = cast(Path | None, kernel)
     if gaussian is not None:
         weights, remedy = gaussian_blur(gaussian), "choose a smaller --gaussian"
     elif motion is not None:
@@ -169,6 +181,25 @@ def blurring(
                     f"{_size(weights)}, the image {_size(image.pixels)} (width x height): "
                     f"{remedy}"
                 )
+        return operator
+
+    return build
+
+
+def _estimating(kind: Kind, text: str, boundary: str, noise_std: float | None) -> Build:
+    """Returns a builder of blur operators whose kernels are estimated; `text` is auto[=SIZE]."""
+    size = text.partition("=")[2]
+
+    def build(images: list[ImageFile], clean: bool) -> Operator:
+        if clean:
+            raise SettingError("clean images are blurred first: give the blur in place of auto")
+        pixels = torch.cat([image.pixels for image in images])
+        try:
+            estimate = estimate_kernel(pixels, kind, int(size) if size else None, noise_std)
+        except SettingError as error:
+            raise ImageError(str(error)) from error  # the other files may be larger
+        operator = Blur(estimate.kernel, boundary)
+        operator.estimated = estimate.found
         return operator
 
     return build
@@ -199,6 +230,7 @@ def enlarging(
     boundary: Literal["symmetric", "reflect", "circular"] = "symmetric",
     size: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
+    blur: Path | None = None,
 ) -> Build:
     """Returns a builder of super-resolution operators.
 
@@ -209,22 +241,32 @@ def enlarging(
         kernel, std, boundary: See `SuperResolution`, with the integer factor.
         size: Height and width of the restored images.
         max_pixels: Larger results are refused.
+        blur: File of any blur kernel, in place of `kernel` and `std`; see `blurring`.
     """
+    weights = None if blur is None else _kernel_of(blur, min(max_pixels, KERNEL_PIXELS))
+
+    def operator(
+        whole: int, image_size: tuple[int, int], output_size: tuple[int, int] | None = None
+    ) -> Operator:
+        if weights is None:
+            return SuperResolution(whole, kernel, std, boundary, image_size, output_size)
+        try:
+            return KernelSuperResolution(whole, weights, boundary, image_size, output_size)
+        except ValueError as error:
+            raise ImageError(f"{blur}: {error}") from error
 
     def build(images: list[ImageFile], clean: bool) -> Operator:
         height, width = given = images[0].pixels.shape[-2:]
         if clean:
             size_given = (height, width)
-            return SuperResolution(cast(int, factor), kernel, std, boundary, size_given)
+            return operator(cast(int, factor), size_given)
         ratio = factor or 1.0
         output = size or (round(ratio * height), round(ratio * width))
         _check_enlarged((height, width), output)
         whole = max(2, *(-(-large // small) for large, small in zip(output, given, strict=True)))
         image_size = (whole * height, whole * width)
         check_size(*image_size, max_pixels)
-        return SuperResolution(
-            whole, kernel, std, boundary, image_size, None if output == image_size else output
-        )
+        return operator(whole, image_size, None if output == image_size else output)
 
     return build
 
@@ -359,6 +401,31 @@ def _coding_of(
         )
     tables = standard_tables(fit.quality).int().flatten().tolist()
     return tuple(tables), fit.sampling, fit.offset, 1
+
+
+def colorizing() -> Build:
+    """Returns a builder of the luminance, for grey images."""
+    return lambda images, clean: Luminance()
+
+
+def demosaicing(pattern: str = "RGGB") -> Build:
+    """Returns a builder of colour filter arrays.
+
+    Arguments:
+        pattern: See `Mosaic`.
+    """
+    operator = Mosaic(pattern)
+    return lambda images, clean: operator
+
+
+def sensing(ratio: float, seed: int = 0) -> Build:
+    """Returns a builder of compressed sensing operators.
+
+    Arguments:
+        ratio, seed: See `CompressedSensing`.
+    """
+    operator = CompressedSensing(ratio, seed)
+    return lambda images, clean: operator
 
 
 def clipping(

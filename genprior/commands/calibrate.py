@@ -72,6 +72,8 @@ def calibrate(
         raise ImageError(f"-o {out}: give the path of a file in an existing folder")
     if os.path.lexists(out) and not overwrite:
         raise ImageError(f"{out} exists already: add --overwrite, or choose another -o")
+    if any(isinstance(task.noise, str) for task in tasks):
+        raise click.UsageError("a task to calibrate needs a noise level, not a law of the noise")
     chosen = [
         plan.Task(t.text, t.kind, t.settings, t.noise, t.crop or crop, max_pixels, resize)
         for t in tasks

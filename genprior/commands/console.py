@@ -108,8 +108,11 @@ def _line(record: dict[str, Any]) -> str:
     estimated = " (estimated)" if record["noise_estimated"] else ""
     if record.get("noise_found"):
         estimated += f", {record['noise_found']}"
+    noise = record["noise"] if isinstance(record["noise"], str) else f"{record['noise']:.4g}"
+    if "blur_found" in record:
+        parts.append(f"[blur: {record['blur_found']}]")
     parts.append(
-        f"[{record['solver']}, noise {record['noise']:.4g}{estimated}, "
+        f"[{record['solver']}, noise {noise}{estimated}, "
         f"{record['nfe']} NFE{backward}, {record['seconds']:.1f} s]"
     )
     return " ".join(parts)

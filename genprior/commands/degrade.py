@@ -52,21 +52,24 @@ def deblur(
 @degrade.command()
 @options.superres
 @options.measuring
-def superres(factor: int, kernel: str, std: float, boundary: str, **common: Any) -> None:
+def superres(
+    factor: int, kernel: str, std: float, blur: Path | None, boundary: str, **common: Any
+) -> None:
     """Filter an image and reduce its size by an integer factor.
 
     FILE: the clean image.
     """
-    options.check_filter(kernel, std)
+    options.check_filter(kernel, std, blur)
     from genprior.api.tasks import enlarging
 
-    _degrade(enlarging(factor, kernel, std, boundary), **common)
+    limit = common["max_pixels"]
+    _degrade(enlarging(factor, kernel, std, boundary, max_pixels=limit, blur=blur), **common)
 
 
 @degrade.command()
 @options.measuring
 def denoise(**common: Any) -> None:
-    """Add white Gaussian noise and apply no operator.
+    """Add noise and apply no operator.
 
     FILE: the clean image.
     """
@@ -89,6 +92,46 @@ def dejpeg(quality: int, sampling: str, **common: Any) -> None:
 
 
 @degrade.command()
+@options.measuring
+def colorize(**common: Any) -> None:
+    """Take the colours away: write the luminance.
+
+    FILE: the clean image.
+    """
+    from genprior.api.tasks import colorizing
+
+    _degrade(colorizing(), **common)
+
+
+@degrade.command()
+@options.mosaic
+@options.measuring
+def demosaic(pattern: str, **common: Any) -> None:
+    """Keep one colour at each pixel, as a sensor sees it, in a grey image.
+
+    FILE: the clean image.
+    """
+    from genprior.api.tasks import demosaicing
+
+    _degrade(demosaicing(pattern), **common)
+
+
+@degrade.command("compressed-sensing")
+@options.sensing
+@options.measuring
+def compressed_sensing(ratio: float, sensing_seed: int, **common: Any) -> None:
+    """Measure random coefficients of the Hartley transform.
+
+    FILE: the clean image. The output must be an NPY file, since coefficients may be negative.
+    """
+    if common["output"].suffix.lower() != ".npy":
+        raise click.UsageError("coefficients may be negative: give -o the name of an NPY file")
+    from genprior.api.tasks import sensing
+
+    _degrade(sensing(ratio, sensing_seed), **common)
+
+
+@degrade.command()
 @options.exposure
 @options.measuring
 def hdr(factor: float, pivot: float, white: float | str, **common: Any) -> None:
@@ -103,7 +146,7 @@ def hdr(factor: float, pivot: float, white: float | str, **common: Any) -> None:
 
 
 def _degrade(
-    operator: Callable, file: Path, output: Path, noise: float, seed: int, max_pixels: int,
+    operator: Callable, file: Path, output: Path, noise: float | str, seed: int, max_pixels: int,
     quiet: bool, overwrite: bool,
 ) -> None:
     from genprior.api.files.paths import check_free

@@ -38,8 +38,9 @@ def _concatenate(context: click.Context, option: click.Option, given: tuple[tupl
 @click.option("--task", "tasks", type=Task(), multiple=True, required=True,
               help="Task KIND:SETTING=VALUE,... with the options of the command KIND, noise and "
                    "crop as settings: inpaint:random=0.5, deblur:gaussian=1.6,boundary=circular, "
-                   "superres:factor=4,noise=0.01, denoise:noise=25/255. Also phase:oversampling=2 "
-                   "or phase:masks=4, gamma:gamma=0.45 and quantise:levels=8. Any physics of "
+                   "superres:factor=4,noise=0.01, demosaic:pattern=RGGB, denoise:noise=25/255, "
+                   "denoise:noise=poisson=30. Also phase:oversampling=2 or phase:masks=4, "
+                   "gamma:gamma=0.45 and quantise:levels=8. Any physics of "
                    "deepinv: deepinv:CompressedSensing,m=2500,noise=0.01. May be repeated.")
 @click.option("--prior", "priors", multiple=True, default=["ddpm"], show_default=True,
               callback=lambda context, option, given: ",".join(given),

@@ -18,6 +18,8 @@ from genprior.api.files.save_options import SAVES, is_save
 from genprior.commands.config import configurable
 from genprior.commands.path_types import TypedPath
 from genprior.commands.registered_names import Names
+from genprior.core.errors import SettingError
+from genprior.core.noise_text import SYNTAX, parse_noise
 from genprior.io.limits import MAX_PIXELS, MAX_SAMPLES, MAX_SIDE, MAX_STEPS
 from genprior.registry import FORMATS, SOLVERS
 
@@ -109,10 +111,25 @@ class WhiteLevel(click.FloatRange):
         return value if value == "auto" else super().convert(value, param, ctx)
 
 
-class LevelOrAuto(Level):
-    """Noise level, or auto."""
+class LevelOrLaw(Level):
+    """Noise level, or a law of the noise such as poisson=30."""
 
-    name = "level|auto"
+    name = "level|law"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float | str:
+        if not (isinstance(value, str) and "=" in value):
+            return super().convert(value, param, ctx)
+        try:
+            parse_noise(value)
+        except SettingError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
+class LevelOrAuto(LevelOrLaw):
+    """Noise level, a law of the noise, or auto."""
+
+    name = "level|law|auto"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float | str:
         return value if value == "auto" else super().convert(value, param, ctx)
@@ -200,6 +217,40 @@ class Motion(click.ParamType):
         return length, angle
 
 
+class GaussianOrAuto(click.FloatRange):
+    """Standard deviation of a Gaussian in pixels, or auto."""
+
+    name = "std|auto"
+
+    def __init__(self) -> None:
+        super().__init__(0, min_open=True)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float | str:
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
+class MotionOrAuto(Motion):
+    """Motion blur LENGTH,ANGLE, or auto."""
+
+    name = "length,angle|auto"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float] | str:
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
+class KernelOrAuto(TypedPath):
+    """Path of a kernel; or auto or auto=SIZE, which is the largest size in pixels."""
+
+    name = "path|auto[=size]"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not isinstance(value, str) or not re.fullmatch(r"auto(=.*)?", value):
+            return super().convert(value, param, ctx)
+        if not re.fullmatch(r"auto(=\d{1,4})?", value):
+            self.fail(f"{value!r}: write auto, or auto=SIZE such as auto=25", param, ctx)
+        return value
+
+
 class Saves(click.ParamType):
     """Comma-separated list of what to save besides the restored image."""
 
@@ -259,8 +310,10 @@ def check_blur(gaussian: object, motion: object, kernel: object) -> None:
         raise click.UsageError("a blur needs exactly one of --gaussian, --motion and --kernel")
 
 
-def check_filter(kernel: str, std: float | None) -> None:
-    """Raises a usage error if --std is given without --filter gaussian."""
+def check_filter(kernel: str, std: float | None, blur: object = None) -> None:
+    """Raises a usage error if --std is given without --filter gaussian, or a filter twice."""
+    if blur is not None and (kernel != "bicubic" or std is not None):
+        raise click.UsageError("--kernel replaces --filter and --std: give one of them")
     if std is not None and kernel != "gaussian":
         raise click.UsageError(
             "--std is the width of --filter gaussian: add --filter gaussian, or leave --std out"
@@ -384,7 +437,8 @@ def restoring(noise: float | str) -> Decorator:
         click.option("--noise", type=LevelOrAuto(0), default=noise, show_default=True,
                      help="Standard deviation of the noise in the input, in units of [0, 1]: a "
                           "number, or a fraction such as 25/255. auto: estimate the level of "
-                          "white noise with the prior, which must be a denoiser."),
+                          "white noise with the prior, which must be a denoiser. Or its law: "
+                          f"{SYNTAX}, see the documentation on noise."),
         click.option("--solver", type=Names(lambda: ("auto", *SOLVERS)), default="auto",
                      show_default=True,
                      help="Solver (see: genprior solvers). auto: chosen for the task, the prior "
@@ -430,9 +484,9 @@ def restoring(noise: float | str) -> Decorator:
 measuring = combine(
     click.argument("file", type=TypedPath()),
     output_file,
-    click.option("--noise", type=Level(0), default=0.0, show_default=True,
+    click.option("--noise", type=LevelOrLaw(0), default=0.0, show_default=True,
                  help="Standard deviation of the noise to add, in units of [0, 1]: a number, or a "
-                      "fraction such as 25/255."),
+                      f"fraction such as 25/255. Or its law: {SYNTAX}."),
     seed,
     max_pixels,
     quiet,
@@ -459,14 +513,29 @@ filling = combine(
                       "with --solver or --samples]"),
 )
 
+_boundary = click.option(
+    "--boundary", type=click.Choice(["valid", "reflect", "replicate", "circular"]),
+    default="valid", show_default=True,
+    help="Assumption about the pixels beyond the border; valid makes none.",
+)
 blur = combine(
     click.option("--gaussian", type=click.FloatRange(0, min_open=True),
                  help="Gaussian blur: its standard deviation, pixels."),
     click.option("--motion", type=Motion(), help="Motion blur: length (pixels), angle (degrees)."),
     click.option("--kernel", type=TypedPath(), help="Any blur: image or NPY file of its kernel."),
-    click.option("--boundary", type=click.Choice(["valid", "reflect", "replicate", "circular"]),
-                 default="valid", show_default=True,
-                 help="Assumption about the pixels beyond the border; valid makes none."),
+    _boundary,
+)
+
+blur_found = combine(
+    click.option("--gaussian", type=GaussianOrAuto(),
+                 help="Gaussian blur: its standard deviation, pixels; auto: estimate it."),
+    click.option("--motion", type=MotionOrAuto(),
+                 help="Motion blur: length (pixels), angle (degrees); auto: estimate both."),
+    click.option("--kernel", type=KernelOrAuto(),
+                 help="Any blur: image or NPY file of its kernel. auto: estimate it from each "
+                      "image, and write it to STEM.kernel.png beside the result; auto=SIZE: at "
+                      "most SIZE pixels wide (default 31). A file of that name is ./auto."),
+    _boundary,
 )
 
 SAMPLINGS = ("4:4:4", "4:2:2", "4:4:0", "4:2:0")
@@ -517,9 +586,22 @@ _filter = combine(
     click.option("--std", type=click.FloatRange(0, min_open=True),
                  help="Standard deviation of --filter gaussian, pixels of the large image.  "
                       "[default: 0.45 times the factor]"),
+    click.option("--kernel", "blur", type=TypedPath(),
+                 help="Any low-pass filter in place of --filter: image or NPY file of its kernel, "
+                      "in pixels of the large image."),
     click.option("--boundary", type=click.Choice(["symmetric", "reflect", "circular"]),
                  default="symmetric", show_default=True,
                  help="Assumption about the pixels beyond the border."),
+)
+
+mosaic = click.option("--pattern", type=click.Choice(["RGGB", "BGGR", "GRBG", "GBRG"]),
+                      default="RGGB", show_default=True,
+                      help="Colours of the upper left 2 x 2 pixels of the sensor, row by row.")
+sensing = combine(
+    click.option("--ratio", type=click.FloatRange(0, 1, min_open=True), required=True,
+                 help="Share of the coefficients that are measured."),
+    click.option("--sensing-seed", "sensing_seed", type=click.IntRange(0), default=0,
+                 show_default=True, help="Seed of the random choice of the coefficients."),
 )
 
 superres = combine(

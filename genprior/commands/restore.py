@@ -1,4 +1,4 @@
-"""genprior inpaint, deblur, superres, denoise, dejpeg and hdr: restoration of image files."""
+"""genprior inpaint, deblur, superres, denoise and others: restoration of image files."""
 
 from collections.abc import Callable
 from functools import partial
@@ -40,12 +40,12 @@ def inpaint(
 
 
 @click.command()
-@options.blur
+@options.blur_found
 @options.restoring(noise=0.01)
 def deblur(
-    gaussian: float, motion: tuple, kernel: Path, boundary: str, **common: Any
+    gaussian: float | str, motion: tuple | str, kernel: Path | str, boundary: str, **common: Any
 ) -> None:
-    """Remove a known blur, and noise.
+    """Remove a blur that is known, or estimated (auto), and noise.
 
     FILES: images, folders of images, or - for standard input. Give one of --gaussian, --motion
     and --kernel.
@@ -53,8 +53,13 @@ def deblur(
     options.check_blur(gaussian, motion, kernel)
     from genprior.api.tasks import blurring
 
-    operator = blurring(gaussian, motion, kernel, boundary, common["max_pixels"])
-    text = motion and options.Motion.text(motion)
+    given = (gaussian, motion, kernel)
+    common["blind"] = any(isinstance(blur, str) for blur in given)
+    if common["blind"] and common["degrade"]:
+        raise click.UsageError("--degrade blurs the image first: give the blur in place of auto")
+    level = None if common["noise"] == "auto" else common["noise"]
+    operator = blurring(gaussian, motion, kernel, boundary, common["max_pixels"], level)
+    text = motion if isinstance(motion, str) else motion and options.Motion.text(motion)
     settings = {"gaussian": gaussian, "motion": text, "kernel": kernel, "boundary": boundary}
     _restore("deblur", operator, settings, **common)
 
@@ -63,14 +68,14 @@ def deblur(
 @options.superres_any_size
 @options.restoring(noise=0.01)
 def superres(
-    factor: float | None, size: tuple[int, int] | None, kernel: str, std: float, boundary: str,
-    **common: Any,
+    factor: float | None, size: tuple[int, int] | None, kernel: str, std: float,
+    blur: Path | None, boundary: str, **common: Any,
 ) -> None:
     """Enlarge an image by a factor, or to a size (super-resolution).
 
     FILES: images, folders of images, or - for standard input.
     """
-    options.check_filter(kernel, std)
+    options.check_filter(kernel, std, blur)
     if factor and size:
         raise click.UsageError("--factor and --size both set the size: give one of them")
     factor = factor if factor or size else 2
@@ -80,8 +85,8 @@ def superres(
 
     text = size and options.OutputSize.text(size)
     settings = {"factor": factor, "size": text, "filter": kernel, "std": std}
-    settings["boundary"] = boundary
-    build = enlarging(factor, kernel, std, boundary, size, common["max_pixels"])
+    settings |= {"kernel": blur, "boundary": boundary}
+    build = enlarging(factor, kernel, std, boundary, size, common["max_pixels"], blur)
     _restore("superres", build, settings, **common)
 
 
@@ -117,6 +122,50 @@ def dejpeg(jpeg_quality: int | str, sampling: str, **common: Any) -> None:
 
 
 @click.command()
+@options.restoring(noise=0.0)
+def colorize(**common: Any) -> None:
+    """Give a grey image colours that its luminance allows.
+
+    FILES: images, folders of images, or - for standard input. Of a colour image the luminance is
+    taken. Colours are not known from the grey image: --samples 4 --save samples writes several
+    results. Better colours need a prior of images like yours.
+    """
+    from genprior.api.tasks import colorizing
+
+    _restore("colorize", colorizing(), {}, **common)
+
+
+@click.command()
+@options.mosaic
+@options.restoring(noise=0.0)
+def demosaic(pattern: str, **common: Any) -> None:
+    """Reconstruct the colours of a sensor that sees one colour at each pixel.
+
+    FILES: grey images of the raw pixels, folders of images, or - for standard input. The values
+    should have the gamma of photos, as the prior knows these. With --noise the noise of the sensor
+    is removed, too.
+    """
+    from genprior.api.tasks import demosaicing
+
+    _restore("demosaic", demosaicing(pattern), {"pattern": pattern}, **common)
+
+
+@click.command("compressed-sensing")
+@options.sensing
+@options.restoring(noise=0.01)
+def compressed_sensing(ratio: float, sensing_seed: int, **common: Any) -> None:
+    """Reconstruct an image from some random coefficients of its Hartley transform.
+
+    FILES: NPY files of coefficients, as genprior degrade compressed-sensing writes them; with
+    --degrade, images.
+    """
+    from genprior.api.tasks import sensing
+
+    settings = {"ratio": ratio, "sensing_seed": sensing_seed}
+    _restore("compressed-sensing", sensing(ratio, sensing_seed), settings, **common)
+
+
+@click.command()
 @options.exposure
 @options.restoring(noise=0.0)
 def hdr(factor: float, pivot: float, white: float | str, **common: Any) -> None:
@@ -148,6 +197,7 @@ def _restore(
     skip_existing: bool,
     opaque: bool = False,
     masks: Path | None = None,
+    blind: bool = False,
     **options: Any,
 ) -> None:
     save, samples = options["save"], options["samples"]
@@ -183,7 +233,8 @@ def _restore(
         if to_stdout and save:
             raise click.UsageError("standard output holds one image: with --save give -o a file")
         redo = task if skip_existing else None
-        targets = plan(found, output, save, samples, overwrite, suffix, redo, typed_files())
+        extras = (*save, "kernel") if blind and not to_stdout else save
+        targets = plan(found, output, extras, samples, overwrite, suffix, redo, typed_files())
         report = Report(len(targets), as_json, quiet, to_stdout)
         done = [target for target in targets if skip_existing and target.is_made(task)]
         remaining = [target for target in targets if target not in done]

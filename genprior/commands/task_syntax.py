@@ -18,7 +18,8 @@ from genprior.commands.prior_arguments import parse_value
 
 NOISES = {
     "inpaint": 0.0, "dejpeg": 0.0, "deblur": 0.01, "superres": 0.01, "deepinv": 0.01, "hdr": 0.0,
-    "phase": 0.01, "gamma": 0.01, "quantise": 0.0,
+    "phase": 0.01, "gamma": 0.01, "quantise": 0.0, "colorize": 0.0, "demosaic": 0.0,
+    "compressed-sensing": 0.01,
 }
 
 
@@ -29,14 +30,14 @@ class TaskText:
     Arguments:
         text: The task as it was typed.
         kind: Name of the restoring command, or "deepinv".
-        noise: Noise level, in units of [0, 1].
+        noise: Noise level, in units of [0, 1], or the text of a law (`core.noise_text`).
         crop: Side of the centre crop in pixels, or None.
         settings: The other settings, by their argument names in `genprior.api.tasks`.
     """
 
     text: str
     kind: str
-    noise: float
+    noise: float | str
     crop: int | None
     settings: dict[str, Any]
 
@@ -69,12 +70,14 @@ class Task(click.ParamType):
             if kind == "hdr":
                 options.check_exposure(given["pivot"], given["white"])
             if kind == "superres":
-                options.check_filter(given["kernel"], given["std"])
+                options.check_filter(given["kernel"], given["std"], given["blur"])
         except click.UsageError as error:
             self.fail(f"{value!r}: {error.format_message()}", param, ctx)
         noise, crop = given.pop("noise"), given.pop("crop")
         if kind == "inpaint":
             given["invert"] = given.pop("invert_mask")
+        if kind == "compressed-sensing":
+            given["seed"] = given.pop("sensing_seed")
         if kind == "deepinv":
             if not name:
                 self.fail(f"{value!r}: write deepinv:NAME,SETTING=VALUE,...", param, ctx)
@@ -170,7 +173,7 @@ def _noise_and_crop(kind: str) -> options.Decorator:
     noise = NOISES.get(kind)
     presence = {"required": True} if noise is None else {"default": noise}
     return options.combine(
-        click.option("--noise", type=options.Level(0), **presence),
+        click.option("--noise", type=options.LevelOrLaw(0), **presence),
         click.option("--crop", type=click.IntRange(1)),
     )
 
@@ -189,6 +192,9 @@ COMMANDS = {
     "superres": _command("superres", options.superres),
     "denoise": _command("denoise"),
     "dejpeg": _command("dejpeg", options.jpeg),
+    "colorize": _command("colorize"),
+    "demosaic": _command("demosaic", options.mosaic),
+    "compressed-sensing": _command("compressed-sensing", options.sensing),
     "hdr": _command("hdr", options.exposure),
     "phase": _command("phase", options.phase),
     "gamma": _command("gamma", options.gamma),

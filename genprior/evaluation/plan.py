@@ -12,10 +12,13 @@ from torch.nn.functional import interpolate
 
 from genprior.api.estimated_priors import read_exemplar
 from genprior.api.factory import choose_solver, load_described
+from genprior.api.noise_law import measured_noise
 from genprior.api.tasks import (
     blurring,
     clipping,
+    colorizing,
     decompressing,
+    demosaicing,
     denoising,
     enlarging,
     foreign,
@@ -23,9 +26,11 @@ from genprior.api.tasks import (
     inpainting,
     phase_retrieval,
     quantising,
+    sensing,
 )
 from genprior.core.checksums import file_digest
 from genprior.core.errors import ImageError, SettingError
+from genprior.core.noise_text import level_of
 from genprior.core.random_streams import Noise
 from genprior.evaluation.reference_images import ReferenceImage
 from genprior.inverse.base import Quality, Solver
@@ -44,10 +49,9 @@ class Task:
 
     Arguments:
         text: The task as the user typed it; its name in the results.
-        kind: "inpaint", "deblur", "superres", "denoise", "dejpeg", "hdr", "phase", "gamma",
-            "quantise" or "deepinv".
+        kind: Name of the restoring command, or "phase", "gamma", "quantise" or "deepinv".
         settings: Arguments of the builder of that name in `genprior.api.tasks`.
-        noise: Noise level in units of [0, 1].
+        noise: Noise level in units of [0, 1], or the text of a law (`core.noise_text`).
         crop: Side of the centre crop, in pixels; None uses the whole image.
         resize: Length in pixels to which the shorter side is resized before the crop; None keeps
             the size.
@@ -57,7 +61,7 @@ class Task:
     text: str
     kind: str
     settings: Mapping[str, Any]
-    noise: float
+    noise: float | str
     crop: int | None = None
     max_pixels: int = MAX_PIXELS
     resize: int | None = None
@@ -76,7 +80,8 @@ class Task:
     def files(self) -> list[str]:
         """Returns the sha256 of the mask and kernel files that the task reads."""
         kind, mask = self.settings.get("mask", ("", None))
-        given = [self.settings.get("kernel"), mask if kind == "file" else None]
+        given = [self.settings.get(name) for name in ("kernel", "blur")]
+        given.append(mask if kind == "file" else None)
         paths = [Path(path) for path in given if path is not None]
         inside = [file for path in paths for file in sorted(path.rglob("*"))]
         return [file_digest(file) for file in (*paths, *inside) if file.is_file()]
@@ -99,6 +104,7 @@ class Task:
         else:
             builders: Mapping[str, Any] = {
                 "superres": enlarging, "denoise": denoising, "dejpeg": decompressing,
+                "colorize": colorizing, "demosaic": demosaicing, "compressed-sensing": sensing,
                 "hdr": clipping, "phase": phase_retrieval, "gamma": gamma_curve,
                 "quantise": quantising,
             }
@@ -133,7 +139,7 @@ class Method:
         """Returns the settings to tune for a task, with the values to try; {} for solvers."""
         if not self.is_baseline:
             return {}
-        found = self.solver.choices(task.noise)
+        found = self.solver.choices(level_of(task.noise))
         return {name: values for name, values in found.items() if name not in self.typed}
 
     def solver_of(self, task: Task) -> str | Solver:
@@ -156,8 +162,12 @@ class Method:
         if self.prior is not None and self.model is None:
             return task.kind == "inpaint"
         _, solver = choose_solver(self.solver, None, operator, self.model, 1)
+        y = operator.A(image)
         try:
-            solver.check_compatible(operator, self.model, operator.A(image))
+            if isinstance(task.noise, str) and not solver.ignores_noise:
+                noise = measured_noise(task.noise, y, operator, self.model)
+                operator = noise.whitened(operator, solver.takes_any_noise) or operator
+            solver.check_compatible(operator, self.model, y)
         except (SettingError, TypeError):
             return False
         return True

@@ -183,7 +183,7 @@ def _restore(
         for i, one in enumerate(scores):
             truth = reference[i].clamp(0, 1).expand_as(result.samples[i])
             one["psnr_best"] = finite(psnr(result.samples[i].clamp(0, 1), truth).max())
-    if result.samples is not None and model is not None:
+    if result.samples is not None and model is not None and not isinstance(task.noise, str):
         for i, number in enumerate(numbers):
             scores[i] |= exact_scores(
                 result.samples[i], y[i : i + 1], operator.select([i]), model, task.noise, number

@@ -90,6 +90,10 @@ class Solver(ABC):
         has_texture: Whether its point estimates have texture, so that holes need no other.
         takes_any_noise: Whether it takes images with noise that is not white as they are, from an
             operator that `is_noisy_image`. Other solvers get the whitened measurement.
+        ignores_noise: Whether it uses neither the level nor the law of the noise: it gets the
+            measurement as it is.
+        stabilised_passes: How often it denoises an image whose noise depends on the signal; in the
+            second pass a combination of the image and the first result.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -102,6 +106,8 @@ class Solver(ABC):
     supports_antithetic: ClassVar[bool] = True
     has_texture: ClassVar[bool] = False
     takes_any_noise: ClassVar[bool] = False
+    ignores_noise: ClassVar[bool] = False
+    stabilised_passes: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -286,9 +292,11 @@ class Restoration:
         quantiles: Quantiles per pixel by their level, in the form of `std`.
         methods: The solver of every image, whose fields are the settings used.
         misfits: The misfit of every sample, shape (B, K); None if K = 1. Where the posterior has
-            several modes (phase retrieval), the sample of the smallest is the best guess.
+            several modes (phase retrieval), a sample of a large misfit is a failed search.
         lower, upper: Ends of the calibrated interval of each pixel, in the form of `std`; NaN for
             an image that has none; None without a calibration.
+        passes: How often the solver denoised an image: 2 for a point estimate of an image whose
+            noise depends on the signal, else 1.
     """
 
     image: Any
@@ -313,11 +321,12 @@ class Restoration:
     methods: tuple[Solver, ...] = ()
     lower: Any = None
     upper: Any = None
+    passes: int = 1
     misfits: Tensor | None = None
 
     def nfe_of(self, i: int) -> int:
         """Returns the network evaluations of image i per sample."""
-        own = self.methods[i].nfe  # 0 if they are unknown in advance
+        own = self.passes * self.methods[i].nfe  # 0 if they are unknown in advance
         return min(self.nfe, own) if own else self.nfe
 
     def __repr__(self) -> str:

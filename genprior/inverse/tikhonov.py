@@ -5,7 +5,8 @@
 An operator that is not linear is linearised at its `expansion_point`. If it acts on each value
 alone, that point is an inverse, and the result.
 The problem is solved from coarse to fine, so that large holes are filled in few iterations. At
-factor f the image is constant on blocks of f x f pixels.
+factor f the image is constant on blocks of f x f pixels. A grey image leaves its colours open:
+it is its own solution, without colours.
 
 References:
     Solutions of Ill-Posed Problems, Tikhonov and Arsenin, 1977.
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from genprior.core.linalg import cg, per_image, sum_blocks
-from genprior.operators.base import Operator
+from genprior.operators.base import ColourFilter, Operator
 
 WEIGHT = 0.01
 FLAT = 32  # in eps: data and Laplacian leave directions of less relative curvature undetermined
@@ -47,6 +48,8 @@ def smooth_start(
     """
     shape = operator.image_shape(y.shape)
     height, width = shape[-2:]
+    if isinstance(operator, ColourFilter) and operator.is_uniform:
+        return operator.grey(y)
     if operator.is_pointwise:
         return operator.expansion_point(y)
     if not operator.is_linear:

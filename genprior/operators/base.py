@@ -212,7 +212,7 @@ class Operator(ABC):
         return self.mask_unmeasured(torch.ones_like(y)).flatten(1).sum(dim=1)
 
     def keep_known(self, x: Tensor, y: Tensor) -> Tensor:
-        """Returns images x, with the pixels that A keeps unchanged taken from y."""
+        """Returns images x, with what A keeps of a pixel taken from y: its values or its grey."""
         return x
 
     def noisy_image(self, y: Tensor) -> Tensor:
@@ -222,6 +222,10 @@ class Operator(ABC):
     def colour_noise(self, white: Tensor) -> Tensor:
         """Returns noise of the law of that image, made of white noise of level 1, (B, C, H, W)."""
         raise NotImplementedError(f"{type(self).__name__} does not measure a noisy image")
+
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """Returns the measurement that an image file with these pixels, (B, C, H, W), holds."""
+        return self.mask_unmeasured(pixels)
 
     def crop_margin(self, x: Tensor) -> Tensor:
         """Returns images x as users get them: without a margin, or resampled to another size."""
@@ -293,3 +297,23 @@ class Convolution(Operator):
 
     kernel: Tensor
     boundary: str
+
+
+class ColourFilter(Operator):
+    """Operator that measures one number for each pixel of a colour image, y = sum_c w_c x_c.
+
+    Attributes:
+        weights: w, shape (1, 3, h, w): a tile that is repeated over the image, from its upper left
+            corner on.
+    """
+
+    weights: Tensor
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether the weights are the same at all pixels, so that y is a grey image."""
+        return self.weights.shape[-2:] == (1, 1)
+
+    def grey(self, y: Tensor) -> Tensor:
+        """Returns the image without colours that a grey image measures, (B, 3, H, W)."""
+        return (y / self.weights.sum().to(y)).expand(-1, 3, -1, -1).clone()

@@ -44,9 +44,15 @@ class Blur(Convolution, nn.Module):
         tolerance: Such a solve ends when its residual is this fraction of the right-hand side.
             Squared singular values below this fraction of the largest are damped.
 
+    Attributes:
+        estimated: What was found, in words, for each kernel that was estimated from its image;
+            () for kernels that were given.
+
     Raises:
         ValueError: The kernel is invalid or the boundary is unknown.
     """
+
+    estimated: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -71,6 +71,32 @@ def motion_kernel(length: float, angle_degrees: float = 0.0) -> Tensor:
     return coverage / coverage.sum()
 
 
+def disc_kernel(radius: float) -> Tensor:
+    """Returns the kernel of defocus: an antialiased disc.
+
+    Arguments:
+        radius: Radius in pixels, >= 0.5; 0.5 does not blur.
+
+    Returns:
+        Kernel of odd size, shape (h, h).
+
+    Raises:
+        ValueError: The radius is below 0.5 or not finite.
+
+    >>> disc_kernel(1.5).shape
+    torch.Size([3, 3])
+    """
+    if not (math.isfinite(radius) and radius >= 0.5):
+        raise ValueError(f"the radius of a disc must be at least 0.5 pixels, got {radius}")
+    fine = 16  # sub-pixels along each axis
+    margin = math.ceil(round(radius - 0.5, 9))
+    t = (torch.arange((2 * margin + 1) * fine, dtype=torch.float64) + 0.5) / fine - margin - 0.5
+    inside = torch.hypot(t[:, None], t[None, :]) <= radius
+    side = 2 * margin + 1
+    coverage = inside.reshape(side, fine, side, fine).double().mean(dim=(1, 3))
+    return coverage / coverage.sum()
+
+
 def check_kernel(kernel: Tensor) -> Tensor:
     """Validates a blur kernel and scales it to sum 1.
 

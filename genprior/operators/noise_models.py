@@ -15,6 +15,8 @@ References:
         al., 2008 (variance a x + b).
     Optimal Inversion of the Generalized Anscombe Transformation for Poisson-Gaussian Noise,
         Mäkitalo and Foi, 2013.
+    Variance Stabilization for Noisy+Estimate Combination in Iterative Poisson Denoising, Azzari
+        and Foi, 2016.
 """
 
 import math
@@ -28,6 +30,7 @@ from torch.fft import fft2, ifft2
 
 from genprior.core.errors import SettingError
 from genprior.core.linalg import per_image
+from genprior.core.noise_text import parse_noise
 from genprior.core.tensors import numbers
 
 # Smallest eigenvalue of a covariance, relative to the largest.
@@ -312,6 +315,23 @@ class SignalDependentNoise:
         least = self.offset + self.gain * 1e-3
         return IndependentNoise((self.gain * x + self.offset).clamp(min=least).sqrt())
 
+    def add(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Returns measurements of values x with this noise; negative values count as 0.
+
+        Arguments:
+            x: Values without noise, any shape.
+            generator: Random stream, on the CPU.
+        """
+        counts = torch.poisson(x.detach().cpu().clamp(min=0) / self.gain, generator=generator)
+        y = self.gain * counts
+        if self.offset:
+            y = y + self.offset**0.5 * torch.randn(y.shape, generator=generator, dtype=y.dtype)
+        return y.to(x)
+
+    def scaled(self, share: float) -> "SignalDependentNoise":
+        """Returns the law of share y + (1 - share) x for noisy images y of clean ones x."""
+        return SignalDependentNoise(share**2 * self.gain, share**2 * self.offset)
+
     def stabilise(self, y: Tensor) -> Tensor:
         """Returns the generalised Anscombe transform of y: noise of level near 1."""
         return 2 / self.gain * (
@@ -348,6 +368,24 @@ class PoissonNoise(SignalDependentNoise):
     def score(self, expected: Tensor, y: Tensor) -> Tensor:
         """Returns the gradient of log p(y | A x) in A x = `expected` > 0."""
         return self.peak * (y / expected - 1)
+
+
+def noise_law(text: str) -> GaussianNoise | SignalDependentNoise:
+    """Returns a law that is given as text, see `core.noise_text`.
+
+    Raises:
+        SettingError: The text is no law, or a number is out of its range.
+
+    >>> noise_law("poisson=30").gain
+    0.0333...
+    """
+    kind, numbers = parse_noise(text)
+    if kind == "poisson":
+        return PoissonNoise(*numbers)
+    if kind == "signal":
+        return SignalDependentNoise(*numbers)
+    level, width = numbers
+    return CorrelatedNoise.from_kernel(torch.ones(int(width), int(width)), level)
 
 
 def _check_positive(values: Tensor, name: str) -> None:

@@ -19,7 +19,7 @@ from genprior.api.restoration import restore
 from genprior.api.tasks import blurring, denoising, enlarging
 from genprior.core.devices import pick_device
 from genprior.core.errors import ImageError, SettingError
-from genprior.inverse.base import Restoration, Solver
+from genprior.inverse.base import Quality, Restoration, Solver
 from genprior.io.encode import check_side, check_transparency
 from genprior.io.images import FORMAT_OF, ImageFile, image_bytes, parse_image, suffix_of
 from genprior.operators.base import Operator
@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         std: Standard deviation of the Gaussian blur, pixels.
         length, angle: Motion blur, pixels and degrees.
         factor: Factor of "superres".
-        solver, steps, samples, seed: See `genprior.restore`.
+        solver, steps, quality, samples, seed: See `genprior.restore`.
     """
 
     tool: Literal["inpaint", "denoise", "deblur", "superres"]
@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     noise: Annotated[float, msgspec.Meta(ge=0, le=1)] | Literal["auto"]
     solver: str = "auto"
     steps: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
+    quality: Quality = "default"
     samples: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
     blur: Literal["gaussian", "motion"] = "gaussian"
@@ -212,7 +213,7 @@ class Restorer:
             chosen = (restricted, None)
         return name, restore(
             y, operator, prior, chosen[0], settings.noise, settings.samples, chosen[1],
-            settings.seed, device=self.device, progress=progress,
+            settings.seed, device=self.device, quality=settings.quality, progress=progress,
         )
 
 
@@ -315,6 +316,7 @@ def command_line(settings: Settings, format: str, prior: str, alpha_is_hole: boo
     defaults: dict[str, tuple[Any, Any]] = {
         "noise": (settings.noise, NOISES[settings.tool]), "prior": (prior, "ddpm"),
         "solver": (settings.solver, "auto"), "steps": (settings.steps, None),
+        "quality": (settings.quality, "default"),
         "samples": (settings.samples, 1), "seed": (settings.seed, 0),
     }
     for option, (value, default) in defaults.items():

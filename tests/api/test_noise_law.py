@@ -10,6 +10,9 @@ from genprior.api import noise_law
 from genprior.api.noise_law import CameraNoise, camera_noise, noise_model
 from genprior.core.errors import RestorationWarning, SettingError
 from genprior.core.metrics import psnr
+from genprior.inverse.baselines.identity import Measurement
+from genprior.inverse.baselines.wiener import RichardsonLucy
+from genprior.inverse.plug_and_play.posterior_mean import PosteriorMean
 from genprior.io.images import write_image
 from genprior.operators.denoising import Denoising
 from genprior.operators.noise_models import (
@@ -157,6 +160,68 @@ def test_other_operators_take_laws(law):
     if isinstance(law, IndependentNoise):  # the same level everywhere
         white = restore(batch(), blur, Shrink(), "hqs", 0.1, steps=4)
         assert torch.allclose(x.image, white.image, atol=1e-3)
+
+
+def test_simulated_noise_has_its_law():
+    x = torch.linspace(0.1, 0.9, 5).repeat_interleave(20000).reshape(1, 1, 5, -1).double()
+    denoise = make_operator("denoise")
+    for text, variance in (
+        ("poisson=25", x / 25), ("signal=0.02,0.003", 0.02 * x + 0.003),
+        ("correlated=0.1,3", 0.01 + 0 * x),
+    ):
+        n = degrade(x, denoise, text) - x
+        assert torch.equal(n, degrade(x, denoise, text) - x)
+        assert not torch.equal(n, degrade(x, denoise, text, index=1) - x)
+        count = n.shape[-1] / (9 if text.startswith("corr") else 1)
+        assert n.mean(dim=-1).abs().max() < 4.5 * (variance.max() / count) ** 0.5
+        ratio = n.var(dim=-1) / variance[..., 0]
+        assert (ratio - 1).abs().max() < 6 * (2 / count) ** 0.5
+    counts = degrade(x, denoise, PoissonNoise(25)) * 25
+    assert torch.allclose(counts, counts.round(), atol=1e-9)
+
+
+def test_a_law_may_be_given_as_text():
+    y = batch().clamp(0, 1)
+    for text, law in (
+        ("poisson=20", PoissonNoise(20)), ("signal=0.02,0.001", SignalDependentNoise(0.02, 0.001)),
+        ("correlated=0.05,3", box(0.05)),
+    ):
+        ours = restore(y, Denoising(), Shrink(), noise_std=text).image
+        assert torch.equal(ours, restore(y, Denoising(), Shrink(), noise_std=law).image)
+    with pytest.raises(SettingError, match="is no law of noise: write poisson=PEAK"):
+        restore(y, Denoising(), Shrink(), noise_std="gamma=2")
+    with pytest.raises(SettingError, match="takes no noise level"):
+        degrade(y, make_operator("jpeg", quality=20), "poisson=20")
+
+
+def test_strong_noise_that_depends_on_the_signal_is_denoised_twice():
+    x = 0.5 + 0.2 * normal(1, 1, 64, 64).clamp(-2, 2)
+    y = degrade(x, Denoising(), "poisson=8")
+    result = restore(y, Denoising(), Shrink(), "posterior-mean", "poisson=8", seed=0)
+    once = restore(y, Denoising(), Shrink(), PosteriorMeanOnce(turns=1), "poisson=8").image
+    # 0.6 y + 0.4 x has the variance 0.36 x / 8 at a given x: Poisson noise of 8 / 0.36 counts
+    mixed, law = 0.6 * y + 0.4 * once, PoissonNoise(8 / 0.36)
+    twice = restore(mixed, Denoising(), Shrink(), PosteriorMeanOnce(turns=1), law)
+    assert torch.allclose(result.image, twice.image, atol=1e-5)
+    assert result.passes == 2 and result.nfe == result.nfe_of(0) == 6
+    assert torch.allclose(result.misfit, twice.misfit, rtol=1e-4)
+    weak = restore(y, Denoising(), Shrink(), noise_std="poisson=100")
+    assert weak.passes == 1 and weak.nfe == 3
+    drawn = restore(y, Denoising(), Shrink(), "diffpir", "poisson=8", samples=2, steps=2)
+    assert drawn.passes == 1
+
+
+class PosteriorMeanOnce(PosteriorMean):
+    stabilised_passes = 1
+
+
+def test_methods_without_noise_get_the_measurement_as_it_is():
+    y = batch().clamp(0, 1)
+    for law in ("poisson=20", "correlated=0.05,3"):
+        assert torch.equal(restore(y, Denoising(), None, Measurement(), law).image, y)
+    blur = make_operator("deblur", gaussian=1.0, boundary="circular")
+    counts = restore(y, blur, None, RichardsonLucy(3), "poisson=20").image
+    assert torch.equal(counts, restore(y, blur, None, RichardsonLucy(3), 0.1).image)
 
 
 def test_poisson_noise_is_stabilised():

@@ -31,7 +31,7 @@ def test_pixels_that_are_not_clipped_are_only_darker(tmp_path: Path, quick: list
     assert result.stdout.startswith(f"{file} -> {output} [hqs, noise 0, 3 NFE, ")
     before, after = levels(file).astype(int), levels(output).astype(int)
     known = before < 250
-    assert 0.02 < (~known).mean() < 0.9
+    assert known.any() and (~known).any()
     assert np.abs(after[known] - before[known] / 2).max() <= 1
     assert after[~known].min() >= 124
     record = sidecar(output)

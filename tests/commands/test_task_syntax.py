@@ -31,7 +31,7 @@ def test_settings_and_defaults_are_those_of_the_commands():
     assert read("gamma").settings == {"gamma": 1 / 2.2}
     assert read("quantise:levels=4").settings == {"levels": 4}
     task = read("superres:factor=4,filter=gaussian,std=1.8,noise=0.02")
-    assert task.settings == {"factor": 4, "kernel": "gaussian", "std": 1.8,
+    assert task.settings == {"factor": 4, "kernel": "gaussian", "std": 1.8, "blur": None,
                              "boundary": "symmetric"}
 
 
@@ -50,12 +50,27 @@ def test_any_physics_of_deepinv_with_its_arguments():
     assert task.noise == 0.01
 
 
+def test_linear_tasks_and_laws_of_noise(tmp_path):
+    task = read("demosaic:pattern=GBRG,noise=0.01")
+    assert (task.noise, task.settings) == (0.01, {"pattern": "GBRG"})
+    assert (read("colorize").noise, read("colorize").settings) == (0.0, {})
+    task = read("compressed-sensing:ratio=0.25,sensing-seed=3,crop=64")
+    assert task.settings == {"ratio": 0.25, "seed": 3} and task.crop == 64
+    (tmp_path / "k.npy").touch()
+    task = read(f"superres:factor=3,kernel={tmp_path / 'k.npy'}")
+    assert task.settings["blur"] == tmp_path / "k.npy" and task.settings["kernel"] == "bicubic"
+    task = read("denoise:noise=poisson=30,crop=96")
+    assert (task.noise, task.crop) == ("poisson=30", 96)
+    assert read("deblur:gaussian=1.6,noise=signal=0.02,0.001").noise == "signal=0.02,0.001"
+    assert read("denoise:noise=correlated=0.05,3").noise == "correlated=0.05,3"
+
+
 @pytest.mark.parametrize("text, message", [
     ("deepinv", "write deepinv:NAME"),
     ("deepinv:CompressedSensing,m", "'m': write SETTING=VALUE"),
     ("sharpen:x=1",
      "'sharpen:x=1': choose one of inpaint, deblur, superres, denoise, dejpeg, "
-     "hdr, phase, gamma, quantise, deepinv"),
+     "colorize, demosaic, compressed-sensing, hdr, phase, gamma, quantise, deepinv"),
     ("inpaint:random=2", "'inpaint:random=2': .*between 0 and 1"),
     ("inpaint:hole=3", "No such option '?--hole"),
     ("denoise", "Missing option '--noise'"),

@@ -138,6 +138,20 @@ def test_there_are_blocks_and_their_languages_are_known() -> None:
             ast.parse(code)
 
 
+def test_every_page_shows_an_image_that_exists() -> None:
+    """Images of the gallery are made by its build: there the page that draws them must exist."""
+    folders = {"gallery": "gallery", "gallery_lecture": "lecture"}
+    for page in [*PAGES, *sorted((ROOT / "docs").glob("*.rst"))]:
+        text = page.read_text(encoding="utf-8")
+        images = re.findall(r"!\[[^\]]*\]\(([^)]+)\)|^\.\. image:: (\S+)", text, re.MULTILINE)
+        assert images, f"{page.name} has no image"
+        for image in map("".join, images):
+            drawn = re.fullmatch(r"(\w+)/images/sphx_glr_(\w+)_\d{3}\.png", image)
+            file = page.parent / image if drawn is None else (
+                ROOT / "examples" / folders[drawn[1]] / f"{drawn[2]}.py")
+            assert file.exists(), f"{page.name}: {image}"
+
+
 def test_options_named_in_the_docs_exist() -> None:
     known = {
         name for command in [*main.commands.values(), *main.commands["priors"].commands.values()]

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -5,6 +7,7 @@ import torch
 
 from genprior.operators.kernels import (
     check_kernel,
+    disc_kernel,
     gaussian_kernel,
     motion_kernel,
     resampling_weights,
@@ -47,6 +50,25 @@ def test_motion_has_the_given_direction_length_and_thickness(angle: float) -> No
     # variances of the sides of a rectangle, and up to 1/12 from gathering it in pixels
     assert (k.numpy() * along**2).sum() == pytest.approx((length**2 + 0.6) / 12, abs=0.6 / 12)
     assert -1e-12 <= (k.numpy() * across**2).sum() <= 2.1 / 12
+
+
+@pytest.mark.parametrize("radius", [3.5, 7.2])
+def test_disc_has_the_moments_of_a_disc(radius: float) -> None:
+    k = disc_kernel(radius)
+    assert k.shape[0] % 2 == 1
+    assert abs(k.sum() - 1) < 1e-14
+    torch.testing.assert_close(k, k.rot90())
+    t = torch.arange(len(k)).double() - len(k) // 2
+    # variance of a disc, and 1/12 from gathering it in pixels
+    variance = (k.sum(dim=0) * t**2).sum().item()
+    assert variance == pytest.approx(radius**2 / 4 + 1 / 12, rel=0.02)
+    inside = torch.hypot(t[:, None], t[None, :]) < radius - 1
+    torch.testing.assert_close(k[inside] * math.pi * radius**2,
+                               torch.ones_like(k[inside]), rtol=0.02, atol=0)
+
+
+def test_disc_of_half_a_pixel_does_not_blur() -> None:
+    assert torch.equal(disc_kernel(0.5), torch.ones(1, 1, dtype=torch.float64))
 
 
 def test_check_kernel_normalises() -> None:

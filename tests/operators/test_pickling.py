@@ -44,6 +44,9 @@ OURS = {
     "separable": lambda: make_operator("deblur", gaussian=0.7, boundary="reflect"),
     "superres": lambda: make_operator("superres", factor=2),
     "denoise": lambda: make_operator("denoise"),
+    "demosaic": lambda: make_operator("demosaic"),
+    "kernel": lambda: make_operator("superres-kernel", factor=2, kernel=rand(3, 3)),
+    "sensing": lambda: make_operator("compressed-sensing", ratio=0.5),
 }
 P = deepinv.physics
 THEIRS = {

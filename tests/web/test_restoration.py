@@ -51,6 +51,7 @@ CASES = [
     ("alpha.png", {"tool": "inpaint", "noise": 0.0, "steps": 2}),
     ("grey.png", {"tool": "inpaint", "noise": 0.0, "prior": "texture"}),
     ("tif", {"tool": "denoise"}),
+    ("png", {"tool": "denoise", "noise": 0.1, "quality": "fast"}),
     ("png", {"tool": "denoise", "noise": "auto"}),
     ("png", {"tool": "deblur", "steps": 2, "std": 1.2}),
     ("png", {"tool": "deblur", "steps": 2, "blur": "motion", "length": 5, "angle": 30}),

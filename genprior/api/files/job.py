@@ -24,7 +24,8 @@ class Job:
         operator: Builds the operator for a batch of images of one size; the flag says that the
             images are clean.
         settings: Settings of the operator as the user typed them, for the sidecar.
-        noise: Noise level in units of [0, 1], or "auto" to estimate it for each file.
+        noise: Noise level in units of [0, 1], "auto" to estimate it for each file, or the text of
+            a law, see `core.noise_text`.
         save: Names of the extra outputs besides the restored image, see `save_options`.
         degrade: The files are clean: simulate their measurements, restore these and compare.
         opaque: The alpha channel of the files was the hole: results are written without it.
@@ -40,7 +41,7 @@ class Job:
     task: str
     operator: MakeOperator
     settings: dict[str, Any]
-    noise: float | Literal["auto"]
+    noise: float | str
     save: tuple[str, ...] = ()
     degrade: bool = False
     opaque: bool = False

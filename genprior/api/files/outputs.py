@@ -29,6 +29,7 @@ def write_results(
     reference: Tensor | None,
     record: dict[str, Any],
     opaque: bool = False,
+    kernel: Tensor | None = None,
 ) -> dict[str, Any]:
     """Writes the images and the sidecar of image i of a batch, atomically.
 
@@ -43,6 +44,7 @@ def write_results(
         reference: Reference image, (1, C, H, W); None if it is unknown.
         record: Other entries of the sidecar, see `sidecar.facts` and `sidecar.describe`.
         opaque: Write the results without the transparency of the input.
+        kernel: Estimated blur kernel, (1, 1, h, w), for the extra image "kernel".
 
     Returns:
         All entries of the sidecar.
@@ -54,7 +56,9 @@ def write_results(
         extras = tuple(name for name in target.extras if name not in OF_CALIBRATION)
         target = replace(target, extras=extras)
     with written_together(target.output.parent, target.overwrite) as files:
-        record = record | _write_images(files, target, image, result, i, y, reference, opaque)
+        record = record | _write_images(
+            files, target, image, result, i, y, reference, opaque, kernel
+        )
         if reference is not None:
             record |= quality(files.read(target.output), target.output, reference, y[i : i + 1])
         record["files"] = {path.name: sha256(files.read(path)) for path in target.images}
@@ -105,6 +109,7 @@ def _write_images(
     y: Tensor,
     reference: Tensor | None,
     opaque: bool,
+    kernel: Tensor | None,
 ) -> dict[str, Any]:
     """Writes the images; returns the paths of the extras and the scale of the std map."""
     one = slice(i, i + 1)
@@ -122,10 +127,12 @@ def _write_images(
         extras |= {q: result.quantiles[level][one] for q, level in levels.items()}
         if result.lower is not None:
             extras |= {"lower": result.lower[one], "upper": result.upper[one]}
+    if kernel is not None:
+        extras["kernel"] = kernel / kernel.max()
     if "panel" in target.extras:
         extras["panel"] = panel(shown if reference is None else [*shown, reference])
     for extra in target.extras:
-        like = None if extra in ("std", "panel") else without_alpha
+        like = None if extra in ("std", "panel", "kernel") else without_alpha
         write_image(target.side(extra), extras[extra], like, files)
     write_image(target.output, result.image[one], without_alpha if opaque else image, files)
     if target.extras:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,10 +25,17 @@ from genprior.api.factory import (
     restrict_to_border,
 )
 from genprior.api.files.job import Job, MakeOperator
-from genprior.api.files.outputs import write_output, write_results
+from genprior.api.files.outputs import write_output, write_results, written_together
 from genprior.api.files.paths import OutputPaths
 from genprior.api.files.save_options import quantiles
-from genprior.api.files.sidecar import compression, describe, doubts, facts, resampling
+from genprior.api.files.sidecar import (
+    compression,
+    describe,
+    doubts,
+    estimated_blur,
+    facts,
+    resampling,
+)
 from genprior.api.restoration import degrade, restore
 from genprior.core.atomic_files import sweep
 from genprior.core.checksums import sha256
@@ -130,12 +138,14 @@ def measure(
     operator: MakeOperator,
     file: Path,
     output: Path,
-    noise: float,
+    noise: float | str,
     seed: int,
     max_pixels: int = MAX_PIXELS,
     overwrite: bool = False,
 ) -> None:
     """Writes a simulated measurement of a clean file; missing pixels become transparent.
+
+    A measurement that is no image is written as an array of floats, (H, W, C).
 
     Raises:
         ImageError: The file cannot be read, measured or written.
@@ -144,6 +154,11 @@ def measure(
     with _naming_file(file):
         built = operator([image], True)
         y = degrade(image.pixels, built, noise, seed)
+    if not built.measures_images:
+        array = y[0].permute(1, 2, 0).float().cpu().numpy()
+        with written_together(output.parent, overwrite) as files:
+            files.write(output, lambda file: np.save(file, array))
+        return
     alpha = None if image.alpha is None else built.crop_margin(image.alpha)
     known = built.mask_unmeasured(torch.ones_like(y))[:, :1]
     if (known == 0).any():
@@ -352,10 +367,17 @@ class _Restored:
         method = self.result.methods[i]
         record = facts(job, target, self.prior.sha256, self.device, self.name, method)
         record |= describe(self.result, i, len(self.y)) | resampling(self.operator, self.y)
-        record |= compression(self.operator)
+        record |= compression(self.operator) | estimated_blur(self.operator, i)
+        if isinstance(job.noise, str) and job.noise != "auto":  # a law, not an estimate
+            record |= {"noise": job.noise, "noise_estimated": False}
         record["warnings"] += ignored_steps(job.solver, _steps(job), method)
         record["warnings"] += doubts(job, target.output, image, self.missing[i])
-        return write_results(target, image, self.result, i, self.y, reference, record, job.opaque)
+        kernel = None
+        if "kernel" in target.extras:
+            kernel = self.operator.select([i]).kernel.cpu()
+        return write_results(
+            target, image, self.result, i, self.y, reference, record, job.opaque, kernel
+        )
 
 
 def _restore_batch(
@@ -366,11 +388,11 @@ def _restore_batch(
     if job.degrade:
         y = degrade(pixels, operator, job.noise, job.seed, [0] * len(pixels))
     else:
-        shape = operator.image_shape(pixels.shape)[2:]
+        y = operator.from_pixels(pixels)
+        shape = operator.image_shape(y.shape)[2:]
         side = max(getattr(operator, "output_size", None) or shape)
         for target in batch.targets:
             check_side(FORMAT_OF[target.output.suffix.lower()], side)
-        y = operator.mask_unmeasured(pixels)
     prior = prior or _prior_of_one(job, batch.targets[0], y, operator)
     name, solver, steps = _choose_solver(job, operator, prior.model)
     result = restore(

@@ -114,6 +114,12 @@ def compression(operator: Operator) -> dict[str, Any]:
     return {"jpeg": cast(Any, operator).described()}
 
 
+def estimated_blur(operator: Operator, i: int) -> dict[str, str]:
+    """Returns the entry of a blur that was estimated from image i, else none."""
+    found = getattr(operator, "estimated", ())
+    return {"blur_found": found[i]} if found else {}
+
+
 def doubts(job: "Job", output: Path, image: ImageFile, missing: float) -> list[str]:
     """Returns warnings: a mask that may be inverted, an output format that loses precision.
 

@@ -24,6 +24,7 @@ class Baseline(Solver):
     needs: ClassVar[type] = object
     stochastic: ClassVar[bool] = False
     nfe: ClassVar[int] = 0
+    stabilised_passes: ClassVar[int] = 1
 
     @abstractmethod
     def suits(self, operator: Operator) -> bool:

@@ -20,6 +20,7 @@ from genprior.operators.base import Operator
 class Biharmonic(Baseline):
     """scikit-image's `inpaint_biharmonic`; the known pixels keep their noise."""
 
+    ignores_noise: ClassVar[bool] = True
     summary: ClassVar[str] = "inpainting by biharmonic functions"
 
     def suits(self, operator: Operator) -> bool:

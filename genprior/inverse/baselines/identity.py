@@ -22,6 +22,7 @@ class Measurement(Baseline):
     """
 
     uses: ClassVar[Literal["adjoint", "gradient", "prox"]] = "prox"
+    ignores_noise: ClassVar[bool] = True
     summary: ClassVar[str] = "the measurement itself"
 
     def suits(self, operator: Operator) -> bool:

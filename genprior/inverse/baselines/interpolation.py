@@ -28,6 +28,7 @@ SHARPNESS = -0.75
 class Interpolation(Baseline):
     """Separable interpolation of a downsampled image; edge pixels are repeated at the border."""
 
+    ignores_noise: ClassVar[bool] = True
     support: ClassVar[int]
 
     def suits(self, operator: Operator) -> bool:

@@ -96,6 +96,7 @@ class RichardsonLucy(Baseline):
         iterations: Number of iterations; more give a sharper image with more noise.
     """
 
+    ignores_noise: ClassVar[bool] = True
     summary: ClassVar[str] = "Richardson-Lucy deconvolution"
 
     iterations: int = setting(40, ge=1)

@@ -57,6 +57,7 @@ class Executor:
         parts: Number of calls of `solve`, for the total of the progress.
         antithetic: Whether partner samples have noise of opposite signs.
         operator: The operator, if the number of evaluations depends on it.
+        passes: Number of calls of `solve` for each part.
 
     Attributes:
         evaluations: Evaluations of the prior's network per image, 0 if unknown in advance.
@@ -81,6 +82,7 @@ class Executor:
         parts: int,
         antithetic: bool = False,
         operator: Operator | None = None,
+        passes: int = 1,
     ) -> None:
         self.method, self.prior, self.requested_tile = method, prior, tile
         self.antithetic = antithetic
@@ -90,7 +92,7 @@ class Executor:
         self.windows: dict[int, list[Window]] = {}
         self.reduced: list[str] = []
         self.batch_limit: int | None = None
-        self.evaluations = method.evaluations(prior, operator)
+        self.evaluations = passes * method.evaluations(prior, operator)
         settings = dtype, progress, self.evaluations * parts
         self.monitor = (
             monitored_denoiser(prior, *settings)

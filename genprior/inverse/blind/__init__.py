@@ -1,0 +1,1 @@
+"""Blind deconvolution: estimation of the blur kernel of an image."""
