@@ -76,6 +76,7 @@ PRIORS = Registry("genprior.priors", {
     "hvae": "genprior.priors.hvae:HVAE",
     "gan": "genprior.priors.gan:GAN",
     "planar": "genprior.priors.planar:PlanarFlow",
+    "pix2pix": "genprior.priors.pix2pix:Pix2Pix",
 })
 OF_OTHERS = {
     "denoiser": "genprior.priors.external.callable:External",
@@ -86,9 +87,11 @@ OF_OTHERS = {
 FORMATS = ("guided-diffusion", "torchcfm", "drunet", "ircnn",
            "pytorch-examples-vae", "pytorch-examples-dcgan", "stylegan2", "bf-cnn", "bf-dncnn",
            "convolutional-denoiser", "spandrel", "diffusers")
-TRAINABLE = ("ddpm", "glow", "vae", "hvae", "gan", "planar")
+TRAINABLE = ("ddpm", "glow", "vae", "hvae", "gan", "planar", "pix2pix")
 # Priors of points, arrays (N, n), in place of images.
 OF_POINTS = ("planar",)
+# Conditional generators, trained on pairs: images, and reconstructions of their measurements.
+OF_PAIRS = ("pix2pix",)
 FROM_EXEMPLAR = ("texture",)
 FITTED = ("texture", "pca")
 
@@ -123,6 +126,7 @@ SOLVERS = Registry("genprior.solvers", {
     "jpmap": "genprior.inverse.optimization.jpmap:JPMAP",
     "pnp-hvae": "genprior.inverse.optimization.jpmap:PnPHVAE",
     "langevin": "genprior.inverse.optimization.langevin:Langevin",
+    "amortized": "genprior.inverse.amortized.amortized:Amortized",
     "image-langevin": "genprior.inverse.optimization.langevin:ImageLangevin",
 })
 

@@ -120,6 +120,7 @@ TESTED_BY = {
     "priors.nets.blocks": "priors/nets/test_unet.py",
     "priors.nets.dcgan": "priors/test_gan.py",
     "priors.nets.flows": "priors/test_glow.py",
+    "priors.nets.pix2pix": "priors/test_pix2pix.py",
     "priors.nets.reversible": "priors/test_glow.py",
     "priors.nets.stylegan": "priors/test_gan.py",
     "training.log": "training/test_settings.py",

@@ -25,6 +25,7 @@ from genprior.operators.masks import hole_of
 from genprior.priors.arguments import shapes_of
 from genprior.priors.base import (
     ABILITIES,
+    ConditionalGenerator,
     Decoder,
     Denoiser,
     Density,
@@ -415,6 +416,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
     Raises:
         SettingError: The prior has no ability that a solver could use.
     """
+    if isinstance(prior, ConditionalGenerator):
+        return "amortized"
     if isinstance(prior, Denoiser) and not operator.is_linear:
         if operator.is_differentiable and not operator.is_pointwise:
             return "daps"

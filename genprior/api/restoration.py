@@ -250,7 +250,8 @@ def restore(
     sigma = noise_levels(level_of_noise, measurement, operator.measures_images)
     check_noise(operator, sigma)
     numbers = image_numbers(index, len(measurement))
-    fill = choose_fill(fill, solver in (None, "auto"), method.stochastic, operator)
+    textured = method.stochastic or method.has_texture
+    fill = choose_fill(fill, solver in (None, "auto"), textured, operator)
 
     work = measurement.detach().to(device, torch.float32)
     operator.check_shape(work.shape)
@@ -331,6 +332,7 @@ def restore(
         *noise.doubts,
         *unused_noise(physics, sigma),
         *check_restoration(work, operator, sigma, fit, method.stochastic),
+        *method.doubts(work, operator, prior, scaled),
         *beyond(quantiles, samples),
         *uncalibrated,
     )

@@ -49,7 +49,7 @@ def check_fill(fill: Fill, operator: Operator) -> None:
 
 
 def choose_fill(
-    fill: Fill | None, default: bool, stochastic: bool, operator: Operator
+    fill: Fill | None, default: bool, textured: bool, operator: Operator
 ) -> Fill:
     """Returns how holes are filled.
 
@@ -57,14 +57,14 @@ def choose_fill(
         fill: What the user wants. None is "auto" for the point estimate of a default solver, else
             "smooth": the result is that of the solver.
         default: Whether the user left the choice of the solver to genprior.
-        stochastic: Whether the solver draws samples, which have texture of their own.
+        textured: Whether the solver's images have texture of their own, as samples do.
         operator: The operator.
 
     Raises:
         SettingError: See `check_fill`.
     """
     if fill is None:
-        fill = "auto" if default and not stochastic and _has_holes(operator) else "smooth"
+        fill = "auto" if default and not textured and _has_holes(operator) else "smooth"
     check_fill(fill, operator)
     return fill
 

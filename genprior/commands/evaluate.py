@@ -108,7 +108,7 @@ def evaluate(
     Under torchrun the processes share the work.
     """
     from genprior.core.distributed import joined
-    from genprior.evaluation.plan import Plan, not_suited
+    from genprior.evaluation.plan import Plan, not_suited, outside_training
     from genprior.evaluation.reference_images import collection_name, open_reference_images
     from genprior.evaluation.runner import run
     from genprior.evaluation.tuning import tuned
@@ -145,6 +145,9 @@ def evaluate(
         for method in plan.methods:
             if all((task.text, method.name) in unsuited for task in chosen):
                 progress.write(f"{method.name} supports none of the tasks: left out", err=True)
+        foreign = outside_training(plan)
+        for task, name in foreign:
+            progress.write(f"{name} was trained for another task than {task}", err=True)
         if ranks.first:
             _prepare_folder(data, out, overwrite)
         ranks.wait()
@@ -156,7 +159,7 @@ def evaluate(
             plan = tuned(plan, tuning, out)
         records = run(plan, out, ranks, progress.update)
         if ranks.first:
-            notes = notes_of(collection_name(data), plan, unsuited, tuned_on, records)
+            notes = notes_of(collection_name(data), plan, unsuited, tuned_on, records, foreign)
             texts = _write(out, records, plan.samples, notes)
             failures = {r["method"]: r["failed"] for r in records if "failed" in r}
             for name, reason in failures.items():

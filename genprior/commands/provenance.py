@@ -7,7 +7,8 @@ from typing import Any
 
 
 def notes_of(
-    data: str, plan: Any, unsuited: list[tuple[str, str]], tuned_on: str | None, records: list
+    data: str, plan: Any, unsuited: list[tuple[str, str]], tuned_on: str | None, records: list,
+    foreign: list[tuple[str, str]] | None = None,
 ) -> dict[str, str]:
     """Returns the notes of a report by their titles.
 
@@ -17,6 +18,7 @@ def notes_of(
         unsuited: Pairs (task, method) that were not measured.
         tuned_on: Description of the images that the baselines were tuned on, or None.
         records: Results of the plan.
+        foreign: Pairs (task, method) whose prior was trained for another task.
     """
     weights = {m.prior: m.sha256[:12] for m in plan.methods if m.sha256}
     notes = {
@@ -37,6 +39,8 @@ def notes_of(
         notes["tuning"] = "none: the baselines have their default settings or those of the command"
     if unsuited:
         notes["left out"] = "; ".join(f"{name} on {task}" for task, name in unsuited)
+    if foreign:
+        notes["outside training"] = "; ".join(f"{name} on {task}" for task, name in foreign)
     failed = [r for r in records if "failed" in r]
     if failed:
         notes["failed"] = "; ".join(

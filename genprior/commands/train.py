@@ -1,6 +1,7 @@
 """genprior train: training of a prior on images, on one or several devices."""
 
 import inspect
+import json
 import reprlib
 import time
 from collections.abc import Callable
@@ -14,17 +15,26 @@ from genprior.commands.path_types import TypedPath
 from genprior.commands.prior_arguments import constructor_arguments, parse_arguments
 from genprior.commands.progress import Progress
 from genprior.commands.registered_names import Names
+from genprior.commands.task_syntax import Task, TaskText
 from genprior.core.errors import CheckpointError
-from genprior.registry import FITTED, FROM_EXEMPLAR, OF_POINTS, PRIORS, TRAINABLE, lookup
+from genprior.registry import (
+    FITTED,
+    FROM_EXEMPLAR,
+    OF_PAIRS,
+    OF_POINTS,
+    PRIORS,
+    TRAINABLE,
+    lookup,
+)
 
-PREVIEW, PREVIEW_STEPS = 16, 18
+PREVIEW, PREVIEW_STEPS, PREVIEW_PAIRS = 16, 18, 3
 IMAGES = 2000
 BAR_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 # Options without effect on a prior that is computed in closed form.
 TRAINED_ONLY = (
     "steps", "minutes", "init", "resume", "held_out", "batch", "accumulate", "lr", "warmup",
     "ema", "clip", "optimizer", "dtype", "compile", "channels_last", "workers", "save_minutes",
-    "preview", "tensorboard", "device",
+    "preview", "tensorboard", "device", "task",
 )
 
 
@@ -33,6 +43,9 @@ TRAINED_ONLY = (
 @click.argument("data", nargs=-1, required=True)
 @click.option("-o", "--output", "out", required=True, type=TypedPath(),
               help="Folder of the run: checkpoints, log and preview images.")
+@click.option("--task", type=Task(),
+              help="Task of pix2pix, as in genprior evaluate: the measurements that the training "
+                   "simulates, such as inpaint:random=0.5 or denoise:noise=0.1.")
 @click.option("--steps", type=click.IntRange(1),
               help="Length of the training in optimiser steps, resumed parts included.")
 @click.option("--time", "minutes", type=options.Duration(),
@@ -96,7 +109,7 @@ def train(
     prior: str, data: tuple[str, ...], out: Path, resume: bool, crop: int, resize: int | None,
     flip: bool, turn: bool, scale: bool, max_pixels: int, device: str,
     arguments: tuple[str, ...], init: str | None, quiet: bool, held_out: tuple[str, ...],
-    preview: bool, tensorboard: bool, **settings: Any,
+    preview: bool, tensorboard: bool, task: TaskText | None, **settings: Any,
 ) -> None:
     """Train a prior on images.
 
@@ -109,7 +122,8 @@ def train(
 
     The priors pca and texture are computed in closed form, without --steps and --time. A texture
     of one image has the spectrum of that image, a texture of several images has their mean
-    spectrum. The prior planar is of points: .npy arrays (N, n), without crops.
+    spectrum. The prior planar is of points: .npy arrays (N, n), without crops. The prior pix2pix
+    restores the measurements of one --task and no others.
     """
     crops = {"size": crop, "flip": flip, "turn": turn, "scale": scale,
              "max_pixels": max_pixels, "resize": resize}
@@ -126,7 +140,14 @@ def train(
     else:
         if (settings["steps"] is None) == (settings["minutes"] is None):
             raise click.UsageError("give the length of the training: either --steps or --time")
-        source = (data, held_out, crops, preview, tensorboard)
+        if (task is not None) != (prior in OF_PAIRS):
+            raise click.UsageError(
+                f"{prior} is trained for one task: give it by --task, such as inpaint:random=0.5"
+                if task is None else f"--task is for {', '.join(OF_PAIRS)}: leave it out"
+            )
+        if task is not None:
+            arguments += (f"task={json.dumps(task.text)}",)
+        source = (task, data, held_out, crops, preview, tensorboard)
         out = _train(prior, source, out, resume, device, arguments, init, quiet, settings)
     if out and not quiet:
         click.echo(str(out))
@@ -141,10 +162,10 @@ def _train(
     from genprior.api.sampling import sample
     from genprior.core.devices import pick_device
     from genprior.core.distributed import joined
-    from genprior.priors.base import Decoder, Denoiser
+    from genprior.priors.base import ConditionalGenerator, Decoder, Denoiser
     from genprior.training.loop import Settings, fit
 
-    data, held_out, crops, preview, tensorboard = source
+    task, data, held_out, crops, preview, tensorboard = source
     chosen = Settings(**settings)
     torch.manual_seed(chosen.seed)
     start = _initialised(init, prior, arguments) if init else None
@@ -154,6 +175,9 @@ def _train(
     side = (crops["size"],) * 2
 
     def draw(network: Any) -> torch.Tensor:
+        if task is not None:
+            x, rough = images.batch(0, PREVIEW_PAIRS).to(device).chunk(2, dim=1)
+            return torch.stack((rough, network.translate(rough), x), dim=1).flatten(0, 1)
         steps = PREVIEW_STEPS if isinstance(network, Denoiser) else 1
         return sample(network, PREVIEW, side, steps=steps, device=str(device))
 
@@ -166,6 +190,8 @@ def _train(
             lambda: _points(data, held_out, chosen.seed) if prior in OF_POINTS
             else _crops(data, held_out, channels, common)
         )
+        if task is not None:
+            images = _pairs(images, task, chosen.seed, crops["max_pixels"])
         torch.manual_seed(chosen.seed)  # reading the data may draw random numbers
         model = start or _new(prior, arguments, images.channels)
         if prior in OF_POINTS and model.dimension != images.dimension:
@@ -180,9 +206,12 @@ def _train(
         if validation is not None:
             about |= {"validation": [Path(name).name for name in held_out],
                       "validation_digest": validation.digest()}
+        if task is not None:
+            model.signature.copy_(images.signature(chosen.batch))
         device = pick_device(ranks.device(device), torch.empty(0))
         model.to(device)
-        draws = preview and isinstance(model, Denoiser | Decoder) and prior not in OF_POINTS
+        draws = preview and prior not in OF_POINTS
+        draws = draws and isinstance(model, Denoiser | Decoder | ConditionalGenerator)
         folder = fit(
             prior, model, images, out, chosen, about, resume,
             _reporting(progress, images_per_step), ranks, validation, draw if draws else None,
@@ -201,6 +230,15 @@ def _crops(
     images = Crops(data, channels=channels, **common)
     common = common | {"channels": images.channels, "held_out": True}
     return images, Crops(held_out, **common) if held_out else None
+
+
+def _pairs(crops: Any, task: TaskText, seed: int, max_pixels: int) -> Any:
+    """Returns the crops with simulated measurements of a task."""
+    from genprior.evaluation.plan import Task
+    from genprior.evaluation.training_pairs import TrainingPairs
+
+    settings = (task.text, task.kind, task.settings, task.noise, task.crop, max_pixels)
+    return TrainingPairs(crops, Task(*settings), seed)
 
 
 def _points(data: tuple[str, ...], held_out: tuple[str, ...], seed: int) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -171,6 +172,20 @@ class Method:
             return False
         return True
 
+    def is_outside_training(self, task: Task, operator: Operator, image: Tensor) -> bool:
+        """Returns whether the prior was trained for the measurements of another task.
+
+        Arguments:
+            task, operator, image: See `suits`.
+        """
+        if self.model is None or self.is_baseline:
+            return False
+        _, solver = choose_solver(self.solver, None, operator, self.model, 1)
+        y = operator.A(image)
+        rescaled, unit = operator.rescaled(y.shape)
+        level = torch.full((len(y),), task.noise) / unit
+        return bool(solver.doubts(y, rescaled, self.model, level))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -239,9 +254,8 @@ def not_suited(plan: Plan) -> list[tuple[str, str]]:
     """
     pairs = []
     for task in plan.tasks:
-        number, image = _first_readable(plan, task)
-        operator = task.operator([image], [number], 0)
-        unsuited = [m for m in plan.methods if not m.suits(task, operator, image.pixels)]
+        operator, image = _first(plan, task)
+        unsuited = [m for m in plan.methods if not m.suits(task, operator, image)]
         pairs += [(task.text, method.name) for method in unsuited]
     if len(pairs) == len(plan.tasks) * len(plan.methods):
         names = ", ".join(method.name for method in plan.methods)
@@ -249,6 +263,27 @@ def not_suited(plan: Plan) -> list[tuple[str, str]]:
             f"no method ({names}) supports any of the tasks: choose other tasks or methods"
         )
     return pairs
+
+
+def outside_training(plan: Plan) -> list[tuple[str, str]]:
+    """Returns the pairs (task, method) whose prior was trained for another task.
+
+    Raises:
+        ImageError: No image can be read.
+    """
+    pairs = []
+    for task in plan.tasks:
+        operator, image = _first(plan, task)
+        pairs += [(task.text, m.name) for m in plan.methods
+                  if m.suits(task, operator, image)
+                  and m.is_outside_training(task, operator, image)]
+    return pairs
+
+
+def _first(plan: Plan, task: Task) -> tuple[Operator, Tensor]:
+    """Returns the operator of a task for the first image that can be read, and that image."""
+    number, image = _first_readable(plan, task)
+    return task.operator([image], [number], 0), image.pixels
 
 
 def _first_readable(plan: Plan, task: Task) -> tuple[int, ImageFile]:

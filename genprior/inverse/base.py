@@ -87,6 +87,7 @@ class Solver(ABC):
             `Quantiser`. "prox": the proximal map, which all have.
         supports_antithetic: Whether all its noise comes from the random streams that it is given,
             so that samples of opposite noise may be paired.
+        has_texture: Whether its point estimates have texture, so that holes need no other.
         takes_any_noise: Whether it takes images with noise that is not white as they are, from an
             operator that `is_noisy_image`. Other solvers get the whitened measurement.
         ignores_noise: Whether it uses neither the level nor the law of the noise: it gets the
@@ -103,6 +104,7 @@ class Solver(ABC):
     summary: ClassVar[str]
     uses: ClassVar[Literal["adjoint", "gradient", "prox"]] = "adjoint"
     supports_antithetic: ClassVar[bool] = True
+    has_texture: ClassVar[bool] = False
     takes_any_noise: ClassVar[bool] = False
     ignores_noise: ClassVar[bool] = False
     stabilised_passes: ClassVar[int] = 2
@@ -178,6 +180,19 @@ class Solver(ABC):
                 f"{type(operator).__name__} {'is not' if is_linear else 'has none'}: choose "
                 f"{INSTEAD[has]}"
             )
+
+    def doubts(
+        self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor
+    ) -> tuple[str, ...]:
+        """Returns warnings about measurements for which the method or the prior was not made.
+
+        Arguments:
+            y: Measurements, shape (B, ...).
+            operator: Their operator.
+            prior: The prior.
+            noise_std: Noise levels, shape (B,).
+        """
+        return ()
 
     def pools_samples(self, image_shape: Sequence[int]) -> bool:
         """Whether all samples of an image must be drawn in one call, as they are not independent.

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
 
+# Sides in pixels of the random blocks that tell two measurements apart.
+PROBES = (1, 4, 16)
+
 
 class Denoiser(ABC):
     """Denoiser: the posterior mean of an image under white Gaussian noise.
@@ -165,6 +168,24 @@ class LatentDenoiser(ABC):
     @abstractmethod
     def denoise_latents(self, z: Tensor, s: float | Tensor) -> Tensor:
         """Returns E[z0 | z0 + s n = z] with n ~ N(0, I); s > 0, a number or shape (B,)."""
+
+
+class ConditionalGenerator(ABC):
+    """Generator of images given a rough reconstruction of each, trained for one task.
+
+    Attributes:
+        task: Task whose measurements it was trained on, as in `genprior evaluate --task`; "" if
+            it is unknown.
+        signature: What these measurements lose: the relative error of the rough reconstruction of
+            random blocks of `PROBES` pixels, shape (len(PROBES),).
+    """
+
+    task: str
+    signature: Tensor
+
+    @abstractmethod
+    def translate(self, u: Tensor) -> Tensor:
+        """Returns images (B, C, H, W), not clipped, of rough reconstructions u of that shape."""
 
 
 class Density(ABC):
@@ -316,6 +337,7 @@ ABILITIES: dict[str, type] = {
     "encoder": Encoder,
     "variational": Variational,
     "latent-denoiser": LatentDenoiser,
+    "conditional-generator": ConditionalGenerator,
     "density": Density,
     "gaussian": Gaussian,
     "trainable": Trainable,

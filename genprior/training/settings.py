@@ -169,7 +169,8 @@ def check_same(
         raise CheckpointError(f"{folder} is a {manifest['prior']}, not a {prior}")
     network = _differences(manifest["config"], config)
     if network:
-        raise CheckpointError(f"{folder} has another network, {network}: give the same --set")
+        remedy = "--task" if network.startswith("task ") else "--set"
+        raise CheckpointError(f"{folder} has another network, {network}: give the same {remedy}")
     now = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
     same = [name for name, digest in DIGESTS.items()
             if digest in about and manifest.get(digest) == about[digest]]

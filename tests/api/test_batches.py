@@ -16,12 +16,14 @@ from genprior.priors.ddpm import DDPM
 from genprior.priors.gan import GAN
 from genprior.priors.glow import Glow
 from genprior.priors.pca import PCA
+from genprior.priors.pix2pix import Pix2Pix
 from genprior.priors.vae import VAE
 from genprior.registry import SOLVERS, lookup
 
 SHAPE = (1, 8, 12)
 SETTINGS = {
     "gaussian": {},
+    "amortized": {},
     "posterior-mean": {},
     "smc": {"steps": 3, "particles": 3},
     "daps": {"steps": 3, "ode_steps": 2, "langevin_steps": 3},
@@ -38,6 +40,7 @@ PRIORS = {
     "variational": lambda: VAE(1, 3, (4,), size=SHAPE[1:]),
     "latent-denoiser": lambda: LinearLatents(SHAPE, (2, 2, 3)),
     "density": lambda: Glow(1, levels=1, depth=1, width=4),
+    "conditional-generator": lambda: Pix2Pix(1, (4, 6), (4,)),
 }
 
 

@@ -17,7 +17,13 @@ from genprior.inverse.execution.hole_windows import Window, cut, windows
 from genprior.inverse.execution.memory import GRADIENT_COST, MemoryPolicy, Tile
 from genprior.inverse.execution.monitor import Monitor, monitored, monitored_denoiser
 from genprior.operators.base import Operator
-from genprior.priors.base import Decoder, Density, Gaussian, LatentDenoiser
+from genprior.priors.base import (
+    ConditionalGenerator,
+    Decoder,
+    Density,
+    Gaussian,
+    LatentDenoiser,
+)
 
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 # Parts of the error messages of cuFFT, cuBLAS, cuSOLVER and pinned memory.
@@ -31,7 +37,7 @@ CHUNKS = {"cpu": 2**16, "mps": 2**21, "cuda": 2**24}
 MIXED = {"cpu": False, "mps": True, "cuda": True}
 
 # Priors without a denoiser of images whose evaluations are counted.
-COUNTED = (Decoder, Density, LatentDenoiser)
+COUNTED = (Decoder, Density, LatentDenoiser, ConditionalGenerator)
 
 SampleIndex = tuple[int, int]
 

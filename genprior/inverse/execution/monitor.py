@@ -14,7 +14,9 @@ from genprior.priors.base import Denoiser, Factor, Gaussian
 
 Prior = TypeVar("Prior")
 # Methods of other priors whose calls are counted.
-MONITORED_METHODS = ("decode", "rest", "encode", "reconstruct", "log_prob", "denoise_latents")
+MONITORED_METHODS = (
+    "decode", "rest", "encode", "reconstruct", "log_prob", "denoise_latents", "translate",
+)
 
 
 def all_finite(x: Tensor) -> Tensor | bool:
