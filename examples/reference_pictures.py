@@ -39,7 +39,7 @@ PRIOR_OF = {base.Denoiser: "ddpm:digits", base.Variational: "vae:digits",
 ON_DIGITS = ("posterior-mean", "iagan", "ilo", "jpmap", "pnp-hvae")
 # Solvers of latent diffusion, of which no prior ships.
 ON_LATENTS = ("psld", "resample", "latent-daps")
-# Parts of which no weights ship: examples/lecture.py drew these with those of benchmarks/recipes.md.
+# Parts of which no weights ship: examples/lecture.py drew these with weights of recipes.md.
 FROM_LECTURE = {"hvae": "levels", "pix2pix": "pix2pix", "amortized": "pix2pix"}
 # Fewer steps than the defaults of the slow ones.
 SETTINGS = {
