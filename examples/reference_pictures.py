@@ -39,6 +39,8 @@ PRIOR_OF = {base.Denoiser: "ddpm:digits", base.Variational: "vae:digits",
 ON_DIGITS = ("posterior-mean", "iagan", "ilo", "jpmap", "pnp-hvae")
 # Solvers of latent diffusion, of which no prior ships.
 ON_LATENTS = ("psld", "resample", "latent-daps")
+# Parts of which no weights ship: examples/lecture.py drew these with weights of recipes.md.
+FROM_LECTURE = {"hvae": "levels", "pix2pix": "pix2pix", "amortized": "pix2pix"}
 # Fewer steps than the defaults of the slow ones.
 SETTINGS = {
     "dps": {"steps": 300}, "smc": {"steps": 10, "particles": 4}, "csgm": {"steps": 60},
@@ -109,8 +111,8 @@ def draw_solvers(names: Iterable[str] = SOLVERS.own) -> None:
             _draw_on_digit(name)
         elif name in ON_LATENTS:
             _draw_on_face(name)
-        elif name == "amortized":
-            _copy("solvers", name, "pix2pix")
+        elif name in FROM_LECTURE:
+            _copy_of_lecture("solvers", name)
         elif name == "dithered-mean":
             _draw_on_jpeg(name)
         elif name in ("gaussian", "patchnr"):
@@ -307,8 +309,8 @@ def draw_priors(names: Iterable[str] = PRIORS.own) -> None:
         elif name == "planar":
             _draw_flows()
             continue
-        elif name in ("hvae", "pix2pix"):
-            _copy("priors", name, "levels" if name == "hvae" else "pix2pix")
+        elif name in FROM_LECTURE:
+            _copy_of_lecture("priors", name)
             continue
         else:
             drawn = genprior.sample(f"{name}:digits", 5, (28, 28), steps=40, seed=0)
@@ -317,13 +319,10 @@ def draw_priors(names: Iterable[str] = PRIORS.own) -> None:
         save("priors", name, [list(drawn.split(1)), below])
 
 
-def _copy(kind: str, name: str, picture: str) -> None:
-    """Copies a picture that examples/lecture.py drew with weights of benchmarks/recipes.md.
-
-    No weights of these priors ship.
-    """
-    drawn = Image.open(Path(__file__).parent / "lecture" / f"{picture}.png").convert("RGB")
-    drawn.save(PICTURES / kind / f"{name}.jpg", quality=85)
+def _copy_of_lecture(kind: str, name: str) -> None:
+    """Copies a picture of the lecture as that of a part."""
+    drawn = Path(__file__).parent / "lecture" / f"{FROM_LECTURE[name]}.png"
+    Image.open(drawn).convert("RGB").save(PICTURES / kind / f"{name}.jpg", quality=85)
 
 
 def _draw_flows() -> None:
