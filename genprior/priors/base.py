@@ -337,7 +337,7 @@ ABILITIES: dict[str, type] = {
     "encoder": Encoder,
     "variational": Variational,
     "latent-denoiser": LatentDenoiser,
-    "conditional-generator": ConditionalGenerator,
+    "conditional": ConditionalGenerator,
     "density": Density,
     "gaussian": Gaussian,
     "trainable": Trainable,

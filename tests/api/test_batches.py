@@ -40,7 +40,7 @@ PRIORS = {
     "variational": lambda: VAE(1, 3, (4,), size=SHAPE[1:]),
     "latent-denoiser": lambda: LinearLatents(SHAPE, (2, 2, 3)),
     "density": lambda: Glow(1, levels=1, depth=1, width=4),
-    "conditional-generator": lambda: Pix2Pix(1, (4, 6), (4,)),
+    "conditional": lambda: Pix2Pix(1, (4, 6), (4,)),
 }
 
 

@@ -118,7 +118,7 @@ def test_it_learns_four_images_by_heart() -> None:
     model = Pix2Pix(1, (16, 32), (8, 16)).train()
     optimizers = {name: torch.optim.Adam(list(group), 5e-3, (0.5, 0.999))
                   for name, group in model.groups().items()}
-    for step in range(100):
+    for step in range(60):
         for group in ("critic", "generator"):
             loss = model.losses_of([group], torch.cat((x, u), dim=1), noise(x, step))[group]
             optimizers[group].zero_grad()

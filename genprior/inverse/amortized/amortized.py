@@ -19,7 +19,7 @@ Differs from the authors' code:
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ class Amortized(Solver):
 
     needs: ClassVar[type] = ConditionalGenerator
     stochastic: ClassVar[bool] = False
-    uses: ClassVar[Literal["adjoint", "gradient", "prox"]] = "prox"
+    uses = "prox"
     has_texture: ClassVar[bool] = True
     summary: ClassVar[str] = "one evaluation of a network trained for one task, such as pix2pix"
     nfe: ClassVar[int] = 1
