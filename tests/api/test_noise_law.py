@@ -13,8 +13,9 @@ from genprior.core.metrics import psnr
 from genprior.inverse.baselines.identity import Measurement
 from genprior.inverse.baselines.wiener import RichardsonLucy
 from genprior.inverse.plug_and_play.posterior_mean import PosteriorMean
-from genprior.io.images import write_image
+from genprior.io.images import read_image, write_image
 from genprior.operators.denoising import Denoising
+from genprior.operators.kernels import gaussian_kernel
 from genprior.operators.noise_models import (
     CorrelatedNoise,
     IndependentNoise,
@@ -259,10 +260,12 @@ def test_the_reach_is_the_largest_correlated_distance():
 
 @pytest.mark.slow
 def test_the_command_removes_correlated_noise_and_says_so(tmp_path):
-    x = photo()
-    y = degrade(x, make_operator("denoise"), 0.0) + box(0.04).colour(normal(1, 3, 256, 256))
-    write_image(tmp_path / "a.png", y.clamp(0, 1))
+    # after noise reduction: a box of 3 x 3 pixels leaves noise that counts as white
+    law = CorrelatedNoise.from_kernel(gaussian_kernel(2.0), 0.03)
+    y = (photo() + law.colour(normal(1, 3, 256, 256))).clamp(0, 1)
+    write_image(tmp_path / "a.png", y)
     told = succeed("denoise", tmp_path / "a.png").stdout
     record = sidecar(tmp_path / "a.genprior.png")
-    assert record["noise_found"].startswith("correlated over 2 px")
+    assert record["noise_found"].startswith("correlated over 3 px")
+    assert psnr(read_image(tmp_path / "a.genprior.png").pixels, photo()) > psnr(y, photo()) + 2
     assert f"noise {record['noise']:.4g} (estimated), {record['noise_found']}" in told
