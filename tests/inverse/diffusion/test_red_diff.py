@@ -28,6 +28,7 @@ def test_agrees_with_the_paper_in_its_own_notation(op: Operator) -> None:
     x, *draws = normals(6, 1, 3, 4, 6)
     y = measure(op, 0.5 + 0.2 * x, torch.tensor(0.1))
     solver = REDDiff(steps, weight, rate / 2)
+    lambda_ = weight * y[0].numel() / x[0].numel()
     ours = solver(y, op, Crooked(), 0.1, Replay(draws))
 
     A = dense(op, x)
@@ -40,7 +41,7 @@ def test_agrees_with_the_paper_in_its_own_notation(op: Operator) -> None:
         u_t = (a**0.5 * mu + (1 - a) ** 0.5 * e).detach()
         eps = (u_t - a**0.5 * predict(Crooked(), u_t, a)) / (1 - a) ** 0.5
         loss = (op.A(mu) - v).square().sum() / 2
-        loss = loss + weight * ((1 - a) / a) ** 0.5 * ((eps - e) * mu).sum()
+        loss = loss + lambda_ * ((1 - a) / a) ** 0.5 * ((eps - e) * mu).sum()
         adam.zero_grad()
         loss.backward()
         adam.step()
