@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from genprior import make_operator
-from genprior.operators.masks import grown, hole_of
+from genprior.core.random_streams import Noise
+from genprior.operators.masks import grown, hole_of, random_keep
 
 HOLE = torch.zeros(6, 9, dtype=torch.bool)
 HOLE[1:3, 2:7] = True
@@ -66,3 +67,12 @@ def test_holes_grow_by_a_distance_on_all_sides() -> None:
             missing = place[~mask.flatten()]
             near = (torch.cdist(place, missing) <= distance).any(dim=1)
             assert torch.equal(found.flatten(), ~near)
+
+
+def test_a_mask_and_the_first_sample_of_one_seed_are_independent() -> None:
+    generator = Noise(3, [(0, 0)]).generators[0]
+    same_numbers = torch.ones(100, dtype=torch.bool)
+    same_numbers[torch.randperm(100, generator=generator)[:50]] = False
+    keep = random_keep((1, 1, 10, 10), 0.5, 3)
+    assert not torch.equal(keep.flatten(), same_numbers)
+    assert torch.equal(keep[0], random_keep((2, 1, 10, 10), 0.5, 3)[0])
