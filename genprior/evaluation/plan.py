@@ -39,6 +39,7 @@ from genprior.io.datasets import resized
 from genprior.io.images import ImageFile
 from genprior.io.limits import MAX_PIXELS
 from genprior.operators.base import Operator
+from genprior.priors.base import ConditionalGenerator
 from genprior.priors.checkpoint import fingerprint
 from genprior.registry import FROM_EXEMPLAR
 
@@ -180,6 +181,8 @@ class Method:
         """
         if self.model is None or self.is_baseline:
             return False
+        if isinstance(task.noise, str):  # such a prior is trained on white noise
+            return isinstance(self.model, ConditionalGenerator)
         _, solver = choose_solver(self.solver, None, operator, self.model, 1)
         y = operator.A(image)
         rescaled, unit = operator.rescaled(y.shape)

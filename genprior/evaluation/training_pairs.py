@@ -27,7 +27,7 @@ class TrainingPairs:
         seed: Seed of noise and random masks.
 
     Raises:
-        SettingError: The task has a crop of its own.
+        SettingError: The task has a crop of its own, or noise that is not white.
         ImageError: The task does not suit crops of this size.
     """
 
@@ -38,6 +38,11 @@ class TrainingPairs:
     def __post_init__(self) -> None:
         if self.task.crop is not None:
             raise SettingError("crop= in the task has no use in a training: give --crop")
+        if isinstance(self.task.noise, str):
+            raise SettingError(
+                f"training is for white noise: give a level such as noise=0.05, not "
+                f"noise={self.task.noise}"
+            )
         self.batch(0, 1)
 
     @property

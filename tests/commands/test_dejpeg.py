@@ -111,7 +111,7 @@ def test_degrade_command(tmp_path: Path) -> None:
     (["--noise", 0.1], "JPEG takes no noise level"),
     (["--noise", "auto"], "the error of JPEG is that of rounding"),
     (["--jpeg-quality", 0], "1<=x<=100"),
-    (["--solver", "dps"], "needs a linear operator, and JPEG is not"),
+    (["--solver", "dps"], "needs an operator with a gradient, and JPEG has none"),
 ])
 def test_what_does_not_fit_is_refused(tmp_path: Path, quick: list, words: list, message: str
                                       ) -> None:

@@ -238,7 +238,9 @@ def check_prior(draw: Callable, folder: Path, prior: Path, small: Path) -> None:
     if draw(st.booleans()):
         result = outcome(given, given, "priors", "info", given)
         if result.exit_code == 0:
-            assert json.loads(result.stdout) == json.loads((given / MANIFEST).read_bytes())
+            told = json.loads(result.stdout)
+            told.pop("solvers", None)  # those that can use it
+            assert told == json.loads((given / MANIFEST).read_bytes())
         return
     result = outcome(given, given, *denoising(small, given))
     if result.exit_code == 0:

@@ -55,6 +55,8 @@ def test_the_data_are_those_of_the_crops(folder: Path) -> None:
     assert (pairs.digest(), pairs.channels, len(pairs.images)) == (crops.digest(), 3, 1)
     with pytest.raises(SettingError, match="crop= in the task has no use"):
         TrainingPairs(crops, Task(HALF.text, HALF.kind, HALF.settings, 0.0, crop=8))
+    with pytest.raises(SettingError, match="for white noise: give a level such as"):
+        TrainingPairs(crops, Task(HALF.text, HALF.kind, HALF.settings, "poisson=10"))
 
 
 def test_pix2pix_is_trained_used_and_evaluated_from_the_shell(

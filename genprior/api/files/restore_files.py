@@ -7,7 +7,7 @@ and an error in one file does not stop the others.
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -120,10 +120,12 @@ def run(
         overall.left -= 1
         failed(target, error)
 
-    batches = _read_ahead(job, targets, max_images if prior else 1, unread)
     # On a CPU the solver takes all cores: a result is written, and shown, before the next one.
     behind = 0 if device.type == "cpu" else 1
-    with ThreadPoolExecutor(1, thread_name_prefix="genprior-writer") as writer:
+    with (
+        closing(_read_ahead(job, targets, max_images if prior else 1, unread)) as batches,
+        ThreadPoolExecutor(1, thread_name_prefix="genprior-writer") as writer,
+    ):
         written: deque[Future[_Records]] = deque()
         for batch in batches:
             for restored in _restored(job, batch, prior, device, overall, failed):

@@ -20,7 +20,7 @@ def generator() -> GAN:
 
 
 def problem() -> tuple[Inpainting, Tensor]:
-    op = Inpainting(random_keep((3, 1, 8, 8), 0.5))
+    op = Inpainting(random_keep((3, 1, 8, 8), 0.5, Noise(0, [0, 1, 2]).generators))
     return op, op.A(torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1)))
 
 
