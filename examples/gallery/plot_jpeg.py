@@ -36,15 +36,14 @@ for column, quality in zip(axes.T, (5, 10, 25), strict=False):
         ax.set_title(f"quality {quality}, {name}\n{psnr:.1f} dB", fontsize=9)
 axes[0, 3].imshow(reference)
 axes[0, 3].set_title("reference", fontsize=9)
-
-# %%
-# Blocks, rings and colour blotches go; what the rounding removed, such as the texture of the
-# hair, does not come back. The last image shows where the restoration of quality 25 differs from
-# the decoded file.
-
 difference = 0.5 + 4 * (result.image - y)
 axes[1, 3].imshow(difference.clip(0, 1))
 axes[1, 3].set_title("change at quality 25, x 4", fontsize=9)
 for ax in axes.flat:
     ax.set_axis_off()
 plt.show()
+
+# %%
+# Blocks, rings and colour blotches go; what the rounding removed, such as the texture of the
+# hair, does not come back. The last image shows where the restoration of quality 25 differs from
+# the decoded file.
