@@ -54,7 +54,9 @@ HEAVY = {"torch", "torchvision", "deepinv", "numpy", "scipy", "skimage", "PIL", 
 # What solvers and baselines inherit.
 ABSTRACT = {"inverse.base", "inverse.baselines.base", "inverse.diffusion.sampler"}
 # What operators and priors inherit.
-ABSTRACT_SIBLINGS = {"operators.base", "operators.nonlinear", "priors.base"}
+ABSTRACT_SIBLINGS = {
+    "operators.base", "operators.downsampling", "operators.nonlinear", "priors.base"
+}
 # Names of priors or operators belong into these; all others go by the registry.
 NAMES_CONCRETE_CLASSES = ["registry", "api.tasks"]
 
@@ -104,6 +106,7 @@ TESTED_BY = {
     "io.torchvision_datasets": "io/test_datasets.py",
     "operators.base": "operators/test_physics.py",
     "operators.decomposable": "operators/test_blur.py",
+    "operators.downsampling": "operators/test_superres.py",
     "operators.physics_maps": "operators/test_physics.py",
     "operators.physics_pickling": "operators/test_pickling.py",
     "priors.arguments": "priors/test_checkpoint.py",

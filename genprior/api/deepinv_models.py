@@ -7,7 +7,7 @@ import deepinv
 from torch import Tensor
 
 from genprior.api.restoration import restore
-from genprior.integrations.deepinv import DenoiserModel, NonlinearPhysics, Physics
+from genprior.integrations.deepinv import DenoiserModel, OperatorPhysics, Physics
 from genprior.inverse.base import Solver
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -70,7 +70,7 @@ def to_deepinv(
         if thing.is_linear:
             return Physics(thing)
         if thing.is_differentiable:
-            return NonlinearPhysics(thing)
+            return OperatorPhysics(thing)
         raise TypeError(
             f"{type(thing).__name__} rounds numbers, and the physics of deepinv have a "
             f"derivative: restore it with genprior"

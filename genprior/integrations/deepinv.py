@@ -17,39 +17,8 @@ from genprior.priors.base import Denoiser
 SMALLEST_SIGMA = 1e-5
 
 
-class Physics(deepinv.physics.LinearPhysics):
-    """A genprior operator with deepinv's interface; the solves are those of the operator.
-
-    Arguments:
-        operator: The operator; it becomes a submodule, so `.to(device)` moves it.
-        noise_model: Noise that calling the physics adds; None adds none.
-    """
-
-    def __init__(self, operator: Operator, noise_model: Any = None) -> None:
-        super().__init__(noise_model=noise_model or deepinv.physics.ZeroNoise())
-        self.operator = operator
-
-    def A(self, x: Tensor, **_: Any) -> Tensor:
-        return self.operator.A(x)
-
-    def A_adjoint(self, y: Tensor, **_: Any) -> Tensor:
-        return self.operator.A_adjoint(y)
-
-    def A_dagger(self, y: Tensor, **_: Any) -> Tensor:
-        """Least-squares image of smallest norm, `Operator.pinv`."""
-        return self.operator.pinv(y)
-
-    def prox_l2(
-        self, z: Tensor | float | None, y: Tensor, gamma: float | Tensor, **_: Any
-    ) -> Tensor:
-        """argmin_u gamma/2 ||A u - y||^2 + 1/2 ||u - z||^2, `Operator.prox`."""
-        if not isinstance(z, Tensor):
-            z = y.new_full(self.operator.image_shape(y.shape), z or 0.0)
-        return self.operator.prox(z, y, 1 / gamma)
-
-
-class NonlinearPhysics(deepinv.physics.Physics):
-    """A genprior operator that is not linear, with deepinv's interface.
+class OperatorPhysics(deepinv.physics.Physics):
+    """A genprior operator with deepinv's interface.
 
     Arguments:
         operator: The operator; it becomes a submodule, so `.to(device)` moves it.
@@ -68,8 +37,26 @@ class NonlinearPhysics(deepinv.physics.Physics):
         return self.operator.value_and_vjp(x)[1](v)
 
     def A_dagger(self, y: Tensor, **_: Any) -> Tensor:
-        """Local least-squares image, `Operator.pinv`."""
+        """Least-squares image, `Operator.pinv`: of smallest norm if A is linear, else local."""
         return self.operator.pinv(y)
+
+
+class Physics(OperatorPhysics, deepinv.physics.LinearPhysics):
+    """A linear genprior operator with deepinv's interface; the solves are those of the operator.
+
+    Arguments: see `OperatorPhysics`.
+    """
+
+    def A_adjoint(self, y: Tensor, **_: Any) -> Tensor:
+        return self.operator.A_adjoint(y)
+
+    def prox_l2(
+        self, z: Tensor | float | None, y: Tensor, gamma: float | Tensor, **_: Any
+    ) -> Tensor:
+        """argmin_u gamma/2 ||A u - y||^2 + 1/2 ||u - z||^2, `Operator.prox`."""
+        if not isinstance(z, Tensor):
+            z = y.new_full(self.operator.image_shape(y.shape), z or 0.0)
+        return self.operator.prox(z, y, 1 / gamma)
 
 
 class DenoiserModel(deepinv.models.Denoiser):

@@ -18,22 +18,21 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fft import irfft2, rfft2
 
 from genprior.core.errors import SettingError
 from genprior.core.linalg import cg, damped_inverse, fast_shape, per_image
-from genprior.operators.base import Operator
 from genprior.operators.cache import SharedCache
+from genprior.operators.downsampling import Downsampling
 from genprior.operators.filter_matrices import fold_index
 from genprior.operators.kernels import check_kernel
 
-BOUNDARIES = ("symmetric", "reflect", "circular")
 # Smallest damping of a solve by conjugate gradients, relative to the largest eigenvalue.
 MIN_DAMPING = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
-class KernelSuperResolution(Operator, nn.Module):
+class KernelSuperResolution(Downsampling):
     """Convolution with a kernel, then decimation by a factor f.
 
     A measurement has ceil(H / f) x ceil(W / f) pixels.
@@ -55,8 +54,6 @@ class KernelSuperResolution(Operator, nn.Module):
         ValueError: A setting has another value, or the kernel is invalid.
     """
 
-    is_downsampling = True
-
     def __init__(
         self,
         factor: int,
@@ -67,21 +64,11 @@ class KernelSuperResolution(Operator, nn.Module):
         iterations: int = 200,
         tolerance: float = 1e-6,
     ) -> None:
-        super().__init__()
-        if isinstance(factor, bool) or factor != int(factor) or factor < 2:
-            raise SettingError(
-                f"the factor of super-resolution must be an integer of at least 2, got {factor}"
-            )
-        if boundary not in BOUNDARIES:
-            raise SettingError(
-                f"unknown boundary {boundary!r}: choose one of {', '.join(BOUNDARIES)}"
-            )
+        super().__init__(factor, boundary, image_size, output_size)
         kernel = check_kernel(kernel)
         if len(kernel) != 1:
             raise SettingError(f"super-resolution takes one kernel (h, w), got {len(kernel)}")
-        self.factor, self.boundary = int(factor), boundary
         self.register_buffer("kernel", kernel)
-        self.image_size, self.output_size = image_size, output_size
         self.iterations, self.tolerance = iterations, tolerance
         self._cache: SharedCache[Any] = SharedCache()
 
@@ -103,17 +90,6 @@ class KernelSuperResolution(Operator, nn.Module):
         full = self._convolved(full, self._transfer(size, y).conj(), size)
         x = full.new_zeros(*shape[:3], size[1]).index_add_(2, rows, full)
         return full.new_zeros(shape).index_add_(3, columns, x)
-
-    def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
-        batch, channels, h, w = measurement_shape
-        size = self.image_size or (h * self.factor, w * self.factor)
-        if self._measured_size(size) != (h, w):
-            raise SettingError(
-                f"images of {size[0]}x{size[1]} pixels have measurements of "
-                f"{'x'.join(map(str, self._measured_size(size)))}, got {h}x{w}: "
-                f"change image_size or factor"
-            )
-        return torch.Size((batch, channels, *size))
 
     def pinv(self, y: Tensor) -> Tensor:
         return self.A_adjoint(self.solve_gram(y, 1.0, 0.0))
@@ -140,23 +116,12 @@ class KernelSuperResolution(Operator, nn.Module):
         gain = damped_inverse(per_image(c, v) * self._power(v), per_image(sigma2, v))
         return irfft2(gain * rfft2(v), s=v.shape[-2:])
 
-    def crop_margin(self, x: Tensor) -> Tensor:
-        if self.output_size is None:
-            return x
-        return F.interpolate(x, self.output_size, mode="bicubic", antialias=True)
-
-    def _measured_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        return (-(-size[0] // self.factor), -(-size[1] // self.factor))
-
     def _is_periodic(self, shape: torch.Size) -> bool:
         whole = all(side % self.factor == 0 for side in shape[-2:])
         return self.boundary == "circular" and whole
 
     def _check_image(self, shape: torch.Size) -> None:
-        if self.image_size not in (None, tuple(shape[-2:])):
-            raise SettingError(
-                f"image_size is {self.image_size}, got an image of {tuple(shape[-2:])} pixels"
-            )
+        self._check_size(shape)
         h, w = self.kernel.shape[-2:]
         if h > shape[-2] or w > shape[-1]:
             raise SettingError(

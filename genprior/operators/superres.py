@@ -2,25 +2,21 @@
 
 import math
 from collections.abc import Callable
-from numbers import Real
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch import Tensor
 
 from genprior.core.linalg import Singular
-from genprior.operators.base import Operator
 from genprior.operators.cache import SharedCache
+from genprior.operators.downsampling import Downsampling, check_known
 from genprior.operators.filter_matrices import filter_matrix
 from genprior.operators.kernels import resampling_weights
 from genprior.operators.separable import Separable
 
 KERNELS = ("bicubic", "box", "gaussian")
-BOUNDARIES = ("symmetric", "reflect", "circular")
 
 
-class SuperResolution(Operator, nn.Module):
+class SuperResolution(Downsampling):
     """Separable filter, then decimation by a factor f; all solves are exact.
 
     A measurement has ceil(H / f) x ceil(W / f) pixels.
@@ -42,8 +38,6 @@ class SuperResolution(Operator, nn.Module):
         ValueError: A setting has another value.
     """
 
-    is_downsampling = True
-
     def __init__(
         self,
         factor: int,
@@ -53,19 +47,10 @@ class SuperResolution(Operator, nn.Module):
         image_size: tuple[int, int] | None = None,
         output_size: tuple[int, int] | None = None,
     ) -> None:
-        super().__init__()
-        is_number = isinstance(factor, Real) and not isinstance(factor, bool)
-        if not (is_number and float(factor).is_integer() and factor >= 2):
-            raise ValueError(
-                f"the factor of super-resolution must be an integer of at least 2, got {factor}"
-            )
-        _check_known("kernel", kernel, KERNELS)
-        _check_known("boundary", boundary, BOUNDARIES)
+        super().__init__(factor, boundary, image_size, output_size)
+        check_known("kernel", kernel, KERNELS)
         if std is not None and kernel != "gaussian":
             raise ValueError(f"std is the width of the gaussian kernel, the {kernel} has no std")
-        self.factor, self.boundary = int(factor), boundary
-        self.image_size = _size("image_size", image_size)
-        self.output_size = _size("output_size", output_size)
         std = 0.45 * self.factor if std is None else std
         self.taps = resampling_weights(kernel, self.factor, std)
         self._cache: SharedCache[Separable] = SharedCache()
@@ -81,17 +66,6 @@ class SuperResolution(Operator, nn.Module):
 
     def block_gram(self, c: Tensor, factor: int, image_shape: torch.Size) -> Tensor:
         return self._at(image_shape, c).block_gram(c, factor)
-
-    def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
-        batch, channels, h, w = measurement_shape
-        size = self.image_size or (h * self.factor, w * self.factor)
-        if self._measured_size(size) != (h, w):
-            raise ValueError(
-                f"images of {size[0]}x{size[1]} pixels have measurements of "
-                f"{'x'.join(map(str, self._measured_size(size)))}, got {h}x{w}: "
-                f"change image_size or factor"
-            )
-        return torch.Size((batch, channels, *size))
 
     def pinv(self, y: Tensor) -> Tensor:
         return self._at(self.image_shape(y.shape), y).pinv(y)
@@ -112,18 +86,9 @@ class SuperResolution(Operator, nn.Module):
     def singular(self, image_shape: torch.Size, like: Tensor) -> Singular:
         return self._at(image_shape, like).singular()
 
-    def crop_margin(self, x: Tensor) -> Tensor:
-        if self.output_size is None:
-            return x
-        return interpolate(x, self.output_size, mode="bicubic", antialias=True)
-
-    def _measured_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        return tuple(-(-n // self.factor) for n in size)
-
     def _at(self, shape: torch.Size, like: Tensor) -> Separable:
+        self._check_size(shape)
         size = tuple(shape[-2:])
-        if self.image_size not in (None, size):
-            raise ValueError(f"image_size is {self.image_size}, got an image of {size} pixels")
 
         def build() -> Separable:
             return Separable(*(self._matrix(n) for n in size), like)
@@ -134,16 +99,3 @@ class SuperResolution(Operator, nn.Module):
         offsets, weights = self.taps
         centres = self.factor * torch.arange(math.ceil(size / self.factor))
         return filter_matrix(centres[:, None] + offsets, weights, size, self.boundary)
-
-
-def _size(setting: str, size: tuple[int, int] | None) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    if np.shape(size) != (2,):
-        raise ValueError(f"{setting} must be (height, width), got {size}")
-    return tuple(size)
-
-
-def _check_known(setting: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"unknown {setting} {value!r}: choose one of {', '.join(known)}")

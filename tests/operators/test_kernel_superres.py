@@ -9,7 +9,8 @@ from posteriors import EXACT, exact
 from torch import Tensor
 
 from genprior.inverse.gaussian.posterior import GaussianPosterior
-from genprior.operators.kernel_superres import BOUNDARIES, KernelSuperResolution
+from genprior.operators.downsampling import BOUNDARIES
+from genprior.operators.kernel_superres import KernelSuperResolution
 from genprior.operators.kernels import gaussian_kernel
 from genprior.operators.superres import SuperResolution
 from genprior.priors.texture import Texture

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from contracts import check_operator
 
+from genprior.operators.downsampling import BOUNDARIES
 from genprior.operators.filter_matrices import fold_index
-from genprior.operators.superres import BOUNDARIES, KERNELS, SuperResolution
+from genprior.operators.superres import KERNELS, SuperResolution
 
 
 def rand(*shape: int) -> torch.Tensor:
