@@ -16,8 +16,8 @@ References:
         Almansa and Papadakis, 2023 (PnP-HVAE).
 
 Differs from the authors' code:
-    1. JPMAP: 1 / gamma^2 increases on a fixed schedule, by a factor of 10^(1 / steps) per step
-        up to its full value; the authors adapt it to a constraint.
+    1. JPMAP: 1 / gamma^2 increases geometrically from a tenth of its value, as at the authors'
+        start, to its full value at the last step; the authors adapt it to a constraint.
     2. JPMAP: descent uses L-BFGS and finally minimises min_x J(x, z) over z, since the
         alternation converges slowly at unmeasured pixels.
     3. PnP-HVAE: one temperature for all levels; the authors have one per level.
@@ -108,7 +108,8 @@ class JPMAP(Solver):
             x = smooth_start(y, operator)
             z = prior.encode(x)
             for k in range(self.steps):
-                beta = FIRST_SHARE ** (1 - (k + 1) / self.steps) / gamma2
+                left = 1 - k / (self.steps - 1) if self.steps > 1 else 0
+                beta = FIRST_SHARE**left / gamma2
                 x = operator.prox(prior.decode(z, shape), y, sigma2 * beta)
                 z_try = prior.encode(x)
                 lower = joint(z_try, x, beta) < joint(z, x, beta)

@@ -1,11 +1,11 @@
 """Patch-based regularisation (PatchNR, EPLL): log-density of all patches of the image.
 
-    x = argmin_x ||A x - y||^2 / (2 sigma^2) - w / p^2 sum_i log q(P_i x)
+    x = argmin_x ||A x - y||^2 / (2 sigma^2) - w / p^2 sum_i c_i log q(P_i x)
 
-The sum is over all patches of p x p pixels of the image padded by reflection, so that every
-pixel is in p^2 patches; q is any density of patches. A pixel closer than p - 1 to the border also
-appears in further patches as its mirror image: there the prior is overweighted, by up to 3.4 times
-near the corners. With a Gaussian q the result is the solution of a linear system.
+The sum is over all patches of p x p pixels of the image continued by its mirror image; q is any
+density of patches. A patch inside the image has c_i = 1, one across a border 1 / 2, across a
+corner 1 / 4: then every pixel counts p^2 times. With a Gaussian q the result is the solution of a
+linear system.
 
 References:
     PatchNR: Learning from Very Few Images by Patch Normalizing Flow Regularization,
@@ -109,12 +109,20 @@ class PatchNR(Solver):
     def log_prob(self, x: Tensor, prior: Density) -> Tensor:
         """Returns the sum of log-densities of all patches of images (B, C, H, W), shape (B,)."""
         p = self.patch
-        fits = min(x.shape[-2:]) >= p
-        x_wide = functional.pad(x, [p - 1] * 4, mode="reflect" if fits else "replicate")
-        columns = functional.unfold(x_wide, p, stride=self.stride)
-        patches = columns.mT.reshape(-1, x.shape[1], p, p)
+        (rows, c), (columns, d) = (self._mirrored(n, x) for n in x.shape[-2:])
+        found = functional.unfold(x[:, :, rows[:, None], columns], p, stride=self.stride)
+        patches = found.mT.reshape(-1, x.shape[1], p, p)
         log_p = torch.cat([_checkpointed(prior, part) for part in patches.split(PATCHES_PER_CALL)])
-        return log_p.reshape(len(x), -1).sum(dim=1)
+        return log_p.reshape(len(x), -1) @ torch.outer(c, d).flatten()
+
+    def _mirrored(self, n: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the indices of n pixels continued by their mirror image, and patch weights."""
+        p = self.patch
+        first = -min(p - 1, n)  # patches that begin further outside repeat others
+        position = torch.arange(first, n + p - 1, device=like.device) % (2 * n)
+        start = torch.arange(first, n, self.stride, device=like.device)
+        weight = torch.where((start >= 0) & (start <= n - p), 1, 0.5).to(like)
+        return torch.minimum(position, 2 * n - 1 - position), weight
 
 
 def _checkpointed(prior: Density, patches: Tensor) -> Tensor:

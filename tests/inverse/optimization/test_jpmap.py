@@ -66,6 +66,22 @@ def test_jpmap_with_a_linear_decoder_is_the_posterior_mean(op, shape) -> None:
     assert ((x - exact).flatten(1).norm(dim=1) / (exact - 0.5).flatten(1).norm(dim=1)).max() < 1e-4
 
 
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_jpmap_begins_with_a_tenth_of_the_weight(steps: int, monkeypatch) -> None:
+    weights, prox = [], Denoising.prox
+
+    def record(self: Denoising, x: Tensor, y: Tensor, rho: Tensor) -> Tensor:
+        weights.append(rho.flatten()[0].item())
+        return prox(self, x, y, rho)
+
+    monkeypatch.setattr(Denoising, "prox", record)
+    y = Linear().draw(3, (1, 5, 4))
+    JPMAP(steps, final=1)(y, Denoising(), Linear(), torch.full((3,), 0.2), NOISE)
+    found = torch.tensor(weights[:steps]) * Linear.spread**2 / 0.2**2
+    expected = torch.logspace(-1, 0, steps) if steps > 1 else torch.ones(1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_the_fixed_point_of_pnp_hvae_has_its_closed_form(temperature: float) -> None:
     # at temperature T the prior of z has standard deviation T

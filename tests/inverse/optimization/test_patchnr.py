@@ -1,3 +1,4 @@
+import numpy
 import pytest
 import torch
 from contracts import dense, measure
@@ -20,11 +21,15 @@ OPERATORS = [
 ]
 
 
-def patches_of(x: Tensor, p: int, stride: int) -> Tensor:
-    """All patches of an image (C, H, W) as rows, by slicing."""
-    wide = torch.nn.functional.pad(x[None], [p - 1] * 4, mode="reflect")[0]
+def patches_of(x: Tensor, p: int, stride: int) -> tuple[Tensor, Tensor]:
+    """All patches of an image (C, H, W) as rows, by slicing, and their weights."""
+    wide = numpy.pad(x.numpy(), [(0, 0), (p - 1, p - 1), (p - 1, p - 1)], mode="symmetric")
     rows, columns = (range(0, n - p + 1, stride) for n in wide.shape[-2:])
-    return torch.stack([wide[:, i : i + p, j : j + p].flatten() for i in rows for j in columns])
+    corners = [(i, j) for i in rows for j in columns]
+    weights = [0.5 ** ((not p - 1 <= i <= x.shape[-2] - 1) + (not p - 1 <= j <= x.shape[-1] - 1))
+               for i, j in corners]
+    patches = [wide[:, i : i + p, j : j + p].flatten() for i, j in corners]
+    return torch.from_numpy(numpy.stack(patches)), torch.tensor(weights, dtype=x.dtype)
 
 
 @pytest.mark.parametrize("p, stride", [(3, 1), (3, 2), (1, 1)])
@@ -36,9 +41,10 @@ def test_a_gaussian_of_patches_gives_a_linear_system(op: Operator, p: int, strid
 
     n = x[0].numel()
     basis = torch.eye(n, dtype=x.dtype).reshape(n, *SHAPE)
-    P = torch.stack([patches_of(e, p, stride) for e in basis], dim=-1)  # (N, C p p, n)
+    P = torch.stack([patches_of(e, p, stride)[0] for e in basis], dim=-1)  # (N, C p p, n)
+    c = patches_of(basis[0], p, stride)[1]
     inverse = prior.cov((SHAPE[0], p, p)).inverse()
-    H = weight * stride**2 / p**2 * torch.einsum("kin,ij,kjm->nm", P, inverse, P)
+    H = weight * stride**2 / p**2 * torch.einsum("k,kin,ij,kjm->nm", c, P, inverse, P)
     mean = torch.full((n,), 0.5, dtype=x.dtype)
     for i in range(2):
         A = dense(op.select([i]), x[i : i + 1])
@@ -48,17 +54,16 @@ def test_a_gaussian_of_patches_gives_a_linear_system(op: Operator, p: int, strid
         assert error < 1e-4
 
 
-def test_pixels_that_are_independent_are_a_known_law() -> None:
-    # patches of an image with independent pixels count every pixel p^2 times
-    x, prior = normals(1, 2, 1, 9, 8)[0], Dense(length=0)
-    found = PatchNR(patch=4).log_prob(x, prior)[0] / 16
-    wide = torch.nn.functional.pad(x, [3] * 4, mode="reflect")
-    ways = torch.nn.functional.unfold(torch.ones_like(wide), 4)
-    cover = torch.nn.functional.fold(ways, wide.shape[-2:], 4) / 16
+@pytest.mark.parametrize("patch, size", [(4, (9, 8)), (6, (6, 7)), (6, (3, 9)), (5, (1, 2))])
+def test_every_pixel_counts_alike(patch: int, size: tuple[int, int]) -> None:
+    # the log-density of independent pixels is the sum over pixels, at the border as well
+    x, prior = normals(1, 2, 1, *size)[0], Dense(length=0)
+    x.requires_grad_()
+    found = PatchNR(patch=patch).log_prob(x, prior)[0] / patch**2
     law = torch.distributions.Normal(*torch.tensor([0.5, 0.25], dtype=x.dtype))
-    expected = (cover * law.log_prob(wide))[0].sum()
+    expected = law.log_prob(x)[0].sum()
     assert found.item() == pytest.approx(expected.item(), rel=1e-10)
-    assert (cover[:, :, 3:-3, 3:-3] == 1).all()
+    torch.testing.assert_close(*(torch.autograd.grad(v, x)[0] for v in (found, expected)))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 9)])
