@@ -1,5 +1,6 @@
 """Noise level estimation by maximum likelihood under a prior."""
 
+import math
 from pathlib import Path
 
 import deepinv
@@ -12,6 +13,7 @@ from small import HOLE, OPERATORS, Shrink, batch
 from torch import Tensor
 
 from genprior import degrade, estimate_noise, load_prior, make_operator, restore
+from genprior.api.noise_level import _root
 from genprior.core.errors import SettingError
 from genprior.io.images import write_image
 from genprior.operators.masks import random_keep
@@ -78,6 +80,29 @@ def test_tiles_are_taken_where_a_large_image_is_known(prior: DDPM) -> None:
     x = photos()[1:]
     y = degrade(x, make_operator("inpaint", keep=keep), 0.05)
     assert estimate_noise(y, prior, keep=keep).item() == pytest.approx(0.05, rel=0.1)
+
+
+@pytest.mark.parametrize("level", [0.001, 0.002, 0.03, 0.2, 0.5, 2.0])
+@pytest.mark.parametrize("guess", [0.002, 0.01, 0.2, 0.5])
+def test_the_level_is_found_from_any_guess(level: float, guess: float) -> None:
+    def excess(log_sigma: float) -> float:
+        return 3 * math.tanh(math.log(level) - log_sigma)
+
+    found = math.exp(_root(excess, math.log(guess)))
+    assert found == pytest.approx(min(max(level, 0.002), 0.5), rel=0.01)
+
+
+def test_the_guess_is_near_the_level(prior: DDPM, monkeypatch) -> None:
+    levels, denoise = [], prior.denoise
+
+    def count(x: Tensor, sigma: float | Tensor) -> Tensor:
+        levels.append(sigma)
+        return denoise(x, sigma)
+
+    monkeypatch.setattr(prior, "denoise", count)
+    y = degrade(photos(), make_operator("denoise"), LEVELS)
+    estimate_noise(y, prior)
+    assert len(levels) <= 2 * 6
 
 
 def test_a_photo_without_noise_has_a_low_level(prior: DDPM) -> None:
