@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from scipy.ndimage import distance_transform_edt, label, maximum
 from torch import Tensor
 
 from genprior.core.errors import SettingError
@@ -138,6 +137,8 @@ def _has_holes(operator: Operator) -> bool:
 
 def _wide(hole: Tensor) -> Tensor:
     """Returns the connected parts of a hole (H, W) that are wide."""
+    from scipy.ndimage import distance_transform_edt, label, maximum  # slow to import
+
     mask = hole.cpu().numpy()
     parts, count = label(mask)
     depth = maximum(distance_transform_edt(mask), parts, range(count + 1))

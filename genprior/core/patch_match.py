@@ -27,7 +27,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
@@ -331,6 +330,8 @@ def _local_contrast(image: Tensor, known: Tensor) -> Tensor:
 
 def _depth(known: Tensor) -> Tensor:
     """Returns the distance of each pixel to the known part, in pixels, float32 (H, W)."""
+    from scipy.ndimage import distance_transform_edt  # slow to import
+
     depth = distance_transform_edt(~known.cpu().numpy())
     return torch.from_numpy(depth).to(known.device, torch.float32)
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from genprior.core.random_streams import MASK, Noise
@@ -104,6 +103,8 @@ def grown(keep: Tensor, distance: float) -> Tensor:
     keep = keep.bool()
     if distance == 0:
         return keep
+    from scipy.ndimage import distance_transform_edt  # slow to import
+
     masks = [
         torch.from_numpy(distance_transform_edt(mask.numpy()) > distance) if not mask.all()
         else mask
