@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # at run time a name is imported when it is first used
     from genprior import restoration as restoration
     from genprior import transforms as transforms
+    from genprior.api.adaptation import Adaptation as Adaptation
+    from genprior.api.adaptation import adapt_prior as adapt_prior
     from genprior.api.deepinv_models import to_deepinv as to_deepinv
     from genprior.api.estimated_priors import estimate_prior as estimate_prior
     from genprior.api.factory import load_prior as load_prior
@@ -23,7 +25,9 @@ if TYPE_CHECKING:  # at run time a name is imported when it is first used
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Adaptation": "genprior.api.adaptation",
     "Restoration": "genprior.inverse.base",
+    "adapt_prior": "genprior.api.adaptation",
     "compile_networks": "genprior.priors.nets.compile",
     "degrade": "genprior.api",
     "estimate_kernel": "genprior.api.kernel_estimation",

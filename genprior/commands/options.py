@@ -149,6 +149,19 @@ class Duration(click.ParamType):
         return float(match[1]) * {"s": 1 / 60, "m": 1.0, "h": 60.0}[match[2]]
 
 
+class Adapt(click.ParamType):
+    """Time such as 60s, converted to seconds (a float), or a number of steps (an integer)."""
+
+    name = "time or steps"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float | int:
+        if isinstance(value, float):
+            return value
+        if re.fullmatch(r"[1-9]\d{0,6}", str(value)):
+            return int(value)
+        return 60 * Duration().convert(str(value), param, ctx)
+
+
 class Size(click.ParamType):
     """Image size HEIGHTxWIDTH, in pixels."""
 
@@ -511,6 +524,10 @@ filling = combine(
                       "with the texture of patches of the same image, which may repeat "
                       "objects. auto: texture in wide holes only.  [default: auto, but smooth "
                       "with --solver or --samples]"),
+    click.option("--adapt", type=Adapt(), metavar="60s|N",
+                 help="First train a copy of the prior further on the known pixels of each image, "
+                      "for a time such as 60s, or N steps. It helps where the image repeats "
+                      "itself."),
 )
 
 _boundary = click.option(

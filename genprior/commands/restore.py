@@ -19,7 +19,8 @@ from genprior.commands.standard_streams import streams
 @options.filling
 @options.restoring(noise=0.0)
 def inpaint(
-    mask: tuple[str, Any], invert_mask: bool, grow: int, fill: str | None, **common: Any
+    mask: tuple[str, Any], invert_mask: bool, grow: int, fill: str | None,
+    adapt: float | int | None, **common: Any
 ) -> None:
     """Fill in missing pixels.
 
@@ -33,8 +34,8 @@ def inpaint(
     limit = common["max_pixels"]
     operator = inpainting(mask, invert_mask, common["seed"], limit, tell, grow)
     settings = {"mask": options.Mask.text(mask), "invert_mask": invert_mask}
-    settings |= {"grow": grow, "fill": fill}
-    common["fill"] = fill
+    settings |= {"grow": grow, "fill": fill} | ({} if adapt is None else {"adapt": adapt})
+    common |= {"fill": fill, "adapt": adapt}
     masks = mask[1] if mask[0] == "file" else None
     _restore("inpaint", operator, settings, opaque=mask[0] == "alpha", masks=masks, **common)
 

@@ -33,6 +33,8 @@ class Job:
         exemplar: Image from which the prior "texture" is estimated; None estimates it from the
             known part of each file (inpainting only).
         fill: How holes are filled, see `restore`.
+        adapt: Seconds (a float) or steps (an int) of the adaptation of the prior to each file, see
+            `adapt_prior`; None adapts none.
         calibration: File of `genprior calibrate`, see `restore`.
         prior_settings: Settings of the prior, see `load_prior`.
         prior, solver, steps, quality, samples, seed, device, dtype, tile: See `restore`.
@@ -58,4 +60,5 @@ class Job:
     dtype: str = "auto"
     tile: Tile = "auto"
     fill: Fill | None = None
+    adapt: float | int | None = None
     calibration: Path | None = None

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genprior.api.adaptation import Adaptation, adapt_prior
 from genprior.api.estimated_priors import estimate_prior, read_exemplar
 from genprior.api.factory import (
     check_no_settings,
@@ -29,6 +30,7 @@ from genprior.api.files.outputs import write_output, write_results, written_toge
 from genprior.api.files.paths import OutputPaths
 from genprior.api.files.save_options import quantiles
 from genprior.api.files.sidecar import (
+    adaptation_of,
     compression,
     describe,
     doubts,
@@ -36,6 +38,7 @@ from genprior.api.files.sidecar import (
     facts,
     resampling,
 )
+from genprior.api.noise_level import estimate_noise
 from genprior.api.restoration import degrade, restore
 from genprior.core.atomic_files import sweep
 from genprior.core.checksums import sha256
@@ -114,6 +117,7 @@ def run(
     for folder in {target.output.parent for target in targets}:
         sweep(folder)
     max_images = CPU_BATCH if device.type == "cpu" else GPU_BATCH
+    max_images = 1 if job.adapt is not None else max_images  # each file has its own prior
     overall = _Progress(len(targets), progress)
 
     def unread(target: OutputPaths, error: Exception) -> None:
@@ -348,6 +352,7 @@ class _Restored:
     device: torch.device
     name: str
     missing: list[float]
+    adaptation: Adaptation | None = None
 
     def write_all(self, job: Job) -> _Records:
         """Writes all images; returns the record, or the error, of every file."""
@@ -369,10 +374,16 @@ class _Restored:
         method = self.result.methods[i]
         record = facts(job, target, self.prior.sha256, self.device, self.name, method)
         record |= describe(self.result, i, len(self.y)) | resampling(self.operator, self.y)
+        record |= adaptation_of(self.adaptation)
         record |= compression(self.operator) | estimated_blur(self.operator, i)
         if isinstance(job.noise, str) and job.noise != "auto":  # a law, not an estimate
             record |= {"noise": job.noise, "noise_estimated": False}
         record["warnings"] += ignored_steps(job.solver, _steps(job), method)
+        if self.adaptation and not self.adaptation.improved:
+            record["warnings"].append(
+                f"the prior adapted in {self.adaptation.steps} steps predicts hidden pixels no "
+                f"better: it is not used"
+            )
         record["warnings"] += doubts(job, target.output, image, self.missing[i])
         kernel = None
         if "kernel" in target.extras:
@@ -396,15 +407,31 @@ def _restore_batch(
         for target in batch.targets:
             check_side(FORMAT_OF[target.output.suffix.lower()], side)
     prior = prior or _prior_of_one(job, batch.targets[0], y, operator)
-    name, solver, steps = _choose_solver(job, operator, prior.model)
+    adaptation = None if job.adapt is None else _adapted(job, prior, y, operator, device)
+    model = adaptation.prior if adaptation else prior.model
+    name, solver, steps = _choose_solver(job, operator, model)
     result = restore(
-        y, operator, prior.model, solver, job.noise, job.samples, steps, seed=job.seed,
+        y, operator, model, solver, job.noise, job.samples, steps, seed=job.seed,
         index=[0] * len(y), device=str(device), dtype=job.dtype, tile=job.tile, progress=progress,
         keep_samples="samples" in job.save, quantiles=tuple(quantiles(job.save).values()),
         fill=job.fill, quality=job.quality, calibration=job.calibration,
     )
     missing = [1 - known.mean().item() for known in operator.mask_unmeasured(torch.ones_like(y))]
-    return _Restored(batch, result, y, operator, prior, device, name, missing)
+    return _Restored(batch, result, y, operator, prior, device, name, missing, adaptation)
+
+
+def _adapted(
+    job: Job, prior: _Prior, y: Tensor, operator: Operator, device: torch.device
+) -> Adaptation:
+    """Returns the prior adapted to a file, whose noise level is estimated first if need be."""
+    budget = {"steps" if isinstance(job.adapt, int) else "seconds": job.adapt}
+    noise = job.noise
+    if noise == "auto":
+        known = operator.mask_unmeasured(torch.ones_like(y))[:, :1]
+        noise = estimate_noise(y, prior.model, str(device), known)
+    elif isinstance(noise, str):
+        raise SettingError(f"a prior is adapted to images with white noise: {noise!r} is not")
+    return adapt_prior(y, operator, prior.model, noise, seed=job.seed, device=device, **budget)
 
 
 def _choose_solver(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genprior import __version__
+from genprior.api.adaptation import Adaptation
 from genprior.api.files.paths import OutputPaths
 from genprior.core.metrics import WINDOW, finite, psnr, ssim
 from genprior.inverse.base import Restoration, Solver
@@ -105,6 +106,16 @@ def resampling(operator: Operator, small: Tensor) -> dict[str, str]:
         "resampled": f"restored at factor {operator.factor} to {width}x{height} pixels, then "
                      f"resampled to {size[1]}x{size[0]} (width x height)"
     }
+
+
+def adaptation_of(adaptation: Adaptation | None) -> dict[str, Any]:
+    """Returns the entry of the adaptation of the prior, else none."""
+    if adaptation is None:
+        return {}
+    return {"adaptation": {
+        "steps": adaptation.steps, "error_before": adaptation.error_before,
+        "error_after": adaptation.error_after, "used": adaptation.improved,
+    }}
 
 
 def compression(operator: Operator) -> dict[str, Any]:
