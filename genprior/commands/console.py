@@ -72,19 +72,28 @@ class Report:
             self.progress.write(f"{target.source} -> {target.output} [exists]")
 
     def gather(self, ranks: "Ranks", targets: "list[OutputPaths]") -> None:
-        """Collects the records of all processes, in the order of the files."""
+        """Collects the records of all processes in the order of the files; counts the errors.
+
+        If one process returned an error and others did not, nodes would wait for each other.
+        """
         if ranks.world > 1:
             order = {str(target.source): k for k, target in enumerate(targets)}
             records = [record for share in ranks.gather(self.records) for record in share]
             self.records = sorted(records, key=lambda record: order[record["input"]])
-            self.failures = sum("error" in record for record in records)
+            self.failures = ranks.broadcast_object(sum("error" in record for record in records))
 
-    def finish(self) -> None:
+    def finish(self, first: bool) -> None:
         """Prints the JSON records or totals, and exits with an error code if the only file failed.
+
+        Arguments:
+            first: Whether this is the first process; others only exit, with a code.
 
         Raises:
             SomeFailed: At least one of several files could not be restored.
         """
+        if not first:
+            fail_silently(self.failures > 0)
+            return
         if self.as_json:
             click.echo(json.dumps(self.records, indent=1, allow_nan=False))
         elif self.count > 1:
@@ -94,6 +103,12 @@ class Report:
             click.get_current_context().exit(self.records[0]["exit_code"])
         if self.failures:
             raise SomeFailed(f"{self.failures} of {self.count} files failed")
+
+
+def fail_silently(failed: bool) -> None:
+    """Exits with the code of `SomeFailed`, of which the first process tells."""
+    if failed:
+        click.get_current_context().exit(exit_code(SomeFailed()))
 
 
 def _line(record: dict[str, Any]) -> str:

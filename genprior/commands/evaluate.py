@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from genprior.commands import options
+from genprior.commands.console import fail_silently
 from genprior.commands.path_types import TypedPath
 from genprior.commands.progress import Progress
 from genprior.commands.provenance import notes_of
@@ -166,13 +167,16 @@ def evaluate(
                 progress.write(
                     f"{name} failed on the images that the report lists: {reason}", err=True
                 )
+        all_failed = bool(records) and all("failed" in record for record in records)
+        all_failed = ranks.broadcast_object(all_failed)
     if ranks.first and (as_json or not quiet):
         click.echo(texts["report.json" if as_json else "table"])
         if not as_json:
             written = [name for name in REPORT if (out / name).exists()]
             click.echo(f"{out / written[0]} {' '.join(written[1:])}")
-    if ranks.first and records and all("failed" in record for record in records):
+    if all_failed and ranks.first:
         raise SomeFailed("every restoration failed")
+    fail_silently(all_failed)
 
 
 def _dtype(settings: dict[str, Any], ranks: Any) -> str:

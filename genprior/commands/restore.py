@@ -247,5 +247,4 @@ def _restore(
             for record in run(job, ranks.share(remaining), report.update, failed):
                 report.restored(record)
         report.gather(ranks, targets)
-    if ranks.first:
-        report.finish()
+    report.finish(ranks.first)

@@ -1,7 +1,6 @@
 """Evaluation from the command line: correct scores, resume, several processes."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from launch import ONE_THREAD, on_two_nodes
 from PIL import Image
-from repository import ROOT
 from shell import genprior, levels, photo, refused, save_photo, succeed
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.restoration import inpaint_biharmonic
@@ -24,7 +23,6 @@ from genprior.operators.masks import random_keep
 
 MASK = "inpaint:random=0.5"
 SCALE = "superres:factor=2,noise=0.01"
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +107,9 @@ def test_a_killed_evaluation_is_resumed(photos, weights, whole, tmp_path):
     assert all(record in results(tmp_path) for record in kept)
 
 
-def test_two_processes_find_what_one_finds(photos, weights, whole, tmp_path):
+def test_two_nodes_find_what_one_finds(photos, weights, whole, tmp_path):
     words = list(map(str, command(photos, tmp_path, weights)))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
-              "2", "-m", "genprior", *words]
-    subprocess.run(launch, env=ONE_THREAD, check=True, timeout=300, capture_output=True)
+    assert on_two_nodes(*words).returncode == 0
     assert values(tmp_path) == values(whole)
     text = (tmp_path / "report.csv").read_text().splitlines()
     assert len(text) == 5 and not list(tmp_path.glob("results.*.jsonl"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from repository import ROOT
+from launch import ONE_THREAD, on_one_node, on_two_nodes
 from shell import levels, refused, save_photo, succeed
 
 from genprior.api.factory import load_checkpoint
@@ -22,7 +22,6 @@ from genprior.registry import PRIORS, lookup
 from genprior.training.crops import Crops
 from genprior.training.loop import Settings, fit
 
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 TINY = ["--set", "widths=[8,16]", "--set", "blocks=[1,1]", "--crop", 16, "--dtype", "float32",
         "--warmup", 2, "--no-preview", "-q"]
 
@@ -105,21 +104,15 @@ def safe_state(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "step-00000060" / "state.safetensors")
 
 
-def by_two(*words: str) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
-            "2", "-m", "genprior", *words]
-
-
 @pytest.fixture(scope="module")
 def shared(photos, tmp_path_factory) -> Path:
-    """The same training by two processes."""
+    """The same training by two nodes with one process each."""
     out = tmp_path_factory.mktemp("shared") / "run"
-    subprocess.run(by_two(*command(photos, out)), env=ONE_THREAD, check=True, timeout=300,
-                   capture_output=True)
+    assert on_two_nodes(*command(photos, out)).returncode == 0
     return out
 
 
-def test_two_processes_do_what_one_does(whole, shared):
+def test_two_nodes_do_what_one_does(whole, shared):
     logged, expected = log(shared), log(whole)
     assert [line["step"] for line in logged] == [20, 40, 60]
     for a, b in zip(logged, expected, strict=True):
@@ -132,13 +125,13 @@ def test_two_processes_do_what_one_does(whole, shared):
 
 def test_two_killed_processes_resume_exactly(photos, shared, tmp_path):
     words = command(photos, tmp_path, "--save-minutes", 0)
-    process = subprocess.Popen(by_two(*words), env=ONE_THREAD, start_new_session=True,
+    process = subprocess.Popen(on_one_node(*words), env=ONE_THREAD, start_new_session=True,
                                stderr=subprocess.DEVNULL)
     until_step(20, process, tmp_path)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "step-00000060").exists()
-    subprocess.run(by_two(*command(photos, tmp_path, "--resume")), env=ONE_THREAD, check=True,
+    subprocess.run(on_one_node(*command(photos, tmp_path, "--resume")), env=ONE_THREAD, check=True,
                    timeout=300, capture_output=True)
     assert equal(tensors(tmp_path), tensors(shared))
     assert equal(safe_state(tmp_path), safe_state(shared))
