@@ -84,7 +84,7 @@ OF_OTHERS = {
     "complex": "genprior.priors.complex_parts:ComplexParts",
 }
 # Formats of other packages that --format names (genprior.priors.external).
-FORMATS = ("guided-diffusion", "torchcfm", "drunet", "ircnn",
+FORMATS = ("guided-diffusion", "torchcfm", "edm", "drunet", "ircnn",
            "pytorch-examples-vae", "pytorch-examples-dcgan", "stylegan2", "bf-cnn", "bf-dncnn",
            "convolutional-denoiser", "spandrel", "diffusers")
 TRAINABLE = ("ddpm", "glow", "vae", "hvae", "gan", "planar", "pix2pix")

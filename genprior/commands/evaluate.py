@@ -47,6 +47,7 @@ def _concatenate(context: click.Context, option: click.Option, given: tuple[tupl
               callback=lambda context, option, given: ",".join(given),
               help="Names of priors or checkpoint folders, separated by commas. none: baselines "
                    "only.")
+@options.prior_settings
 @options.exemplar
 @click.option("--solver", "solvers", type=Methods(("auto",), SOLVERS), default=["auto"],
               multiple=True, callback=_concatenate, show_default=True,
@@ -89,17 +90,19 @@ def _concatenate(context: click.Context, option: click.Option, given: tuple[tupl
 @click.option("--overwrite", is_flag=True,
               help="Delete the earlier results in the output folder and start again.")
 def evaluate(
-    data: Path, out: Path, tasks: tuple[TaskText, ...], priors: str, exemplar: Path | None,
-    solvers: tuple[MethodText, ...], baselines: tuple[MethodText, ...], tune: Path | None,
-    tune_count: int, crop: int | None, resize: int | None, every: int, max_pixels: int,
-    as_json: bool, quiet: bool, overwrite: bool, **settings: Any,
+    data: Path, out: Path, tasks: tuple[TaskText, ...], priors: str,
+    prior_settings: dict[str, Any], exemplar: Path | None, solvers: tuple[MethodText, ...],
+    baselines: tuple[MethodText, ...], tune: Path | None, tune_count: int, crop: int | None,
+    resize: int | None, every: int, max_pixels: int, as_json: bool, quiet: bool, overwrite: bool,
+    **settings: Any,
 ) -> None:
     """Evaluate priors and solvers on a collection of images.
 
     DATA: a folder of images (subfolders are ignored), an image file, an .npy array
     (N, H, W[, C]), an idx file (the format of MNIST), or torchvision:NAME[:FOLDER].
 
-    Every prior is combined with every solver that it supports. These methods and the baselines
+    Every prior is combined with every solver that it supports. --prompt, --guidance and --lora
+    hold for all priors of latent diffusion. These methods and the baselines
     restore every image for every task and seed. The results are PSNR, SSIM and further scores in
     report.md, report.json and report.csv, and the images in contact.png. With --samples they
     include coverage at 50, 80, 90 and 95 %, interval width and CRPS, and reliability.png shows
@@ -119,7 +122,8 @@ def evaluate(
         raise click.UsageError(f"--exemplar needs --prior {' or '.join(FROM_EXEMPLAR)}")
     settings["steps"] = None if settings["steps"] == "auto" else settings["steps"]
     chosen = [_task(task, crop, resize, max_pixels) for task in tasks]
-    methods = _methods(priors, solvers, baselines, exemplar, max_pixels, settings["steps"])
+    models = _load_priors(priors, prior_settings, exemplar, max_pixels)
+    methods = _methods(models, solvers, baselines, settings["steps"])
     if settings["compile"]:
         for model in {method.model for method in methods} - {None}:
             compile_networks(model)
@@ -140,7 +144,8 @@ def evaluate(
             )
         settings["dtype"] = _dtype(settings, ranks)
         tuned_on = f"{len(tuning)} images of {collection_name(tune)}" if tune else None
-        note = {"tuned on": tuned_on, "exemplar": exemplar and exemplar.name}
+        note = {"tuned on": tuned_on, "exemplar": exemplar and exemplar.name,
+                **_recorded(prior_settings)}
         plan = Plan(references, chosen, methods, settings=note, **settings)
         unsuited = not_suited(plan)
         for method in plan.methods:
@@ -196,19 +201,45 @@ def _task(task: TaskText, crop: int | None, resize: int | None, max_pixels: int)
     return Task(task.text, task.kind, task.settings, task.noise, crop, max_pixels, resize)
 
 
+def _load_priors(
+    priors: str, settings: dict[str, Any], exemplar: Path | None, max_pixels: int
+) -> list[tuple[str, Any, str | None]]:
+    """Returns name, model and checksum of every prior; only latent diffusion has settings."""
+    from genprior.evaluation.plan import load_method_prior
+    from genprior.priors.external import is_latent_diffusion
+
+    names = [name for name in priors.split(",") if name and name != "none"]
+    latent = {name for name in names if settings and is_latent_diffusion(name)}
+    if settings and not latent:
+        given = " and ".join(f"--{name.replace('_', '-')}" for name in settings)
+        raise click.UsageError(
+            f"{given} needs --prior with a folder of latent diffusion; {priors} has none"
+        )
+    told = {name: settings if name in latent else {} for name in names}
+    return [(name, *load_method_prior(name, exemplar, max_pixels, **told[name]))
+            for name in names]
+
+
+def _recorded(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of the priors as the results keep them, a LoRA file by its checksum."""
+    import json
+
+    from genprior.core.checksums import file_digest
+
+    if "lora" in settings:
+        settings = {**settings, "lora": file_digest(Path(settings["lora"]))}
+    return {"prior settings": json.dumps(settings)} if settings else {}
+
+
 def _methods(
-    priors: str, solvers: tuple[MethodText, ...], baselines: tuple[MethodText, ...],
-    exemplar: Path | None, max_pixels: int, steps: int | None,
+    loaded: list[tuple[str, Any, str | None]], solvers: tuple[MethodText, ...],
+    baselines: tuple[MethodText, ...], steps: int | None,
 ) -> list:
     """Returns every prior with every solver that it supports, then the baselines."""
     from genprior.api.factory import make_baseline
-    from genprior.evaluation.plan import Method, load_method_prior
+    from genprior.evaluation.plan import Method
     from genprior.priors.base import Denoiser
 
-    loaded = [
-        (name, *load_method_prior(name, exemplar, max_pixels))
-        for name in priors.split(",") if name and name != "none"
-    ]
     methods = []
     chosen = {text.text: _solver(text, steps) for text in solvers}
     for (name, model, sha256), text in product(loaded, solvers):

@@ -406,11 +406,27 @@ def located(where: str, prior_format: str | None, offline: bool) -> str:
     return f"{prior_format}:{where}" if prior_format else where
 
 
+def prior_settings(command: Callable) -> Callable:
+    """Adds the options of latent diffusion: the command gets those given as `prior_settings`.
+
+    They are arguments of `load_prior`.
+    """
+
+    @of_latent_diffusion
+    @functools.wraps(command)
+    def with_settings(*arguments: Any, **others: Any) -> Any:
+        given = {name: others.pop(name) for name in PRIOR_SETTINGS}
+        settings = {name: str(value) if isinstance(value, Path) else value
+                    for name, value in given.items() if value is not None}
+        return command(*arguments, prior_settings=settings, **others)
+
+    return with_settings
+
+
 def prior(command: Callable) -> Callable:
     """Adds the options of a prior: the command gets `prior` and `prior_settings`.
 
-    `prior` holds --prior and --format; `prior_settings` are the arguments of `load_prior` that
-    were given.
+    `prior` holds --prior and --format.
     """
 
     @click.option("--prior", default="ddpm", show_default=True,
@@ -418,16 +434,12 @@ def prior(command: Callable) -> Callable:
                        "diffusers folder, file of weights (.pt, .pth, .safetensors), "
                        "hf:ORG/NAME[@REVISION], or texture.")
     @format_and_offline
-    @of_latent_diffusion
+    @prior_settings
     @functools.wraps(command)
     def with_prior(
         *arguments: Any, prior: str, prior_format: str | None, offline: bool, **others: Any
     ) -> Any:
-        given = {name: others.pop(name) for name in PRIOR_SETTINGS}
-        settings = {name: str(value) if isinstance(value, Path) else value
-                    for name, value in given.items() if value is not None}
-        where = located(prior, prior_format, offline)
-        return command(*arguments, prior=where, prior_settings=settings, **others)
+        return command(*arguments, prior=located(prior, prior_format, offline), **others)
 
     return with_prior
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genprior.core.checksums import file_digest
 from genprior.core.errors import CheckpointError
@@ -40,6 +40,7 @@ class FileFormat:
         loader: Name of the function that loads it.
         where: Keys under which the programs of the format save weights; empty for any.
         beside: Tensors beside the weights that the loader needs.
+        wrapper: Prefix of all names in a file of a network inside another module; removed.
     """
 
     module: str
@@ -47,6 +48,18 @@ class FileFormat:
     loader: str = "load"
     where: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    wrapper: str = ""
+
+    def unwrapped(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the tensors, without the prefix of the wrapper if all names have it."""
+        if self.wrapper and all(key.startswith(self.wrapper) for key in tensors):
+            return {key.removeprefix(self.wrapper): value for key, value in tensors.items()}
+        return tensors
+
+    def missing(self, tensors: dict[str, Tensor]) -> list[str]:
+        """Returns the names of the format that the tensors of a file lack."""
+        present = names_of(self.unwrapped(tensors))
+        return [key for key in self.names if key not in present]
 
 
 UNET = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight")
@@ -55,6 +68,8 @@ LEAST_SPECIFIC = "convolutional-denoiser"
 FILE_FORMATS = {
     "guided-diffusion": FileFormat("guided_diffusion", UNET),
     "torchcfm": FileFormat("guided_diffusion", UNET, "load_flow", ("ema_model", "net_model")),
+    "edm": FileFormat("edm_networks", ("map_layer0.weight", "map_layer1.weight"),
+                      wrapper="model."),
     "drunet": FileFormat("drunet", ("m_head.weight", "m_body.0.res.0.weight", "m_tail.weight")),
     "ircnn": FileFormat("ircnn", ("0.model.0.weight", "24.model.12.weight")),
     "pytorch-examples-vae": FileFormat("dense_vae", (
@@ -107,6 +122,17 @@ def is_external(where: str | Path) -> bool:
     return path.is_file() and path.suffix in SUFFIXES
 
 
+def is_latent_diffusion(where: str | Path) -> bool:
+    """Returns whether a prior is a folder of latent diffusion, which takes a prompt.
+
+    Raises:
+        CheckpointError: It cannot be downloaded.
+    """
+    where = local_copy(where)
+    path = Path(split_format(where)[1])
+    return is_external(where) and path.is_dir() and _folder_module(path) == "latent_diffusion"
+
+
 def written(where: str | Path) -> int:
     """Returns the time of the last change of the files of a prior, in nanoseconds."""
     return max(file.stat().st_mtime_ns for file in _files(Path(split_format(where)[1])))
@@ -142,12 +168,13 @@ def load(where: str | Path, **told: Any) -> tuple[nn.Module, dict[str, Any]]:
             else:
                 kind = FILE_FORMATS[name]
                 module, loader = kind.module, kind.loader
-                missing = [key for key in kind.names if key not in names_of(tensors)]
+                missing = kind.missing(tensors)
                 if missing:
                     raise CheckpointError(
                         f"{path}: is no file of {name}: it has no {missing[0]}; choose another "
                         f"format"
                     )
+                tensors = kind.unwrapped(tensors)
                 tensors |= {key: found.beside[key] for key in kind.beside if key in found.beside}
         load_format = getattr(import_module(f"genprior.priors.external.{module}"), loader)
         prior, about = load_format(path, tensors, told)
@@ -170,9 +197,8 @@ def _format(path: Path, found: Weights) -> str:
     Raises:
         CheckpointError: No format fits, or several do and the file does not show which it is.
     """
-    names = names_of(found.tensors)
     fitting = [name for name, kind in FILE_FORMATS.items()
-               if kind.names and names.issuperset(kind.names)]
+               if kind.names and not kind.missing(found.tensors)]
     fitting = [name for name in fitting if name != LEAST_SPECIFIC] or fitting
     shown = [name for name in fitting if found.where in FILE_FORMATS[name].where]
     if set(fitting) == {"guided-diffusion", "torchcfm"} and not shown:
@@ -184,6 +210,8 @@ def _format(path: Path, found: Weights) -> str:
             f"{path}: may be a file of {' or of '.join(fitting)}, whose networks are the same: "
             f"give --format, or {fitting[0]}:{path} in Python"
         )
+    if recognises(found.tensors):
+        return "spandrel"
     if "conv_in.weight" in found.tensors:
         if (path.parent / "config.json").exists():
             return "diffusers"
@@ -191,8 +219,6 @@ def _format(path: Path, found: Weights) -> str:
             f"{path}: holds the network of a diffusers folder, whose config.json describes it: "
             f"give the folder"
         )
-    if recognises(found.tensors):
-        return "spandrel"
     raise CheckpointError(
         f"{path}: the names of its tensors ({', '.join(list(found.tensors)[:3])} ...) fit "
         f"no known format ({', '.join(FILE_FORMATS)}, a diffusers folder): if it holds the "

@@ -13,6 +13,7 @@ from torch import nn
 from genprior.core.errors import CheckpointError
 from genprior.core.records import read_json
 from genprior.priors.arguments import at_most
+from genprior.priors.external.edm_preconditioning import EDMPreconditioning
 from genprior.priors.external.flow_matching import FlowMatching
 from genprior.priors.external.variance_preserving import VariancePreserving
 from genprior.priors.external.weight_files import CONFIG, PIPELINE, UNREADABLE, open_weights
@@ -23,6 +24,7 @@ NEW_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.",
              ".proj_attn.": ".to_out.0."}
 OLD_NAMES = re.compile("|".join(map(re.escape, NEW_NAMES)))
 EXPLODING = "ScoreSdeVeScheduler"
+EDM = re.compile(r"EDM(Euler|DPMSolverMultistep)Scheduler")
 FLOW = re.compile(r"FlowMatch(Euler|Heun)DiscreteScheduler")
 # Schedulers whose settings describe the training of DDPM; they differ in their samplers only.
 DISCRETE = re.compile(
@@ -152,7 +154,7 @@ def import_diffusers(path: Path) -> Any:
 
 def noise_levels(
     path: Path, scheduler: Mapping[str, Any], config: Mapping[str, Any]
-) -> VariancePreserving | FlowMatching | None:
+) -> VariancePreserving | FlowMatching | EDMPreconditioning | None:
     """Returns the noise levels of the training; None for a score model (variance-exploding).
 
     Arguments:
@@ -166,13 +168,18 @@ def noise_levels(
     name = str(scheduler.get("_class_name"))
     if FLOW.fullmatch(name):
         return FlowMatching(data_at=0, scale=float(scheduler.get("num_train_timesteps", 1000)))
-    if name == EXPLODING and config.get("time_embedding_type") == "fourier":
+    fourier = config.get("time_embedding_type") == "fourier"
+    if EDM.fullmatch(name) and not fourier:  # its times ln(s) / 4 may be negative
+        return _edm(path, scheduler)
+    if name == EXPLODING and fourier:
         return None
     if not DISCRETE.fullmatch(name):
         raise CheckpointError(
-            f"{path}: scheduler {name} is not supported: it must be {EXPLODING} with a network of "
-            f"Fourier time embedding, or one of DDPM (DDPMScheduler, DDIMScheduler ...) or of "
-            f"flows (FlowMatchEulerDiscreteScheduler)"
+            f"{path}: scheduler {name} is not supported with a "
+            f"{config.get('time_embedding_type', 'positional')} time embedding: it must be "
+            f"{EXPLODING} with a fourier one, or one of DDPM (DDPMScheduler, DDIMScheduler ...), "
+            f"of flows (FlowMatchEulerDiscreteScheduler) or of EDM (EDMEulerScheduler) with a "
+            f"positional one"
         )
     from diffusers import DDPMScheduler
 
@@ -185,6 +192,20 @@ def noise_levels(
         table = config.get("time_embedding_type") == "learned"
         return VariancePreserving(levels, prediction, whole_steps=table)
     except (ValueError, TypeError, NotImplementedError) as error:
+        raise CheckpointError(f"{path}: its scheduler cannot be used: {error}") from error
+
+
+def _edm(path: Path, scheduler: Mapping[str, Any]) -> EDMPreconditioning:
+    sign = {"epsilon": 1, "v_prediction": -1}.get(scheduler.get("prediction_type", "epsilon"))
+    if sign is None:
+        raise CheckpointError(
+            f"{path}: its scheduler predicts {scheduler['prediction_type']}, and a network in the "
+            f"preconditioning of EDM must predict epsilon or v_prediction"
+        )
+    levels = scheduler.get("sigma_min", 0.002), scheduler.get("sigma_max", 80.0)
+    try:
+        return EDMPreconditioning(scheduler.get("sigma_data", 0.5), sign, levels)
+    except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: its scheduler cannot be used: {error}") from error
 
 

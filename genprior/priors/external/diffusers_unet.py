@@ -8,7 +8,7 @@ models of the variance-exploding equation (ncsnpp) take images in [0, 1] and sig
     D(x, sigma) = x + sigma^2 score(x, sigma)
 
 Velocity fields (FlowMatchEulerDiscreteScheduler, data at time 0) become denoisers by
-`flow_matching`.
+`flow_matching`, networks of EDMEulerScheduler by `edm_preconditioning`.
 
 References:
     Diffusers: State-of-the-art diffusion models, von Platen et al., 2022.
@@ -34,9 +34,14 @@ from genprior.priors.external.diffusers_folder import (
     read_scheduler,
     stated_licence,
 )
+from genprior.priors.external.edm_preconditioning import EDMPreconditioning
 from genprior.priors.external.flow_matching import FlowMatching
 from genprior.priors.external.variance_preserving import Prediction, VariancePreserving
-from genprior.priors.external.weight_files import folder_of, read_settings
+from genprior.priors.external.weight_files import (
+    check_no_transformer,
+    folder_of,
+    read_settings,
+)
 from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.padding import pad_to_multiple
 
@@ -54,13 +59,14 @@ class DiffusersUNet(nn.Module, Denoiser):
 
     Arguments:
         network: The UNet2DModel.
-        steps: Noise levels of its time steps, or of the times of a flow; None for a score model
-            (variance-exploding).
+        steps: Noise levels of its time steps, of the times of a flow, or of EDM; None for a
+            score model (variance-exploding).
         class_label: Class of a conditional network.
     """
 
     def __init__(
-        self, network: nn.Module, steps: VariancePreserving | FlowMatching | None,
+        self, network: nn.Module,
+        steps: VariancePreserving | FlowMatching | EDMPreconditioning | None,
         class_label: int | None = None,
     ) -> None:
         super().__init__()
@@ -97,10 +103,15 @@ def from_pipeline(pipeline: Any) -> DiffusersUNet:
         pipeline: An object with a `unet` and a `scheduler`.
 
     Raises:
-        ValueError: The scheduler predicts something else, or the images are neither grey nor
-            RGB.
+        ValueError: The scheduler is none of DDPM or predicts something else, or the images are
+            neither grey nor RGB.
     """
     network, scheduler = pipeline.unet, pipeline.scheduler
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise ValueError(
+            f"a pipeline of diffusers must have a scheduler of DDPM, and this one has a "
+            f"{type(scheduler).__name__}: save it with save_pretrained, and give the folder"
+        )
     prediction = getattr(scheduler.config, "prediction_type", "epsilon")
     if prediction not in get_args(Prediction) or network.config.in_channels not in (1, 3):
         raise ValueError(
@@ -124,6 +135,7 @@ def load(
         CheckpointError: The folder holds another network or scheduler, is incomplete or damaged,
             or diffusers is not installed.
     """
+    check_no_transformer(path, path)
     folder = folder_of(path) or path
     config = read_config(folder)
     if config.get("_class_name") != NETWORK:

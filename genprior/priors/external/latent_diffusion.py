@@ -37,10 +37,11 @@ from genprior.priors.external.diffusers_folder import (
     read_scheduler,
     stated_licence,
 )
+from genprior.priors.external.edm_preconditioning import EDMPreconditioning
 from genprior.priors.external.flow_matching import FlowMatching
 from genprior.priors.external.lora import LoRA, read_lora
 from genprior.priors.external.variance_preserving import VariancePreserving
-from genprior.priors.external.weight_files import read_settings
+from genprior.priors.external.weight_files import check_no_transformer, read_settings
 from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.padding import pad_to_multiple
 
@@ -69,7 +70,7 @@ class LatentDiffusion(nn.Module, LatentDenoiser):
     Arguments:
         autoencoder: An AutoencoderKL.
         network: A UNet2DModel or UNet2DConditionModel.
-        steps: Noise levels of its time steps, or of the times of a flow.
+        steps: Noise levels of its time steps, of the times of a flow, or of EDM.
         prompt: Embedding of the prompt, shape (tokens, width); None for a network without.
         negative: That of the negative prompt, for guidance.
         guidance: Factor w; 1 uses the prompt alone.
@@ -77,8 +78,8 @@ class LatentDiffusion(nn.Module, LatentDenoiser):
 
     def __init__(
         self, autoencoder: nn.Module, network: nn.Module,
-        steps: VariancePreserving | FlowMatching, prompt: Tensor | None = None,
-        negative: Tensor | None = None, guidance: float = 1.0,
+        steps: VariancePreserving | FlowMatching | EDMPreconditioning,
+        prompt: Tensor | None = None, negative: Tensor | None = None, guidance: float = 1.0,
     ) -> None:
         super().__init__()
         self.autoencoder, self.network, self.steps = autoencoder, network, steps
@@ -138,11 +139,7 @@ def load(
     if "lora" in told:  # what a user types is relative to the current folder
         told = {**told, "lora": str(Path(told["lora"]).absolute())}
     settings = _checked(path, read_settings(path, Settings, told))
-    if (path / "transformer").is_dir():
-        raise CheckpointError(
-            f"{path}: its network is a transformer, as of SD3 and FLUX, and genprior loads a "
-            f"{' or '.join(NETWORKS)}: choose another model"
-        )
+    check_no_transformer(path, path)
     first, second = read_config(path / "vae"), read_config(path / "unet")
     kind = second.get("_class_name")
     if first.get("_class_name") != "AutoencoderKL" or kind not in NETWORKS:

@@ -14,6 +14,11 @@ References:
     SwinIR: Image Restoration Using Swin Transformer, Liang et al., 2021.
     Simple Baselines for Image Restoration, Chen et al., 2022 (NAFNet).
     Restormer: Efficient Transformer for High-Resolution Image Restoration, Zamir et al., 2022.
+    Multi-Stage Progressive Image Restoration, Zamir et al., 2021 (MPRNet; its last stage is used).
+    Uformer: A General U-Shaped Transformer for Image Restoration, Wang et al., 2022.
+    KBNet: Kernel Basis Network for Image Restoration, Zhang et al., 2023.
+    Efficient and Explicit Modelling of Image Hierarchies for Image Restoration, Li et al., 2023
+        (GRL).
 """
 
 import re
@@ -34,8 +39,9 @@ from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.padding import pad_to_multiple
 
 # Architectures that were published with weights for white or real noise; not DnCNN and DRUNet,
-# which have modules of their own. Restormer is in the package spandrel_extra_arches.
-DENOISERS = ("SCUNet", "SwinIR", "NAFNet", "Restormer", "Uformer", "KBNet", "GRL")
+# which have modules of their own. The last four are in the package spandrel_extra_arches.
+DENOISERS = ("SCUNet", "SwinIR", "NAFNet", "Uformer", "KBNet", "GRL", "Restormer", "MPRNet",
+             "MIRNet2", "M3SNet")
 # Names of published files.
 LEVEL_IN_NAME = re.compile(r"(?:noise|sigma|scunet_(?:gray|color)_)(\d{1,2})$")
 BLIND_IN_NAME = re.compile(r"blind|real|SIDD", re.IGNORECASE)
@@ -49,16 +55,17 @@ class SpandrelDenoiser(nn.Module, Denoiser):
         channels: Image channels.
         multiple: Divisor of the sides that it takes.
         minimum: Smallest side that it takes, pixels.
+        square: Whether it takes square images only.
         noise_level: The noise level of its training, in units of [0, 1]; None for a blind network.
     """
 
     def __init__(
         self, network: nn.Module, channels: int, multiple: int = 1, minimum: int = 0,
-        noise_level: float | None = None,
+        square: bool = False, noise_level: float | None = None,
     ) -> None:
         super().__init__()
         self.network, self.channels, self.noise_level = network, channels, noise_level
-        self.multiple, self.minimum = multiple, minimum
+        self.multiple, self.minimum, self.square = multiple, minimum, square
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         u = to_network(x, self.channels)
@@ -69,10 +76,13 @@ class SpandrelDenoiser(nn.Module, Denoiser):
         return from_network(u, x.shape[1])
 
     def _removed(self, u: Tensor) -> Tensor:
-        smallest = -(-self.minimum // self.multiple) * self.multiple
-        small = min(u.shape[2:]) < smallest
-        padded, crop = pad_to_multiple(u, smallest if small else self.multiple)
-        return u - self.network(padded)[crop]
+        least = max(self.minimum, *u.shape[2:]) if self.square else self.minimum
+        side = -(-least // self.multiple) * self.multiple
+        padded, crop = pad_to_multiple(u, side if min(u.shape[2:]) < side else self.multiple)
+        x_hat = self.network(padded)
+        if not isinstance(x_hat, Tensor):
+            x_hat = x_hat[0]  # of several stages, the last one comes first
+        return u - x_hat[crop]
 
 
 def load(
@@ -108,7 +118,8 @@ def load(
         )
     level = _noise_level(path, settings)
     size = found.size_requirements
-    prior = SpandrelDenoiser(found.model, channels, size.multiple_of, size.minimum, level)
+    prior = SpandrelDenoiser(found.model, channels, size.multiple_of, size.minimum, size.square,
+                             level)
     about = {
         "format": "spandrel",
         "prior": name,

@@ -175,6 +175,26 @@ def folder_of(path: Path) -> Path | None:
     return path if (path / PIPELINE).is_file() else None
 
 
+def check_no_transformer(path: Path, where: object) -> None:
+    """Raises CheckpointError if a folder of diffusers holds or names a transformer.
+
+    Arguments:
+        path: The folder.
+        where: What the user typed for it.
+    """
+    name = "transformer"
+    try:
+        index = read_json(path / PIPELINE, dict[str, Any])
+    except (OSError, ValueError):
+        index = {}
+    if (path / name).is_dir() or index.get(name):
+        kind = f" of a {index['_class_name']}" if "_class_name" in index else ""
+        raise CheckpointError(
+            f"{where}: its network{kind} is a transformer, as of SD3 and FLUX, and genprior loads "
+            f"a UNet2DModel or UNet2DConditionModel: choose another model"
+        )
+
+
 def names_of(tensors: Mapping[str, Tensor]) -> set[str]:
     """Returns the names of tensors; of layers numbered under one common name, without it."""
     numbered = [re.fullmatch(r"(?:\w+\.)?(\d+\.\w+)", key) for key in tensors]

@@ -94,10 +94,15 @@ def test_pickled_weights_in_one_folder_of_another_scheduler(
     assert torch.equal(file.denoise(x, 0.3), prior.denoise(x, 0.3))
 
 
+@pytest.mark.parametrize("blocks", [
+    {},
+    {"down_block_types": ("SkipDownBlock2D", "AttnSkipDownBlock2D"),
+     "up_block_types": ("AttnSkipUpBlock2D", "SkipUpBlock2D"), "block_out_channels": (8, 32)},
+], ids=["plain", "ncsnpp"])
 def test_a_score_model_takes_sigma_and_images_from_0_to_1(
-    tmp_path: Path, x: torch.Tensor
+    tmp_path: Path, x: torch.Tensor, blocks: dict
 ) -> None:
-    network = unet(time_embedding_type="fourier")
+    network = unet(time_embedding_type="fourier", **blocks)
     network.save_pretrained(tmp_path / "unet")
     diffusers.ScoreSdeVeScheduler().save_pretrained(tmp_path / "scheduler")
     prior, x = load_prior(tmp_path), x.float()
@@ -109,6 +114,31 @@ def test_a_score_model_takes_sigma_and_images_from_0_to_1(
     photo = save_photo(tmp_path / "a.png", size=(8, 12))
     succeed("denoise", photo, "--noise", 0.1, "--prior", tmp_path, "-q")
     assert str(tmp_path) in json.dumps(sidecar(tmp_path / "a.genprior.png"))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("name", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
+def test_a_network_of_edm(
+    tmp_path: Path, x: torch.Tensor, name: str, prediction: str
+) -> None:
+    network = unet()
+    scheduler = getattr(diffusers, name)(sigma_data=0.6, prediction_type=prediction)
+    prior = load_prior(save(tmp_path, network, scheduler)).double()
+    network.double()
+    scheduler.set_timesteps(5)
+    for level in scheduler.sigmas[:5].double():
+        u = 2 * x - 1
+        with torch.no_grad():
+            out = network(scheduler.precondition_inputs(u, level),
+                          scheduler.precondition_noise(level)).sample
+        expected = (scheduler.precondition_outputs(u, out, level) + 1) / 2
+        found = prior.denoise(x, level.item() / 2)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    photo = save_photo(tmp_path / "a.png", size=(8, 12))
+    succeed("denoise", photo, "--noise", 0.1, "--prior", tmp_path, "-q")
+    assert str(tmp_path) in json.dumps(sidecar(tmp_path / "a.genprior.png"))
+    about = json.loads(succeed("priors", "info", tmp_path).stdout)
+    assert about["prediction"] == "edm" and about["noise_levels"] == [0.001, 40.0]
 
 
 def test_a_table_of_times_takes_the_nearest(tmp_path: Path, x: torch.Tensor) -> None:
@@ -203,9 +233,16 @@ def defect(name: str, folder: Path) -> None:
         config.write_text(json.dumps({**settings, "_class_name": "UNet2DConditionModel"}))
     elif name == "scheduler":
         (folder / "scheduler" / "scheduler_config.json").unlink()
-    else:
+    elif name == "edm":
+        file = folder / "scheduler" / "scheduler_config.json"
+        file.write_text('{"_class_name": "EDMEulerScheduler", "prediction_type": "sample"}')
+    elif name == "fourier":
         file = folder / "scheduler" / "scheduler_config.json"
         file.write_text('{"_class_name": "EDMEulerScheduler"}')
+        unet(time_embedding_type="fourier").save_pretrained(folder / "unet")
+    else:
+        file = folder / "scheduler" / "scheduler_config.json"
+        file.write_text('{"_class_name": "VQDiffusionScheduler"}')
 
 
 @pytest.mark.parametrize(("name", "message"), [
@@ -215,7 +252,9 @@ def defect(name: str, folder: Path) -> None:
     ("deep", "it has more than"), ("incomplete", "1 tensors do not fit config.json"),
     ("latent", "is a UNet2DConditionModel"),
     ("scheduler", "there is no scheduler/scheduler_config.json"),
-    ("edm", "scheduler EDMEulerScheduler is not supported"),
+    ("edm", "preconditioning of EDM must predict epsilon or v_prediction"),
+    ("fourier", "EDMEulerScheduler is not supported with a fourier time embedding"),
+    ("other", "scheduler VQDiffusionScheduler is not supported"),
 ])
 def test_defects_are_one_line_and_run_nothing(tmp_path: Path, name: str, message: str) -> None:
     save(tmp_path, unet(), diffusers.DDPMScheduler())

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -187,12 +188,17 @@ def test_other_priors_take_no_prompt(tmp_path: Path, weights: Path) -> None:
         assert code == EXIT_WEIGHTS and message in line
 
 
-def test_a_transformer_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parts", [("transformer", "vae"), ("vae",), ()])
+def test_a_transformer_is_refused(tmp_path: Path, parts: tuple[str, ...]) -> None:
     save(tmp_path, autoencoder(), network())
     (tmp_path / "unet").rename(tmp_path / "transformer")
-    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusion3Pipeline"}')
+    for name in {"transformer", "vae"} - set(parts):  # not downloaded
+        shutil.rmtree(tmp_path / name)
+    index = {"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
     code, line = refused("priors", "info", tmp_path)
-    assert code == EXIT_WEIGHTS and "its network is a transformer, as of SD3 and FLUX" in line
+    assert code == EXIT_WEIGHTS
+    assert "its network of a FluxPipeline is a transformer, as of SD3 and FLUX" in line
 
 
 def test_guidance_needs_a_negative_embedding(tmp_path: Path) -> None:
@@ -239,3 +245,31 @@ def test_a_prompt_from_the_shell_gives_the_images_of_the_library(tmp_path: Path)
     with Image.open(tmp_path / "drawn.png") as image:
         pixels = torch.as_tensor(np.asarray(image) / 255).permute(2, 0, 1)
     torch.testing.assert_close(pixels, expected[0].clamp(0, 1).double(), atol=0.51 / 255, rtol=0)
+
+
+def test_an_evaluation_takes_a_prompt(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason=TRANSFORMERS_MISSING)
+    folder = save(tmp_path / "ldm", autoencoder(), network())
+    save_text_encoder(folder, WIDTH)
+    shutil.copytree(folder, tmp_path / "told")
+    settings = {"prompt": "a cat", "negative_prompt": "cat", "guidance": 3.0}
+    (tmp_path / "told" / "genprior.json").write_text(json.dumps(settings))
+    (tmp_path / "photos").mkdir()
+    save_photo(tmp_path / "photos" / "a.png", size=(8, 12))
+    words = ("evaluate", tmp_path / "photos", "--task", "inpaint:box=4x4,noise=0.1", "--solver",
+             "psld", "--steps", 2, "-q")
+    options = ("--prompt", "a cat", "--negative-prompt", "cat", "--guidance", 3)
+
+    def scores(name: str, prior: Path, *told: object) -> list[float]:
+        succeed(*words, "--prior", prior, "-o", tmp_path / name, *told)
+        rows = json.loads((tmp_path / name / "report.json").read_text())["rows"]
+        return [row["scores"]["psnr"]["value"] for row in rows]
+
+    plain = scores("plain", folder)
+    assert scores("typed", folder, *options) == scores("stored", tmp_path / "told") != plain
+    for prior, out, message in (
+        ("texture", "none", "--prompt needs --prior with a folder of latent diffusion"),
+        (folder, "typed", "holds results with prior settings = "),
+    ):
+        _, line = refused(*words, "--prior", prior, "-o", tmp_path / out, "--prompt", "a dog")
+        assert message in line

@@ -97,3 +97,7 @@ def test_what_cannot_be_wrapped_says_what_to_give() -> None:
     for wrong in (pipeline("flow"), pipeline(channels=4)):
         with pytest.raises(ValueError, match="must have 1 or 3 channels and predict one of epsil"):
             from_pipeline(wrong)
+    flow = pipeline()
+    flow.scheduler = SimpleNamespace(config=flow.scheduler.config)
+    with pytest.raises(ValueError, match="this one has a SimpleNamespace: save it with save_pre"):
+        from_pipeline(flow)

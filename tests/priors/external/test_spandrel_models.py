@@ -3,6 +3,7 @@
 import json
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 from genprior import load_prior
 from genprior.core.errors import EXIT_WEIGHTS, CheckpointError
 from genprior.priors.external.single_level import denoise_any
+from genprior.priors.external.spandrel_models import DENOISERS
 
 SPANDREL_MISSING = 'spandrel is missing: pip install "genprior[spandrel]"'
 EXTRA_MISSING = "spandrel_extra_arches is missing: pip install spandrel_extra_arches"
@@ -23,60 +25,88 @@ with warnings.catch_warnings(action="ignore"):  # of its use of torch.jit
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")
 
 
-def network(kind: str) -> nn.Module:
-    torch.manual_seed(0)
-    if kind == "SCUNet":
-        from spandrel.architectures.SCUNet import SCUNet
-
-        return SCUNet(in_nc=3, config=[1] * 7, dim=64)  # its heads have 32 channels
-    if kind == "SwinIR":
-        from spandrel.architectures.SwinIR import SwinIR
-
-        return SwinIR(img_size=16, window_size=8, depths=[1, 1], embed_dim=12, num_heads=[2, 2],
-                      upscale=1, upsampler="", img_range=1.0, in_chans=1)
-    if kind == "NAFNet":
-        from spandrel.architectures.NAFNet import NAFNet
-
-        net = NAFNet(img_channel=3, width=8, middle_blk_num=1, enc_blk_nums=[1, 1],
-                     dec_blk_nums=[1, 1])
-        for value in net.parameters():  # the factors of its blocks begin with zeros
-            value.data = value.data + 0.05 * torch.randn_like(value)
-        return net
-    from spandrel_extra_arches.architectures.Restormer import Restormer
-
-    return Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1, heads=[1, 2, 2, 4],
-                     bias=False, LayerNorm_type="BiasFree")
-
-
+FOUR, NINE, HEADS = [1, 1, 1, 1], [1] * 9, [1, 1, 2, 2]
+# Small networks of every architecture, with the arguments of their classes.
+SMALL: dict[str, tuple[str, dict]] = {
+    "SCUNet": ("SCUNet", {"in_nc": 3, "config": [1] * 7, "dim": 64}),  # heads of 32 channels
+    "SwinIR": ("SwinIR", {"img_size": 16, "window_size": 8, "depths": [1, 1], "embed_dim": 12,
+                          "num_heads": [2, 2], "upscale": 1, "upsampler": "", "img_range": 1.0,
+                          "in_chans": 1}),
+    "NAFNet": ("NAFNet", {"img_channel": 3, "width": 8, "middle_blk_num": 1,
+                          "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}),
+    "Uformer": ("Uformer", {"img_size": 128, "embed_dim": 4, "depths": NINE, "num_heads": NINE}),
+    "KBNet": ("KBNet_s", {"width": 8, "middle_blk_num": 1, "enc_blk_nums": [1, 1],
+                          "dec_blk_nums": [1, 1]}),
+    "KBNet, large": ("KBNet_l", {"dim": 12, "num_blocks": FOUR, "num_refinement_blocks": 1,
+                                 "heads": HEADS}),
+    "GRL": ("GRL", {"embed_dim": 12, "depths": [2, 2], "num_heads_window": [1, 1],
+                    "num_heads_stripe": [1, 1], "stripe_shift": True,
+                    "anchor_window_down_factor": 4}),
+    "Restormer": ("Restormer", {"dim": 8, "num_blocks": FOUR, "num_refinement_blocks": 1,
+                                "heads": HEADS, "bias": False, "LayerNorm_type": "BiasFree"}),
+    "MPRNet": ("MPRNet", {"n_feat": 8, "scale_unetfeats": 4, "scale_orsnetfeats": 4,
+                          "num_cab": 2}),
+    "MIRNet2": ("MIRNet2", {"n_feat": 16, "n_MRB": 1}),
+    "M3SNet": ("M3SNet", {"width": 8, "enc_blk_nums": FOUR}),
+}
 # Names as of the published files; the noise level of each in units of [0, 1], None for blind.
 FILES = {
     "SCUNet": ("scunet_color_25.pth", 25 / 255),
     "SwinIR": ("004_grayDN_DFWB_s128w8_SwinIR-M_noise50.pth", 50 / 255),
     "NAFNet": ("NAFNet-SIDD-width32.pth", None),
+    "Uformer": ("Uformer_B_SIDD.pth", None),
+    "KBNet": ("KBNet_s_sidd.pth", None),
+    "KBNet, large": ("kbnet_l_color_sigma25.pth", 25 / 255),
+    "GRL": ("dn_grl_base_c3_sigma15.pth", 15 / 255),
     "Restormer": ("gaussian_color_denoising_blind.pth", None),
+    "MPRNet": ("MPRNet_SIDD.pth", None),
+    "MIRNet2": ("real_denoising.pth", None),
+    "M3SNet": ("M3SNet_SIDD.pth", None),
 }
+
+
+def network(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    package, (cls, settings) = kind.partition(",")[0], SMALL[kind]
+    extra = package in ("Restormer", "MPRNet", "MIRNet2", "M3SNet")
+    if extra:
+        pytest.importorskip("spandrel_extra_arches", reason=EXTRA_MISSING)
+    of = "spandrel_extra_arches" if extra else "spandrel"
+    net = getattr(import_module(f"{of}.architectures.{package}"), cls)(**settings)
+    for value in net.parameters():  # the factors of some blocks begin with zeros
+        value.data = value.data + 0.02 * torch.randn_like(value)
+    return net
+
+
+def test_every_denoiser_has_a_small_network_here() -> None:
+    assert {kind.partition(",")[0] for kind in FILES} == set(DENOISERS)
+    assert FILES.keys() == SMALL.keys()
 
 
 @pytest.mark.parametrize("kind", FILES)
 def test_images_and_restorations_are_those_of_spandrel(tmp_path: Path, kind: str) -> None:
-    if kind == "Restormer":
-        extra = pytest.importorskip("spandrel_extra_arches", reason=EXTRA_MISSING)
-        extra.install(ignore_duplicates=True)
-    name, level = FILES[kind]
+    (name, level), net = FILES[kind], network(kind)
     path = tmp_path / name
-    torch.save({"params": network(kind).state_dict()}, path)
-    theirs = spandrel.ModelLoader().load_from_file(path)
+    torch.save({"params": net.state_dict()}, path)
+    registry = spandrel.ArchRegistry()
+    registry.add(*spandrel.MAIN_REGISTRY)
+    if "spandrel_extra_arches" in sys.modules:
+        registry.add(*sys.modules["spandrel_extra_arches"].EXTRA_REGISTRY, ignore_duplicates=True)
+    theirs = spandrel.ModelLoader(registry=registry).load_from_file(path)
     prior, channels = load_prior(path), theirs.input_channels
     assert prior.noise_level == level
-    x = torch.rand(2, channels, 40, 48, generator=torch.Generator().manual_seed(1))
+    side = 128 if kind == "Uformer" else 48
+    x = torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = theirs.model.eval()(x)
         found = prior.denoise(x, level or 0.3)
+    expected = expected if isinstance(expected, torch.Tensor) else expected[0]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert (found - x).abs().max() > 1e-3  # the network does something
     clipped = theirs(x[:1])  # the call of the library clips
     torch.testing.assert_close(found[:1].clamp(0, 1), clipped, atol=1e-5, rtol=0)
     about = json.loads(succeed("priors", "info", path).stdout)
-    assert about["format"] == "spandrel" and about["prior"] == kind
+    assert about["format"] == "spandrel" and about["prior"] == theirs.architecture.name
     assert about["noise_levels"] == (level or "blind") and "hqs" in about["solvers"]
     photo = save_photo(tmp_path / "a.png", channels=channels, size=(17, 21))
     succeed("deblur", photo, "--prior", path, "--gaussian", 1, "--degrade", "--steps", 2, "-q")

@@ -108,9 +108,11 @@ def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def snapshot(
-        name: str, revision: str | None, allow_patterns: list[str], local_files_only: bool
+        name: str, revision: str | None, allow_patterns: list[str], ignore_patterns: list[str],
+        local_files_only: bool,
     ) -> str:
-        calls.append((name, revision, local_files_only))
+        if "*.pth" in allow_patterns:
+            calls.append((name, revision, local_files_only))
         if name == "org/none":
             raise hub.errors.LocalEntryNotFoundError("no network\nmore")
         return str(tmp_path)
@@ -128,6 +130,39 @@ def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             load_prior(where)
 
 
+@pytest.mark.parametrize("part", ["unet", "transformer"])
+def test_of_a_pipeline_only_the_parts_in_use_are_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason=HUB_MISSING)
+    fetched: list[str] = []
+    repository = ["model_index.json", f"{part}/config.json", f"{part}/weights.safetensors",
+                  "unet/weights.fp16.safetensors", "all.safetensors", "vae/weights.bin",
+                  "safety_checker/weights.bin", "tokenizer/merges.txt"]
+
+    def snapshot(
+        _: str, allow_patterns: list[str], ignore_patterns: list[str], **__: object
+    ) -> str:
+        fetched.extend(hub.utils.filter_repo_objects(
+            repository, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns,
+        ))
+        (tmp_path / "model_index.json").write_text(json.dumps({part: ["diffusers", "Kind"]}))
+        (tmp_path / part).mkdir(exist_ok=True)
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    download.cache_clear()
+    if part == "transformer":
+        code, line = refused("priors", "info", "hf:org/flux")
+        assert code == EXIT_WEIGHTS and "hf:org/flux: its network is a transformer" in line
+        assert not [name for name in fetched if not name.endswith(".json")]
+        return
+    assert download("hf:org/sd") == tmp_path
+    assert sorted(set(fetched)) == ["model_index.json", "tokenizer/merges.txt",
+                                    "unet/config.json", "unet/weights.safetensors",
+                                    "vae/weights.bin"]
+
+
 def test_offline_and_the_format_from_the_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,14 +172,14 @@ def test_offline_and_the_format_from_the_shell(
     calls = []
 
     def snapshot(name: str, local_files_only: bool, **_: object) -> str:
-        calls.append(local_files_only)
+        calls.append(local_files_only)  # of the descriptions, then of the weights
         return str(tmp_path)
 
     monkeypatch.setattr(hub, "snapshot_download", snapshot)
     photo = save_photo(tmp_path / "a.png", channels=1)
     succeed("denoise", photo, "--noise", 0.1, "--prior", "hf:org/offline", "--offline", "--format",
             "convolutional-denoiser", "-q")
-    assert calls == [True]
+    assert calls == [True, True]
     told = sidecar(tmp_path / "a.genprior.png")
     assert "convolutional-denoiser:hf:org/offline" in json.dumps(told)
     code, line = refused("priors", "info", tmp_path / "net.pth", "--format", "drunet")
