@@ -7,7 +7,7 @@
     python examples/lecture.py images --prior glow --data photos.npy -o images.png
     python examples/lecture.py temperatures --prior glow:digits -o temperatures.png
     python examples/lecture.py levels --prior runs/hvae-digits -o levels.png
-    python examples/lecture.py collapse --prior runs/gan-sgd --prior gan:digits -o collapse.png
+    python examples/lecture.py collapse --data digits.npy -o collapse.png
     python examples/lecture.py autoencoders --data digits.npy --labels labels.npy \\
         -o autoencoders.png
     python examples/lecture.py neighbours --prior gan:digits --data digits.npy -o neighbours.png
@@ -27,7 +27,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import softplus
 from torchvision.utils import make_grid
 
 from genprior import degrade, load_prior, make_operator, restore, sample
@@ -42,7 +43,16 @@ from genprior.priors.vae import VAE
 SHAPE = torch.Size((1, 1, 28, 28))
 INKS = ("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f",
         "#b6992d", "#b07aa1", "#ff9da7", "#9c755f", "#222222")
-ON_DATA = ("autoencoders", "neighbours", "restorations")
+# Trainings of `collapse`: optimiser, learning rate, momentum (beta 1 of Adam), loss.
+GANS = {
+    "Adam, rate 0.002,\nnon-saturating loss (2)": ("Adam", 2e-3, 0.5, "nonsaturating"),
+    "Adam, rate 0.002,\nminimax loss (1)": ("Adam", 2e-3, 0.5, "minimax"),
+    "SGD, rate 0.01, momentum 0.9,\nnon-saturating loss (2)":
+        ("SGD", 1e-2, 0.9, "nonsaturating"),
+    "SGD, rate 0.01, momentum 0.9,\nminimax loss (1)": ("SGD", 1e-2, 0.9, "minimax"),
+}
+ON_DATA = ("autoencoders", "collapse", "neighbours", "restorations")
+ALONE = ("autoencoders", "collapse")  # they train their networks
 
 
 def manifold(prior: Decoder, count: int = 20) -> Tensor:
@@ -97,10 +107,61 @@ def levels(prior: HVAE, seed: int, count: int = 10) -> Tensor:
     return make_grid(torch.cat(rows), count, padding=1)
 
 
-def collapse(priors: Sequence[Decoder], seed: int, count: int = 64) -> Tensor:
-    """Draws samples of several priors side by side; a prior with mode collapse repeats itself."""
-    grids = [make_grid(sample(prior, count, seed=seed), 8, padding=1) for prior in priors]
-    return make_grid(grids, len(grids), padding=4, pad_value=1.0)
+def collapse(x: Tensor, epochs: Sequence[int] = (1, 2, 3, 4)) -> Tensor:
+    """Trains dense GANs on images, and draws samples of them after some epochs.
+
+    Rows: Adam and SGD with momentum, each with the non-saturating loss (2) and the minimax loss
+    (1). The titles have the spread of the samples: the root of the sum of the variances of the
+    pixels, in units of [0, 1].
+    """
+    draw = torch.Generator().manual_seed(1)
+    z = torch.randn(36, 32, generator=draw)
+    figure, axes = plt.subplots(len(GANS), len(epochs), figsize=(7.6, 8.2), layout="constrained")
+    for row, (name, settings) in zip(axes, GANS.items(), strict=True):
+        with torch.enable_grad():
+            pictures = _train_dense_gan(x, z, *settings, epochs)
+        for ax, drawn, epoch in zip(row, pictures, epochs, strict=True):
+            ax.imshow(make_grid(drawn, 6, padding=1)[0], cmap="gray", vmin=0, vmax=1)
+            spread = drawn.std(dim=0).norm()
+            ax.set_title(f"epoch {epoch}, spread {spread:.2g}", fontsize=8)
+            ax.set(xticks=[], yticks=[])
+        row[0].set_ylabel(name, fontsize=8)
+    figure.suptitle(f"spread of the training images: {x.std(dim=0).norm():.2g}", fontsize=9)
+    return _pixels(figure)[:1]
+
+
+def _train_dense_gan(
+    x: Tensor, z_shown: Tensor, kind: str, lr: float, momentum: float, loss: str,
+    epochs: Sequence[int],
+) -> list[Tensor]:
+    """Trains a GAN of dense layers; returns the images of `z_shown` after some epochs."""
+    torch.manual_seed(0)
+    pixels, latent = x[0].numel(), z_shown.shape[1]
+    G = nn.Sequential(nn.Linear(latent, 128), nn.ReLU(), nn.Linear(128, 256), nn.ReLU(),
+                      nn.Linear(256, pixels), nn.Sigmoid())
+    D = nn.Sequential(nn.Linear(pixels, 256), nn.LeakyReLU(0.2), nn.Linear(256, 128),
+                      nn.LeakyReLU(0.2), nn.Linear(128, 1))
+    if kind == "Adam":
+        of_G, of_D = (torch.optim.Adam(net.parameters(), lr, (momentum, 0.999)) for net in (G, D))
+    else:
+        of_G, of_D = (torch.optim.SGD(net.parameters(), lr, momentum) for net in (G, D))
+    draw, real, pictures = torch.Generator().manual_seed(1), 2 * x.flatten(1) - 1, []
+    for epoch in range(1, max(epochs) + 1):
+        for batch in torch.randperm(len(x), generator=draw).split(100):
+            fake = 2 * G(torch.randn(len(batch), latent, generator=draw)).detach() - 1
+            critic = softplus(-D(real[batch])).mean() + softplus(D(fake)).mean()
+            of_D.zero_grad()
+            critic.backward()
+            of_D.step()
+            logit = D(2 * G(torch.randn(len(batch), latent, generator=draw)) - 1)
+            minimax = loss == "minimax"
+            generator = -softplus(logit).mean() if minimax else softplus(-logit).mean()
+            of_G.zero_grad()
+            generator.backward()
+            of_G.step()
+        if epoch in epochs:
+            pictures.append(G(z_shown).detach().reshape(len(z_shown), *x.shape[1:]))
+    return pictures
 
 
 def autoencoders(x: Tensor, labels: Sequence[int], steps: int = 3000) -> Tensor:
@@ -225,7 +286,7 @@ def _read(data: Path) -> Tensor:
     "autoencoders", "neighbours", "arithmetic", "restorations",
 ]))
 @click.option("--prior", "names", multiple=True,
-              help="Name of a prior or checkpoint folder. May be repeated for collapse and "
+              help="Name of a prior or checkpoint folder. May be repeated for "
                    "restorations.")
 @click.option("--data", type=click.Path(exists=True, path_type=Path),
               help="Images: .npy array (N, H, W[, C]), 8 bits.")
@@ -239,7 +300,7 @@ def main(
 ) -> None:
     """Draw the figure PICTURE with the priors of this package."""
     priors = [load_prior(name) for name in names]
-    if not priors and picture != "autoencoders":
+    if not priors and picture not in ALONE:
         raise click.UsageError(f"{picture} needs a prior: give --prior")
     if picture in ("codes", "images", *ON_DATA) and data is None:
         raise click.UsageError(f"{picture} needs images: give --data")
@@ -255,7 +316,7 @@ def main(
         elif picture == "manifold":
             drawn = manifold(priors[0])
         elif picture == "collapse":
-            drawn = collapse(priors, seed)
+            drawn = collapse(x)
         elif picture == "restorations":
             drawn = restorations(priors, x)
         elif picture == "neighbours":

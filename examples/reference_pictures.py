@@ -269,10 +269,17 @@ def draw_operators(names: Iterable[str] = OPERATORS.own) -> None:
         save("operators", name, [[x, shown, back]])
 
 
-def draw_nonlinear(names: Iterable[str] = ("hdr",)) -> None:
+def draw_nonlinear(names: Iterable[str] = ("hdr", "pigdm")) -> None:
+    """Draws restorations from measurements that are not linear."""
+    draw = {"hdr": _draw_over_exposed, "pigdm": _draw_pigdm}
+    for name in names:
+        if name not in draw:
+            raise SystemExit(f"nonlinear has the pictures {' and '.join(draw)}, got {name}")
+        draw[name]()
+
+
+def _draw_over_exposed() -> None:
     """Draws over-exposed photos: reference, measurement, inverse, restored."""
-    if set(names) != {"hdr"}:
-        raise SystemExit("nonlinear has one picture: hdr")
     operator = genprior.make_operator("hdr", factor=1.5)
     sheet = []
     for image in (photo("astronaut", 20, 190, 96), photo("coffee", 60, 250, 96)):
@@ -280,6 +287,23 @@ def draw_nonlinear(names: Iterable[str] = ("hdr",)) -> None:
         restored = genprior.restore(y, operator, solver=genprior.make_solver("hqs", steps=8))
         sheet.append([image, y, operator.pinv(y), restored.image])
     save("nonlinear", "hdr", sheet)
+
+
+def _draw_pigdm() -> None:
+    """Draws reference, measurement and a sample of PiGDM, of four operators."""
+    x, sheet = photo("chelsea", 98, 128), []
+    hole = torch.ones(1, 1, 48, 48, dtype=torch.bool)
+    hole[..., 16:32, 16:32] = False
+    for operator in (
+        genprior.make_operator("inpaint", keep=hole),
+        genprior.make_operator("hdr", factor=1.5),
+        genprior.make_operator("quantise", levels=4),
+        genprior.make_operator("jpeg", quality=10),
+    ):
+        y = genprior.degrade(x, operator)
+        solver = genprior.make_solver("pigdm", steps=30)
+        sheet.append([x, y, genprior.restore(y, operator, "ddpm", solver, 0.0).image])
+    save("nonlinear", "pigdm", sheet)
 
 
 def _squares(x: Tensor) -> Tensor:

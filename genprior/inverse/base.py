@@ -84,7 +84,8 @@ class Solver(ABC):
         summary: One line for `genprior solvers`.
         uses: What it uses of an operator. "adjoint": the adjoint or `solve_gram`, which linear
             operators have. "gradient": A and its vector-Jacobian products, which all have but a
-            `Quantiser`. "prox": the proximal map, which all have.
+            `Quantiser`. "prox": the proximal map or the
+            pseudo-inverse, which all have.
         supports_antithetic: Whether all its noise comes from the random streams that it is given,
             so that samples of opposite noise may be paired.
         has_texture: Whether its point estimates have texture, so that holes need no other.

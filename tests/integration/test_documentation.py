@@ -1,8 +1,13 @@
-"""Every block of code in README and docs: Python runs, and lines for a shell are parsed."""
+"""Every block of code in README and docs runs, with small images, networks and few steps.
+
+Lines that need files of others, a network or a browser are parsed only: `PARSED`.
+"""
 
 import ast
 import re
 import shlex
+import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +15,11 @@ import click
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from matplotlib import pyplot
 from PIL import Image
 from repository import ROOT
+from shell import photo, save_photo
 
 import genprior
 from genprior import registry
@@ -22,8 +29,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LANGUAGES = {"", "python", "toml", "text"}
 # What ends a command of a shell line.
-ENDS = {"&&", "||", ";", "|", "<", ">"}
-# Pages whose Python shows names of a package of the reader.
+ENDS = {"&&", "||", ";", "|"}
+# Pages with blocks without a language that are no lines for a shell: a table of contents, a plan.
+OF_OTHER_KINDS = {"index.md", "architecture.md"}
 PYTHON = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8")]
 
 
@@ -85,33 +93,139 @@ def test_python_runs(
     pyplot.close("all")
 
 
+# Lines that are parsed only: they need the internet, files of other packages, whose reading
+# tests/priors/external tests, or a browser, which tests/web has.
+PARSED = re.compile(
+    r"hf:|\.pth|FOLDER_OF_DIFFUSERS|--prior FOLDER|WHERE|--push|--onnx|digits-ddpm| serve"
+    r"|\.\.\.")
+# What makes a command short. A later option replaces an earlier one.
+TRAIN = "--steps 2 --crop 16 --batch 2 --warmup 1 --dtype float32".split()
+SMALL = {"ddpm": ["--set", "widths=[8,16]", "--set", "blocks=[1,1]"],
+         "pix2pix": ["--set", "widths=[8,16]", "--set", "critic_widths=[8]"]}
+
+
+def words_of(line: str) -> tuple[list[str], str | None]:
+    """Returns the words of a command without redirections, and the file it reads as input."""
+    words, given = [], None
+    rest = iter(shlex.split(line, comments=True)[1:])
+    for word in rest:
+        if word == "<":
+            given = next(rest)
+        elif word == ">":
+            next(rest)
+        elif word in ENDS:
+            break
+        else:
+            words.append(word)
+    return words, given
+
+
+def shortened(words: list[str]) -> list[str]:
+    """Returns a command with few steps and a small network."""
+    if words[0] == "train":
+        if "--time" in words:
+            at = words.index("--time")
+            words = words[:at] + words[at + 2 :]
+        if "--resize" in words:
+            words[words.index("--resize") + 1] = "32"
+        small = [] if "--init" in words else SMALL[words[1]]
+        return [*words, *TRAIN, *small]
+    if words[0] == "calibrate":
+        words[words.index("--crop") + 1] = "16"
+    options = options_of(words)
+    if "--overwrite" in options:
+        words = [*words, "--overwrite"]
+    return [*words, "--steps", "2"] if "--steps" in options and "--quality" not in words else words
+
+
+def options_of(words: list[str]) -> set[str]:
+    """Returns the options of a command, or of the command of a group."""
+    command: click.Command = main.commands[words[0]]
+    if isinstance(command, click.Group):
+        command = command.commands[words[1]]
+    return {name for option in command.params for name in option.opts}
+
+
+def pictures(folder: Path, weights: Path) -> None:
+    """Writes the files that the lines name: photos, masks, a mosaic, a run, a calibration."""
+    hole = np.zeros((32, 32), np.uint8)
+    hole[10:20, 12:18] = 255
+    image = photo(size=(32, 32))
+    for name in ("photo.png", "noisy.png", "overexposed.jpg", "counts.png", "scan.png",
+                 "photos/x.jpg", "photos/a/x.jpg"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    larger = Image.fromarray(photo(size=(64, 64)))
+    larger.save(folder / "photo.jpg", quality=20)
+    with Image.open(folder / "photo.jpg") as once:
+        once.save(folder / "downloaded.png")
+    for name in ("hole.png", "person.png", "masks/x.png", "masks/a/x.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(hole).save(folder / name)
+    for name in ("raw.png", "grey.jpg"):
+        Image.fromarray(image[..., 1]).save(folder / name)
+    Image.fromarray(image[:12, :12]).save(folder / "small.png")
+    (folder / "examples").mkdir()
+    Image.fromarray(np.dstack([image, 255 - hole])).save(folder / "examples" / "photo.png")
+    for name in ("PHOTOS", "TEST", "FOLDER"):
+        (folder / name).mkdir()
+        for k in range(9 if name == "PHOTOS" else 2):  # calibrate needs 9
+            Image.fromarray(photo(size=(32, 32), start=40 * k)).save(folder / name / f"{k}.png")
+    shutil.copytree(weights, folder / "run")
+
+
+LINES = [(page, line) for page in PAGES for line in shell_lines(page)]
+RUN = sorted({page for page, line in LINES if not PARSED.search(line)})
+
+
+@pytest.mark.filterwarnings("ignore::genprior.core.errors.PrecisionWarning")
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def test_shell_lines_run(
+    page: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs the commands of a page one after the other, with a small prior in place of ddpm."""
+    ships = registry.embedded_priors()
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path, weights)
+    for line in shell_lines(page):
+        if PARSED.search(line):
+            continue
+        words, source = words_of(line)
+        if words[0] == "train":
+            shutil.rmtree("run")
+        # doctor checks the priors that ship
+        given = ships if words[0] == "doctor" else ships | {"ddpm": weights}
+        monkeypatch.setattr(registry, "embedded_priors", lambda given=given: given)
+        data = None if source is None else Path(source).read_bytes()
+        result = CliRunner().invoke(
+            main, shortened(words), input=data, prog_name="genprior", catch_exceptions=False)
+        assert result.exit_code == 0, f"{line}\n{result.stderr}"
+        if "> " in line:
+            Path(line.split("> ")[1].split()[0]).write_bytes(result.stdout_bytes)
+
+
 def prepared(words: list[str]) -> list[str]:
     """Creates the files and folders that a line names, in the current folder."""
-    command: list[str] = []
-    for word in words:
-        if word in ENDS:
-            break
-        command.append(word)
-    for word in command[1:]:
+    for word in words[1:]:
         path = Path(word)
         if path.is_absolute() or word.startswith("-") or path.exists():
             continue
         if path.suffix in (".png", ".jpg"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.zeros((4, 4), np.uint8)).save(path)
-        elif path.suffix in (".toml", ".pth", ".npy"):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            save_photo(path)
+        elif path.suffix == ".pth":
             path.touch()
-        elif word.endswith("/") or re.fullmatch(r"[A-Z_]{3,}", word):
+        elif re.fullmatch(r"[A-Z_]{3,}", word):
             path.mkdir(parents=True)
-    return command
+    return words
 
 
-LINES = [(page.name, line) for page in PAGES for line in shell_lines(page)]
+ONLY_PARSED = [(page.name, line) for page, line in LINES if PARSED.search(line)]
 
 
-@pytest.mark.parametrize("page, line", LINES, ids=[f"{page}: {line}" for page, line in LINES])
-def test_shell_lines_are_parsed(
+@pytest.mark.parametrize("page, line", ONLY_PARSED,
+                         ids=[f"{page}: {line}" for page, line in ONLY_PARSED])
+def test_other_shell_lines_are_parsed(
     page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Commands, options and their values exist; nothing is computed."""
@@ -119,7 +233,7 @@ def test_shell_lines_are_parsed(
     if "..." in line:
         line = line.split("...")[0]
         pytest.skip("the line is shortened") if not line.strip().startswith("genprior") else None
-    words = prepared(shlex.split(line, comments=True))[1:]
+    words = prepared(words_of(line)[0])
     context: click.Context = main.make_context("genprior", words)
     rest = [*context._protected_args, *context.args]
     command: click.Command = main
@@ -129,8 +243,23 @@ def test_shell_lines_are_parsed(
         rest = [*context._protected_args, *context.args]
 
 
+def test_every_other_line_for_a_shell_is_known() -> None:
+    """They install extras that exist, or run a script of the examples."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = set(extras["optional-dependencies"])
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        text = page.read_text(encoding="utf-8")
+        for wanted in re.findall(r'"(?:genprior|\.)\[([\w,-]+)\]"', text):
+            assert set(wanted.split(",")) <= names, f"{page.name}: {wanted}"
+        for script in re.findall(r"python (examples/\S+\.py)", text):
+            assert (ROOT / script).exists(), f"{page.name}: {script}"
+        for line in "".join(blocks(page, "")).replace("\\\n", " ").splitlines():
+            known = re.match(r"(.*&& |.*-m )?genprior |pip install -e |python examples/", line)
+            assert known or page.name in OF_OTHER_KINDS, f"{page.name}: {line}"
+
+
 def test_there_are_blocks_and_their_languages_are_known() -> None:
-    assert len(LINES) > 25 and len(PYTHON) > 5
+    assert len(LINES) - len(ONLY_PARSED) > 25 and len(PYTHON) > 5
     for page in PAGES:
         kinds = {kind for kind, _ in BLOCK.findall(page.read_text(encoding="utf-8"))}
         assert kinds <= LANGUAGES, page.name

@@ -43,3 +43,12 @@ def test_pictures_of_the_lecture():
     tiles = drawn.unfold(0, 28, side).unfold(1, 28, side)
     cold, warm = tiles[0], tiles[-1]
     assert torch.equal(cold[0], cold[2]) and (warm[0] - warm[2]).abs().mean() > 0.02
+
+
+def test_gans_of_the_lecture_are_drawn_after_the_epochs_that_are_named():
+    lecture = load("lecture")
+    x, z = sample("gan:digits", 100, (28, 28), seed=0), torch.randn(4, 32)
+    for settings in lecture.GANS.values():
+        both = lecture._train_dense_gan(x, z, *settings, epochs=(1, 2))
+        (second,) = lecture._train_dense_gan(x, z, *settings, epochs=(2,))
+        assert torch.equal(both[1], second) and not torch.equal(both[0], second)

@@ -16,6 +16,7 @@ from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.clipping import Clipping
 from genprior.operators.inpainting import Inpainting
+from genprior.operators.jpeg import JPEG
 from genprior.operators.masks import random_keep
 from genprior.operators.phase_retrieval import PhaseRetrieval
 from genprior.operators.quantisation import Quantisation
@@ -50,6 +51,43 @@ def test_an_affine_operator_gives_what_its_linear_part_gives(
     expected = solver(y, op, prior, noise_std, Noise(0, keys))
     found = solver(y + SHIFT, Affine(op, SHIFT), prior, noise_std, Noise(0, keys))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("operator", LINEAR)
+@pytest.mark.parametrize("variant", ["consistent", "published"])
+def test_pigdm_of_an_affine_operator_without_noise_is_that_of_its_linear_part(
+    operator: str, variant: str
+) -> None:
+    op, prior, noise = LINEAR[operator], Dense(), Noise(0, [(0, 0), (1, 0)])
+    y = op.A(prior.draw(2, SHAPE))
+    solver = make_solver("pigdm", steps=4, variant=variant)
+    expected = solver(y, op, prior, 0.0, noise)
+    found = solver(y + SHIFT, Affine(op, SHIFT), prior, 0.0, Noise(0, [(0, 0), (1, 0)]))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("op", [JPEG(10), Quantisation(4), Clipping(2.0, 0.5)],
+                         ids=["jpeg", "quantise", "hdr"])
+def test_pigdm_takes_the_pseudo_inverse_of_the_paper(op: Operator) -> None:
+    """One step of the algorithm: h^+ h h^+ = h^+ is what it asks of the pseudo-inverse."""
+    prior, (x, first) = Crooked(), normals(2, 1, 1, 16, 16)
+    y = op.A(0.5 + 0.2 * x)
+    torch.testing.assert_close(op.A(op.pinv(y)), y, rtol=0, atol=1.1 / 255)
+    solver = make_solver("pigdm", steps=1)
+    sigma, = solver.sigmas
+    state = (0.5 + (0.25 + sigma**2) ** 0.5 * first).requires_grad_()
+    x_hat = prior.denoise(state, sigma)
+    away = (op.pinv(y) - op.pinv(op.A(x_hat))).detach()
+    gradient = torch.autograd.grad((away * x_hat).sum(), state)[0]
+    # the bound on r^2 is all the variance that the only step removes
+    expected = x_hat + gradient
+    found = solver(y, op, prior, 0.0, Replay([first]))
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-6, atol=1e-12)
+
+
+def test_pigdm_takes_noise_from_linear_operators_only() -> None:
+    with pytest.raises(SettingError, match="PiGDM takes noise from linear operators only"):
+        make_solver("pigdm")(torch.rand(1, 1, 8, 8), Clipping(), Dense(), 0.1, Noise(0, [0]))
 
 
 def names_of(uses: str) -> list[str]:
@@ -125,13 +163,14 @@ def test_images_of_a_batch_are_independent(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "settings"), [
     ("hqs", {"steps": 20}), ("map", {"steps": 60}), ("red-diff", {"steps": 100}),
-    ("diffpir", {"steps": 50}),
+    ("diffpir", {"steps": 50}), ("pigdm", {"steps": 50}),
 ])
 def test_clipped_highlights_are_restored_under_a_gaussian_prior(name: str, settings: dict) -> None:
     op, prior = Clipping(4.0), Dense(std=0.2, length=8.0)  # the limit is below the mean
     x = prior.draw(4, (1, 9, 10)).clamp(0, 1)
-    y = op.A(x) + 0.02 * normals(1, 4, 1, 9, 10, seed=7)[0]
-    answer = make_solver(name, **settings)(y, op, prior, 0.02, Noise(0, range(4)))
+    noise_std = 0.0 if name == "pigdm" else 0.02
+    y = op.A(x) + noise_std * normals(1, 4, 1, 9, 10, seed=7)[0]
+    answer = make_solver(name, **settings)(y, op, prior, noise_std, Noise(0, range(4)))
     start = op.pinv(y)
     before, after = ((v - x).square().mean() for v in (start, answer))
     assert after < (before / 2 if name == "red-diff" else before)

@@ -4,6 +4,12 @@
     g = J^T A^T (r^2 A A^T + sigma^2 I)^{-1} (y - A D(x))
     x_hat = D(x) + sigma_t^2 g,    then a DDIM / DDPM step
 
+For an A that is not linear, and sigma = 0, with a pseudo-inverse A^+, A(A^+(A(x))) = A(x):
+
+    g = J^T (A^+(y) - A^+(A(D(x)))) / r^2
+
+A needs no gradient: it may be JPEG compression, and A^+ its decoder.
+
 References:
     Pseudoinverse-Guided Diffusion Models for Inverse Problems, Song et al., 2023.
 
@@ -16,6 +22,9 @@ Differs from the authors' code:
         sigma_t^2 J / r^2 times too strong. Without the bound, samplers with few steps, or of large
         images, would overshoot more at every step. Where only a tenth of the pixels is known, the
         bound makes convergence slow: set `prior_var`, which removes it, or take more steps.
+    3. Where A is not linear and has no closed form of A^+, a local least-squares solution takes
+       its place (`NonlinearOperator.pinv`). For phase retrieval, where there are many, use another
+       solver.
 """
 
 from dataclasses import dataclass
@@ -23,6 +32,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from genprior.core.errors import SettingError
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import reverse_step
 from genprior.inverse.base import setting
@@ -42,6 +52,9 @@ from genprior.priors.base import Denoiser
 class PiGDM(DiffusionSolver):
     """Pseudo-inverse guided diffusion.
 
+    It takes operators that are not linear, such as JPEG compression or over-exposure, if their
+    measurements have no noise.
+
     Arguments:
         steps: Network evaluations, each with a backward pass.
         eta: 1 is DDPM, 0 is DDIM.
@@ -52,10 +65,12 @@ class PiGDM(DiffusionSolver):
 
     Raises:
         ValueError: The variant is unknown, or a setting is out of its range.
+        SettingError: The operator is not linear, and the measurement has noise.
     """
 
     needs = Denoiser
     stochastic = True
+    uses = "prox"  # it uses the pseudo-inverse, which all operators have too
     summary = "samples, by an isotropic covariance"
 
     eta: float = setting(1.0, ge=0, le=1)
@@ -76,6 +91,13 @@ class PiGDM(DiffusionSolver):
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
+        if not operator.is_linear and (noise_std > 0).any():
+            raise SettingError(
+                f"solver PiGDM takes noise from linear operators only, and "
+                f"{type(operator).__name__} is not: set the noise level to 0, or choose dps, daps "
+                f"or diffpir"
+            )
+        inverse = None if operator.is_linear else operator.pinv(y)
         variance = noise_std**2
         v = self.prior_var or PRIOR_VAR
         bounded = self.prior_var is None and self.variant == "consistent"
@@ -86,8 +108,12 @@ class PiGDM(DiffusionSolver):
             r2 = v * sigma**2 / (v + sigma**2)
             if bounded:
                 r2 = max(r2, sigma**2 - next_sigma[sigma] ** 2)
-            residual = operator.solve_gram(y - operator.A(x_hat), r2, variance)
-            return x_hat, vjp(operator.A_adjoint(residual)), r2
+            Ax = operator.A(x_hat)
+            if inverse is None:
+                pull = operator.A_adjoint(operator.solve_gram(y - Ax, r2, variance))
+            else:
+                pull = (inverse - operator.pinv(Ax)) / r2
+            return x_hat, vjp(pull), r2
 
         def consistent(x: Tensor, sigma: float) -> Tensor:
             x_hat, g, _ = guide(x, sigma)
