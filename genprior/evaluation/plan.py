@@ -164,6 +164,8 @@ class Method:
             return task.kind == "inpaint"
         _, solver = choose_solver(self.solver, None, operator, self.model, 1)
         y = operator.A(image)
+        if task.noise != 0 and not (operator.is_linear or solver.takes_nonlinear_noise):
+            return False
         try:
             if isinstance(task.noise, str) and not solver.ignores_noise:
                 noise = measured_noise(task.noise, y, operator, self.model)

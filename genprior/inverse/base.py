@@ -84,8 +84,8 @@ class Solver(ABC):
         summary: One line for `genprior solvers`.
         uses: What it uses of an operator. "adjoint": the adjoint or `solve_gram`, which linear
             operators have. "gradient": A and its vector-Jacobian products, which all have but a
-            `Quantiser`. "prox": the proximal map or the
-            pseudo-inverse, which all have.
+            `Quantiser`. "prox": the proximal map or the pseudo-inverse, which all have.
+        takes_nonlinear_noise: Whether measurements by an operator that is not linear may be noisy.
         supports_antithetic: Whether all its noise comes from the random streams that it is given,
             so that samples of opposite noise may be paired.
         has_texture: Whether its point estimates have texture, so that holes need no other.
@@ -104,6 +104,7 @@ class Solver(ABC):
     stochastic: ClassVar[bool]
     summary: ClassVar[str]
     uses: ClassVar[Literal["adjoint", "gradient", "prox"]] = "adjoint"
+    takes_nonlinear_noise: ClassVar[bool] = True
     supports_antithetic: ClassVar[bool] = True
     has_texture: ClassVar[bool] = False
     takes_any_noise: ClassVar[bool] = False

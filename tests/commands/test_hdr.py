@@ -54,7 +54,7 @@ def test_degrade_then_restore(tmp_path: Path, quick: list) -> None:
     (["--pivot", 0.5, "--white", 0.4], "--white 0.4 must be above --pivot 0.5"),
     (["--white", 0], "0.0 is not in the range 0<x<=1"),
     (["--noise", "auto"], "cannot be estimated from a measurement by Clipping, which is not lin"),
-    (["--solver", "pigdm"], "needs a linear operator, and Clipping is not: choose dps, daps"),
+    (["--solver", "ddrm"], "needs a linear operator, and Clipping is not: choose dps, daps"),
 ])
 def test_what_does_not_fit_is_refused(tmp_path: Path, quick: list, words: list, message: str
                                       ) -> None:
@@ -70,10 +70,11 @@ def test_evaluate_knows_the_tasks(tmp_path: Path, weights: Path) -> None:
     tasks = ["hdr:factor=2,pivot=0.5,noise=0.025", "phase:oversampling=1.5,noise=0.05",
              "phase:masks=3", "gamma", "quantise:levels=6"]
     words = [word for task in tasks for word in ("--task", task)]
-    solvers = "hqs:steps=2,diffpir:steps=2,daps:steps=1:langevin_steps=2,pigdm:steps=2"
+    solvers = ("hqs:steps=2,diffpir:steps=2,daps:steps=1:langevin_steps=2,ddrm:steps=2,"
+               "pigdm:steps=2")
     result = succeed("evaluate", folder, "-o", out, *words, "--crop", 12, "--prior", weights,
                      "--solver", solvers, "--baseline", "measurement", "--samples", 2)
-    assert "pigdm:steps=2 supports none of the tasks: left out" in result.stderr
+    assert "ddrm:steps=2 supports none of the tasks: left out" in result.stderr
     with (out / "report.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["task"] for row in rows} == set(tasks)
@@ -81,5 +82,7 @@ def test_evaluate_knows_the_tasks(tmp_path: Path, weights: Path) -> None:
     assert len(drawn) == len(tasks)
     for row in drawn:
         assert float(row["psnr_best"]) > 0
+    without_noise = {row["task"] for row in rows if "pigdm" in row["method"]}
+    assert without_noise == {"quantise:levels=6"}
     assert not [row for row in rows if "daps" in row["method"] and row["task"][:3] == "qua"]
     assert len([row for row in rows if row["method"] == "measurement"]) == len(tasks)

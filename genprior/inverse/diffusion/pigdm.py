@@ -70,6 +70,7 @@ class PiGDM(DiffusionSolver):
 
     needs = Denoiser
     stochastic = True
+    takes_nonlinear_noise = False
     uses = "prox"  # it uses the pseudo-inverse, which all operators have too
     summary = "samples, by an isotropic covariance"
 

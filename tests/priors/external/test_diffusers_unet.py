@@ -97,7 +97,7 @@ def test_pickled_weights_in_one_folder_of_another_scheduler(
 @pytest.mark.parametrize("blocks", [
     {},
     {"down_block_types": ("SkipDownBlock2D", "AttnSkipDownBlock2D"),
-     "up_block_types": ("AttnSkipUpBlock2D", "SkipUpBlock2D"), "block_out_channels": (8, 32)},
+     "up_block_types": ("AttnSkipUpBlock2D", "SkipUpBlock2D"), "block_out_channels": (32, 32)},
 ], ids=["plain", "ncsnpp"])
 def test_a_score_model_takes_sigma_and_images_from_0_to_1(
     tmp_path: Path, x: torch.Tensor, blocks: dict
