@@ -133,6 +133,7 @@ def run(page, **settings: object) -> None:
         field.dispatch_event("change")
     page.locator("#run").click()
     expect(page.locator("#status")).to_contain_text("evaluations, noise")
+    expect(page.locator("#status")).to_be_in_viewport(ratio=1)
     expect(page.locator("#error")).to_have_text("")
 
 
