@@ -5,13 +5,15 @@
 Poisson noise: the default solver against the baseline `anscombe`, which is the exact unbiased
 inverse of the Anscombe transform (Mäkitalo and Foi, 2011) and the same denoiser, once. Correlated
 noise (3 x 3 box filter of white noise): the known spectrum against white noise of the same level.
-PSNR is that of the clipped result, over all channels. Writes `results/noise_laws.md` and `.json`
-after each photo; a stopped run continues where it was.
+White noise: the level that `restore` estimates ("auto") against the true one. PSNR is that of the
+clipped result, over all channels. Writes `results/noise_laws.md` and `.json` after each photo; a
+stopped run continues where it was.
 """
 
 import argparse
 import json
 import platform
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,14 +29,19 @@ from genprior.priors.base import Denoiser
 RESULTS = Path(__file__).parent / "results"
 PEAKS = (10, 30, 100)
 CORRELATED = "correlated=0.05,3"
+WHITE = ("5/255", "15/255", "25/255", "50/255")
 
 
 def measure(x: Tensor, law: str, prior: Denoiser, number: int) -> dict[str, float]:
     """Returns the PSNR of the noisy image and of both results, in dB."""
     operator = make_operator("denoise")
-    y = degrade(x, operator, law, index=number)
-    known = restore(y, operator, prior, noise_std=law, index=number).image
-    if law == CORRELATED:
+    given = float(Fraction(law)) if law in WHITE else law
+    y = degrade(x, operator, given, index=number)
+    used = "auto" if law in WHITE else law
+    known = restore(y, operator, prior, noise_std=used, index=number).image
+    if law in WHITE:
+        other = restore(y, operator, prior, noise_std=given, index=number).image
+    elif law == CORRELATED:
         level = float(law.partition("=")[2].partition(",")[0])
         other = restore(y, operator, prior, noise_std=level, index=number).image
     else:
@@ -66,7 +73,8 @@ def report(rows: list[dict], crop: int) -> str:
         f"Mean over the central {crop} x {crop} pixels of test photos, colour. The reference "
         f"method of Poisson noise is the Anscombe transform, the same denoiser and the exact "
         f"unbiased inverse (baseline `anscombe`); of correlated noise, white noise of the same "
-        f"level. Prior `ddpm`, default solver and evaluations; the error is the standard error of "
+        f"level; of white noise, whose law is estimated here, the true level. Prior `ddpm`, "
+        f"default solver and evaluations; the error is the standard error of "
         f"the mean. {platform.machine()}, no GPU, {versions}.",
     ]) + "\n"
 
@@ -83,7 +91,7 @@ def main() -> None:
     stored = json.loads(data.read_text()) if data.exists() else {}
     rows = stored["rows"] if stored.get("crop") == crop else []
     files = sorted(options.test.iterdir())
-    laws = [*(f"poisson={peak}" for peak in PEAKS), CORRELATED]
+    laws = [*(f"poisson={peak}" for peak in PEAKS), CORRELATED, *WHITE]
     for number, file in list(enumerate(files))[:: options.every]:
         whole = read_image(file).pixels
         top, left = ((side - crop) // 2 for side in whole.shape[-2:])
