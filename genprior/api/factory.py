@@ -410,8 +410,9 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
     For one sample it is a point estimate. For several samples of a denoiser it is the best
     calibrated sampler with a hundred evaluations (benchmarks/results/calibration.md). Gaussian
     priors are always sampled exactly, unless the operator is not linear. Then it is a point
-    estimate by proximal maps for measurements that are images, and DAPS for any other. A grey
-    image is colorized by one sample, since the mean of all possible colours is nearly grey.
+    estimate by proximal maps for measurements that are images, and for one sample of data with
+    several minima; DAPS for any other. A grey image is colorized by one sample, since the mean of
+    all possible colours is nearly grey.
 
     Raises:
         SettingError: The prior has no ability that a solver could use.
@@ -419,6 +420,8 @@ def default_solver(operator: Operator, prior: object, samples: int) -> str:
     if isinstance(prior, ConditionalGenerator):
         return "amortized"
     if isinstance(prior, Denoiser) and not operator.is_linear:
+        if operator.has_several_minima and samples == 1:
+            return "hqs"
         if operator.is_differentiable and not operator.is_pointwise:
             return "daps"
         if samples > 1:

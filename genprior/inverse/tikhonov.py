@@ -3,7 +3,8 @@
     argmin_x ||A x - y||^2 + weight ||Laplacian x||^2
 
 An operator that is not linear is linearised at its `expansion_point`. If it acts on each value
-alone, that point is an inverse, and the result.
+alone, that point is an inverse, and the result; if its data have several minima, it is too, since
+the linear model holds near it only.
 The problem is solved from coarse to fine, so that large holes are filled in few iterations. At
 factor f the image is constant on blocks of f x f pixels. A grey image leaves its colours open:
 it is its own solution, without colours.
@@ -50,7 +51,7 @@ def smooth_start(
     height, width = shape[-2:]
     if isinstance(operator, ColourFilter) and operator.is_uniform:
         return operator.grey(y)
-    if operator.is_pointwise:
+    if operator.is_pointwise or operator.has_several_minima:
         return operator.expansion_point(y)
     if not operator.is_linear:
         operator, y = operator.linearised(operator.expansion_point(y), y)

@@ -35,6 +35,8 @@ class Operator(ABC):
     `is_linear` is false for a `NonlinearOperator` and for a `Quantiser`, which have no adjoint.
     `is_differentiable` is false for a `Quantiser`, whose A is constant in cells.
     `is_pointwise` is true if y is an image, each value of which depends on that of x alone.
+    `has_several_minima` is true if images far from each other fit a measurement almost equally
+    well, so that a search is made from several starts.
     `takes_float64` is false if A may require images in the dtype of the measurement.
     """
 
@@ -48,6 +50,7 @@ class Operator(ABC):
     is_linear = True
     is_differentiable = True
     is_pointwise = False
+    has_several_minima = False
     takes_float64 = True
 
     @abstractmethod
@@ -80,11 +83,12 @@ class Operator(ABC):
         """
         return self, y
 
-    def expansion_point(self, y: Tensor) -> Tensor:
+    def expansion_point(self, y: Tensor, start: int = 0) -> Tensor:
         """Returns the images at which an iterative solver linearises A first; grey by default.
 
         Arguments:
             y: Measurements, shape (B, ...).
+            start: Number >= 0 of the start, where an operator `has_several_minima`.
         """
         return y.new_full(self.image_shape(y.shape), GREY)
 

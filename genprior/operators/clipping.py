@@ -10,6 +10,8 @@ References:
     Improving Diffusion Inverse Problem Solving with Decoupled Noise Annealing, Zhang et al., 2024.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
@@ -24,6 +26,8 @@ from genprior.operators.nonlinear import NonlinearOperator
 LIFT = 0.45
 # Radius in pixels, and number, of the box means over which the lift rises from 0 at the border.
 RADIUS, BOXES = 4, 3
+# Values this many standard deviations of the noise within a limit count as clipped.
+NEAR = 3.0
 # Least distance from the limit, in image units: there A is constant, as it is for the truth.
 BEYOND = 1e-3
 
@@ -87,15 +91,41 @@ class Clipping(NonlinearOperator, nn.Module):
         below = (x <= low) & ((y <= 0) | (y**2 < cost))
         return torch.where(above | below, x, inside)
 
-    def expansion_point(self, y: Tensor) -> Tensor:
-        """Returns the image without noise, its clipped pixels lifted beyond the limits.
+    def proximal(self, y: Tensor) -> Callable[[Tensor, float | Tensor], Tensor]:
+        """Returns (x, rho) -> prox(x, y', rho), with `snapped` values y'.
+
+        With those the pixels beyond a limit are a one-sided constraint, in spite of noise. With y
+        itself the half of them whose noise points inwards seemed to be known, and was pulled to
+        the limit at every step.
+        """
+        snapped = self.snapped(y)
+        return lambda x, rho: self.prox(x, snapped, rho)
+
+    def snapped(self, y: Tensor) -> Tensor:
+        """Returns y, with the values that noise has moved off a limit set to it.
+
+        Only noise takes values out of [0, 1], so its level is their RMS distance from that range.
+        Without noise, and for files, which hold no such values, the result is y up to the limits.
+
+        Arguments:
+            y: Measurements, shape (B, C, H, W).
+        """
+        beyond = (y - y.clamp(0, 1)).flatten(1)
+        count = (beyond != 0).sum(dim=1).clamp(min=1)
+        near = NEAR * per_image((beyond.square().sum(dim=1) / count).sqrt(), y)
+        y = torch.where(y >= self.white - near, self.white, y)
+        return torch.where(y <= near, 0, y) if self.pivot > 0 else y
+
+    def expansion_point(self, y: Tensor, start: int = 0) -> Tensor:
+        """Returns the inverse of `snapped` y, its clipped pixels lifted beyond the limits.
 
         The lift rises smoothly from the borders of the clipped areas into them.
 
         Arguments:
             y: Measurements, shape (B, C, H, W).
+            start: Not used.
         """
-        low, high = self.limits
+        y, (low, high) = self.snapped(y), self.limits
         x = (y - self.pivot * (1 - self.factor)) / self.factor
         lift = _depth(y >= self.white, y) * LIFT * (1 - high)
         x = torch.where(y >= self.white, high + lift.clamp(min=BEYOND), x)
@@ -143,7 +173,7 @@ class Gamma(NonlinearOperator, nn.Module):
     def image_shape(self, measurement_shape: torch.Size) -> torch.Size:
         return _checked_shape(measurement_shape)
 
-    def expansion_point(self, y: Tensor) -> Tensor:
+    def expansion_point(self, y: Tensor, start: int = 0) -> Tensor:
         low = self.STRAIGHT**self.gamma
         power = y.clamp(min=low) ** (1 / self.gamma)
         return torch.where(y > low, power, y * self.STRAIGHT ** (1 - self.gamma))

@@ -150,6 +150,7 @@ class WhitenedNonlinear(NonlinearOperator, nn.Module):
         super().__init__()
         self.operator, self.noise = operator, noise
         self.takes_float64 = operator.takes_float64
+        self.has_several_minima = operator.has_several_minima
 
     def whiten(self, y: Tensor) -> Tensor:
         """Returns W y, the measurement of this operator, for a measurement y of A."""
@@ -164,9 +165,9 @@ class WhitenedNonlinear(NonlinearOperator, nn.Module):
     def check_shape(self, measurement_shape: torch.Size) -> None:
         self.operator.check_shape(measurement_shape)
 
-    def expansion_point(self, y: Tensor) -> Tensor:
+    def expansion_point(self, y: Tensor, start: int = 0) -> Tensor:
         return self.operator.expansion_point(
-            self.noise.colour(y) / per_image(self.noise.level(y), y)
+            self.noise.colour(y) / per_image(self.noise.level(y), y), start
         )
 
     def select(self, images: Sequence[int]) -> "WhitenedNonlinear":

@@ -18,7 +18,7 @@ from genprior.operators.clipping import Clipping
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.jpeg import JPEG
 from genprior.operators.masks import random_keep
-from genprior.operators.phase_retrieval import PhaseRetrieval
+from genprior.operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
 from genprior.operators.quantisation import Quantisation
 from genprior.priors.base import Decoder, Denoiser, Density
 from genprior.registry import SOLVERS, lookup
@@ -176,15 +176,44 @@ def test_clipped_highlights_are_restored_under_a_gaussian_prior(name: str, setti
     assert after < (before / 2 if name == "red-diff" else before)
 
 
+class Numbered(PhaseRetrieval):
+    """Phase retrieval whose first start is start `k` of others."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.k = k
+
+    def expansion_point(self, y: Tensor, start: int = 0) -> Tensor:
+        return super().expansion_point(y, self.k + start)
+
+
+def test_of_several_starts_the_one_that_fits_is_kept() -> None:
+    prior, op = Dense(std=0.2, length=3.0), PhaseRetrieval()
+    y = op.A(prior.draw(4, (1, 6, 8))) + 0.05 * normals(1, 4, 1, 12, 16, seed=7)[0]
+
+    def solved(k: int, starts: int) -> Tensor:
+        solver = make_solver("hqs", steps=6, starts=starts)
+        assert solver.evaluations(prior, op) == 6 * starts
+        return solver(y, Numbered(k), prior, 0.05, Noise(0, range(4)))
+
+    alone = torch.stack([solved(k, 1) for k in range(3)])
+    misfits = torch.stack([(op.A(x) - y).flatten(1).norm(dim=1) for x in alone])
+    best = misfits.argmin(dim=0)
+    assert len(set(best.tolist())) > 1
+    expected = alone[best, torch.arange(4)]
+    torch.testing.assert_close(solved(0, 3), expected, rtol=0, atol=1e-9)
+
+
 def test_the_defaults() -> None:
     denoiser, (decoder, _) = Dense(), linear((1, 3, 3), 0.1)
     assert isinstance(denoiser, Denoiser | Decoder | Density)
     assert default_solver(Clipping(), denoiser, 1) == "hqs"
     assert default_solver(Clipping(), denoiser, 4) == "diffpir"
     assert default_solver(Quantisation(), denoiser, 1) == "dithered-mean"
-    for samples in (1, 4):
-        assert default_solver(PhaseRetrieval(), denoiser, samples) == "daps"
-        assert default_solver(PhaseRetrieval(), decoder, samples) == "daps"
+    assert default_solver(PhaseRetrieval(), denoiser, 1) == "hqs"
+    for prior in (denoiser, decoder):
+        assert default_solver(PhaseRetrieval(), prior, 4) == "daps"
+    assert default_solver(CodedDiffraction(), denoiser, 1) == "daps"
     assert make_operator("phase", oversampling=1.5).oversampling == 1.5
 
 

@@ -68,6 +68,46 @@ def test_known_pixels_are_exact_and_clipped_ones_free() -> None:
     assert torch.equal(J.gram(torch.ones_like(y)) == 0, clipped)  # the start knows nothing there
 
 
+@pytest.mark.parametrize("pivot", [0.0, 0.5])
+def test_noise_does_not_make_clipped_pixels_known(pivot: float) -> None:
+    op, truth = Clipping(2.0, pivot), images(1, 3, 40, 50)
+    exact, (low, high) = op.A(truth), op.limits
+    noise = torch.randn(exact.shape, generator=torch.Generator().manual_seed(1)).double()
+    y = exact + 0.025 * noise
+    above, below = truth >= high, truth <= low
+    clipped = above | below if pivot else above
+    snapped = op.snapped(y)
+    is_limit = (snapped == 1) | (snapped == 0) if pivot else snapped == 1
+    assert is_limit[clipped].double().mean() > 0.995
+    far = ~clipped & ((exact - 0.5).abs() < 0.5 - 6 * 0.025)  # six deviations from the limits
+    assert torch.equal(snapped[far], y[far])
+    assert torch.equal(op.snapped(exact), exact)
+    beyond = op.proximal(y)(truth, 0.01)[clipped & is_limit]
+    assert torch.equal(beyond, truth[clipped & is_limit])  # one-sided: the data say no more
+    grey = torch.full_like(truth, 0.4)
+    drawn, expected = op.proximal(y)(grey, 0.01), op.prox(grey, exact, 0.01)
+    assert torch.equal(drawn[clipped & is_limit], expected[clipped & is_limit])
+
+
+def test_the_start_is_lifted_in_spite_of_noise() -> None:
+    op, truth = Clipping(2.0), 0.2 * images(8, 1, 40, 40)
+    truth[..., 10:30, 10:30] = 0.8
+    y = op.A(truth)
+    noise = 0.025 * torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).double()
+    exact, noisy = op.expansion_point(y), op.expansion_point(y + noise)
+    middle = (slice(None), slice(None), slice(15, 25), slice(15, 25))
+    assert (exact[middle] > 0.6).all()
+    close = (noisy - exact).abs()[middle] < 0.02
+    assert close.double().mean() > 0.99  # noise moves 1 in 700 by more than 3 deviations
+    alone = op.expansion_point((y + noise)[1:])
+    assert torch.equal(alone[0], noisy[1])
+
+
+def test_values_of_files_are_taken_as_they_are() -> None:
+    op, y = Clipping(2.0, white=250 / 255), images(1, 3, 6, 7)
+    assert torch.equal(op.snapped(y), y.clamp(max=op.white))
+
+
 @pytest.mark.parametrize("gamma", [1 / 2.2, 1.0, 3.0])
 def test_a_power_law_is_inverted(gamma: float) -> None:
     op, x = Gamma(gamma), torch.linspace(-0.1, 1.2, 200).double().reshape(1, 1, 10, 20)

@@ -5,6 +5,7 @@ from nonlinear import check_jacobian
 from torch import Tensor
 
 from genprior.core.errors import SettingError
+from genprior.operators import phase_retrieval
 from genprior.operators.nonlinear import NonlinearOperator
 from genprior.operators.phase_retrieval import CodedDiffraction, FourierMagnitude, PhaseRetrieval
 
@@ -69,6 +70,56 @@ def test_the_start_is_an_image_that_explains_much_of_the_measurement(op: Fourier
     grey = torch.full_like(x, 0.5)
     assert (op.A(start) - y).norm() < 0.25 * (op.A(grey) - y).norm()
     torch.testing.assert_close(op.expansion_point(y[1:])[0], start[1], rtol=0, atol=1e-12)
+
+
+def tinted(side: int = 10) -> Tensor:
+    """Grey noise in three colours, whose channels are alike, shape (1, 3, side, side)."""
+    return images(1, 1, side, side) * torch.tensor([1.0, 0.8, 0.6]).double().reshape(1, 3, 1, 1)
+
+
+def test_an_image_without_noise_is_found_but_for_a_half_turn() -> None:
+    x, op = tinted(), PhaseRetrieval()  # some search succeeds in each channel
+    for found, accuracy in ((op.expansion_point(op.A(x)), 1e-4), (op.pinv(op.A(x)), 1e-8)):
+        nearest = min((found, found.flip(-1, -2)), key=lambda v: (v - x).norm().item())
+        torch.testing.assert_close(nearest, x, rtol=0, atol=accuracy)  # channels turned alike
+
+
+def test_starts_are_numbered() -> None:
+    x, op = tinted(), PhaseRetrieval()
+    y = op.A(x) + 0.05 * images(1, 3, 20, 20, seed=4)
+    first, second = op.expansion_point(y), op.expansion_point(y, 1)
+    assert torch.equal(first, op.expansion_point(y, 0)) and (first - second).abs().max() > 1e-3
+
+
+def objective(op: NonlinearOperator, u: Tensor, x: Tensor, y: Tensor, rho: float) -> Tensor:
+    fit, change = (op.A(u) - y).square(), (u - x).square()
+    return fit.sum((1, 2, 3)) + rho * change.sum((1, 2, 3))
+
+
+@pytest.mark.parametrize("op", KINDS)
+@pytest.mark.parametrize("rho", [0.0, 1.0, 10.0])
+def test_each_step_of_the_proximal_map_lowers_its_objective_to_a_minimum(
+    op: FourierMagnitude, rho: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = images(2, 3, 5, 7), op.A(images(2, 3, 5, 7, seed=1))
+    first = reached = objective(op, x, x, y, rho)
+    for steps in range(1, 6):
+        monkeypatch.setattr(phase_retrieval, "STEPS", steps)
+        before, reached = reached, objective(op, op.prox(x, y, rho), x, y, rho)
+        assert (reached < first).all() and (reached <= before + 1e-12).all()
+    if rho:
+        monkeypatch.setattr(phase_retrieval, "STEPS", 300)
+        u = op.prox(x, y, rho).requires_grad_()
+        slope = torch.autograd.grad(objective(op, u, x, y, rho).sum(), u)[0]
+        assert slope.abs().max() < 1e-6
+        exact = op.A(x)
+        torch.testing.assert_close(op.prox(x, exact, rho), x, rtol=0, atol=1e-12)
+
+
+def test_the_proximal_map_of_one_pixel_is_that_of_its_magnitude() -> None:
+    x, y = torch.full((1, 1, 1, 1), 0.7).double(), torch.full((1, 1, 1, 1), 0.4).double()
+    assert PhaseRetrieval(1.0).prox(x, y, 0.5).item() == pytest.approx((0.4 + 0.5 * 0.7) / 1.5)
+    assert PhaseRetrieval(1.0).prox(-x, y, 0.5).item() == pytest.approx(-(0.4 + 0.5 * 0.7) / 1.5)
 
 
 def test_masks_recover_the_image() -> None:

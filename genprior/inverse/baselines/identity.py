@@ -18,7 +18,7 @@ class Measurement(Baseline):
     """Returns the measurement unchanged, if it is an image of the same size.
 
     If A is not linear and is differentiable it is `expansion_point`, the scene of an over-exposed
-    photo without its highlights or the image of hybrid input-output, in [0, 1].
+    photo with lifted highlights or the image of alternating reflections, in [0, 1].
     """
 
     uses: ClassVar[Literal["adjoint", "gradient", "prox"]] = "prox"

@@ -10,9 +10,11 @@ References:
 
 Differs from the authors' code:
     1. The initial image is the Tikhonov solution (`smooth_start`), for every operator. If A is
-        not linear, it is that of A linearised, and u is found by Gauss-Newton steps. An
-        inpainting prior instead fills the holes with its posterior mean, averaged over flips
-        and rotations, which takes up to a third of the evaluations.
+        not linear, it is that of A linearised, and u is found by its proximal map. If the data
+        have several minima, as the magnitudes of a Fourier transform, each start of the operator
+        is refined, and the image that fits the data best is returned. An inpainting prior
+        instead fills the holes with its posterior mean, averaged over flips and rotations, which
+        takes up to a third of the evaluations.
     2. Each step flips or rotates the image, as in the authors' code, also for inpainting; only
         the symmetries of the prior are used.
     3. Steps are over-relaxed (the authors: r = 0). On crops of training photos r = 1 gave
@@ -26,7 +28,7 @@ Differs from the authors' code:
         mean alone had 32.84, 25.92 and 33.45.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +37,7 @@ from torch import Tensor
 
 from genprior.core.pull_push import density
 from genprior.core.random_streams import Noise
-from genprior.inverse.base import Quality, Solver, setting
+from genprior.inverse.base import Quality, Solver, misfit, setting
 from genprior.inverse.self_ensemble import (
     chosen_views,
     mean_of_views,
@@ -48,6 +50,14 @@ from genprior.operators.base import Convolution, Operator
 from genprior.priors.base import Denoiser
 
 NOISE_FLOOR = 0.001
+# For clipped images with noise; tuned on five crops of training photos, factor 2, noise 0.025,
+# 32 to 88 % clipped. Where most is clipped the prior draws what was lifted back to the limits, the
+# more the higher the first level is: -0.5 dB on average with 25/255 and pivot 1/2, +1.4 dB so.
+CLIPPED = {"coupling": 0.4, "sigma_max": 0.05}
+# For operators with several minima; tuned on six crops of training photos, phase retrieval at
+# noise 0.05. From one start each they had 27.2 dB on average, with the defaults and Gauss-Newton
+# steps 25.1 dB.
+MAGNITUDES = {"coupling": 0.25, "sigma_max": 0.2, "sigma_min": 0.02}
 # Settings by kind of measurement and quality, from the curves of PSNR against evaluations on
 # training photos in benchmarks/results/steps.md. Kinds without a curve keep the defaults.
 SUITED: dict[str, dict[Quality, dict[str, Any]]] = {
@@ -61,6 +71,11 @@ SUITED: dict[str, dict[Quality, dict[str, Any]]] = {
     "noisy downsampling": {"fast": {"steps": 8, "sigma_min": 4 / 255}, "default": {}, "best": {}},
     "blur": {"fast": {"steps": 8}, "default": {}, "best": {}},
     "downsampling": {"fast": {"steps": 8}, "default": {}, "best": {}},
+    "noisy clipping": {"fast": {"steps": 4, **CLIPPED}, "default": {"steps": 8, **CLIPPED},
+                       "best": {"steps": 8, **CLIPPED}},
+    "magnitudes": {"fast": {"steps": 8, "starts": 2, **MAGNITUDES},
+                   "default": {"steps": 16, **MAGNITUDES},
+                   "best": {"starts": 8, **MAGNITUDES}},
 }
 # Holes are scattered if a known pixel touches at least this share of the unknown ones.
 SCATTERED = 0.5
@@ -85,6 +100,7 @@ class HQS(Solver):
             data is used if it is larger.
         views: Evaluations of that posterior mean, each of another flip or quarter turn; None is
             a third of the steps, at most 8.
+        starts: Starts that are refined if the data have several minima; each takes `steps`.
     """
 
     needs = Denoiser
@@ -101,10 +117,15 @@ class HQS(Solver):
     exact_min: float = setting(1 / 255, gt=0)
     informed_max: float = setting(4 / 255, gt=0)
     views: int | None = setting(None, ge=0, le=8)
+    starts: int = setting(4, ge=1)
 
     @property
     def nfe(self) -> int:
         return self.steps
+
+    def evaluations(self, prior: object, operator: Operator | None = None) -> int:
+        several = operator is not None and operator.has_several_minima
+        return self.steps * (self.starts if several else 1)
 
     def suited(
         self, y: Tensor, operator: Operator, prior: object, noise_std: float, quality: Quality
@@ -116,26 +137,40 @@ class HQS(Solver):
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         with torch.no_grad():
-            symmetries = prior.symmetries
-            turns = self._views(symmetries) if sees_holes(prior, operator) else []
-            views = len(turns)
-            if views:
-                x = mean_of_views(y, operator, prior, noise_std, turns)
-            else:
-                x = smooth_start(y, operator) if operator.is_differentiable else operator.pinv(y)
-            variance = noise_std.clamp(min=NOISE_FLOOR) ** 2
+            turns = self._views(prior.symmetries) if sees_holes(prior, operator) else []
             exact = noise_std == 0
             first = noise_std.clamp(min=self.sigma_max).masked_fill(exact, self.exact_max)
-            if views:
+            if turns:
                 first = noise_std.clamp(min=self.informed_max)
+                starts = [mean_of_views(y, operator, prior, noise_std, turns)]
+            elif operator.has_several_minima:
+                starts = [operator.expansion_point(y, k) for k in range(self.starts)]
+            elif operator.is_differentiable:
+                starts = [smooth_start(y, operator)]
+            else:
+                starts = [operator.pinv(y)]
             last = torch.full_like(first, self.sigma_min).masked_fill(exact, self.exact_min)
-            steps, fit = self.steps - views, operator.proximal(y)
-            for k in range(steps):
-                sigma = first * (last / first) ** (k / max(steps - 1, 1))
-                u = fit(x, self.coupling * variance / sigma**2)
-                symmetry = symmetries[k % len(symmetries)]
-                x_hat = turn_back(prior.denoise(turn(u, symmetry), sigma), symmetry)
-                x = x_hat + self.relaxation * (x_hat - u) if k < steps - 1 else x_hat
+            ratios = [k / max(self.steps - len(turns) - 1, 1)
+                      for k in range(self.steps - len(turns))]
+            levels = [first * (last / first) ** ratio for ratio in ratios]
+            variance, fit = noise_std.clamp(min=NOISE_FLOOR) ** 2, operator.proximal(y)
+            x = self._refined(starts[0], levels, variance, fit, prior)
+            for start in starts[1:]:
+                other = self._refined(start, levels, variance, fit, prior)
+                fits = misfit(other, y, operator, noise_std) < misfit(x, y, operator, noise_std)
+                x = torch.where(fits.reshape(-1, 1, 1, 1), other, x)
+        return x
+
+    def _refined(
+        self, x: Tensor, levels: Sequence[Tensor], variance: Tensor,
+        fit: Callable[[Tensor, Tensor], Tensor], prior: Denoiser,
+    ) -> Tensor:
+        symmetries = prior.symmetries
+        for k, sigma in enumerate(levels):
+            u = fit(x, self.coupling * variance / sigma**2)
+            symmetry = symmetries[k % len(symmetries)]
+            x_hat = turn_back(prior.denoise(turn(u, symmetry), sigma), symmetry)
+            x = x_hat + self.relaxation * (x_hat - u) if k < len(levels) - 1 else x_hat
         return x
 
     def _views(self, symmetries: Sequence[int]) -> Sequence[int]:
@@ -161,6 +196,10 @@ def kind_of(y: Tensor, operator: Operator, prior: object, noise_std: float) -> s
     if isinstance(prior, Denoiser) and sees_holes(prior, operator):
         known = operator.mask_unmeasured(torch.ones_like(y))
         return noise + ("scattered holes" if is_scattered(known) else "hole")
+    if operator.has_several_minima:
+        return "magnitudes"
+    if operator.is_pointwise and not operator.is_linear:
+        return noise + "clipping"
     if isinstance(operator, Convolution):
         return noise + "blur"
     return noise + "downsampling" if operator.is_downsampling else "other"

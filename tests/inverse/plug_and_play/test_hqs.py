@@ -17,9 +17,11 @@ from genprior.inverse.self_ensemble import mean_of_views, sees_holes
 from genprior.inverse.tikhonov import smooth_start
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
+from genprior.operators.clipping import Clipping
 from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import box_hole, random_keep
+from genprior.operators.phase_retrieval import PhaseRetrieval
 from genprior.operators.superres import SuperResolution
 
 NOISE = Noise(0, [0, 1])
@@ -161,6 +163,9 @@ def test_the_kinds_of_measurements_are_told_apart() -> None:
     assert kind(blur, 0.1, sees, *shape) == "noisy blur" and kind(blur, 0, sees, *shape) == "blur"
     assert kind(SuperResolution(2), 0.1, sees, *shape) == "noisy downsampling"
     assert kind(Denoising(), 0.1, sees, *shape) == "other"
+    assert kind(PhaseRetrieval(), 0.1, sees, *shape) == "magnitudes"
+    assert kind(Clipping(), 0.1, sees, *shape) == "noisy clipping"
+    assert kind(Clipping(), 0.0, sees, *shape) == "clipping" not in SUITED
 
 
 @pytest.mark.parametrize("kind", SUITED)
