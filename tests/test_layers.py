@@ -68,6 +68,7 @@ TESTED_BY = {
     "api.diagnostics": "api/test_restoration.py",
     "api.inputs": "api/test_restoration_errors.py",
     "api.files.job": "api/files/test_restore_files.py",
+    "priors.external.edm_preconditioning": "priors/external/test_edm_networks.py",
     "api.files.outputs": "commands/test_restore_batches.py",
     "api.files.paths": "api/files/test_restore_files.py",
     "api.files.save_options": "commands/test_cli_output.py",
