@@ -269,17 +269,31 @@ def draw_operators(names: Iterable[str] = OPERATORS.own) -> None:
         save("operators", name, [[x, shown, back]])
 
 
-def draw_nonlinear(names: Iterable[str] = ("hdr",)) -> None:
-    """Draws over-exposed photos: reference, measurement, inverse, restored."""
-    if set(names) != {"hdr"}:
-        raise SystemExit("nonlinear has one picture: hdr")
-    operator = genprior.make_operator("hdr", factor=1.5)
-    sheet = []
-    for image in (photo("astronaut", 20, 190, 96), photo("coffee", 60, 250, 96)):
-        y = genprior.degrade(image, operator)
-        restored = genprior.restore(y, operator, solver=genprior.make_solver("hqs", steps=8))
-        sheet.append([image, y, operator.pinv(y), restored.image])
-    save("nonlinear", "hdr", sheet)
+def draw_nonlinear(names: Iterable[str] = ("hdr", "phase")) -> None:
+    """Draws reference, measurement, what is known without a prior, and restored."""
+    for name in names:
+        sheet = []
+        if name == "hdr":
+            operator = genprior.make_operator("hdr", factor=1.5)
+            solver = genprior.make_solver("hqs", steps=8)
+            for image in (photo("astronaut", 20, 190, 96), photo("coffee", 60, 250, 96)):
+                y = genprior.degrade(image, operator)
+                restored = genprior.restore(y, operator, solver=solver)
+                sheet.append([image, y, operator.pinv(y), restored.image])
+        elif name == "phase":
+            operator = genprior.make_operator("phase", oversampling=2)
+            for image in (photo("astronaut", 50, 190, 64), photo("chelsea", 90, 120, 64)):
+                y = genprior.degrade(image, operator, 0.05)
+                shown = (1 + 10 * y.clamp(min=0)).log().roll((64, 64), (-2, -1))[..., ::2, ::2]
+                restored = genprior.restore(y, operator, noise_std=0.05)
+                found = (operator.expansion_point(y), restored.image)
+                # the half turn that is like the reference: the data cannot tell
+                turned = [min((v, v.flip(-1, -2)), key=lambda u, x=image: float((u - x).norm()))
+                          for v in found]
+                sheet.append([image, shown / shown.max(), *turned])
+        else:
+            raise SystemExit("nonlinear has two pictures: hdr and phase")
+        save("nonlinear", name, sheet)
 
 
 def _squares(x: Tensor) -> Tensor:
