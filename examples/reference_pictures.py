@@ -269,12 +269,12 @@ def draw_operators(names: Iterable[str] = OPERATORS.own) -> None:
         save("operators", name, [[x, shown, back]])
 
 
-def draw_nonlinear(names: Iterable[str] = ("hdr", "pigdm")) -> None:
+def draw_nonlinear(names: Iterable[str] = ("hdr", "phase", "pigdm")) -> None:
     """Draws restorations from measurements that are not linear."""
-    draw = {"hdr": _draw_over_exposed, "pigdm": _draw_pigdm}
+    draw = {"hdr": _draw_over_exposed, "phase": _draw_phase, "pigdm": _draw_pigdm}
     for name in names:
         if name not in draw:
-            raise SystemExit(f"nonlinear has the pictures {' and '.join(draw)}, got {name}")
+            raise SystemExit(f"nonlinear has the pictures {', '.join(draw)}, got {name}")
         draw[name]()
 
 
@@ -287,6 +287,22 @@ def _draw_over_exposed() -> None:
         restored = genprior.restore(y, operator, solver=genprior.make_solver("hqs", steps=8))
         sheet.append([image, y, operator.pinv(y), restored.image])
     save("nonlinear", "hdr", sheet)
+
+
+def _draw_phase() -> None:
+    """Draws phase retrieval: reference, measurement, start, restored."""
+    operator = genprior.make_operator("phase", oversampling=2)
+    sheet = []
+    for image in (photo("astronaut", 50, 190, 64), photo("chelsea", 90, 120, 64)):
+        y = genprior.degrade(image, operator, 0.05)
+        shown = (1 + 10 * y.clamp(min=0)).log().roll((64, 64), (-2, -1))[..., ::2, ::2]
+        restored = genprior.restore(y, operator, noise_std=0.05)
+        found = (operator.expansion_point(y), restored.image)
+        # the half turn that is like the reference: the data cannot tell
+        turned = [min((v, v.flip(-1, -2)), key=lambda u, x=image: float((u - x).norm()))
+                  for v in found]
+        sheet.append([image, shown / shown.max(), *turned])
+    save("nonlinear", "phase", sheet)
 
 
 def _draw_pigdm() -> None:

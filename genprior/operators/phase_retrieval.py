@@ -23,9 +23,10 @@ equality for the phase of a, each step
 
     u <- argmin_v ||L v - y exp(i arg L u)||^2 + rho ||v - x||^2
 
-lowers the objective, whatever u. L^T L is diagonal, so that a step is two Fourier transforms. On
-photos it finds better minima than Gauss-Newton steps, whose linear model holds only where no
-magnitude is near 0.
+never raises the objective, whatever u. L^T L is diagonal, so that a step is two Fourier
+transforms. The linear model of Gauss-Newton steps holds only where no magnitude is near 0:
+without damping they raised the misfit, and `hqs` had 25.8 dB with them and 26.7 dB so (six crops
+of training photos). Damped ones, as in `nonlinear.py`, were not compared on photos.
 
 References:
     Phase Retrieval Algorithms: a Comparison, Fienup, 1982.

@@ -50,13 +50,13 @@ from genprior.operators.base import Convolution, Operator
 from genprior.priors.base import Denoiser
 
 NOISE_FLOOR = 0.001
-# For clipped images with noise; tuned on five crops of training photos, factor 2, noise 0.025,
-# 32 to 88 % clipped. Where most is clipped the prior draws what was lifted back to the limits, the
-# more the higher the first level is: -0.5 dB on average with 25/255 and pivot 1/2, +1.4 dB so.
+# For clipped images with noise; tuned on five crops of training photos, factor 2, noise 0.025, 23
+# to 88 % clipped. Where most is clipped, a higher first level lost against the start: gain in dB
+# of these settings (of the same with 25/255 and 12 steps), mean and least, pivot 1/2 +1.4 and +0.4
+# (+0.4 and -0.9), pivot 0 +1.2 and -0.1 (+1.9 and -1.4).
 CLIPPED = {"coupling": 0.4, "sigma_max": 0.05}
-# For operators with several minima; tuned on six crops of training photos, phase retrieval at
-# noise 0.05. From one start each they had 27.2 dB on average, with the defaults and Gauss-Newton
-# steps 25.1 dB.
+# For operators with several minima; chosen among six settings on six crops of training photos,
+# phase retrieval at noise 0.05, 27.2 dB on average from one start each.
 MAGNITUDES = {"coupling": 0.25, "sigma_max": 0.2, "sigma_min": 0.02}
 # Settings by kind of measurement and quality, from the curves of PSNR against evaluations on
 # training photos in benchmarks/results/steps.md. Kinds without a curve keep the defaults.
