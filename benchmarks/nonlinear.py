@@ -119,8 +119,8 @@ def report(rows: list[dict], crop: int) -> str:
     return "\n".join([
         *lines, "",
         f"Mean over the central {crop} x {crop} pixels of test photos, colour; prior `ddpm`. What "
-        f"the columns are says `benchmarks/nonlinear.py`. One core of {platform.machine()}, "
-        f"{versions}.",
+        f"the columns are says `benchmarks/nonlinear.py`. Rows of fewer photos are not comparable "
+        f"with others. One core of {platform.machine()}, {versions}.",
     ]) + "\n"
 
 
