@@ -104,7 +104,7 @@ def runs(count: int, particles: int, steps: int) -> Sampler:
         solver = lookup(SOLVERS, "smc", "solver")(steps, particles=particles, **work, **levels)
         noise = Noise(seed, [(1, k) for k in range(count)])
         sigma = task.y.new_full((count,), task.noise)
-        cloud = solver.cloud(task.y.expand(count, 1), task.operator, prior, sigma, noise)
+        cloud, _ = solver.cloud(task.y.expand(count, 1), task.operator, prior, sigma, noise)
         return cloud.flatten(0, 1)[:SAMPLES]
 
     return run

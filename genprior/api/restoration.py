@@ -326,6 +326,7 @@ def restore(
             f"no calibrated intervals: {reason}"
             for i, reason in enumerate(reasons) if reason
         ]
+    sizes = _effective_sizes(executors, len(work))
     doubts = (
         *ignored_steps(solver, steps, method),
         *found,
@@ -333,6 +334,7 @@ def restore(
         *unused_noise(physics, sigma),
         *check_restoration(work, operator, sigma, fit, method.stochastic),
         *method.doubts(work, operator, prior, scaled),
+        *(() if sizes is None else method.doubts_of_weights(sizes)),
         *beyond(quantiles, samples),
         *uncalibrated,
     )
@@ -366,6 +368,7 @@ def restore(
         reduced=tuple(text for executor in executors for text in executor.reduced),
         methods=tuple(methods),
         passes=passes,
+        effective_sizes=sizes,
     )
 
 
@@ -397,6 +400,15 @@ def _runs(
         ]
         runs.append((method, parts))
     return runs
+
+
+def _effective_sizes(executors: list[Executor], count: int) -> Tensor | None:
+    """Returns the effective sample size of each of `count` images, the mean over its samples."""
+    found = {key: size for executor in executors for key, size in executor.effective_sizes.items()}
+    if not found:
+        return None
+    of_images = [[size for (i, _), size in found.items() if i == image] for image in range(count)]
+    return torch.stack([torch.stack(sizes).mean() for sizes in of_images]).cpu()
 
 
 def _show_total(

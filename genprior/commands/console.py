@@ -126,8 +126,10 @@ def _line(record: dict[str, Any]) -> str:
     noise = record["noise"] if isinstance(record["noise"], str) else f"{record['noise']:.4g}"
     if "blur_found" in record:
         parts.append(f"[blur: {record['blur_found']}]")
+    size = record.get("effective_sample_size")
+    weights = "" if size is None else f"effective sample size {size:.1f}, "
     parts.append(
-        f"[{record['solver']}, noise {noise}{estimated}, "
+        f"[{record['solver']}, noise {noise}{estimated}, {weights}"
         f"{record['nfe']} NFE{backward}, {record['seconds']:.1f} s]"
     )
     return " ".join(parts)

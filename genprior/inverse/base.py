@@ -215,6 +215,25 @@ class Solver(ABC):
     ) -> Tensor:
         """Restores a batch; arguments are already checked, `noise_std` has shape (B,)."""
 
+    def solve_with_weights(
+        self, y: Tensor, operator: Operator, prior: object, noise_std: Tensor, generator: Noise
+    ) -> tuple[Tensor, Tensor | None]:
+        """Restores a batch as `solve`, and returns the effective sample sizes of its particles.
+
+        Returns:
+            Images; and shape (B,), the least effective sample size of each run, from 1 to the
+            number of particles, or None for a solver without particles that have weights.
+        """
+        return self.solve(y, operator, prior, noise_std, generator), None
+
+    def doubts_of_weights(self, effective_sizes: Tensor) -> tuple[str, ...]:
+        """Returns warnings about images whose particles have weights that are too uneven.
+
+        Arguments:
+            effective_sizes: Of each image, shape (B,).
+        """
+        return ()
+
     def __call__(
         self,
         y: Tensor,
@@ -223,6 +242,17 @@ class Solver(ABC):
         noise_std: float | Tensor,
         generator: Noise,
     ) -> Tensor:
+        """Restores a batch of measurements: the first result of `run`."""
+        return self.run(y, operator, prior, noise_std, generator)[0]
+
+    def run(
+        self,
+        y: Tensor,
+        operator: Operator,
+        prior: object,
+        noise_std: float | Tensor,
+        generator: Noise,
+    ) -> tuple[Tensor, Tensor | None]:
         """Restores a batch of measurements.
 
         Arguments:
@@ -235,7 +265,8 @@ class Solver(ABC):
             generator: Random streams, one per image.
 
         Returns:
-            Images, shape (B, C, H, W), not clipped.
+            Images, shape (B, C, H, W), not clipped; and effective sample sizes, shape (B,), or
+            None, see `solve_with_weights`.
 
         Raises:
             TypeError: The prior lacks the ability.
@@ -255,7 +286,7 @@ class Solver(ABC):
                 f"noise_std must be >= 0 and finite, in units of the image range [0, 1]; "
                 f"got {noise_std}"
             )
-        return self.solve(y, operator, prior, sigma, generator)
+        return self.solve_with_weights(y, operator, prior, sigma, generator)
 
 
 @dataclass(frozen=True, repr=False)
@@ -297,6 +328,11 @@ class Restoration:
             several modes (phase retrieval), a sample of a large misfit is a failed search.
         lower, upper: Ends of the calibrated interval of each pixel, in the form of `std`; NaN for
             an image that has none; None without a calibration.
+        effective_sizes: For a solver of particles with weights (`smc`), the effective sample size
+            of each image, shape (B,): (sum w)^2 / sum w^2 of the weights w, the mean over blocks,
+            the least over noise levels, and the mean over samples; it is the number of particles
+            if all weights are equal, and 1 if one particle has all the weight. None for other
+            solvers.
         passes: How often the solver denoised an image: 2 for a point estimate of an image whose
             noise depends on the signal, else 1.
     """
@@ -325,6 +361,7 @@ class Restoration:
     upper: Any = None
     passes: int = 1
     misfits: Tensor | None = None
+    effective_sizes: Tensor | None = None
 
     def nfe_of(self, i: int) -> int:
         """Returns the network evaluations of image i per sample."""
@@ -343,10 +380,12 @@ class Restoration:
         shape = " x ".join(map(str, values.shape))
         samples = "point estimate" if self.mean is None else "mean of samples"
         fits = sorted({f"{fit:.3g}" for fit in (self.misfit.min(), self.misfit.max())})
+        sizes = self.effective_sizes
+        weights = "" if sizes is None else f"effective sample size {sizes.min():.1f} or more, "
         return (
             f"{samples}, {shape}, values {values.min():.3g} to {values.max():.3g}; "
             f"solver {self.solver}, prior {self.prior}, {self.nfe} evaluations, "
-            f"misfit {' to '.join(fits)}, {self.seconds:.1f} s"
+            f"misfit {' to '.join(fits)}, {weights}{self.seconds:.1f} s"
         )
 
     def _repr_html_(self) -> str:

@@ -131,3 +131,13 @@ def test_a_slow_precision_is_one_line(
     assert sidecar(tmp_path / "slow" / "a.genprior.png")["dtype"] == "bfloat16"
     assert succeed(*words, "auto", "-o", tmp_path / "quick").stderr == ""
     assert sidecar(tmp_path / "quick" / "a.genprior.png")["dtype"] == "float32"
+
+
+def test_the_effective_sample_size_is_printed_and_recorded(tmp_path: Path, weights: Path) -> None:
+    file, out = tmp_path / "a.png", tmp_path / "b.png"
+    save_photo(file, size=(9, 12))
+    printed = succeed("denoise", file, "--noise", 0.1, "--prior", weights, "--solver", "smc",
+                      "--steps", 2, "-o", out)
+    size = sidecar(out)["effective_sample_size"]
+    assert 1 <= size <= 16
+    assert f", effective sample size {size:.1f}, " in printed.output

@@ -66,7 +66,7 @@ def describe(result: Restoration, i: int, count: int) -> dict[str, Any]:
     """Returns the cost, misfit, warnings and versions for image i of `count`, as JSON types."""
     about_i, about_any = f"image {i}: ", "image "
     mine = [w for w in result.warnings if w.startswith(about_i) or not w.startswith(about_any)]
-    estimated = isinstance(result.noise_std, Tensor)
+    estimated, sizes = isinstance(result.noise_std, Tensor), result.effective_sizes
     return {
         **({"noise": result.noise_std[i].item()} if estimated else {}),
         "noise_estimated": estimated,
@@ -75,6 +75,7 @@ def describe(result: Restoration, i: int, count: int) -> dict[str, Any]:
         "products": result.products,
         "seconds": round(result.seconds / count, 3),
         "misfit": result.misfit[i].item(),
+        **({} if sizes is None else {"effective_sample_size": round(sizes[i].item(), 2)}),
         "tiles": result.tile,
         "windows": result.windows[i],
         "warnings": [*(_in_shell(w.removeprefix(about_i)) for w in mine), *result.reduced],

@@ -69,6 +69,10 @@ def log_likelihood(
 ) -> Tensor:
     """Returns log N(y; A D, A C A^T + sigma^2 I) up to a constant, the same for all D and C.
 
+    It is returned as a sum over the entries of y: with G the covariance of y and r = y - A D,
+    entry i has the share -(r_i (G^{-1} r)_i + (log G)_ii) / 2. For large measurements the diagonal
+    of log G is estimated from a probe, which is right on average over many entries, not for each.
+
     Arguments:
         y: Measurements, shape (B, ...).
         operator: A, for B images.
@@ -78,7 +82,7 @@ def log_likelihood(
             of more than 16 entries.
 
     Returns:
-        Log-likelihoods, shape (B,).
+        Shares of the log-likelihoods, of the shape of y; 0 for entries that are not measured.
     """
     r = y - operator.A(at.mean)
     solve = _dense if y[0].numel() <= DENSE_ROWS else _krylov
@@ -89,7 +93,7 @@ def log_likelihood(
 def _dense(
     r: Tensor, operator: Operator, at: Moments, variance: Tensor, iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """Returns r^T G^{-1} r and log det G, with G = A C A^T + sigma^2 I as a matrix."""
+    """Returns r * G^{-1} r and the diagonal of log G, with G = A C A^T + sigma^2 I as a matrix."""
     rows = r[0].numel()
     unit = torch.eye(rows, dtype=r.dtype, device=r.device).reshape(rows, 1, *r.shape[1:])
     columns = [operator.mask_unmeasured(e.expand_as(r)) for e in unit]
@@ -102,13 +106,17 @@ def _dense(
     # a network's C may have negative eigenvalues
     values = torch.maximum(values, variance.clamp(min=TINY)[:, None])
     coordinates = (r.flatten(1)[:, None] @ V)[:, 0]
-    return (coordinates.square() / values).sum(dim=1), values.log().sum(dim=1)
+    w = (V @ (coordinates / values)[..., None]).reshape(r.shape)
+    return r * w, (V.square() @ values.log()[..., None]).reshape(r.shape)
 
 
 def _krylov(
     r: Tensor, operator: Operator, at: Moments, variance: Tensor, iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """Returns the same two terms as `_dense`, without forming the matrix G."""
+    """Returns the same two terms as `_dense`, without forming the matrix G.
+
+    With a random probe z, the diagonal of log G is the mean of z * log(G) z.
+    """
     noise = variance.reshape(-1, *[1] * (r.ndim - 1))
 
     def gram(v: Tensor) -> Tensor:
@@ -116,10 +124,10 @@ def _krylov(
 
     w = cg_image(lambda v: (gram(v), v), r, r, iterations, least=noise)
     probe = operator.mask_unmeasured(_probe(r.shape[1:], r.dtype, r.device).expand_as(r))
-    norm, _, T = krylov(gram, probe, iterations)
+    norm, V, T = krylov(gram, probe, iterations)
     least = variance.clamp(min=TINY)[:, None]
-    log_det = spectral_function(T, lambda values: values.clamp(min=least).log())[:, 0, 0]
-    return (r * w).flatten(1).sum(dim=1), norm.flatten() ** 2 * log_det
+    weights = spectral_function(T, lambda values: values.clamp(min=least).log())[:, :, 0]
+    return r * w, probe * norm * (weights[:, None] @ V).reshape(r.shape)
 
 
 @functools.lru_cache(maxsize=4)  # so that a GPU waits for the CPU only once

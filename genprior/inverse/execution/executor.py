@@ -64,6 +64,8 @@ class Executor:
         tile: Side of the tiles in pixels; None if no image was tiled.
         windows: The windows of every image that was restored in windows, by its index in
             the batch.
+        effective_sizes: The effective sample size of every run of particles with weights, by
+            (image, sample); the least of its windows.
         reduced: What was reduced because memory ran out, one sentence each.
 
     Raises:
@@ -90,6 +92,7 @@ class Executor:
         self.seed, self.numbers = seed, numbers
         self.tile: int | None = None
         self.windows: dict[int, list[Window]] = {}
+        self.effective_sizes: dict[SampleIndex, Tensor] = {}
         self.reduced: list[str] = []
         self.batch_limit: int | None = None
         self.evaluations = passes * method.evaluations(prior, operator)
@@ -199,7 +202,9 @@ class Executor:
             monitored_prior = monitored(prior, self.monitor, len(y))
         else:  # no network is evaluated
             return self.method(y, operator, prior, sigma, noise)
-        x = self.method(y, operator, monitored_prior, sigma, noise)
+        x, sizes = self.method.run(y, operator, monitored_prior, sigma, noise)
+        for (i, k, *_), size in zip(samples, () if sizes is None else sizes, strict=False):
+            self.effective_sizes[i, k] = min(size, self.effective_sizes.get((i, k), size))
         if self.policy.uses_denoiser or not x.isfinite().all():
             self.monitor.check()
         self.monitor.rewind(*self.monitor.counts)

@@ -2,19 +2,23 @@ import math
 
 import pytest
 import torch
-from contracts import check_solver, dense, measure
+from contracts import check_solver, dense, measure, measurements
 from oracles import Crooked, Dense, normals
 from torch import Tensor
 
+from genprior import make_operator, restore
+from genprior.core.errors import RestorationWarning
 from genprior.core.random_streams import Noise
 from genprior.evaluation.gaussian_theory.calibration import z_scores
 from genprior.evaluation.gaussian_theory.exact_laws import Problem
 from genprior.inverse.diffusion.likelihood import log_likelihood, predicted_moments
 from genprior.inverse.diffusion.moments import Moments, moments
-from genprior.inverse.diffusion.smc import SMC, choose, resample
+from genprior.inverse.diffusion.smc import SMC, _ParticleBatch
+from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import random_keep
 from genprior.operators.superres import SuperResolution
+from genprior.priors.base import Denoiser
 from genprior.priors.gmm import GMM
 
 
@@ -42,7 +46,7 @@ def test_the_likelihood_is_exact_for_gaussian_priors(
     law = torch.distributions.MultivariateNormal(D @ A.T, gram)
     expected = law.log_prob(y.flatten(1)[:, seen])
     # one constant is left out, the same for all x
-    difference = found - expected
+    difference = found.flatten(1).sum(dim=1) - expected
     assert (difference - difference.mean()).abs().max() < 1e-6
 
 
@@ -67,27 +71,8 @@ def test_predicted_moments_are_exact_for_gaussian_priors() -> None:
     torch.testing.assert_close(after.cov(v), there.cov(v), rtol=0, atol=1e-9)
 
 
-def test_resampling_keeps_likely_particles_and_skips_runs_of_even_weights() -> None:
-    w = torch.tensor([[0.97, 0.01, 0.01, 0.01], [0.3, 0.25, 0.25, 0.2]]).double()
-    index, log_w = resample(w.log(), Noise(0, [0, 1]))
-    assert index.reshape(2, 4)[0].tolist().count(0) >= 3
-    assert torch.equal(index.reshape(2, 4)[1], torch.arange(4, 8))
-    assert torch.equal(log_w.reshape(2, 4)[0], torch.zeros(4).double())
-    assert torch.equal(log_w.reshape(2, 4)[1], w[1].log())
-    counts = torch.zeros(4)
-    for seed in range(400):
-        counts += torch.bincount(choose(w[1:], 4, Noise(seed, [0])), minlength=4)
-    torch.testing.assert_close(counts / 1600, w[1].float(), rtol=0, atol=0.02)
-
-
-def test_one_answer_is_a_particle_chosen_by_weight() -> None:
-    w = torch.tensor([[0.1, 0.1, 0.8]]).double().expand(3000, -1)
-    counts = torch.bincount(choose(w, 1, Noise(0, range(3000))) % 3, minlength=3)
-    torch.testing.assert_close(counts / 3000, w[0].float(), rtol=0, atol=0.03)
-
-
-@pytest.mark.parametrize("steps", [1, 4])
-def test_exact_for_gaussian_priors_in_any_number_of_steps(steps: int) -> None:
+@pytest.mark.parametrize(("steps", "block"), [(1, 16), (4, 16), (4, 2)])
+def test_exact_for_gaussian_priors_in_any_number_of_steps(steps: int, block: int) -> None:
     runs, noise_std, shape = 500, 0.1, (1, 1, 4)
     prior = Dense()
     op = Inpainting(torch.tensor([[[[1, 0, 1, 0]]]]))
@@ -96,29 +81,116 @@ def test_exact_for_gaussian_priors_in_any_number_of_steps(steps: int) -> None:
     exact = Problem(S, A, noise_std)
     mean = 0.5 + exact.gain @ (y.flatten()[[0, 2]] - 0.5)
     noise = Noise(0, [(0, k) for k in range(runs)])
-    solver = SMC(steps, particles=4, iterations=4, root_products=4)
+    solver = SMC(steps, particles=4, iterations=4, root_products=4, block=block)
     x = solver(y.expand(runs, -1, -1, -1), op, prior, noise_std, noise)
     z = z_scores(x.flatten(1), mean, exact.posterior_cov)
     assert z.mean(dim=0).abs().max() < 4 / math.sqrt(runs)
     assert abs(z.square().mean().item() - 1) < 4 * math.sqrt(2 / z.numel())
 
 
-def test_weights_are_equal_for_gaussian_priors(monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = []
-
-    def watch(log_w: Tensor, generator: Noise) -> tuple[Tensor, Tensor]:
-        weights.append(log_w)
-        return resample(log_w, generator)
-
-    monkeypatch.setattr("genprior.inverse.diffusion.smc.resample", watch)
+@pytest.mark.parametrize("block", [16, 2])
+def test_weights_are_equal_for_gaussian_priors(block: int) -> None:
     op = Inpainting(torch.tensor([[[[1, 0, 1, 0]]]]))
     y = measure(op, Dense().draw(1, (1, 1, 4)), torch.tensor(0.1))
     # the first state is pure noise, and later likelihoods equal their predictions
-    solver = SMC(4, particles=8, iterations=4, root_products=4, sigma_max=1e3)
-    solver(y, op, Dense(), 0.1, Noise(0, [0]))
-    assert len(weights) == 3
-    for log_w in weights:
-        assert (log_w - log_w.mean()).abs().max() < 0.02
+    solver = SMC(4, particles=8, iterations=4, root_products=4, sigma_max=1e3, block=block)
+    _, size = solver.run(y, op, Dense(), 0.1, Noise(0, [0]))
+    assert size.item() == pytest.approx(8, abs=0.01)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (6, 8)], ids=["dense", "krylov"])
+def test_the_likelihood_is_a_sum_over_the_entries_of_the_measurement(
+    size: tuple[int, int],
+) -> None:
+    # of the dense solve every share is exact; of the other r_i (G^-1 r)_i and the total are
+    shape, noise_std = (1, *size), 0.3
+    op, S = Inpainting(random_keep((1, *shape), 0.4)), Dense(length=0.7).cov(shape)
+    at = Moments(torch.full((1, *shape), 0.5).double(),
+                 lambda v: (v.flatten(1) @ S).reshape(v.shape), 0.4)
+    variance = torch.full((1,), noise_std**2).double()
+    y = op.A(0.5 + 0.4 * normals(1, 1, *shape)[0])
+    shares = [log_likelihood(v, op, at, variance, 30) for v in (y, op.A(at.mean))]
+    A = dense(op, at.mean)
+    seen = A.abs().sum(dim=1) > 0
+    G = A[seen] @ S @ A[seen].T + noise_std**2 * torch.eye(int(seen.sum())).double()
+    values, V = torch.linalg.eigh(G)
+    r = (y - op.A(at.mean)).flatten()[seen]
+    distance, log_G = r * torch.linalg.solve(G, r), (V * values.log()) @ V.T
+    found = (shares[0] - shares[1]).flatten()
+    assert (found[seen] + distance / 2).abs().max() < 1e-6
+    assert (found[~seen] == 0).all()
+    if size == (4, 4):
+        assert (shares[1].flatten()[seen] + log_G.diagonal() / 2).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["circular blur", "valid blur", "superres", "inpainting"])
+def test_pixels_share_the_whole_likelihood(name: str) -> None:
+    op, shape = next((op, shape) for each, op, shape in measurements(3) if each == name)
+    x = 0.5 + 0.3 * normals(1, 3, *shape)[0]
+    at, y = moments(Dense(), x, 0.4), op.A(Dense().draw(3, shape))
+    batch = _ParticleBatch(y, op, torch.full((3,), 0.2).double(), Noise(0, range(3)), 1)
+    whole, cut = (SMC(block=side)._log_likelihood(at, batch) for side in (16, 2))
+    assert cut.shape == (3, 1, *shape[1:])
+    torch.testing.assert_close(cut.sum((1, 2, 3)), whole.sum((1, 2, 3)), rtol=1e-9, atol=0)
+    assert (cut.std(dim=(2, 3)) > 0).all()
+
+
+class Patches(Denoiser):
+    """Independent patches of 2 x 2 pixels, each drawn from a mixture."""
+
+    def __init__(self, law: GMM) -> None:
+        self.law = law
+
+    def cut(self, x: Tensor) -> Tensor:
+        parts = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+        return parts.permute(0, 2, 4, 1, 3, 5).reshape(-1, 1, 2, 2)
+
+    def joined(self, patches: Tensor, shape: torch.Size) -> Tensor:
+        rows, columns = (length // 2 for length in shape[2:])
+        parts = patches.reshape(-1, rows, columns, 2, 2)
+        return parts.transpose(2, 3).reshape(-1, 1, *shape[2:])
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return self.joined(self.law.denoise(self.cut(x), sigma), x.shape)
+
+
+def test_blocks_find_the_weights_of_modes_of_many_patches() -> None:
+    particles, noise_std, side = 48, 1.0, 16
+    means = torch.tensor([0.2, 0.8]).double().reshape(2, 1, 1, 1).expand(-1, 1, 2, 2)
+    covs = 0.01 * torch.eye(4).double().repeat(2, 1, 1)
+    prior = Patches(GMM(torch.tensor([0.7, 0.3]).double(), means, covs))
+    y = measure(Denoising(), prior.joined(
+        prior.law.sample(64, torch.Generator().manual_seed(0)), (1, 1, side, side)
+    ), torch.tensor(noise_std))
+    eye = torch.eye(4).double()
+    laws = [prior.law.posterior(v, eye, noise_std) for v in prior.cut(y).flatten(1)]
+    exact = torch.stack([law.log_weights.exp()[1] for law in laws])
+    errors, sizes = [], []
+    for block in (4, side):
+        solver = SMC(12, particles=particles, block=block)
+        cloud, size = solver.cloud(
+            y, Denoising(), prior, torch.tensor([noise_std]).double(), Noise(0, [0])
+        )
+        share = (prior.cut(cloud[0]).mean((1, 2, 3)) > 0.5).double().reshape(particles, -1).mean(0)
+        errors.append((share - exact).square().mean().sqrt().item())
+        sizes.append(size.item())
+    assert sizes[0] > particles / 2 > particles / 4 > sizes[1]
+    # resampling at several levels adds to the variance of one draw of independent particles
+    ideal = (exact * (1 - exact) / particles).mean().sqrt().item()
+    assert errors[0] < 2 * ideal < errors[1]
+
+
+def test_the_effective_sample_size_is_reported_and_a_collapse_is_a_warning() -> None:
+    # one iteration does not solve the linear systems, so that the weights are wrong
+    prior = Dense(dtype=torch.float32)
+    operator = make_operator("inpaint", keep=random_keep((1, 1, 12, 12), 0.5))
+    y = operator.A(prior.draw(1, (1, 12, 12)))
+    solver = SMC(6, particles=16, iterations=1, root_products=1, block=12)
+    with pytest.warns(RestorationWarning, match=r"effective sample size .* fell to 1\.. of 16"):
+        found = restore(y, operator, prior, solver, noise_std=0.02, samples=2)
+    assert 1 <= found.effective_sizes.item() < 1 + 15 / 8
+    assert "effective sample size" in found.facts
+    assert restore(y, operator, prior, "jfps", noise_std=0.02).effective_sizes is None
 
 
 def test_modes_have_their_posterior_weights() -> None:
@@ -129,7 +201,7 @@ def test_modes_have_their_posterior_weights() -> None:
     y = torch.tensor([[[[1.2, 0.0]]]]).double()
     posterior = prior.posterior(y.flatten()[:1], torch.tensor([[1.0, 0.0]]).double(), noise_std)
     weight = posterior.log_weights.exp()[1].item()
-    cloud = SMC(30, particles=1000, root_products=3).cloud(
+    cloud, _ = SMC(30, particles=1000, root_products=3).cloud(
         y, op, prior, torch.tensor([noise_std]).double(), Noise(0, [0])
     )
     share = (cloud[0, :, 0, 0, 0] > 0.5).double().mean().item()
@@ -141,6 +213,8 @@ def test_modes_have_their_posterior_weights() -> None:
 
 
 def test_errors() -> None:
+    with pytest.raises(ValueError, match="block must be at least 1, got 0"):
+        SMC(block=0)
     with pytest.raises(ValueError, match="particles must be at least 1, got 0"):
         SMC(particles=0)
 
@@ -158,6 +232,6 @@ def test_the_likelihood_depends_on_the_determinant_of_the_covariance(
     A = dense(op, mean[:1])
     A = A[A.abs().sum(dim=1) > 0]
     grams = scale[:, 0] * (A @ S @ A.T) + noise_std**2 * torch.eye(len(A)).double()
-    expected = -torch.logdet(grams) / 2
+    found, expected = found.flatten(1).sum(dim=1), -torch.logdet(grams) / 2
     found, expected = found - found[0], expected - expected[0]
     assert ((found - expected)[1:].abs() <= error * expected[1:].abs()).all()
