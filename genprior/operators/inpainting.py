@@ -94,6 +94,12 @@ class Inpainting(Operator, nn.Module):
         # not a product: NaN in the hole must not reach the result
         return torch.where(self._keep(v), v, 0)
 
+    def num_measurements(self, y: Tensor) -> Tensor:
+        self.image_shape(y.shape)
+        known = self.mask > 0.5
+        count = known.flatten(1).sum(dim=1) * (y[0].numel() // known[0].numel())
+        return count.to(y).expand(len(y))
+
     def singular(self, image_shape: torch.Size, like: Tensor) -> Singular:
         def same(x: Tensor) -> Tensor:
             return x
