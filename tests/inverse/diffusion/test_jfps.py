@@ -83,7 +83,7 @@ def test_the_covariance_of_photos_given_the_noisy_image(sigma: float) -> None:
     unit = torch.eye(3 * 5 * 6).double().reshape(-1, 3, 5, 6)
     S = photo_filter(unit, lambda S: S)(unit).flatten(1)
     expected = (S.inverse() + torch.eye(len(S)).double() / sigma**2).inverse()
-    found = JFPS()._cov(sigma)(unit).flatten(1)
+    found = JFPS()._cov(unit, sigma)(unit).flatten(1)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
