@@ -660,7 +660,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--growth-sizes", type=numbers, default=[64, 128, 256, 512])
-    parser.add_argument("--csgm-steps", type=int, default=100)
+    parser.add_argument("--csgm-steps", type=int, default=30)
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--limit", type=int, default=4, help="photos of the part best")
     parser.add_argument("--tasks", type=words, default=["inpaint"], help="of the part best")
