@@ -49,6 +49,7 @@ from genprior.inverse.execution.executor import (
     chunks,
 )
 from genprior.inverse.execution.memory import Tile
+from genprior.inverse.execution.monitor import all_finite
 from genprior.inverse.execution.running_statistics import RunningStatistics, beyond
 from genprior.io.arrays import floats_like, noise_levels, samples_like
 from genprior.io.limits import MAX_SAMPLES
@@ -275,6 +276,7 @@ def restore(
     started = time.perf_counter()
     stats = RunningStatistics(len(work), several and (keep_samples or bool(quantiles)), paired)
     misfits: list[list[Tensor]] = [[] for _ in work]
+    exact = (sigma == 0).tolist()
     found: dict[str, None] = {}  # reasons for doubt, without repetitions
     for executor, (_, parts) in zip(executors, runs, strict=True):
         for part in parts:
@@ -291,27 +293,27 @@ def restore(
                 mixed, law = noise.second_pass(noisy[images], noise.backward(x))
                 data, level = law.forward(mixed), torch.full_like(level, law.level)
                 x = executor.solve(data, part_operator, level, part)
-            known = part_operator.keep_known(x, data)
-            x = torch.where((level == 0).reshape(-1, 1, 1, 1), known, x)
-            if not x.isfinite().all():
+            if any(exact[i] for i in images):
+                known = part_operator.keep_known(x, data)
+                x = torch.where((level == 0).reshape(-1, 1, 1, 1), known, x)
+            if not all_finite(x):
                 raise FloatingPointError(
                     f"solver {name} gave NaN or infinite numbers: use float32 or another solver"
                 )
             keys = [(numbers[i], k) for i, k in part]
             x, doubted = add_texture(x, part_operator, fill, seed, keys)
             found |= {f"image {images[row]}: {text}": None for row, text in doubted.items()}
-            answers = operator.crop_margin(x).to(measurement.device)
-            for i, answer in zip(images, answers, strict=True):
-                stats.add(i, law.backward(answer))
+            answers = law.backward(operator.crop_margin(x).to(measurement.device))
             fits = misfit(x, data, part_operator, level).cpu()
-            for i, fit in zip(images, fits, strict=True):
-                misfits[i].append(fit)
+            for i, rows in _rows_of(images).items():
+                stats.add(i, answers[rows])
+                misfits[i].append(fits[rows])
     seconds = time.perf_counter() - started
     windows = {i: cut for executor in executors for i, cut in executor.windows.items()}
-    fits_of_samples = torch.stack([torch.stack(fits) for fits in misfits])
-    exact = (sigma.cpu() == 0)[:, None]
+    fits_of_samples = torch.stack([torch.cat(fits) for fits in misfits])
     rescaled = per_image(unit, fits_of_samples).to(fits_of_samples) * fits_of_samples
-    fits_of_samples = torch.where(exact, rescaled, fits_of_samples)
+    without_noise = torch.tensor(exact)[:, None]
+    fits_of_samples = torch.where(without_noise, rescaled, fits_of_samples)
     fit = fits_of_samples.mean(dim=1)
     mean = back(stats.mean)
     lower = upper = None
@@ -409,6 +411,15 @@ def _effective_sizes(executors: list[Executor], count: int) -> Tensor | None:
         return None
     of_images = [[size for (i, _), size in found.items() if i == image] for image in range(count)]
     return torch.stack([torch.stack(sizes).mean() for sizes in of_images]).cpu()
+
+
+def _rows_of(images: list[int]) -> dict[int, list[int] | slice]:
+    """Returns the rows of a batch that belong to each of its images."""
+    if len(set(images)) == 1:
+        return {images[0]: slice(None)}
+    return {
+        i: [row for row, image in enumerate(images) if image == i] for i in dict.fromkeys(images)
+    }
 
 
 def _show_total(

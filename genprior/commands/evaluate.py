@@ -221,13 +221,13 @@ def _load_priors(
 
 
 def _recorded(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings of the priors as the results keep them, a LoRA file by its checksum."""
+    """Returns the settings of the priors as the results keep them, files by their checksums."""
     import json
 
     from genprior.core.checksums import file_digest
 
-    if "lora" in settings:
-        settings = {**settings, "lora": file_digest(Path(settings["lora"]))}
+    files = {name: settings[name] for name in ("lora", "control_image") if name in settings}
+    settings = {**settings, **{name: file_digest(Path(file)) for name, file in files.items()}}
     return {"prior settings": json.dumps(settings)} if settings else {}
 
 

@@ -383,7 +383,10 @@ format_and_offline = combine(
 )
 
 
-PRIOR_SETTINGS = ("prompt", "negative_prompt", "guidance", "lora", "lora_scale")
+PRIOR_SETTINGS = (
+    "prompt", "negative_prompt", "guidance", "lora", "lora_scale", "control", "control_image",
+    "control_scale",
+)
 of_latent_diffusion = combine(
     click.option("--prompt", metavar="TEXT",
                  help="What the image shows, for a prior of text-conditional latent diffusion "
@@ -396,6 +399,12 @@ of_latent_diffusion = combine(
                  help="LoRA file for the prior of latent diffusion (extra lora)."),
     click.option("--lora-scale", type=click.FloatRange(0),
                  help="Factor of the changes of --lora.  [default: 1]"),
+    click.option("--control", type=TypedPath(), metavar="FOLDER",
+                 help="ControlNet for the prior of latent diffusion; needs --control-image."),
+    click.option("--control-image", type=TypedPath(), metavar="FILE",
+                 help="Image for --control, such as edges or depths, of the size of the result."),
+    click.option("--control-scale", type=click.FloatRange(0),
+                 help="Factor of the influence of --control.  [default: 1]"),
 )
 
 

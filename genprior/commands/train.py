@@ -34,7 +34,7 @@ BAR_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 TRAINED_ONLY = (
     "steps", "minutes", "init", "resume", "held_out", "batch", "accumulate", "lr", "warmup",
     "ema", "clip", "optimizer", "dtype", "compile", "channels_last", "workers", "save_minutes",
-    "preview", "tensorboard", "device", "task",
+    "only", "preview", "tensorboard", "device", "task",
 )
 
 
@@ -83,12 +83,16 @@ TRAINED_ONLY = (
                    "JSON. May be repeated.")
 @click.option("--init", metavar="PRIOR",
               help="Start from the weights of a shipped prior or a checkpoint folder; --set may "
-                   "change the arguments that the shapes of the weights do not depend on.")
+                   "change the arguments that the shapes of the weights do not depend on, and "
+                   "the widths of ddpm: of a narrower level the most important channels stay.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
               help="Precision of the network.  [default: that of a resumed run, else bfloat16, or "
                    "float32 on a CPU without it]")
 @click.option("--channels-last/--contiguous", default=True, show_default=True,
               help="Memory format of the weights.")
+@click.option("--only", metavar="NETWORK",
+              help="Train one of the networks of a prior, and keep the others as they are: "
+                   "network or filler of ddpm.")
 @click.option("--compile", is_flag=True, help="Compile the networks.")
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True,
               help="Number of processes that read the data; 0 reads in a thread.")

@@ -47,6 +47,8 @@ def pick_device(device: str | torch.device, near: Tensor) -> torch.device:
         if near.device.type != "cpu":
             return near.device
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return torch.device(device)
     here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
         here.append("mps:0")

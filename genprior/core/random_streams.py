@@ -79,12 +79,13 @@ class Noise:
             raise ValueError(f"seed must be 0 or a positive integer, got {seed}")
         paths = [(key,) if isinstance(key, int) else tuple(key) for key in keys]
         self.images = [path[0] for path in paths]
-        streams = {path: _stream(seed, path) for path in paths}
+        streams = {path: _stream(seed, path) for path in dict.fromkeys(paths)}
         self.generators = [streams[path] for path in paths]
         self._streams = list(streams.values())
         index_of = {path: k for k, path in enumerate(streams)}
         self._rows = [index_of[path] for path in paths]
         self._signs = [-1.0 if mirror else 1.0 for mirror in mirrored or [False] * len(paths)]
+        self._constants: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
 
     def normal(self, like: Tensor) -> Tensor:
         """Returns standard normal numbers of the shape, dtype and device of `like`, (B, ...).
@@ -95,7 +96,7 @@ class Noise:
         numbers = self._numbers(Tensor.normal_, like)
         if -1.0 not in self._signs:
             return numbers
-        signs = _moved(torch.tensor(self._signs), numbers)
+        signs = self._constant("signs", self._signs, numbers, numbers.dtype)
         return numbers * signs.reshape(-1, *[1] * (numbers.ndim - 1))
 
     def uniform(self, like: Tensor) -> Tensor:
@@ -105,6 +106,7 @@ class Noise:
     def select(self, rows: Sequence[int]) -> "Noise":
         """Returns the streams of some rows, which it shares: drawing from one advances both."""
         part = copy.copy(self)
+        part._constants = {}
         part.images = [self.images[row] for row in rows]
         part.generators = [self.generators[row] for row in rows]
         used = sorted({self._rows[row] for row in rows})
@@ -139,7 +141,16 @@ class Noise:
         numbers = _moved(drawn, like)
         if len(self._streams) == len(self._rows):
             return numbers
-        return numbers[_moved(torch.tensor(self._rows), like, torch.int64)]
+        return numbers[self._constant("rows", self._rows, like, torch.int64)]
+
+    def _constant(
+        self, name: str, values: Sequence[float], like: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """Returns values as a tensor on the device of `like`; it is made once."""
+        key = name, like.device, dtype
+        if key not in self._constants:
+            self._constants[key] = _moved(torch.tensor(values), like, dtype)
+        return self._constants[key]
 
 
 def _stream(seed: int, path: tuple[int, ...]) -> torch.Generator:

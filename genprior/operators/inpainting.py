@@ -42,6 +42,7 @@ class Inpainting(Operator, nn.Module):
                 raise ValueError(f"{defect} in the mask of image {number}: {remedy}")
         super().__init__()
         self.register_buffer("mask", keep.to(torch.float32))
+        self.register_buffer("known", keep > 0.5, persistent=False)
         self.is_mask = bool((keep == keep[:, :1]).all())
 
     def A(self, x: Tensor) -> Tensor:
@@ -60,10 +61,8 @@ class Inpainting(Operator, nn.Module):
                 f"images must be a batch (batch, channels, height, width), got shape "
                 f"{tuple(measurement_shape)}"
             )
-        fits = all(
-            k == m or (axis < 2 and k == 1)
-            for axis, (k, m) in enumerate(zip(keep, measurement_shape, strict=True))
-        )
+        batch, channels, *size = measurement_shape
+        fits = keep[0] in (1, batch) and keep[1] in (1, channels) and list(keep[2:]) == size
         if not fits:
             raise ValueError(
                 f"the mask must have the size of the image: the mask is {tuple(keep)}, the "
@@ -94,6 +93,12 @@ class Inpainting(Operator, nn.Module):
         # not a product: NaN in the hole must not reach the result
         return torch.where(self._keep(v), v, 0)
 
+    def num_measurements(self, y: Tensor) -> Tensor:
+        self.image_shape(y.shape)
+        known = self.known
+        count = known.flatten(1).sum(dim=1) * (y[0].numel() // known[0].numel())
+        return count.to(y).expand(len(y))
+
     def singular(self, image_shape: torch.Size, like: Tensor) -> Singular:
         def same(x: Tensor) -> Tensor:
             return x
@@ -105,4 +110,4 @@ class Inpainting(Operator, nn.Module):
 
     def _keep(self, x: Tensor) -> Tensor:
         self.image_shape(x.shape)
-        return self.mask.to(x.device) > 0.5
+        return self.known.to(x.device)

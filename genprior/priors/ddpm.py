@@ -32,7 +32,7 @@ Differs from the authors' code:
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -47,6 +47,7 @@ from genprior.priors.arguments import check_sizes
 from genprior.priors.base import Denoiser, Trainable
 from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.padding import pad_to_multiple
+from genprior.priors.nets.pruning import prune_unet
 from genprior.priors.nets.unet import UNet
 
 Objective = Literal["eps", "v", "edm", "flow"]
@@ -137,6 +138,12 @@ class DDPM(nn.Module, Denoiser, Trainable):
         return groups | ({"filler": self.filler.parameters()} if self.is_inpainter else {})
 
     def inherit(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        for part in self.groups():
+            prefix, own = f"{part}.", getattr(self, part).state_dict()
+            old = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            if old.keys() == own.keys() and any(old[k].shape != v.shape for k, v in own.items()):
+                pruned = prune_unet(old, own)
+                state = {**state, **{prefix + k: v for k, v in pruned.items()}}
         network = {k: v for k, v in state.items() if k.startswith("network.")}
         copies = {f"filler.{k.removeprefix('network.')}": v for k, v in network.items()}
         return super().inherit(copies | dict(state))
@@ -203,14 +210,21 @@ class DDPM(nn.Module, Denoiser, Trainable):
         return torch.where(b < WIDE_SHARE, wide, narrow).clamp(*SIGMA_RANGE)
 
     def losses(self, x: Tensor, noise: Noise) -> Mapping[str, Tensor]:
+        return self.losses_of(tuple(self.groups()), x, noise)
+
+    def losses_of(
+        self, groups: Collection[str], x: Tensor, noise: Noise
+    ) -> Mapping[str, Tensor]:
         sigma = per_image(self.training_levels(x, noise), x)
         grey = noise.uniform(x[:, :1, :1, :1]) < GREY_SHARE
         n = noise.normal(x)
         x = torch.where(grey, x.mean(dim=1, keepdim=True), x)
         n = torch.where(grey, n[:, :1], n)
         u = 2 * x - 1
-        losses = {"network": self._loss(u, u + 2 * sigma * n, sigma, None)}
-        if self.is_inpainter:
+        losses = {}
+        if "network" in groups:
+            losses["network"] = self._loss(u, u + 2 * sigma * n, sigma, None)
+        if "filler" in groups:
             unknown, exact = training_holes(x, noise)
             sigma = sigma.masked_fill(exact, 0)
             u_noisy = pull_push(u + 2 * sigma * n, 1 - unknown)

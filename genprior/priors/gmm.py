@@ -36,6 +36,7 @@ class GMM(nn.Module, Denoiser, Density):
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
         super().__init__()
+        self.eval()  # a closed form has no training mode; solvers would copy it
         components, dimension = means.flatten(1).shape
         if weights.shape != (components,) or covariances.shape != (
             components,

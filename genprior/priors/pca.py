@@ -39,6 +39,7 @@ class PCA(nn.Module, Gaussian):
 
     def __init__(self, mean: Tensor, components: Tensor, variances: Tensor, floor: float) -> None:
         super().__init__()
+        self.eval()  # a closed form has no training mode; solvers would copy it
         if components.shape[1:] != mean.shape or variances.shape != components.shape[:1]:
             raise ValueError(
                 f"components must be (k, {', '.join(map(str, mean.shape))}) and variances (k,), "

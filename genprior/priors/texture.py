@@ -66,6 +66,7 @@ class Texture(nn.Module, Gaussian):
         floor: float = FLOOR,
     ) -> None:
         super().__init__()
+        self.eval()  # a closed form has no training mode; solvers would copy it
         if texton.ndim != 3 or mean.shape != texton.shape[:1]:
             raise ValueError(
                 f"texton must be (C, h, w) and mean (C,), got {tuple(texton.shape)} and "

@@ -86,6 +86,7 @@ class Settings:
         channels_last: Whether weights are in the memory format channels_last, in which
             convolutions are fastest.
         compile: Whether networks are compiled, which takes a minute and saves time later.
+        only: Name of the one network to train, a key of the prior's `groups`; None trains all.
 
     Raises:
         ValueError: Both or none of `steps` and `minutes` are given, a number is not positive, or
@@ -107,6 +108,7 @@ class Settings:
     workers: int = 0
     channels_last: bool = True
     compile: bool = False
+    only: str | None = None
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from genprior.core.devices import DTYPES
 from genprior.core.distributed import Ranks
-from genprior.core.errors import CheckpointError
+from genprior.core.errors import CheckpointError, SettingError
 from genprior.core.random_streams import Noise, seed_global
 from genprior.priors.checkpoint import (
     STATE,
@@ -69,7 +69,13 @@ class Training:
                 f"{settings.accumulate}, got {settings.batch}"
             )
         self.device = next(prior.parameters()).device
-        self.groups = {group: list(params) for group, params in prior.groups().items()}
+        groups = {group: list(params) for group, params in prior.groups().items()}
+        if settings.only not in (None, *groups):
+            raise SettingError(
+                f"{name} has no network {settings.only!r} to train: choose {' or '.join(groups)}"
+            )
+        self.groups = {group: params for group, params in groups.items()
+                       if settings.only in (None, group)}
         adam = {group: dict(prior.adam(group)) for group in self.groups}
         self.lrs = {group: settings.lr * own.pop("lr", 1.0) for group, own in adam.items()}
         self.optimizers = {
@@ -78,7 +84,8 @@ class Training:
             )
             for group, params in self.groups.items()
         }
-        self.updates = [tuple(groups) for groups in prior.updates()]
+        updates = [tuple(n for n in names if n in self.groups) for names in prior.updates()]
+        self.updates = [names for names in updates if names]
         self.live = prior.state_dict()
         self.average = {key: value.clone() for key, value in self.live.items()}
         floating = [key for key, value in self.live.items() if value.is_floating_point()]

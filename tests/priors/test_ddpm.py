@@ -194,7 +194,8 @@ def test_a_filler_starts_from_the_weights_of_the_network():
     assert set(model.state_dict()) - set(kept) == {"filler.holes.weight"}
     assert torch.equal(kept["filler.head.weight"], plain.network.head.weight)
     assert set(plain.inherit(model.state_dict())) == set(plain.state_dict())
-    assert len(prior(widths=(8, 24)).inherit(plain.state_dict())) < len(plain.state_dict())
+    deeper = prior(blocks=(1, 2))
+    assert set(deeper.inherit(plain.state_dict())) < set(deeper.state_dict())
 
 
 def test_half_the_training_images_have_holes():

@@ -128,6 +128,13 @@ def test_a_modulated_convolution_is_a_convolution_with_other_weights():
         torch.testing.assert_close(found[i], y[0], rtol=0, atol=1e-10)
 
 
+def test_styles_of_a_new_network_vary_as_latents_do():
+    torch.manual_seed(0)
+    model = GAN(**{**STYLE, "latent": 32})
+    w = model.generator.map(torch.randn(500, 32, generator=generator(3)))
+    assert 0.4 < w.std(dim=0).mean() < 1.2
+
+
 def test_every_style_space_contains_the_smaller_ones():
     model = prior(**STYLE)
     model.w_mean.copy_(normals(3))

@@ -36,11 +36,38 @@ def test_a_filler_is_added_to_weights_that_have_none_or_left_out(photos, tmp_pat
     succeed("train", "ddpm", photos, *short, *init, "--set", "holes=false")
     assert tensors(tmp_path / "c").keys() == old.keys()
     short[1] = tmp_path / "d"
-    code, message = refused("train", "ddpm", photos, *short, *init, "--set", "widths=[4,12]")
-    assert code == 2 and "its weights do not fit --set widths=[4,12]" in message
+    code, message = refused("train", "ddpm", photos, *short, *init, "--set", "blocks=[1,2]")
+    assert code == 2 and "its weights do not fit --set blocks=[1,2]" in message
     code, message = refused("train", "ddpm", photos, *short, *init, "--set", "widths=[4]",
                             "--set", "blocks=[1]", "--set", "holes=false")
     assert code == 2 and "its weights do not fit --set widths=[4]" in message
     short[1] = tmp_path / "b"
     code, message = refused("train", "ddpm", photos, *short, *small, "--resume")
     assert code == 4 and "another network, holes was True, now it is False: give the" in message
+
+
+def test_the_widths_of_ddpm_may_change_and_one_network_may_be_trained_alone(photos, tmp_path):
+    short = ["--steps", 2, "--batch", 2, "--no-preview", "-q", "--crop", 16]
+    small = ["--set", "widths=[4,8]", "--set", "blocks=[1,1]"]
+    succeed("train", "ddpm", photos, *short, *small, "-o", tmp_path / "a")
+    grown = [*short, "--init", tmp_path / "a", "--set", "widths=[4,12]", "--set", "holes=true"]
+    succeed("train", "ddpm", photos, *grown, "--lr", 1e-12, "-o", tmp_path / "b")
+    old, new = tensors(tmp_path / "a"), tensors(tmp_path / "b")
+    for part in ("network", "filler"):
+        assert new[f"{part}.down.0.weight"].shape[0] == 12
+        torch.testing.assert_close(
+            new[f"{part}.head.weight"], old["network.head.weight"], rtol=0, atol=1e-9)
+    again = ["train", "ddpm", photos, *short, "--init", tmp_path / "b", "--only", "filler"]
+    succeed(*again, "-o", tmp_path / "c")
+    before, after = tensors(tmp_path / "b"), tensors(tmp_path / "c")
+    assert not torch.equal(after["filler.tail.weight"], before["filler.tail.weight"])
+    for key, value in before.items():
+        assert key.startswith("filler.") or torch.equal(after[key], value)
+    code, message = refused(*again[:-1], "fill", "-o", tmp_path / "d")
+    assert code == 2 and "ddpm has no network 'fill' to train: choose network or filler" in message
+    # resumed with the same network, and with no other
+    longer = ["train", "ddpm", photos, "--steps", 3, *short[2:], "--set", "widths=[4,12]",
+              "--set", "blocks=[1,1]", "--set", "holes=true", "--resume", "-o", tmp_path / "c"]
+    code, message = refused(*longer)
+    assert code == 2 and "only was filler, now it is None" in message
+    succeed(*longer, "--only", "filler")

@@ -74,7 +74,7 @@ class JFPS(DiffusionSolver):
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         def estimate(x: Tensor, sigma: float) -> Tensor:
-            at = Moments(prior.denoise(x, sigma), self._cov(sigma), sigma)
+            at = Moments(prior.denoise(x, sigma), self._cov(x, sigma), sigma)
             r = y - operator.A(at.mean)
             return at.mean + correction(
                 r, operator, at, noise_std**2, self.iterations, symmetric=True
@@ -82,8 +82,8 @@ class JFPS(DiffusionSolver):
 
         return run_ddim(y, operator, self.sigmas, generator, estimate, self.eta)
 
-    def _cov(self, sigma: float) -> Linear:
-        """Returns the map v -> C v at level sigma."""
+    def _cov(self, x: Tensor, sigma: float) -> Linear:
+        """Returns the map v -> C v at level sigma, for images v of the shape of x."""
         S = self.covariance
         if isinstance(S, Gaussian):  # its denoiser is affine, with slope C / sigma^2
             return lambda v: sigma**2 * (
@@ -91,4 +91,4 @@ class JFPS(DiffusionSolver):
             )
         if S == "isotropic":
             return lambda v: self.prior_var * sigma**2 / (self.prior_var + sigma**2) * v
-        return lambda v: photo_filter(v, lambda S: 1 / (1 / S + 1 / sigma**2))
+        return photo_filter(x, lambda S: 1 / (1 / S + 1 / sigma**2))

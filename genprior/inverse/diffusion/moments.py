@@ -97,11 +97,13 @@ def correction(
         size = PHOTO_VAR * at.sigma**2 / (PHOTO_VAR + at.sigma**2)
         return operator.precondition(v, size, variance)
 
-    def photo_solve(v: Tensor) -> Tensor:
-        full = photo_filter(v, lambda S: 1 / (1 / (1 / S + 1 / at.sigma**2) + noise))
-        return operator.mask_unmeasured(full)
+    preconditioner = isotropic_solve
+    if operator.is_pixel_mask:
+        inverse = photo_filter(r, lambda S: 1 / (1 / (1 / S + 1 / at.sigma**2) + noise))
 
-    preconditioner = photo_solve if operator.is_pixel_mask else isotropic_solve
+        def preconditioner(v: Tensor) -> Tensor:
+            return operator.mask_unmeasured(inverse(v))
+
     if symmetric:
         return cg_image(gram, r, r, iterations, preconditioner, least=noise)
     return gcr_image(gram, r, iterations, preconditioner)

@@ -22,18 +22,27 @@ CORNER = 0.01
 CORRELATION = 0.9
 
 
-def photo_filter(v: Tensor, gain: Callable[[Tensor], Tensor]) -> Tensor:
-    """Returns g(S) v for images v (B, C, H, W) with periodic boundary.
+def photo_filter(like: Tensor, gain: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Returns the map v -> g(S) v on images (B, C, H, W) with periodic boundary.
 
-    `gain` is g; it acts on the eigenvalues of the covariance S.
+    Arguments:
+        like: Images of the shape, type and device of v.
+        gain: g; it acts on the eigenvalues of the covariance S.
     """
-    S = _power(v.shape[-2], v.shape[-1], v.dtype, v.device)
+    channels, size = like.shape[1], like.shape[-2:]
+    S = _power(*size, like.dtype, like.device)
     # eigenvalues of the colour correlation matrix: for the mean colour, for differences from it
-    of_mean, of_difference = 1 + (v.shape[1] - 1) * CORRELATION, 1 - CORRELATION
-    colours = rfft2(v)
-    grey = colours.mean(dim=1, keepdim=True)
-    u = gain(of_mean * S) * grey + gain(of_difference * S) * (colours - grey)
-    return irfft2(u, s=v.shape[-2:])
+    of_mean, of_difference = (
+        torch.complex(g, torch.zeros_like(g))  # a product with a real number would convert it
+        for g in (gain((1 + (channels - 1) * CORRELATION) * S), gain((1 - CORRELATION) * S))
+    )
+
+    def apply(v: Tensor) -> Tensor:
+        colours = rfft2(v)
+        grey = colours.mean(dim=1, keepdim=True)
+        return irfft2(of_mean * grey + of_difference * (colours - grey), s=size)
+
+    return apply
 
 
 @lru_cache(maxsize=8)

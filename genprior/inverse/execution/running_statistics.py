@@ -1,9 +1,10 @@
 """Running mean, standard deviation and quantiles of the samples of each image.
 
-    m <- m + (x - m) / n,    s <- s + (x - m_old) (x - m)
+    m <- m + k (c - m) / n,    s <- s + s_c + k (c - m_old) (c - m)
 
-The variance is s / (n - 1) for independent samples. If the samples contain p pairs (a, b) with any
-correlation within a pair (antithetic samples), the variance is
+where c and s_c are the mean and the sum of squared differences of a batch of k samples, and n
+counts the samples so far. The variance is s / (n - 1) for independent samples. If the samples
+contain p pairs (a, b) with any correlation within a pair (antithetic samples), the variance is
 
     w + (s - (2 p + q) w) / (2 p - 4 p / n + q),    q = (n - 2 p) (1 - 1 / n)
 
@@ -12,6 +13,8 @@ means of pairs; both terms are unbiased.
 
 References:
     Note on a Method for Calculating Corrected Sums of Squares and Products, Welford, 1962.
+    Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, Chan, Golub and
+        LeVeque, 1979 (batches).
     A New Monte Carlo Technique: Antithetic Variates, Hammersley and Morton, 1956.
     A Statistical Theory of the Strength of Materials, Weibull, 1939 (plotting
         positions of quantiles).
@@ -44,19 +47,34 @@ class RunningStatistics:
         self._latest: list[list[Tensor]] = [[] for _ in range(images)]
         self._kept: list[list[Tensor]] = [[] for _ in range(images)]
 
-    def add(self, image: int, x: Tensor) -> None:
-        """Adds a sample of an image, shape (C, H, W)."""
-        self._counts[image] += 1
-        difference = x - self._means[image]
-        self._means[image] = self._means[image] + difference / self._counts[image]
-        self._squares[image] = self._squares[image] + difference * (x - self._means[image])
+    def add(self, image: int, samples: Tensor) -> None:
+        """Adds samples of an image, shape (K, C, H, W)."""
+        before, count = self._counts[image], len(samples)
+        self._counts[image] = before + count
+        centre = samples[0] if count == 1 else samples.mean(dim=0)
+        difference = centre - self._means[image]
+        self._means[image] = self._means[image] + count * difference / self._counts[image]
+        between = count * difference * (centre - self._means[image])
+        self._squares[image] = self._squares[image] + between
+        if count > 1:
+            self._squares[image] += (samples - centre).square().sum(dim=0)
         if self.paired:
-            if partner(self._counts[image] - 1) is not None:
-                pair_difference = x - self._latest[image][0]
-                self._within[image] = self._within[image] + pair_difference**2 / 4
-            self._latest[image] = [*self._latest[image], x][-2:]
+            self._add_pairs(image, before, samples)
         if self.keep:
-            self._kept[image].append(x)
+            self._kept[image].append(samples)
+
+    def _add_pairs(self, image: int, before: int, samples: Tensor) -> None:
+        """Adds the differences within those pairs whose second sample is one of `samples`."""
+        second = [k for k in range(len(samples)) if partner(before + k) is not None]
+        inside = [k for k in second if k >= 2]
+        squares = [
+            (samples[k] - self._latest[image][k - 2]).square() for k in second if k < 2
+        ]
+        if inside:
+            differences = samples[inside] - samples[[k - 2 for k in inside]]
+            squares.append(differences.square().sum(dim=0))
+        self._within[image] = self._within[image] + sum(squares) / 4
+        self._latest[image] = [*self._latest[image], *samples[-2:]][-2:]
 
     @property
     def mean(self) -> Tensor:
@@ -82,7 +100,7 @@ class RunningStatistics:
     @property
     def samples(self) -> Tensor:
         """All samples in the order of their addition, (B, K, C, H, W); needs `keep`."""
-        return torch.stack([torch.stack(kept) for kept in self._kept])
+        return torch.stack([_joined(kept) for kept in self._kept])
 
     def quantiles(self, levels: Sequence[float]) -> dict[float, Tensor]:
         """Returns quantiles per pixel, each of shape (B, C, H, W).
@@ -95,8 +113,12 @@ class RunningStatistics:
         further sample with 67 % instead of 60 % for 4 samples, 80 % instead of 78 % for 8, and
         90.5 % instead of 90 % for 19.
         """
-        ordered = [torch.stack(kept).sort(dim=0).values for kept in self._kept] if levels else []
+        ordered = [_joined(kept).sort(dim=0).values for kept in self._kept] if levels else []
         return {q: torch.stack([_quantile(x, q) for x in ordered]) for q in levels}
+
+
+def _joined(batches: list[Tensor]) -> Tensor:
+    return batches[0] if len(batches) == 1 else torch.cat(batches)
 
 
 def _quantile(ordered: Tensor, level: float) -> Tensor:

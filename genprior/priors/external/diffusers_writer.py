@@ -44,6 +44,10 @@ def write_folder(prior: nn.Module, about: dict[str, Any], source: Path, target: 
     network: Any = getattr(prior, "network", None)
     if about.get("format") != "diffusers" or network is None:
         raise CheckpointError(f"{source}: its prior is from no folder of diffusers")
+    if "control" in about:
+        raise CheckpointError(
+            f"{source}: a ControlNet has a folder of its own: export the prior without control"
+        )
     version = import_diffusers(source).__version__
     parts: dict[str, Any] = {"unet": network, "vae": getattr(prior, "autoencoder", None)}
     for name, part in parts.items():

@@ -8,7 +8,8 @@ with cross-attention is given the embedding of a prompt, by default of the empty
     from prompt.safetensors in the folder, tensors "prompt" and "negative" (tokens, width), or
     computed by the text encoder in the folder, with the package transformers
 
-Weights of a LoRA file (DreamBooth) are added to those of the network and of the text encoder.
+Weights of a LoRA file (DreamBooth) are added to those of the network and of the text encoder. A
+ControlNet adds its residuals to the network, see `genprior.priors.external.controlnet`.
 
 With guidance w, the prediction is F_negative + w (F_prompt - F_negative).
 
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 from genprior.core.errors import CheckpointError
 from genprior.priors.base import LatentDenoiser
+from genprior.priors.external.controlnet import Control, load_control
 from genprior.priors.external.diffusers_folder import (
     import_diffusers,
     load_network,
@@ -54,7 +56,9 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     """Settings of a folder in `genprior.json`.
 
     `prompt` and `negative_prompt` are texts; `guidance` is the factor w >= 0, 1 for none. `lora`
-    is a LoRA file, relative to the folder, and `lora_scale` the factor of its changes.
+    is a LoRA file, relative to the folder, and `lora_scale` the factor of its changes. `control`
+    is the folder of a ControlNet and `control_image` its image, both relative to the folder;
+    `control_scale` is the factor of its residuals.
     """
 
     prompt: str = ""
@@ -62,6 +66,9 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     guidance: float = 1.0
     lora: str | None = None
     lora_scale: float = 1.0
+    control: str | None = None
+    control_image: str | None = None
+    control_scale: float = 1.0
 
 
 class LatentDiffusion(nn.Module, LatentDenoiser):
@@ -74,14 +81,17 @@ class LatentDiffusion(nn.Module, LatentDenoiser):
         prompt: Embedding of the prompt, shape (tokens, width); None for a network without.
         negative: That of the negative prompt, for guidance.
         guidance: Factor w; 1 uses the prompt alone.
+        control: A ControlNet with its image; None for none.
     """
 
     def __init__(
         self, autoencoder: nn.Module, network: nn.Module,
         steps: VariancePreserving | FlowMatching | EDMPreconditioning,
         prompt: Tensor | None = None, negative: Tensor | None = None, guidance: float = 1.0,
+        control: Control | None = None,
     ) -> None:
         super().__init__()
+        self.control = control
         self.autoencoder, self.network, self.steps = autoencoder, network, steps
         self.guidance = guidance
         self.register_buffer("prompt", prompt)
@@ -94,6 +104,8 @@ class LatentDiffusion(nn.Module, LatentDenoiser):
         self.shift = getattr(config, "shift_factor", None) or 0.0
         side = network.config.sample_size
         self.sample_size = (side * self.factor,) * 2 if isinstance(side, int) else None
+        if control is not None:
+            self.sample_size = tuple(control.image.shape[2:])
 
     def latent_shape(self, image_shape: torch.Size) -> tuple[int, ...]:
         rows, columns = (-(-side // self.multiple) * self.multiple // self.factor
@@ -124,7 +136,10 @@ class LatentDiffusion(nn.Module, LatentDenoiser):
 
     def _conditional(self, z: Tensor, t: Tensor, text: Tensor) -> Tensor:
         states = text.to(z).expand(len(z), -1, -1)
-        return self.network(z, t, encoder_hidden_states=states).sample[:, : self.depth]
+        added = {} if self.control is None else self.control(
+            z, t, states, self.multiple, self.factor
+        )
+        return self.network(z, t, encoder_hidden_states=states, **added).sample[:, : self.depth]
 
 
 def load(
@@ -136,8 +151,9 @@ def load(
         CheckpointError: A part is missing, damaged or of another kind, the prompt has no
             embedding, a setting does not fit, or diffusers is not installed.
     """
-    if "lora" in told:  # what a user types is relative to the current folder
-        told = {**told, "lora": str(Path(told["lora"]).absolute())}
+    # what a user types is relative to the current folder
+    typed = [name for name in ("lora", "control", "control_image") if name in told]
+    told = {**told, **{name: str(Path(told[name]).absolute()) for name in typed}}
     settings = _checked(path, read_settings(path, Settings, told))
     check_no_transformer(path, path)
     first, second = read_config(path / "vae"), read_config(path / "unet")
@@ -164,19 +180,24 @@ def load(
     steps = noise_levels(path, scheduler, second)
     if steps is None:
         raise CheckpointError(f"{path}: a score model of latents is not supported")
-    prompt = negative = lora = None
+    prompt = negative = lora = control = None
     if kind == "UNet2DConditionModel":
         if settings.lora is not None:
             lora = read_lora(path / settings.lora, settings.lora_scale)
             lora.add_to_network(network)
         width = network.config.cross_attention_dim
         prompt, negative = _embeddings(path, settings, width, lora)
+        if settings.control is not None and settings.control_image is not None:
+            control = load_control(path / settings.control, path / settings.control_image,
+                                   settings.control_scale, network.config)
     elif settings != Settings():
         raise CheckpointError(
-            f"{path}: its {kind} takes no prompt: leave out prompt, negative_prompt, guidance and "
-            f"lora"
+            f"{path}: its {kind} takes no prompt: leave out prompt, negative_prompt, guidance, "
+            f"lora and control"
         )
-    prior = LatentDiffusion(autoencoder, network, steps, prompt, negative, settings.guidance)
+    prior = LatentDiffusion(
+        autoencoder, network, steps, prompt, negative, settings.guidance, control
+    )
     about = {
         "format": "diffusers",
         "prior": f"latent diffusion: AutoencoderKL and {kind}",
@@ -196,6 +217,7 @@ def load(
         **({} if prompt is None else {"negative_prompt": settings.negative_prompt}),
         "guidance": settings.guidance,
         **({} if lora is None else lora.describe()),
+        **({} if control is None else control.describe()),
         "licence": stated_licence(path),
     }
     return prior, about
@@ -203,7 +225,7 @@ def load(
 
 def _checked(path: Path, settings: Settings) -> Settings:
     """Returns the settings; raises CheckpointError if one is out of range or has no effect."""
-    for name in ("guidance", "lora_scale"):
+    for name in ("guidance", "lora_scale", "control_scale"):
         if not 0 <= getattr(settings, name) < float("inf"):
             raise CheckpointError(f"{path}: {name} must be >= 0, got {getattr(settings, name)}")
     if settings.negative_prompt and settings.guidance == 1:
@@ -212,6 +234,12 @@ def _checked(path: Path, settings: Settings) -> Settings:
         )
     if settings.lora is None and settings.lora_scale != 1:
         raise CheckpointError(f"{path}: lora_scale is the factor of lora: give the LoRA file too")
+    if (settings.control is None) != (settings.control_image is None):
+        raise CheckpointError(
+            f"{path}: a ControlNet needs both: control, its folder, and control_image, its image"
+        )
+    if settings.control is None and settings.control_scale != 1:
+        raise CheckpointError(f"{path}: control_scale is the factor of control: give it too")
     return settings
 
 

@@ -44,7 +44,10 @@ class StyleGenerator(nn.Module):
         rows, columns = (n // self.multiple for n in size)
         mapping: list[nn.Module] = []
         for _ in range(MAPPING_LAYERS):
-            mapping += [nn.Linear(latent, latent), nn.LeakyReLU(SLOPE)]
+            linear = nn.Linear(latent, latent)
+            nn.init.kaiming_normal_(linear.weight, a=SLOPE)  # w varies as much as z
+            nn.init.zeros_(linear.bias)
+            mapping += [linear, nn.LeakyReLU(SLOPE)]
         self.mapping = nn.Sequential(*mapping)
         self.start = nn.Parameter(torch.randn(widths[-1], rows, columns))
         self.layers, self.outputs = nn.ModuleList(), nn.ModuleList()
@@ -96,6 +99,7 @@ class StyleLayer(nn.Module):
         super().__init__()
         self.output, self.pad = output, kernel // 2
         self.affine = nn.Linear(latent, inside)
+        nn.init.normal_(self.affine.weight, std=latent**-0.5)
         nn.init.ones_(self.affine.bias)
         scale = (inside * kernel**2) ** -0.5
         self.weight = nn.Parameter(scale * torch.randn(outside, inside, kernel, kernel))

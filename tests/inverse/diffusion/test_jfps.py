@@ -39,7 +39,7 @@ def test_with_the_covariance_of_the_prior_it_is_moment_matching(op: Operator) ->
 
 def test_the_model_of_photos_has_its_variance_and_colour_correlation() -> None:
     unit = torch.eye(3 * 5 * 6).double().reshape(-1, 3, 5, 6)
-    S = photo_filter(unit, lambda S: S).flatten(1)
+    S = photo_filter(unit, lambda S: S)(unit).flatten(1)
     torch.testing.assert_close(S.diagonal(), torch.full((90,), PHOTO_VAR).double())
     torch.testing.assert_close(S, S.T)
     same_place = S.reshape(3, 30, 3, 30).diagonal(dim1=1, dim2=3).mean(dim=2)
@@ -81,9 +81,9 @@ def test_only_the_denoiser_is_evaluated() -> None:
 @pytest.mark.parametrize("sigma", [0.1, 2.0])
 def test_the_covariance_of_photos_given_the_noisy_image(sigma: float) -> None:
     unit = torch.eye(3 * 5 * 6).double().reshape(-1, 3, 5, 6)
-    S = photo_filter(unit, lambda S: S).flatten(1)
+    S = photo_filter(unit, lambda S: S)(unit).flatten(1)
     expected = (S.inverse() + torch.eye(len(S)).double() / sigma**2).inverse()
-    found = JFPS()._cov(sigma)(unit).flatten(1)
+    found = JFPS()._cov(unit, sigma)(unit).flatten(1)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 

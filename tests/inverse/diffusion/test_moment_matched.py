@@ -237,13 +237,15 @@ class Photos(Denoiser):
     """The exact denoiser of the Gaussian model of photos."""
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        return 0.5 + photo_filter(x - 0.5, lambda S: S / (S + per_image(sigma, x) ** 2))
+        wiener = photo_filter(x, lambda S: S / (S + per_image(sigma, x) ** 2))
+        return 0.5 + wiener(x - 0.5)
 
 
 @pytest.mark.parametrize("boundary", ["valid", "reflect"])
 @pytest.mark.parametrize("name", ["moment-matched", "mmps"])
 def test_noise_free_motion_blurred_data_are_matched(name: str, boundary: str) -> None:
     op = Blur(motion_kernel(9, 30), boundary)
-    y = op.A((0.5 + photo_filter(normals(1, 2, 3, 40, 40)[0].float(), torch.sqrt)).clamp(0, 1))
+    n = normals(1, 2, 3, 40, 40)[0].float()
+    y = op.A((0.5 + photo_filter(n, torch.sqrt)(n)).clamp(0, 1))
     x = make_solver(name, steps=20)(y, op, Photos(), 0.0, Noise(0, [0, 1]))
     assert (op.A(x) - y).square().mean().sqrt() < 0.015
