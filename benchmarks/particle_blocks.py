@@ -254,7 +254,10 @@ effective sample size. One run of each.
 
 {chr(10).join(network)}
 
-{" ".join(__doc__.split("[--photo PHOTO]")[1].split("Writes")[0].split())}
+```text
+{__doc__.split("[--photo PHOTO]")[1].split("Writes")[0].strip()}
+```
+
 torch {record["torch"]}; {record["machine"]}.
 """
 
