@@ -210,9 +210,15 @@ class DDPM(nn.Module, Denoiser, Trainable):
         return torch.where(b < WIDE_SHARE, wide, narrow).clamp(*SIGMA_RANGE)
 
     def losses(self, x: Tensor, noise: Noise) -> Mapping[str, Tensor]:
-        return self.losses_of(tuple(self.groups()), x, noise)
+        return self._losses(self.groups(), x, noise)
 
     def losses_of(
+        self, groups: Collection[str], x: Tensor, noise: Noise
+    ) -> Mapping[str, Tensor]:
+        every = set(groups) == set(self.groups())
+        return self.losses(x, noise) if every else self._losses(groups, x, noise)
+
+    def _losses(
         self, groups: Collection[str], x: Tensor, noise: Noise
     ) -> Mapping[str, Tensor]:
         sigma = per_image(self.training_levels(x, noise), x)

@@ -51,7 +51,7 @@ def test_typed_options_take_precedence(tmp_path: Path, weights: Path) -> None:
 
 
 @pytest.mark.parametrize("text, message", [
-    ("nois = 0.1", "denoise has no option 'nois': choose among calibration, degrade"),
+    ("nois = 0.1", "denoise has no option 'nois': choose among calibration, control"),
     ("noise = ", "not a TOML file"),
     ('noise = "much"', "Invalid value for '--noise': 'much' is not a valid"),
     ("files = 3", "no option 'files'"),
