@@ -74,7 +74,8 @@ def facts(name: str) -> dict[str, Any]:
     about = read_manifest(newest(find_prior(name)))
     steps, batch = about.get("step"), about.get("settings", {}).get("batch")
     crop = about.get("crop") or about.get("size")
-    pixels = steps * batch * crop**2 if steps and batch and isinstance(crop, int) else None
+    seen = steps * batch * crop**2 if steps and batch and isinstance(crop, int) else None
+    pixels = about.get("pixels", seen)  # of several runs one after the other
     return {"steps": steps, "pixels_seen": pixels, "widths": about["config"].get("widths"),
             "blocks": about["config"].get("blocks"), "seconds_trained": about.get("seconds")}
 
