@@ -28,7 +28,9 @@ def baseline(image) -> float:
     return psnr(restore(y, Inpainting(KEEP), prior).image.clamp(0, 1), image).item()
 
 
-@pytest.mark.parametrize("name, gain", [("ddpm", 3), ("glow", 2), ("vae", 2), ("gan", 0)])
+@pytest.mark.parametrize(
+    "name, gain", [("ddpm", 3), ("ddpm:fast", 3), ("glow", 2), ("vae", 2), ("gan", 0)]
+)
 def test_photos_are_filled_better_than_by_a_texture(image, baseline, name, gain):
     found = restore(Inpainting(KEEP).A(image), Inpainting(KEEP), name).image.clamp(0, 1)
     assert psnr(found, image).item() > baseline + gain
