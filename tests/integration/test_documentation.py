@@ -275,7 +275,8 @@ def test_there_are_blocks_and_their_languages_are_known() -> None:
 def test_every_page_shows_an_image_that_exists() -> None:
     """Images of the gallery are made by its build: there the page that draws them must exist."""
     folders = {"gallery": "gallery", "gallery_lecture": "lecture"}
-    for page in [*PAGES, *sorted((ROOT / "docs").glob("*.rst"))]:
+    built = ROOT / "docs" / "sg_execution_times.rst"  # left by a build of the documentation
+    for page in [*PAGES, *sorted(set((ROOT / "docs").glob("*.rst")) - {built})]:
         text = page.read_text(encoding="utf-8")
         images = re.findall(r"!\[[^\]]*\]\(([^)]+)\)|^\.\. image:: (\S+)", text, re.MULTILINE)
         assert images, f"{page.name} has no image"
