@@ -226,8 +226,12 @@ def _recorded(settings: dict[str, Any]) -> dict[str, Any]:
 
     from genprior.core.checksums import file_digest
 
-    files = {name: settings[name] for name in ("lora", "control_image") if name in settings}
-    settings = {**settings, **{name: file_digest(Path(file)) for name, file in files.items()}}
+    paths = {name: Path(settings[name]) for name in ("lora", "control", "control_image")
+             if name in settings}
+    files = {name: sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path]
+             for name, path in paths.items()}
+    sums = {name: " ".join(map(file_digest, some)) for name, some in files.items()}
+    settings = {**settings, **sums}
     return {"prior settings": json.dumps(settings)} if settings else {}
 
 

@@ -215,7 +215,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
     def losses_of(
         self, groups: Collection[str], x: Tensor, noise: Noise
     ) -> Mapping[str, Tensor]:
-        every = set(groups) == set(self.groups())
+        every = set(groups) == set(self.groups())  # a subclass may change `losses`
         return self.losses(x, noise) if every else self._losses(groups, x, noise)
 
     def _losses(

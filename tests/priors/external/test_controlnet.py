@@ -78,6 +78,12 @@ def test_restorations_and_samples_take_one_from_the_shell(folders, tmp_path):
             "psld", "--steps", 2, "-q", *given)
     assert sidecar(tmp_path / "a.genprior.png")["prior_settings"] == {
         "control": str(folders[1]), "control_image": str(edges), "control_scale": 0.5}
+    evaluate = ["evaluate", tmp_path / "a.png", "--prior", folders[0], "--solver", "psld", "-q",
+                "--steps", 2, "--task", "denoise:noise=0.1", "-o", tmp_path / "results", *given]
+    succeed(*evaluate)
+    (folders[1] / "note.txt").write_text("another ControlNet")
+    code, line = refused(*evaluate)
+    assert code and "prior settings" in line
     (folders[0] / "genprior.json").write_text(
         json.dumps({"control": "../edges", "control_image": "../edges.png"}))
     about = json.loads(succeed("priors", "info", folders[0]).stdout)["control"]
