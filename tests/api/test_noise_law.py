@@ -50,7 +50,7 @@ def test_correlated_noise_is_found(std):
     found = camera_noise(y)
     assert std / 1.5 < found.level < 1.5 * std  # one of four ranges of intensity is texture
     assert found.correlation == pytest.approx(2 / 3, abs=0.15)
-    assert found.is_correlated(0.003)
+    assert found.correlated(0.003) is found
     assert found.describe().startswith("correlated over 2 px")
 
 
@@ -73,7 +73,28 @@ def test_the_law_of_smooth_images_is_that_of_the_noise():
 def test_white_noise_is_not_taken_as_correlated(std):
     y = photo() + std * normal(1, 3, 256, 256)
     found = camera_noise(y)
-    assert found is None or not found.is_correlated(std)
+    assert found is None or not found.correlated(std)
+
+
+def test_correlated_noise_is_found_beside_white_noise():
+    y = photo() + box(0.05).colour(normal(1, 3, 256, 256))
+    found = camera_noise(y).correlated(0.016)  # white noise that a prior sees in it
+    assert found.level == pytest.approx(0.05, rel=0.2)
+    assert found.correlation == pytest.approx(2 / 3, abs=0.15)
+    assert camera_noise(y[:, :1]).correlated(0.016) is None  # one channel may be texture
+
+
+def test_what_the_channels_have_in_common_is_no_noise():
+    texture = box(0.05).colour(normal(1, 1, 256, 256, seed=1))
+    white = camera_noise(ramp() + texture + 0.02 * normal(1, 3, 256, 256))
+    assert white.level > 2 * 0.02 and white.correlation > 0.4 and not white.correlated(0.02)
+    law = box(0.05)
+    found = camera_noise(ramp() + texture + law.colour(normal(1, 3, 256, 256)))
+    c = found.without_texture().autocovariance
+    truth = law.autocovariance[0, 0, 0]
+    for i in range(3):
+        assert (c[i, i][5:10, 5:10] - truth).abs().max() < 0.2 * truth.max()
+    assert c[0, 1].abs().max() == 0
 
 
 def test_noise_that_is_stronger_in_the_dark_is_said():
@@ -255,7 +276,7 @@ def test_the_reach_is_the_largest_correlated_distance():
     c = torch.zeros(1, 1, 15, 15)
     c[..., 7, 4:11] = c[..., 4:11, 7] = 0.5
     c[..., 7, 7] = 1
-    assert CameraNoise(c, 1.0, 0.5, (0.5,), (1.0,)).reach() == 3
+    assert CameraNoise(c, 1.0, 0.5, 1.0, (0.5,), (1.0,)).reach() == 3
 
 
 @pytest.mark.slow
