@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +33,7 @@ from genprior.api.inputs import (
     take_measurement,
     whole_number,
 )
-from genprior.api.noise_law import measured_noise
+from genprior.api.noise_law import Measured, measured_noise
 from genprior.api.progress_bar import as_callback
 from genprior.api.sampling import sample
 from genprior.api.texture_fill import Fill, add_texture, choose_fill
@@ -55,6 +56,7 @@ from genprior.io.arrays import floats_like, noise_levels, samples_like
 from genprior.io.limits import MAX_SAMPLES
 from genprior.operators.base import Operator
 from genprior.operators.noise_models import GaussianNoise, SignalDependentNoise, noise_law
+from genprior.operators.whitened import Whitened, WhitenedNonlinear
 
 __all__ = ["degrade", "load_prior", "make_operator", "make_solver", "restore", "sample"]
 
@@ -243,85 +245,51 @@ def restore(
     if noise_std is None:
         noise_std = physics_noise(physics, y)
     name, method = choose_solver(solver, steps, operator, prior, samples)
-    noise = measured_noise(noise_std, measurement.to(device), operator, prior)
-    if method.ignores_noise:
-        noise = noise.white(measurement)
-    noisy, passes = measurement.detach().to(device, torch.float32), noise.passes(method)
-    measurement, level_of_noise = noise.forward(measurement), noise.level
-    sigma = noise_levels(level_of_noise, measurement, operator.measures_images)
-    check_noise(operator, sigma)
     numbers = image_numbers(index, len(measurement))
+    problem = _problem(measurement, operator, prior, method, noise_std, device)
+    work, operator, sigma = problem.y, problem.operator, problem.sigma
     textured = method.stochastic or method.has_texture
     fill = choose_fill(fill, solver in (None, "auto"), textured, operator)
-
-    work = measurement.detach().to(device, torch.float32)
-    operator.check_shape(work.shape)
-    white, given = noise.whitened(operator, method.takes_any_noise), work
     prior = for_channels(prior, operator.image_shape(work.shape)[1])
-    operator, unit = operator.rescaled(work.shape)
-    # Copies, since tensors made in inference mode cannot be differentiated through.
-    work, scaled = work / per_image(unit, work), sigma.to(work) / unit
     methods = [method] * len(work)
     if not isinstance(solver, Solver) and (steps is None or not hasattr(method, "steps")):
-        methods = suited_solvers(method, quality, work, operator, prior, scaled)
-    coloured = [noise.is_correlated(i) for i in range(len(work))]
-    runs = _runs(methods, coloured, samples, operator.image_shape(work.shape), device)
+        methods = suited_solvers(method, quality, work, operator, prior, problem.scaled)
+    runs = _runs(methods, problem.coloured, samples, operator.image_shape(work.shape), device)
     paired = antithetic and method.supports_antithetic
     executors = [
         Executor(each, prior, seed, numbers, tile, precision, None, len(parts), paired,
-                 white if coloured[parts[0][0][0]] else operator, passes)
+                 problem.operator_of(parts[0][0][0]), problem.passes)
         for each, parts in runs
     ]
     _show_total(executors, progress)
     started = time.perf_counter()
     stats = RunningStatistics(len(work), several and (keep_samples or bool(quantiles)), paired)
     misfits: list[list[Tensor]] = [[] for _ in work]
-    exact = (sigma == 0).tolist()
     found: dict[str, None] = {}  # reasons for doubt, without repetitions
     for executor, (_, parts) in zip(executors, runs, strict=True):
         for part in parts:
-            images = [i for i, _ in part]
-            part_operator, data, level = operator.select(images), work[images], scaled[images]
-            if white is not None and coloured[images[0]]:
-                whitened = white.select(images)
-                y_white = whitened.whiten(given[images])
-                x = executor.solve(y_white, whitened, sigma.to(work)[images], part)
-            else:
-                x = executor.solve(data, part_operator, level, part)
-            law = noise
-            if passes > 1:
-                mixed, law = noise.second_pass(noisy[images], noise.backward(x))
-                data, level = law.forward(mixed), torch.full_like(level, law.level)
-                x = executor.solve(data, part_operator, level, part)
-            if any(exact[i] for i in images):
-                known = part_operator.keep_known(x, data)
-                x = torch.where((level == 0).reshape(-1, 1, 1, 1), known, x)
+            x, final = problem.solve(executor, part)
             if not all_finite(x):
                 raise FloatingPointError(
                     f"solver {name} gave NaN or infinite numbers: use float32 or another solver"
                 )
             keys = [(numbers[i], k) for i, k in part]
-            x, doubted = add_texture(x, part_operator, fill, seed, keys)
-            found |= {f"image {images[row]}: {text}": None for row, text in doubted.items()}
-            answers = law.backward(operator.crop_margin(x).to(measurement.device))
-            fits = misfit(x, data, part_operator, level).cpu()
-            for i, rows in _rows_of(images).items():
+            x, doubted = add_texture(x, final.operator, fill, seed, keys)
+            found |= {f"image {part[row][0]}: {text}": None for row, text in doubted.items()}
+            answers = final.image(x).to(measurement.device)
+            fits = misfit(x, final.y, final.operator, final.scaled).cpu()
+            for i, rows in _rows_of([i for i, _ in part]).items():
                 stats.add(i, answers[rows])
                 misfits[i].append(fits[rows])
     seconds = time.perf_counter() - started
-    windows = {i: cut for executor in executors for i, cut in executor.windows.items()}
-    fits_of_samples = torch.stack([torch.cat(fits) for fits in misfits])
-    rescaled = per_image(unit, fits_of_samples).to(fits_of_samples) * fits_of_samples
-    without_noise = torch.tensor(exact)[:, None]
-    fits_of_samples = torch.where(without_noise, rescaled, fits_of_samples)
+    fits_of_samples = problem.in_image_units(torch.stack([torch.cat(fits) for fits in misfits]))
     fit = fits_of_samples.mean(dim=1)
-    mean = back(stats.mean)
     lower = upper = None
     uncalibrated: list[str] = []
     if calibration is not None:
         lower, upper, reasons = intervals(
-            calibration, measurement, operator_on(operator, measurement.device), sigma, prior,
-            methods, samples, paired and samples > 2, stats.mean, stats.std, fit,
+            calibration, problem.measurement, operator_on(operator, measurement.device), sigma,
+            prior, methods, samples, paired and samples > 2, stats.mean, stats.std, fit,
         )
         uncalibrated = [
             f"image {i}: no calibrated intervals: {reason}" if len(work) > 1 else
@@ -332,16 +300,18 @@ def restore(
     doubts = (
         *ignored_steps(solver, steps, method),
         *found,
-        *noise.doubts,
+        *problem.noise.doubts,
         *unused_noise(physics, sigma),
         *check_restoration(work, operator, sigma, fit, method.stochastic),
-        *method.doubts(work, operator, prior, scaled),
+        *method.doubts(work, operator, prior, problem.scaled),
         *(() if sizes is None else method.doubts_of_weights(sizes)),
         *beyond(quantiles, samples),
         *uncalibrated,
     )
     for doubt in doubts:
         warnings.warn(doubt, RestorationWarning, stacklevel=4)  # two decorators are in between
+    mean = back(stats.mean)
+    windows = {i: cut for executor in executors for i, cut in executor.windows.items()}
     return Restoration(
         image=mean,
         samples=samples_like(stats.samples, back, single) if several and keep_samples else None,
@@ -361,16 +331,122 @@ def restore(
         products=method.jacobian_products_for(operator, prior),
         antithetic=paired and samples > 2,
         seconds=seconds,
-        noise_std=level_of_noise,
-        noise_found=noise.found,
+        noise_std=problem.noise.level,
+        noise_found=problem.noise.found,
         seed=seed,
         warnings=doubts,
         tile=next((executor.tile for executor in executors if executor.tile), None),
         windows=tuple(tuple(windows.get(i, ())) for i in range(len(work))),
         reduced=tuple(text for executor in executors for text in executor.reduced),
         methods=tuple(methods),
-        passes=passes,
+        passes=problem.passes,
         effective_sizes=sizes,
+    )
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """A batch of measurements, as solvers take them, and their noise.
+
+    Arguments:
+        measurement: y as it was given, after the transform of its noise, see `Measured.forward`.
+        noisy: y as it was given, float32 on the device of the solver.
+        given: `measurement`, float32 on the device of the solver.
+        y, operator: Measurements in the unit of their operator, and this operator.
+        unit: This unit, a number or one per image.
+        sigma, scaled: Noise levels of `measurement` and of `y`, shape (B,).
+        noise: The noise.
+        white: The operator of whitened measurements; None if all noise is white.
+        passes: How often the solver denoises an image.
+    """
+
+    measurement: Tensor
+    noisy: Tensor
+    given: Tensor
+    y: Tensor
+    operator: Operator
+    unit: Any
+    sigma: Tensor
+    scaled: Tensor
+    noise: Measured
+    white: Whitened | WhitenedNonlinear | None
+    passes: int
+
+    @property
+    def coloured(self) -> list[bool]:
+        """Which images have noise that is not white."""
+        return [self.noise.is_correlated(i) for i in range(len(self.y))]
+
+    def operator_of(self, image: int) -> Operator | Whitened | WhitenedNonlinear:
+        """Returns the operator of the measurements that an image is solved from."""
+        white = self.white if self.noise.is_correlated(image) else None
+        return self.operator if white is None else white
+
+    def solve(self, executor: Executor, part: list[SampleIndex]) -> tuple[Tensor, "_Answered"]:
+        """Returns the answers of a solver for a batch, and the measurements that they answer.
+
+        Arguments:
+            executor: Runs the solver.
+            part: Pairs (image, sample); images with white noise, or with other noise.
+        """
+        images = [i for i, _ in part]
+        operator, y, scaled = self.operator.select(images), self.y[images], self.scaled[images]
+        white = self.operator_of(images[0]).select(images)
+        if isinstance(white, Whitened | WhitenedNonlinear):
+            level = self.sigma.to(self.y)[images]
+            x = executor.solve(white.whiten(self.given[images]), white, level, part)
+        else:
+            x = executor.solve(y, operator, scaled, part)
+        noise = self.noise
+        if self.passes > 1:
+            mixed, noise = noise.second_pass(self.noisy[images], noise.backward(x))
+            y, scaled = noise.forward(mixed), torch.full_like(scaled, noise.level)
+            x = executor.solve(y, operator, scaled, part)
+        if not self.sigma[images].all():
+            known = operator.keep_known(x, y)
+            x = torch.where((scaled == 0).reshape(-1, 1, 1, 1), known, x)
+        return x, _Answered(y, operator, scaled, noise)
+
+    def in_image_units(self, misfits: Tensor) -> Tensor:
+        """Returns misfits (B, K); without noise they are residuals, which have a unit."""
+        rescaled = per_image(self.unit, misfits).to(misfits) * misfits
+        return torch.where((self.sigma == 0).to(misfits.device)[:, None], rescaled, misfits)
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """Measurements that a batch of answers was computed from, see `_Problem`."""
+
+    y: Tensor
+    operator: Operator
+    scaled: Tensor
+    noise: Measured
+
+    def image(self, x: Tensor) -> Tensor:
+        """Returns an answer as an image, without margins and transform."""
+        return self.noise.backward(self.operator.crop_margin(x))
+
+
+def _problem(
+    measurement: Tensor, operator: Operator, prior: object, method: Solver, noise_std: Any,
+    device: torch.device,
+) -> _Problem:
+    """Returns the measurements as a solver takes them; estimates their noise for "auto"."""
+    noise = measured_noise(noise_std, measurement.to(device), operator, prior)
+    if method.ignores_noise:
+        noise = noise.white(measurement)
+    noisy = measurement.detach().to(device, torch.float32)
+    measurement = noise.forward(measurement)
+    sigma = noise_levels(noise.level, measurement, operator.measures_images)
+    check_noise(operator, sigma)
+    given = measurement.detach().to(device, torch.float32)
+    operator.check_shape(given.shape)
+    white = noise.whitened(operator, method.takes_any_noise)
+    operator, unit = operator.rescaled(given.shape)
+    # Quotients are copies: tensors made in inference mode cannot be differentiated through.
+    return _Problem(
+        measurement, noisy, given, given / per_image(unit, given), operator, unit, sigma,
+        sigma.to(given) / unit, noise, white, noise.passes(method),
     )
 
 
