@@ -97,7 +97,8 @@ def denoise(**common: Any) -> None:
     """Remove noise: white noise of a given level, or noise that is estimated.
 
     FILES: images, folders of images, or - for standard input. Without --noise the level is
-    estimated, and noise of cameras, which is correlated between neighbours, is removed as such.
+    estimated, and noise of cameras, which is correlated between neighbours, is removed as such;
+    a JPEG file without noise is restored as by dejpeg.
     """
     from genprior.api.tasks import denoising
 

@@ -28,12 +28,12 @@ from genprior.core.errors import SettingError
 from genprior.core.linalg import per_image
 from genprior.core.tensors import numbers
 from genprior.operators.base import Quantiser
-from genprior.operators.jpeg_tables import SAMPLINGS, SIZE, standard_tables
+from genprior.operators.jpeg_tables import LUMA_WEIGHTS, SAMPLINGS, SIZE, standard_tables
 from genprior.operators.truncated_normal import truncated_mean
 
 # Rows: Y, Cb, Cr of R, G, B; and its inverse (JFIF, ITU-R BT.601).
 TO_YCC = (
-    (0.299, 0.587, 0.114),
+    LUMA_WEIGHTS,
     (-0.299 / 1.772, -0.587 / 1.772, 0.5),
     (0.5, -0.587 / 1.402, -0.114 / 1.402),
 )

@@ -12,6 +12,8 @@ from genprior.core.errors import SettingError
 SIZE = 8
 # Luma pixels per chroma pixel (rows, columns), by the usual name of the sampling.
 SAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:4:0": (2, 1), "4:2:0": (2, 2)}
+# Luma of red, green and blue (ITU-R BT.601).
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 LUMA = (
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55,
     14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
@@ -42,3 +44,16 @@ def standard_tables(quality: int) -> Tensor:
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     tables = torch.tensor([LUMA, CHROMA]).reshape(2, SIZE, SIZE)
     return ((tables * percent + 50) // 100).clamp(1, 255).float()
+
+
+def nearest_quality(luma: Tensor) -> int:
+    """Returns the quality, 1 to 100, whose standard table is nearest to a luma table (8, 8).
+
+    >>> nearest_quality(standard_tables(86)[0])
+    86
+    """
+    logarithm = luma.float().cpu().log()
+    return min(
+        range(100, 0, -1),
+        key=lambda q: (standard_tables(q)[0].log() - logarithm).abs().sum().item(),
+    )

@@ -13,6 +13,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from genprior.api.compressed_photos import noise_or_compression
 from genprior.api.estimated_priors import estimate_prior
 from genprior.api.factory import choose_solver, make_operator, prior_on, restrict_to_border
 from genprior.api.restoration import restore
@@ -168,7 +169,7 @@ class Restorer:
             check_transparency(image.format)
         operator = _operator(settings, image, hole, self.max_pixels)
         check_side(image.format, max(operator.image_shape(image.pixels.shape)[2:]))
-        name, result = self._solve(settings, operator, image.pixels, progress)
+        name, result = self._solve(settings, operator, image, progress)
         files, about = _files(result, written), _facts(result, settings, image) | {"solver": name}
         if "std" in files:
             about["std_unit"] = files.pop("std_unit")
@@ -188,14 +189,14 @@ class Restorer:
         return hole
 
     def _solve(
-        self, settings: Settings, operator: Operator, pixels: Tensor, progress: Callable
+        self, settings: Settings, operator: Operator, image: ImageFile, progress: Callable
     ) -> tuple[str, Restoration]:
         """Restores as `genprior.api.files.restore_files` does, with the noise of image 0.
 
         Returns:
             Name of the solver, and the result.
         """
-        y = operator.mask_unmeasured(pixels)
+        y = operator.mask_unmeasured(image.pixels)
         source = self.priors[settings.prior]
         if source in FROM_EXEMPLAR:
             if settings.tool != "inpaint":
@@ -204,6 +205,10 @@ class Restorer:
             prior: Any = estimate_prior(source, y, keep)
         else:
             prior = prior_on(source, pick_device(self.device, y))[1]
+        noise: Any = settings.noise
+        if settings.tool == "denoise" and noise == "auto" and settings.solver == "auto":
+            device = pick_device(self.device, y)
+            operator, noise = noise_or_compression(image, y.to(device), operator, prior)
         name, solver = choose_solver(
             settings.solver, settings.steps, operator, prior, settings.samples
         )
@@ -212,7 +217,7 @@ class Restorer:
         if restricted is not solver:
             chosen = (restricted, None)
         return name, restore(
-            y, operator, prior, chosen[0], settings.noise, settings.samples, chosen[1],
+            y, operator, prior, chosen[0], noise, settings.samples, chosen[1],
             settings.seed, device=self.device, quality=settings.quality, progress=progress,
         )
 
@@ -283,6 +288,7 @@ def _facts(result: Restoration, settings: Settings, image: ImageFile) -> dict[st
     return {
         "width": width, "height": height, "nfe": result.nfe,
         "noise": noise.item() if isinstance(noise, Tensor) else noise,
+        "noise_found": ", ".join(result.noise_found),
         "seconds": round(result.seconds, 2), "warnings": warnings,
         "suffix": suffix_of(image.format),
     }

@@ -107,6 +107,12 @@ def test_noise_that_is_stronger_in_the_dark_is_said():
     assert "stronger" not in camera_noise(ramp() + n).describe()
 
 
+def test_a_flat_channel_has_no_noise():
+    y = ramp() + box(0.05).colour(normal(1, 3, 256, 256))
+    y[:, 2] = 0.5
+    assert camera_noise(y) is None
+
+
 @pytest.mark.parametrize("image", [
     torch.zeros(1, 3, 256, 256), torch.ones(1, 3, 256, 256), torch.full((1, 3, 256, 256), 0.5),
     torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0)),
@@ -276,7 +282,7 @@ def test_the_reach_is_the_largest_correlated_distance():
     c = torch.zeros(1, 1, 15, 15)
     c[..., 7, 4:11] = c[..., 4:11, 7] = 0.5
     c[..., 7, 7] = 1
-    assert CameraNoise(c, 1.0, 0.5, 1.0, (0.5,), (1.0,)).reach() == 3
+    assert CameraNoise(c, 1.0, 0.5, 1.0, (0.5,), (1.0,), 1.0).reach() == 3
 
 
 @pytest.mark.slow

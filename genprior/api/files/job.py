@@ -62,3 +62,9 @@ class Job:
     fill: Fill | None = None
     adapt: float | int | None = None
     calibration: Path | None = None
+
+    @property
+    def finds_compression(self) -> bool:
+        """Whether the compression of a file may be undone instead of its noise."""
+        chosen = self.solver != "auto" or self.calibration is not None
+        return self.task == "denoise" and self.noise == "auto" and not (self.degrade or chosen)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.api.adaptation import Adaptation, adapt_prior
+from genprior.api.compressed_photos import noise_or_compression
 from genprior.api.estimated_priors import estimate_prior, read_exemplar
 from genprior.api.factory import (
     check_no_settings,
@@ -117,7 +118,8 @@ def run(
     for folder in {target.output.parent for target in targets}:
         sweep(folder)
     max_images = CPU_BATCH if device.type == "cpu" else GPU_BATCH
-    max_images = 1 if job.adapt is not None else max_images  # each file has its own prior
+    if job.adapt is not None or job.finds_compression:
+        max_images = 1  # each file has its own prior, or its own operator
     overall = _Progress(len(targets), progress)
 
     def unread(target: OutputPaths, error: Exception) -> None:
@@ -409,9 +411,12 @@ def _restore_batch(
     prior = prior or _prior_of_one(job, batch.targets[0], y, operator)
     adaptation = None if job.adapt is None else _adapted(job, prior, y, operator, device)
     model = adaptation.prior if adaptation else prior.model
+    noise: Any = job.noise
+    if job.finds_compression:
+        operator, noise = noise_or_compression(batch.images[0], y.to(device), operator, model)
     name, solver, steps = _choose_solver(job, operator, model)
     result = restore(
-        y, operator, model, solver, job.noise, job.samples, steps, seed=job.seed,
+        y, operator, model, solver, noise, job.samples, steps, seed=job.seed,
         index=[0] * len(y), device=str(device), dtype=job.dtype, tile=job.tile, progress=progress,
         keep_samples="samples" in job.save, quantiles=tuple(quantiles(job.save).values()),
         fill=job.fill, quality=job.quality, calibration=job.calibration,
