@@ -161,7 +161,9 @@ def test_the_kinds_of_measurements_are_told_apart() -> None:
     assert kind(scattered, 0.0, blind, *shape) == "other"
     blur = Blur(torch.tensor([[1.0, 2, 4]]), "circular")
     assert kind(blur, 0.1, sees, *shape) == "noisy blur" and kind(blur, 0, sees, *shape) == "blur"
-    assert kind(SuperResolution(2), 0.1, sees, *shape) == "noisy downsampling"
+    assert kind(SuperResolution(2), 0.1, sees, *shape) == "noisy downsampling by 2"
+    assert kind(SuperResolution(4), 0.1, sees, *shape) == "noisy downsampling"
+    assert kind(SuperResolution(2), 0.0, sees, *shape) == "downsampling"
     assert kind(Denoising(), 0.1, sees, *shape) == "other"
     assert kind(PhaseRetrieval(), 0.1, sees, *shape) == "magnitudes"
     assert kind(Clipping(), 0.1, sees, *shape) == "noisy clipping"
