@@ -4,9 +4,10 @@ A JPEG is off by the rounding error of its tables, and blocks and rings look lik
 If the noise that is found is not clearly larger than that error, the compression is undone
 (`operators.jpeg`), which knows in which cells the truth lies; else the noise is removed.
 
-JPEG stores the chroma at half the resolution, as a rule. White noise is then no longer white: the
-chroma holds a smooth part of it, and hardly any white noise can be seen in the colours. The luma
-still shows it. Its law is found by simulation: white noise on grey that is compressed in this way.
+JPEG stores the chroma at half the resolution, as a rule, and rounds fine details to 0. White noise
+is then no longer white, and hardly any of it can be seen as such in the colours. The luma still
+shows it; where its finest details are rounded away, the means of 2 x 2 pixels of the luma. The law
+of the noise is found by simulation: white noise on grey that is compressed in this way.
 """
 
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from genprior.api.factory import for_channels
 from genprior.api.noise_law import (
@@ -39,6 +41,8 @@ from genprior.priors.base import Denoiser, Gaussian
 EXCESS = 2.0
 # Side of the simulated noise.
 SIMULATED = 256
+# Noise is left in the finest details if its level is this part of their mean rounding step.
+FINE, LEVELS = 0.5, 255
 
 
 @torch.inference_mode(False)
@@ -63,13 +67,13 @@ def noise_or_compression(
     if coding is None or not isinstance(prior, Denoiser) or isinstance(prior, Gaussian):
         return operator, noise
     error = coding.error_std(y).item()
-    settings = coding.described()
-    if hidden and y.shape[1] == len(LUMA_WEIGHTS) and settings["sampling"] != "4:4:4":
-        noise = _noise_of_luma(y, coding, operator, prior, EXCESS * error) or noise
-    luma, _ = settings["tables"]
-    quality = f"JPEG quality {nearest_quality(torch.tensor(luma).reshape(SIZE, SIZE))}"
-    if noise.level.item() < EXCESS * error:
+    quality = f"JPEG quality {nearest_quality(_luma_table(coding))}"
+    of_luma = None
+    if hidden and y.shape[1] == len(LUMA_WEIGHTS) and min(y.shape[-2:]) > 1:
+        of_luma = _noise_of_luma(y, coding, operator, prior, EXCESS * error)
+    if of_luma is None and noise.level.item() < EXCESS * error:
         return coding, Measured(torch.zeros(1), found=(quality,))
+    noise = of_luma or noise
     return operator, replace(noise, found=(", ".join(filter(None, (*noise.found, quality))),))
 
 
@@ -95,12 +99,20 @@ def _noise_of_luma(
         least: Smaller levels of the luma are no noise.
     """
     weights = y.new_tensor(LUMA_WEIGHTS)
-    luma = (y * weights.reshape(-1, 1, 1)).sum(dim=1, keepdim=True)
-    level = assumed_noise("auto", luma, operator, for_channels(prior, 1))
-    if level.item() < max(UNSEEN, least):
+    luma, grey = (y * weights.reshape(-1, 1, 1)).sum(dim=1, keepdim=True), for_channels(prior, 1)
+    level = 2 * assumed_noise("auto", avg_pool2d(luma, 2), operator, grey)
+    if level.item() < max(2 * UNSEEN, least):
         return None
+    if LEVELS * level.item() > FINE * _luma_table(coding)[SIZE // 2 :, SIZE // 2 :].mean().item():
+        level = assumed_noise("auto", luma, operator, grey)  # nothing is rounded away
+        if level.item() < max(UNSEEN, least):
+            return None
     white = torch.randn((1, 3, SIMULATED, SIMULATED), generator=torch.Generator().manual_seed(0))
-    grey = torch.full_like(white, 0.5)
-    c = patch_covariance(coding.A(grey + level.cpu() / weights.cpu().norm() * white))
-    found = CameraNoise.of_autocovariance(c, (), (), 0.0)
+    noisy = coding.A(0.5 + level.cpu() / weights.cpu().norm() * white)
+    found = CameraNoise.of_autocovariance(patch_covariance(noisy), (), (), 0.0)
     return law_of_images([found], level, y.shape[1])
+
+
+def _luma_table(coding: Quantiser) -> Tensor:
+    luma, _ = coding.described()["tables"]
+    return torch.tensor(luma).reshape(SIZE, SIZE).float()
