@@ -87,7 +87,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
     def __init__(
         self,
         channels: int = 3,
-        widths: Sequence[int] = (48, 96, 160, 224),
+        widths: Sequence[int] = (32, 64, 128, 256),
         blocks: Sequence[int] = (2, 2, 2, 4),
         objective: Objective = "edm",
         schedule: Literal["linear", "cosine"] = "linear",
