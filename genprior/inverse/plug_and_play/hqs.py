@@ -58,9 +58,8 @@ CLIPPED = {"coupling": 0.4, "sigma_max": 0.05}
 # For operators with several minima; chosen among six settings on six crops of training photos,
 # phase retrieval at noise 0.05, 27.2 dB on average from one start each.
 MAGNITUDES = {"coupling": 0.25, "sigma_max": 0.2, "sigma_min": 0.02}
-# For noisy blur and downsampling: as good as 24 steps down to 2/255, and better by 0 to 0.1 dB.
-FEWER = {"steps": 20, "sigma_min": 4 / 255}
-FINER = {"steps": 24, "sigma_min": 5 / 255}
+# For noisy blur and downsampling: 0 to 0.1 dB better than 24 steps down to 2/255.
+HIGHER = {"steps": 24, "sigma_min": 5 / 255}
 # Settings by kind of measurement and quality, from the curves of PSNR against evaluations on
 # training photos in benchmarks/results/steps.md. Kinds without a curve keep the defaults.
 SUITED: dict[str, dict[Quality, dict[str, Any]]] = {
@@ -70,11 +69,12 @@ SUITED: dict[str, dict[Quality, dict[str, Any]]] = {
         "best": {"steps": 8, "views": 8},
     },
     "scattered holes": {"fast": {"steps": 6}, "default": {"steps": 12}, "best": {}},
-    "noisy blur": {"fast": {"steps": 8, "sigma_min": 6 / 255}, "default": FEWER, "best": FINER},
-    "noisy downsampling": {"fast": {"steps": 8, "sigma_min": 4 / 255}, "default": FEWER,
-                           "best": FINER},
+    "noisy blur": {"fast": {"steps": 8, "sigma_min": 6 / 255}, "default": HIGHER,
+                   "best": HIGHER},
+    "noisy downsampling": {"fast": {"steps": 8, "sigma_min": 4 / 255}, "default": HIGHER,
+                           "best": HIGHER},
     "noisy downsampling by 2": {"fast": {"steps": 8, "sigma_min": 4 / 255},
-                                "default": {"steps": 16, "sigma_min": 4 / 255}, "best": FINER},
+                                "default": {"steps": 16, "sigma_min": 4 / 255}, "best": HIGHER},
     "blur": {"fast": {"steps": 8}, "default": {}, "best": {}},
     "downsampling": {"fast": {"steps": 8}, "default": {}, "best": {}},
     "noisy clipping": {"fast": {"steps": 4, **CLIPPED}, "default": {"steps": 8, **CLIPPED},
