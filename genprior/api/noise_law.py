@@ -50,16 +50,16 @@ SPREAD = 1.6
 CLIPPED, SHARE_CLIPPED = 0.01, 0.02
 # Noise is correlated from this correlation of neighbours on, if its level is this many times the
 # level of white noise, and if white noise cannot be seen. If it can, the correlation of neighbours
-# must be larger than the second number, and by the third one larger than that of the channels. In
+# must be larger than LEAST_CORRELATION, and than that of the channels by OVER_CHANNELS: in
 # 24 crops of training photos with white noise 0, 0.01 and 0.02 it was larger by at most 0.1, with
 # noise 0.05 filtered by a box of 3 x 3 or 2 x 2 pixels by more than 0.2 in 20 and 17 of them.
 CORRELATION, EXCESS = 0.5, 2.0
+LEAST_CORRELATION, OVER_CHANNELS = 0.4, 0.2
 # Texture is not everywhere: the quietest patches of the image must have this share of the level,
 # and if white noise cannot be seen, this many ranges of intensity must show the noise. Of 17
 # training photos without noise that passed the other rules these rejected 7, and 9 of 15 JPEG
 # files of qualities 50, 75 and 90; of 28 files of qualities 75 and 90 with noise of 0.02 one.
 QUIET, FEWEST_RANGES = 0.25, 2
-LEAST_CORRELATION, OVER_CHANNELS = 0.4, 0.2
 # Radius in pixels of the mean from which the variance of signal-dependent noise is computed.
 LOCAL = 2
 # The second pass over an image with noise that depends on the signal: share of the measurement in
