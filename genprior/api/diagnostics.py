@@ -5,11 +5,12 @@ from torch import Tensor
 
 from genprior.api.inputs import gaussian_level, noise_models
 from genprior.api.kernel_estimation import kernel_doubts
+from genprior.api.noise_law import UNSEEN
 from genprior.operators.base import Operator, Quantiser
 
-# Plausible range of the residual, in noise levels; below this level 8 bits hide the noise, and the
-# residual is not too small.
-MISFIT_RANGE, HIDDEN = (0.3, 1.5), 1 / 255
+# Plausible range of the residual, in noise levels. Noise that 8 bits hide has no residual that is too
+# small.
+MISFIT_RANGE = (0.3, 1.5)
 # Measured values per value of the image; with fewer, a posterior mean may fit more closely.
 FEW_MEASUREMENTS = 0.5
 # Share of blocks that may have been changed after a JPEG was decoded.
@@ -59,7 +60,7 @@ def check_restoration(
         operator.num_measurements(y).to(fit)
         >= FEW_MEASUREMENTS * operator.image_shape(y.shape)[1:].numel()
     )
-    small = (fit < MISFIT_RANGE[0]) & (sigma >= HIDDEN) & (enough | drawn)
+    small = (fit < MISFIT_RANGE[0]) & (sigma >= UNSEEN) & (enough | drawn)
     implausible = (sigma > 0) & ((fit > MISFIT_RANGE[1]) | small)
     return *found, *(
         f"image {i}: the misfit of the restoration is {fit[i]:.2f} noise levels, and should be "

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from genprior.core.linalg import Singular, per_image
 from genprior.operators.base import ColourFilter
+from genprior.operators.jpeg_tables import LUMA_WEIGHTS
 
-# Luminance of red, green and blue, BT.601, as Pillow and OpenCV convert to grey.
-LUMINANCE = (0.299, 0.587, 0.114)
 PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
 
 
@@ -100,7 +99,7 @@ class Luminance(_PeriodicFilter):
 
     task = "colorize"
 
-    def __init__(self, weights: tuple[float, float, float] = LUMINANCE) -> None:
+    def __init__(self, weights: tuple[float, float, float] = LUMA_WEIGHTS) -> None:
         w = torch.as_tensor(weights, dtype=torch.float64)
         if w.shape != (3,) or not w.isfinite().all() or (w < 0).any() or not w.any():
             raise ValueError(

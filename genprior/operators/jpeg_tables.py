@@ -12,7 +12,7 @@ from genprior.core.errors import SettingError
 SIZE = 8
 # Luma pixels per chroma pixel (rows, columns), by the usual name of the sampling.
 SAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:4:0": (2, 1), "4:2:0": (2, 2)}
-# Luma of red, green and blue (ITU-R BT.601).
+# Luma of red, green and blue (ITU-R BT.601), as Pillow and OpenCV convert to grey.
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 LUMA = (
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55,
