@@ -8,7 +8,7 @@ from genprior.api.kernel_estimation import kernel_doubts
 from genprior.api.noise_law import UNSEEN
 from genprior.operators.base import Operator, Quantiser
 
-# Plausible range of the residual, in noise levels. Of noise that 8 bits hide it is never too small.
+# Plausible range of the residual, in noise levels; below `UNSEEN` it is never too small.
 MISFIT_RANGE = (0.3, 1.5)
 # Measured values per value of the image; with fewer, a posterior mean may fit more closely.
 FEW_MEASUREMENTS = 0.5
