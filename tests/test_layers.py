@@ -101,6 +101,7 @@ TESTED_BY = {
     "inverse.optimization.mala": "inverse/optimization/test_langevin.py",
     "inverse.optimization.objective": "inverse/optimization/test_langevin.py",
     "inverse.optimization.restarts": "inverse/optimization/test_csgm.py",
+    "inverse.self_ensemble": "inverse/plug_and_play/test_posterior_mean.py",
     "io.encode": "io/test_images.py",
     "io.raster": "io/test_decode.py",
     "io.tiff": "io/test_decode.py",

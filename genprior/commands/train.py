@@ -34,7 +34,7 @@ BAR_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 TRAINED_ONLY = (
     "steps", "minutes", "init", "resume", "held_out", "batch", "accumulate", "lr", "warmup",
     "ema", "clip", "optimizer", "dtype", "compile", "channels_last", "workers", "save_minutes",
-    "only", "preview", "tensorboard", "device", "task",
+    "only", "preview", "tensorboard", "device", "task", "teacher",
 )
 
 
@@ -85,6 +85,9 @@ TRAINED_ONLY = (
               help="Start from the weights of a shipped prior or a checkpoint folder; --set may "
                    "change the arguments that the shapes of the weights do not depend on, and "
                    "the widths of ddpm: of a narrower level the most important channels stay.")
+@click.option("--teacher", metavar="PRIOR",
+              help="Distillation: ddpm learns the estimates of this denoiser, averaged over flips "
+                   "and turns, instead of the clean images.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
               help="Precision of the network.  [default: that of a resumed run, else bfloat16, or "
                    "float32 on a CPU without it]")
@@ -112,7 +115,8 @@ TRAINED_ONLY = (
 def train(
     prior: str, data: tuple[str, ...], out: Path, resume: bool, crop: int, resize: int | None,
     flip: bool, turn: bool, scale: bool, max_pixels: int, device: str,
-    arguments: tuple[str, ...], init: str | None, quiet: bool, held_out: tuple[str, ...],
+    arguments: tuple[str, ...], init: str | None, teacher: str | None, quiet: bool,
+    held_out: tuple[str, ...],
     preview: bool, tensorboard: bool, task: TaskText | None, **settings: Any,
 ) -> None:
     """Train a prior on images.
@@ -152,14 +156,15 @@ def train(
         if task is not None:
             arguments += (f"task={json.dumps(task.text)}",)
         source = (task, data, held_out, crops, preview, tensorboard)
-        out = _train(prior, source, out, resume, device, arguments, init, quiet, settings)
+        starts = (init, teacher)
+        out = _train(prior, source, out, resume, device, arguments, starts, quiet, settings)
     if out and not quiet:
         click.echo(str(out))
 
 
 def _train(
     prior: str, source: tuple, out: Path, resume: bool, device: str, arguments: tuple[str, ...],
-    init: str | None, quiet: bool, settings: dict[str, Any],
+    starts: tuple[str | None, str | None], quiet: bool, settings: dict[str, Any],
 ) -> Path | None:
     import torch
 
@@ -170,6 +175,7 @@ def _train(
     from genprior.training.loop import Settings, fit
 
     task, data, held_out, crops, preview, tensorboard = source
+    init, teacher = starts
     chosen = Settings(**settings)
     torch.manual_seed(chosen.seed)
     start = _initialised(init, prior, arguments) if init else None
@@ -207,6 +213,7 @@ def _train(
                  "data_digest": images.digest()}
         about |= {} if prior in OF_POINTS else _crop_settings(crops)
         about |= {"init": init} if init else {}
+        about |= {"teacher": teacher} if teacher else {}
         if validation is not None:
             about |= {"validation": [Path(name).name for name in held_out],
                       "validation_digest": validation.digest()}
@@ -214,6 +221,8 @@ def _train(
             model.signature.copy_(images.signature(chosen.batch))
         device = pick_device(ranks.device(device), torch.empty(0))
         model.to(device)
+        if teacher:
+            model.distil(_teacher(teacher, device))
         draws = preview and prior not in OF_POINTS
         draws = draws and isinstance(model, Denoiser | Decoder | ConditionalGenerator)
         folder = fit(
@@ -367,6 +376,17 @@ def _initialised(init: str, prior: str, arguments: tuple[str, ...]) -> Any:
             )
         model.load_state_dict(inherited, strict=False)
     return model.train().requires_grad_(True)
+
+
+def _teacher(name: str, device: Any) -> Any:
+    """Returns the denoiser of a name or a folder, on a device."""
+    from genprior.api.factory import load_prior
+    from genprior.priors.base import Denoiser
+
+    prior = load_prior(name, str(device))
+    if not isinstance(prior, Denoiser):
+        raise click.UsageError(f"--teacher {name} does not denoise: choose a ddpm")
+    return prior
 
 
 def _reporting(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from genprior.core.linalg import per_image
 from genprior.core.pull_push import pull_push
+from genprior.core.symmetries import turn, turn_back
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
@@ -65,18 +66,3 @@ def mean_of_views(
         total += turn_back(x_hat, k)
     exact = (known > 0) & (per_image(noise_std, y) == 0)
     return torch.where(exact, y, total / len(views))
-
-
-def turn(x: Tensor, k: int) -> Tensor:
-    """Applies flip or quarter turn number k (modulo 8) to images (B, C, H, W).
-
-    It makes k % 4 quarter turns and then, where k % 8 >= 4, a flip from left to right.
-    """
-    x = x.rot90(k % 4, (-2, -1))
-    return x.flip(-1) if k % 8 >= 4 else x
-
-
-def turn_back(x: Tensor, k: int) -> Tensor:
-    """Applies the inverse of `turn`."""
-    x = x.flip(-1) if k % 8 >= 4 else x
-    return x.rot90(-(k % 4), (-2, -1))

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from genprior.core.errors import SettingError
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
 
@@ -320,6 +321,22 @@ class Trainable(ABC):
         """Returns the losses of some groups; override it if they cost less than all losses."""
         losses = self.losses(x, noise)
         return {group: losses[group] for group in groups}
+
+    def distil(self, teacher: "Denoiser") -> None:
+        """Trains towards the estimates of a denoiser, the teacher, from now on.
+
+        Its estimates are averaged over flips and turns (self-ensemble). In evaluation mode the
+        losses are those without a teacher.
+
+        References:
+            Distilling the Knowledge in a Neural Network, Hinton et al., 2015.
+
+        Raises:
+            SettingError: This prior cannot learn from a teacher, which is the default.
+        """
+        raise SettingError(
+            f"a {type(self).__name__} cannot learn from a teacher: train it on the images only"
+        )
 
     def adam(self, group: str) -> Mapping[str, Any]:
         """Returns the AdamW settings of a group that differ from those of the run.

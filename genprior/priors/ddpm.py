@@ -32,17 +32,19 @@ Differs from the authors' code:
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from genprior.core.errors import SettingError
 from genprior.core.linalg import per_image
 from genprior.core.pull_push import density, pull_push
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import ddpm_sigmas
+from genprior.core.symmetries import turn, turn_back
 from genprior.priors.arguments import check_sizes
 from genprior.priors.base import Denoiser, Trainable
 from genprior.priors.nets.channels import from_network, to_network
@@ -108,6 +110,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
             )
         self.channels = channels
         self.symmetries = range(8)
+        self._teacher: Denoiser | None = None
         self.objective = objective
         self._config = {
             "channels": channels,
@@ -147,6 +150,9 @@ class DDPM(nn.Module, Denoiser, Trainable):
         network = {k: v for k, v in state.items() if k.startswith("network.")}
         copies = {f"filler.{k.removeprefix('network.')}": v for k, v in network.items()}
         return super().inherit(copies | dict(state))
+
+    def distil(self, teacher: Denoiser) -> None:
+        self.__dict__["_teacher"] = teacher  # not a submodule: its weights are not of this prior
 
     def preconditioning(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns (c_skip, c_out, c_in) at level s in units of [-1, 1]; all of the shape of s."""
@@ -229,13 +235,41 @@ class DDPM(nn.Module, Denoiser, Trainable):
         u = 2 * x - 1
         losses = {}
         if "network" in groups:
-            losses["network"] = self._loss(u, u + 2 * sigma * n, sigma, None)
+            u_noisy = u + 2 * sigma * n
+            target = self._target(u, u_noisy, sigma, None, noise)
+            losses["network"] = self._loss(target, u_noisy, sigma, None)
         if "filler" in groups:
             unknown, exact = training_holes(x, noise)
             sigma = sigma.masked_fill(exact, 0)
             u_noisy = pull_push(u + 2 * sigma * n, 1 - unknown)
-            losses["filler"] = self._loss(u, u_noisy, sigma, unknown)
+            target = self._target(u, u_noisy, sigma, unknown, noise)
+            losses["filler"] = self._loss(target, u_noisy, sigma, unknown)
         return losses
+
+    def _target(
+        self, u: Tensor, u_noisy: Tensor, sigma: Tensor, unknown: Tensor | None, noise: Noise
+    ) -> Tensor:
+        """Returns what to estimate: the clean images u, or a teacher's estimates of them.
+
+        The teacher estimates each image in one view, drawn at random from the flips and turns
+        that it allows: their mean is what the network learns.
+        """
+        teacher = self._teacher
+        if teacher is None or not self.training:
+            return u
+        if unknown is not None and not teacher.is_inpainter:
+            raise SettingError("the teacher has no inpainting network: train --only network")
+        square = u.shape[-2] == u.shape[-1]
+        views = [k for k in teacher.symmetries if square or k % 2 == 0]
+        draws = (len(views) * noise.uniform(u[:, 0, 0, 0])).long().tolist()
+        chosen = [views[k] for k in draws]
+        x = _turn_each(u_noisy.add(1).div(2), chosen, turn)
+        with torch.no_grad():
+            if unknown is None:
+                x_hat = teacher.denoise(x, sigma)
+            else:
+                x_hat = teacher.denoise_masked(x, sigma, _turn_each(unknown, chosen, turn))
+        return 2 * _turn_each(x_hat, chosen, turn_back) - 1
 
     def _loss(self, u: Tensor, u_noisy: Tensor, sigma: Tensor, unknown: Tensor | None) -> Tensor:
         network = self.network if unknown is None else self.filler
@@ -251,6 +285,11 @@ class DDPM(nn.Module, Denoiser, Trainable):
         f = network(c_in * u_noisy, *inputs)
         errors = (weight * (f.float() - target)[crop].square()).flatten(1).sum(dim=1)
         return (errors / weight.flatten(1).sum(dim=1).clamp(min=1)).mean()
+
+
+def _turn_each(x: Tensor, views: Sequence[int], turned: Callable[..., Tensor]) -> Tensor:
+    """Applies `turned`, `turn` or `turn_back`, to each image (C, H, W) with its own view."""
+    return torch.cat([turned(one, k) for one, k in zip(x.split(1), views, strict=True)])
 
 
 def training_holes(x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from genprior.core.errors import SettingError
 from genprior.core.pull_push import density, pull_push
 from genprior.core.random_streams import Noise
 from genprior.priors.ddpm import DDPM, GUESS_STD, training_holes
@@ -90,11 +91,13 @@ def test_without_noise_an_image_comes_back():
     assert (model.denoise(x, 0.002) - x).abs().max() < 0.02
 
 
-def learned(group, steps):
+def learned(group, steps, teacher=None):
     """Returns a model trained on constant colour images, noisy images, and sigma."""
     torch.manual_seed(0)
     holes = group == "filler"
     model = DDPM(widths=(16, 32), blocks=(1, 1), noise_mean=-1.5, noise_std=0.1, holes=holes)
+    if teacher is not None:
+        model.distil(teacher)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     generator, noise = torch.Generator().manual_seed(0), Noise(0, range(16))
     for _ in range(steps):
@@ -107,10 +110,21 @@ def learned(group, steps):
     return model, x + sigma * torch.randn(x.shape, generator=generator), sigma
 
 
-def test_it_learns_the_denoiser_of_a_known_law():
+class Exact(torch.nn.Module):
+    """Posterior mean of the constant images of `learned`."""
+
+    is_inpainter, symmetries = False, range(8)
+
+    def denoise(self, x, sigma):
+        variance = 0.04 + sigma**2 / x[0, 0].numel()
+        return 0.5 + 0.04 / variance * (x.mean((2, 3), keepdim=True) - 0.5).expand_as(x)
+
+
+@pytest.mark.parametrize("teacher", [None, Exact()])
+def test_it_learns_the_denoiser_of_a_known_law(teacher):
     # E[x0 | x] is in closed form and far from the input
-    model, y, sigma = learned("network", 150)
-    exact = 0.5 + 0.04 / (0.04 + sigma**2 / 64) * (y.mean((2, 3), keepdim=True) - 0.5)
+    model, y, sigma = learned("network", 150, teacher)
+    exact = Exact().denoise(y, sigma)
     with torch.no_grad():
         error = (model.denoise(y, sigma) - exact).square().mean().sqrt()
     assert error < 0.25 * (y - exact).square().mean().sqrt()
@@ -241,3 +255,53 @@ def test_errors():
         prior(holes=True).denoise_masked(
             torch.rand(2, 3, 8, 8), torch.ones(3), torch.ones(2, 1, 8, 8)
         )
+
+
+class Ramp(torch.nn.Module):
+    """Denoiser that adds a ramp from left to right, so that its views differ."""
+
+    is_inpainter, symmetries = True, range(8)
+
+    def denoise(self, x, sigma):
+        return x + torch.linspace(0, 1, x.shape[-1], dtype=x.dtype)
+
+    def denoise_masked(self, x, sigma, unknown):
+        return self.denoise(x, sigma) + unknown
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 24)])
+def test_the_target_is_the_estimate_of_a_teacher_in_a_random_view(size):
+    model = crooked()
+    model.distil(Ramp())
+    x, sigma = torch.rand(64, 3, *size, dtype=torch.float64), torch.zeros(64, 1, 1, 1)
+    down, right = (torch.linspace(0, 1, n, dtype=torch.float64) for n in size)
+    ramps = [right.expand(size), right.flip(0).expand(size)]
+    if size[0] == size[1]:
+        ramps += [down[:, None].expand(size), down.flip(0)[:, None].expand(size)]
+    unknown = (torch.rand(64, 1, *size) < 0.3).double()
+    for holes, extra in ((None, 0), (unknown, unknown)):
+        target = model._target(2 * x - 1, 2 * x - 1, sigma, holes, Noise(0, range(64)))
+        added = (target + 1) / 2 - x - extra
+        distances = torch.stack([(added - r).abs().amax((1, 2, 3)) for r in ramps])
+        assert (distances.min(dim=0).values < 1e-12).all()
+        assert set(distances.argmin(dim=0).tolist()) == set(range(len(ramps)))
+
+
+def test_a_teacher_is_used_in_training_only_and_is_no_part_of_the_prior():
+    model, x = crooked(), torch.rand(4, 3, 16, 16, dtype=torch.float64)
+    names = model.state_dict().keys()
+    plain = model.losses(x, Noise(0, range(4)))
+    model.distil(Ramp())
+    assert model.state_dict().keys() == names
+    taught = model.losses(x, Noise(0, range(4)))
+    evaluated = model.eval().losses(x, Noise(0, range(4)))
+    for part in ("network", "filler"):
+        assert evaluated[part] == plain[part] != taught[part]
+
+
+def test_a_teacher_without_an_inpainting_network_teaches_the_network_only():
+    model, x = crooked(), torch.rand(4, 3, 16, 16, dtype=torch.float64)
+    model.distil(prior().double())
+    assert model.losses_of(["network"], x, Noise(0, range(4)))["network"] > 0
+    with pytest.raises(SettingError, match="no inpainting network: train --only network"):
+        model.losses(x, Noise(0, range(4)))

@@ -1,4 +1,4 @@
-"""Training that starts from the weights of another run (--init)."""
+"""Training that begins with another prior: its weights (--init), or its estimates (--teacher)."""
 
 from pathlib import Path
 
@@ -71,3 +71,21 @@ def test_the_widths_of_ddpm_may_change_and_one_network_may_be_trained_alone(phot
     code, message = refused(*longer)
     assert code == 2 and "only was filler, now it is None" in message
     succeed(*longer, "--only", "filler")
+
+
+def test_a_ddpm_learns_from_a_teacher(photos, tmp_path):
+    short = ["--steps", 2, "--batch", 2, "--no-preview", "-q", "--crop", 16]
+    small = ["--set", "widths=[4,8]", "--set", "blocks=[1,1]"]
+    succeed("train", "ddpm", photos, *short, *small, "-o", tmp_path / "a")
+    taught = ["train", "ddpm", photos, *short, *small]
+    succeed(*taught, "--teacher", tmp_path / "a", "-o", tmp_path / "b")
+    manifest = load_checkpoint(tmp_path / "b")[1]
+    assert manifest["teacher"] == str(tmp_path / "a")
+    plain, learned = tensors(tmp_path / "a"), tensors(tmp_path / "b")
+    assert plain.keys() == learned.keys()
+    assert any(not torch.equal(plain[key], learned[key]) for key in plain)
+    code, message = refused(*taught, "--teacher", "glow", "-o", tmp_path / "c")
+    assert code == 2 and "--teacher glow does not denoise: choose a ddpm" in message
+    code, message = refused("train", "glow", photos, *short, "--teacher", tmp_path / "a",
+                            "-o", tmp_path / "d")
+    assert code == 2 and "a Glow cannot learn from a teacher" in message

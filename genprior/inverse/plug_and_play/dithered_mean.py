@@ -27,8 +27,9 @@ from torch import Tensor
 from genprior.core.errors import SettingError
 from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
+from genprior.core.symmetries import turn, turn_back
 from genprior.inverse.base import Solver, setting
-from genprior.inverse.self_ensemble import MIN_NOISE_STD, turn, turn_back
+from genprior.inverse.self_ensemble import MIN_NOISE_STD
 from genprior.operators.base import Operator, Quantiser
 from genprior.priors.base import Denoiser
 

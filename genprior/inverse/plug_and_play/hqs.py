@@ -37,14 +37,9 @@ from torch import Tensor
 
 from genprior.core.pull_push import density
 from genprior.core.random_streams import Noise
+from genprior.core.symmetries import turn, turn_back
 from genprior.inverse.base import Quality, Solver, misfit, setting
-from genprior.inverse.self_ensemble import (
-    chosen_views,
-    mean_of_views,
-    sees_holes,
-    turn,
-    turn_back,
-)
+from genprior.inverse.self_ensemble import chosen_views, mean_of_views, sees_holes
 from genprior.inverse.tikhonov import smooth_start
 from genprior.operators.base import Convolution, Operator
 from genprior.priors.base import Denoiser

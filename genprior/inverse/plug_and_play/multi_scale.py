@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from genprior.inverse.self_ensemble import MIN_NOISE_STD, turn, turn_back
+from genprior.core.symmetries import turn, turn_back
+from genprior.inverse.self_ensemble import MIN_NOISE_STD
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 

@@ -6,8 +6,8 @@ from oracles import Crooked, Dense, Seeing, normals
 from genprior.api.factory import default_solver
 from genprior.api.restoration import restore
 from genprior.core.random_streams import Noise
+from genprior.core.symmetries import turn
 from genprior.inverse.plug_and_play.posterior_mean import PosteriorMean
-from genprior.inverse.self_ensemble import turn
 from genprior.operators.denoising import Denoising
 from genprior.operators.inpainting import Inpainting
 from genprior.operators.masks import random_keep

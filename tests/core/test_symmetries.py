@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from genprior.inverse.self_ensemble import turn, turn_back
+from genprior.core.symmetries import turn, turn_back
 
 
 def test_turns_are_the_eight_symmetries_of_the_square() -> None:
