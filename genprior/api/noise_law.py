@@ -275,8 +275,7 @@ def measured_noise(
         if noise_std.is_white:
             return Measured(level)
         white = whitened(operator, noise_std)
-        white.check_shape(y.shape)
-        white.whiten(torch.zeros_like(y))  # raises if the law does not fit
+        white.check(y)
         return Measured(level, noise_std, (True,) * len(y), ("",) * len(y))
     if not isinstance(noise_std, str):
         return Measured(noise_std)

@@ -141,11 +141,11 @@ def truncated_normal(z: Tensor, bound: float) -> Tensor:
     The map is increasing, z' = F^-1(F(-b) + F(z) (F(b) - F(-b))) with F the normal distribution
     function, so that the same noise gives similar images at all bounds.
     """
-    z = z.double()
+    device, z = z.device, z.cpu().double()  # some devices have no float64
     low = torch.special.ndtr(z.new_tensor(-bound))
     # By symmetry F is only evaluated below 0, where it is exact.
     share = low + torch.special.ndtr(-z.abs()) * (1 - 2 * low)
-    return (torch.special.ndtri(share).abs() * z.sign()).clamp(-bound, bound).float()
+    return (torch.special.ndtri(share).abs() * z.sign()).clamp(-bound, bound).float().to(device)
 
 
 def _denoising(

@@ -28,7 +28,7 @@ class _PeriodicFilter(ColourFilter, nn.Module):
 
     def __init__(self, weights: Tensor) -> None:
         super().__init__()
-        self.register_buffer("weights", weights.to(torch.float64))
+        self.register_buffer("weights", weights.float())
 
     def A(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != 3:

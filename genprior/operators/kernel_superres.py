@@ -39,8 +39,8 @@ class KernelSuperResolution(Downsampling):
 
     Arguments:
         factor: Integer f >= 2.
-        kernel: Shape (h, w); scaled to sum to 1. Its pixel (h // 2, w // 2) lies on the pixels
-            that remain.
+        kernel: Shape (h, w); scaled to sum to 1 and kept in float32. Its pixel
+            (h // 2, w // 2) lies on the pixels that remain.
         boundary: Rule for pixels outside the image: "symmetric", "reflect" or "circular", see
             `SuperResolution`.
         image_size: Height and width of the images; None means h f x w f for measurements of
@@ -68,7 +68,7 @@ class KernelSuperResolution(Downsampling):
         kernel = check_kernel(kernel)
         if len(kernel) != 1:
             raise SettingError(f"super-resolution takes one kernel (h, w), got {len(kernel)}")
-        self.register_buffer("kernel", kernel)
+        self.register_buffer("kernel", kernel.float())
         self.iterations, self.tolerance = iterations, tolerance
         self._cache: SharedCache[Any] = SharedCache()
 
@@ -146,7 +146,7 @@ class KernelSuperResolution(Downsampling):
         fast = fast_shape(size)
 
         def build() -> Tensor:
-            k = self.kernel.to(torch.float64)
+            k = self.kernel.cpu().double()
             k = F.pad(k, (0, fast[1] - k.shape[-1], 0, fast[0] - k.shape[-2]))
             return rfft2(k).to(like.dtype.to_complex()).to(like.device)
 
@@ -157,7 +157,7 @@ class KernelSuperResolution(Downsampling):
         size = tuple(v.shape[-2:])
 
         def build() -> Tensor:
-            f, k = self.factor, self.kernel.to(torch.float64)
+            f, k = self.factor, self.kernel.cpu().double()
             h, w = k.shape[-2:]
             c = F.conv2d(k, k, padding=(h - 1, w - 1))[0, 0]  # autocorrelation
             down, across = (torch.arange(-(n - 1), n) for n in (h, w))

@@ -79,13 +79,17 @@ class Whitened(Operator, nn.Module):
 
     def check_shape(self, measurement_shape: torch.Size) -> None:
         self.operator.check_shape(measurement_shape)
-        like = torch.zeros(measurement_shape)
-        known = self.operator.mask_unmeasured(torch.ones_like(like))
+
+    def check(self, y: Tensor) -> None:
+        """Raises SettingError if the noise is not one of measurements y of A."""
+        self.check_shape(y.shape)
+        known = self.operator.mask_unmeasured(torch.ones_like(y))
         if (known == 0).any() and not self.noise.is_independent:
             raise SettingError(
                 "noise that is correlated between pixels is not supported for images with "
                 "holes: give a noise level"
             )
+        self.whiten(torch.zeros_like(y))
 
     def pinv(self, y: Tensor) -> Tensor:
         if self.operator.is_identity:
@@ -164,6 +168,11 @@ class WhitenedNonlinear(NonlinearOperator, nn.Module):
 
     def check_shape(self, measurement_shape: torch.Size) -> None:
         self.operator.check_shape(measurement_shape)
+
+    def check(self, y: Tensor) -> None:
+        """Raises SettingError if the noise is not one of measurements y of A."""
+        self.check_shape(y.shape)
+        self.whiten(torch.zeros_like(y))
 
     def expansion_point(self, y: Tensor, start: int = 0) -> Tensor:
         return self.operator.expansion_point(

@@ -17,6 +17,7 @@ OPERATORS = {
     "inpaint": {"keep": torch.arange(24 * 20).reshape(1, 1, 24, 20) % 3 > 0},
     "deblur": {"kernel": gaussian_kernel(1.0), "boundary": "circular"},
     "superres": {"factor": 2},
+    "superres-kernel": {"factor": 2, "kernel": gaussian_kernel(1.0)},
     "denoise": {},
 }
 SOLVERS = [
