@@ -71,7 +71,7 @@ def old_default(task: str) -> Solver:
 def candidates(task: str) -> Iterator[Solver]:
     """Yields the settings of the curve of a task."""
     if task.startswith("denoise"):
-        yield from (PosteriorMean(turns) for turns in (1, 2, 3, 4, 8))
+        yield from (PosteriorMean(views) for views in (1, 2, 3, 4, 8))
         return
     yield HQS(24)
     if TASKS[task][1] == "inpaint":
@@ -98,7 +98,7 @@ def name_of(solver: Solver) -> str:
     default = asdict(type(solver)())
     settings = {k: v for k, v in asdict(solver).items() if v != default[k] or k == "steps"}
     return ", ".join(f"{k} {round(255 * v)}/255" if "sigma" in k or "max" in k else f"{k} {v}"
-                     for k, v in settings.items()) or f"turns {solver.nfe}"
+                     for k, v in settings.items()) or f"views {solver.nfe}"
 
 
 def crop_of(file: Path, side: int) -> Tensor:

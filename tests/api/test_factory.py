@@ -36,7 +36,7 @@ WRONG = {
     ("smc", "particles", 0): "particles must be at least 1, got 0",
     ("daps", "kernel", "square"): "kernel must be 'published' or 'isotropic' or 'exact'",
     ("jfps", "covariance", 3): "covariance must be a Gaussian or 'photos' or 'isotropic', got 3",
-    ("posterior-mean", "turns", 9): "turns must be between 1 and 8, got 9",
+    ("posterior-mean", "views", 9): "views must be between 1 and 8, got 9",
 }
 
 

@@ -87,7 +87,7 @@ def test_arguments_are_checked_first(prior: DDPM, message: str) -> None:
 
 
 def test_steps_are_for_solvers_that_have_them(prior: DDPM) -> None:
-    with pytest.raises(SettingError, match="no setting 'steps', it has turns: leave it out"):
+    with pytest.raises(SettingError, match="no setting 'steps', it has views: leave it out"):
         restore(batch(), make_operator("denoise"), prior, "posterior-mean", 0.1, steps=3)
     expected = restore(batch(), make_operator("denoise"), prior, None, 0.1)
     assert not any("steps" in warning for warning in expected.warnings)

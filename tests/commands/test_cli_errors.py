@@ -107,7 +107,7 @@ CASES = {
     "deblur @/a.png --gaussian 1 --solver posterior-mean": (USAGE, "only denoises and fills"),
     "denoise @/a.png --noise nan": (USAGE, "--noise", "nan is not a finite number"),
     "denoise @/a.png --noise 0.1 --steps 3 --solver posterior-mean": (
-        USAGE, "no setting 'steps', it has turns: leave"
+        USAGE, "no setting 'steps', it has views: leave"
     ),
     "inpaint @/a.png --solver dsp": (USAGE, "'dsp' is not one of 'auto'", "'dps'"),
     "inpaint @/a.png --solvr hqs": (USAGE, "No such option", "--solver"),

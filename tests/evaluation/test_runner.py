@@ -155,7 +155,7 @@ def test_a_method_that_supports_no_task_is_left_out(photos, tmp_path):
 
 def test_a_solver_is_left_out_of_tasks_that_it_does_not_support(photos, tmp_path):
     succeed("evaluate", photos, "-o", tmp_path, "--every", 4, "--solver",
-            "posterior-mean:turns=1,hqs:steps=1,ddrm:steps=1", "--task", "denoise:noise=0.1",
+            "posterior-mean:views=1,hqs:steps=1,ddrm:steps=1", "--task", "denoise:noise=0.1",
             "--task", "deblur:motion=3,30", "--crop", 16)
     tasks = {}
     for record in results(tmp_path):
@@ -163,7 +163,7 @@ def test_a_solver_is_left_out_of_tasks_that_it_does_not_support(photos, tmp_path
     assert tasks == {"ddpm posterior-mean": {"denoise"}, "ddpm hqs": {"denoise", "deblur"},
                      "ddpm ddrm": {"denoise"}}
     report = (tmp_path / "report.md").read_text()
-    assert "- left out: ddpm posterior-mean:turns=1 on deblur" in report
+    assert "- left out: ddpm posterior-mean:views=1 on deblur" in report
 
 
 def test_a_method_that_diverges_does_not_end_the_others(photos, tmp_path, monkeypatch):

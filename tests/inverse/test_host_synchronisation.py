@@ -68,7 +68,7 @@ def stops(
     """Operations in `solve` that stop the host, without input checks, in a second call."""
     settings = dict(SETTINGS.get(name, {}))
     if name == "posterior-mean":
-        settings["turns"] = steps
+        settings["views"] = steps
     else:
         settings["steps"] = steps
     solver, prior = make_solver(name, **settings), prior or Linear(dtype=y.dtype)

@@ -30,13 +30,13 @@ class Anscombe(Baseline):
     """One pass of a denoiser over the stabilised image.
 
     Arguments:
-        turns: Number of flips and quarter turns to average over.
+        views: Number of flips and quarter turns to average over.
     """
 
     needs: ClassVar[type] = Denoiser
     summary: ClassVar[str] = "Anscombe transform and the denoiser of the prior"
 
-    turns: int = setting(3, ge=1, le=8)
+    views: int = setting(3, ge=1, le=8)
 
     def suits(self, operator: Operator) -> bool:
         return operator.is_identity
@@ -45,7 +45,7 @@ class Anscombe(Baseline):
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         with torch.no_grad():
-            views = chosen_views(prior.symmetries, self.turns)
+            views = chosen_views(prior.symmetries, self.views)
             return mean_of_views(y, operator, prior, noise_std, views)
 
     def estimate(self, y: Tensor, operator: Operator, noise_std: Tensor) -> Tensor:

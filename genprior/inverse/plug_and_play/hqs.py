@@ -138,12 +138,12 @@ class HQS(Solver):
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         with torch.no_grad():
-            turns = self._views(prior.symmetries) if sees_holes(prior, operator) else []
+            views = self._views(prior.symmetries) if sees_holes(prior, operator) else []
             exact = noise_std == 0
             first = noise_std.clamp(min=self.sigma_max).masked_fill(exact, self.exact_max)
-            if turns:
+            if views:
                 first = noise_std.clamp(min=self.informed_max)
-                starts = [mean_of_views(y, operator, prior, noise_std, turns)]
+                starts = [mean_of_views(y, operator, prior, noise_std, views)]
             elif operator.has_several_minima:
                 starts = [operator.expansion_point(y, k) for k in range(self.starts)]
             elif operator.is_differentiable:
@@ -151,8 +151,8 @@ class HQS(Solver):
             else:
                 starts = [operator.pinv(y)]
             last = torch.full_like(first, self.sigma_min).masked_fill(exact, self.exact_min)
-            ratios = [k / max(self.steps - len(turns) - 1, 1)
-                      for k in range(self.steps - len(turns))]
+            ratios = [k / max(self.steps - len(views) - 1, 1)
+                      for k in range(self.steps - len(views))]
             levels = [first * (last / first) ** ratio for ratio in ratios]
             variance, fit = noise_std.clamp(min=NOISE_FLOOR) ** 2, operator.proximal(y)
             x = self._refined(starts[0], levels, variance, fit, prior)

@@ -26,7 +26,7 @@ from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
 
 # Views per quality; chosen on training photos (benchmarks/results/steps.md).
-TURNS: dict[Quality, int] = {"fast": 1, "default": 3, "best": 8}
+VIEWS: dict[Quality, int] = {"fast": 1, "default": 3, "best": 8}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PosteriorMean(Solver):
     `hqs` starts from this image and refines it with the better denoiser.
 
     Arguments:
-        turns: Number of flips and quarter turns to average over, 1 to 8; at most the number of
+        views: Number of flips and quarter turns to average over, 1 to 8; at most the number of
             symmetries of the prior.
     """
 
@@ -46,25 +46,25 @@ class PosteriorMean(Solver):
     takes_any_noise = True
     summary = "one image, denoising and inpainting: E[x | y] averaged over flips and rotations"
 
-    turns: int = 8
+    views: int = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.turns <= 8:
-            raise ValueError(f"turns must be between 1 and 8, got {self.turns}")
+        if not 1 <= self.views <= 8:
+            raise ValueError(f"views must be between 1 and 8, got {self.views}")
 
     @property
     def nfe(self) -> int:
-        return self.turns
+        return self.views
 
     def evaluations(self, prior: object, operator: Operator | None = None) -> int:
         scales = len(FACTORS) if operator is not None and operator.is_noisy_image else 1
-        return scales * len(getattr(prior, "symmetries", range(8))[: self.turns])
+        return scales * len(getattr(prior, "symmetries", range(8))[: self.views])
 
     def suited(
         self, y: Tensor, operator: Operator, prior: object, noise_std: float, quality: Quality
     ) -> "PosteriorMean":
-        return replace(self, turns=TURNS[quality])
+        return replace(self, views=VIEWS[quality])
 
     def check_compatible(self, operator: Operator, prior: object, y: Tensor) -> None:
         super().check_compatible(operator, prior, y)
@@ -85,7 +85,7 @@ class PosteriorMean(Solver):
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         with torch.no_grad():
-            views = chosen_views(prior.symmetries, self.turns)
+            views = chosen_views(prior.symmetries, self.views)
             if operator.is_noisy_image:
                 return multi_scale_mean(y, operator, prior, views)
             return mean_of_views(y, operator, prior, noise_std, views)

@@ -27,7 +27,7 @@ def test_poisson_noise_is_stabilised_denoised_and_inverted():
 
 def test_white_noise_is_denoised():
     y = batch()
-    result = restore(y, Denoising(), Shrink(), Anscombe(turns=1), 0.1)
+    result = restore(y, Denoising(), Shrink(), Anscombe(views=1), 0.1)
     torch.testing.assert_close(result.image, Shrink().denoise(y, 0.1))
 
 

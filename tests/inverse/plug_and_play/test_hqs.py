@@ -12,7 +12,7 @@ from torch import Tensor
 from genprior.core.random_streams import Noise
 from genprior.inverse.base import Quality
 from genprior.inverse.plug_and_play.hqs import HQS, SUITED, kind_of
-from genprior.inverse.plug_and_play.posterior_mean import TURNS, PosteriorMean
+from genprior.inverse.plug_and_play.posterior_mean import VIEWS, PosteriorMean
 from genprior.inverse.self_ensemble import mean_of_views, sees_holes
 from genprior.inverse.tikhonov import smooth_start
 from genprior.operators.base import Operator
@@ -188,7 +188,7 @@ def test_the_documented_numbers_are_those_of_the_code() -> None:
         kind: [HQS(**settings[quality]).nfe for quality in get_args(Quality)]
         for kind, settings in SUITED.items()
     }
-    expected["noise only"] = [TURNS[quality] for quality in get_args(Quality)]
+    expected["noise only"] = [VIEWS[quality] for quality in get_args(Quality)]
     assert documented == expected
 
 

@@ -17,22 +17,22 @@ from genprior.priors.gmm import GMM
 NOISE = Noise(0, [0, 1])
 
 
-@pytest.mark.parametrize("turns", [1, 3, 8])
-def test_laws(turns: int) -> None:
-    check_solver(PosteriorMean(turns), operators=("denoising",))
+@pytest.mark.parametrize("views", [1, 3, 8])
+def test_laws(views: int) -> None:
+    check_solver(PosteriorMean(views), operators=("denoising",))
 
 
 def test_one_turn_is_the_denoiser() -> None:
     y = 0.5 + 0.3 * normals(1, 2, 3, 5, 4)[0]
     noise_std = torch.tensor([0.1, 0.3])
-    x = PosteriorMean(turns=1)(y, Denoising(), Crooked(), noise_std, NOISE)
+    x = PosteriorMean(views=1)(y, Denoising(), Crooked(), noise_std, NOISE)
     assert torch.equal(x, Crooked().denoise(y, noise_std.double()))
 
 
 @pytest.mark.parametrize("k", range(8))
 def test_turning_the_image_turns_the_answer(k: int) -> None:
     y = 0.5 + 0.3 * normals(1, 2, 1, 5, 4)[0]
-    solver, prior = PosteriorMean(turns=8), Crooked()
+    solver, prior = PosteriorMean(views=8), Crooked()
     prior.symmetries = range(8)
     x = solver(y, Denoising(), prior, 0.2, NOISE)
     turned = solver(turn(y, k), Denoising(), prior, 0.2, NOISE)
@@ -47,7 +47,7 @@ def test_only_symmetries_of_the_prior_are_averaged() -> None:
     mirrored = prior.denoise(y.flip(-1), 0.2).flip(-1)
     assert torch.equal(x, (prior.denoise(y, 0.2) + mirrored) / 2)
     assert PosteriorMean().evaluations(prior) == 2
-    assert PosteriorMean(turns=1).evaluations(prior) == 1
+    assert PosteriorMean(views=1).evaluations(prior) == 1
 
 
 def test_a_law_without_symmetries_is_not_turned() -> None:
@@ -60,14 +60,14 @@ def test_a_law_without_symmetries_is_not_turned() -> None:
     assert (result.solver, result.nfe) == ("posterior-mean", 1)
 
 
-@pytest.mark.parametrize("turns", [1, 8])
-def test_it_is_the_posterior_mean_of_a_gaussian(turns: int) -> None:
+@pytest.mark.parametrize("views", [1, 8])
+def test_it_is_the_posterior_mean_of_a_gaussian(views: int) -> None:
     prior, noise_std, shape = Dense(), 0.15, (3, 4, 5)
     y = measure(Denoising(), prior.draw(2, shape), torch.tensor(noise_std))
     S = prior.cov(shape)
     noisy = S + noise_std**2 * torch.eye(len(S), dtype=S.dtype)
     expected = 0.5 + torch.linalg.solve(noisy, (y - 0.5).flatten(1).mT).mT @ S
-    x = PosteriorMean(turns)(y, Denoising(), prior, noise_std, NOISE)
+    x = PosteriorMean(views)(y, Denoising(), prior, noise_std, NOISE)
     torch.testing.assert_close(x.flatten(1), expected, rtol=0, atol=1e-12)
 
 
@@ -79,12 +79,12 @@ def test_without_noise_the_measurement_is_the_answer() -> None:
 
 
 @pytest.mark.parametrize("noise_std", [0.0, 0.15])
-@pytest.mark.parametrize("turns", [1, 8])
-def test_it_is_the_posterior_mean_of_an_image_with_holes(turns: int, noise_std: float) -> None:
+@pytest.mark.parametrize("views", [1, 8])
+def test_it_is_the_posterior_mean_of_an_image_with_holes(views: int, noise_std: float) -> None:
     prior, shape = Seeing(), (3, 4, 5)
     op = Inpainting(random_keep((2, 1, 4, 5), 0.6))
     y = measure(op, prior.draw(2, shape), torch.tensor(noise_std))
-    x = PosteriorMean(turns)(y, op, prior, noise_std, NOISE)
+    x = PosteriorMean(views)(y, op, prior, noise_std, NOISE)
     S = prior.cov(shape)
     for i in range(2):
         A = dense(op.select([i]), y[:1])
@@ -126,15 +126,15 @@ def test_where_it_is_the_default() -> None:
     assert default_solver(Denoising(), Seeing(), 2) == "moment-matched"
 
 
-@pytest.mark.parametrize("turns", [0, 9])
-def test_errors(turns: int) -> None:
-    with pytest.raises(ValueError, match=f"turns must be between 1 and 8, got {turns}"):
-        PosteriorMean(turns)
+@pytest.mark.parametrize("views", [0, 9])
+def test_errors(views: int) -> None:
+    with pytest.raises(ValueError, match=f"views must be between 1 and 8, got {views}"):
+        PosteriorMean(views)
 
 
 def test_better_qualities_average_more_views() -> None:
-    y, turns = torch.zeros(1, 1, 4, 4), []
+    y, views = torch.zeros(1, 1, 4, 4), []
     for quality in ("fast", "default", "best"):
         solver = PosteriorMean().suited(y, Denoising(), Crooked(), 0.1, quality)
-        turns.append(solver.turns)
-    assert turns == sorted(set(turns)) and turns[0] == 1
+        views.append(solver.views)
+    assert views == sorted(set(views)) and views[0] == 1
