@@ -168,6 +168,7 @@ def _train(
 ) -> Path | None:
     import torch
 
+    from genprior.api.calibration import weights_digest
     from genprior.api.sampling import sample
     from genprior.core.devices import pick_device
     from genprior.core.distributed import joined
@@ -213,7 +214,6 @@ def _train(
                  "data_digest": images.digest()}
         about |= {} if prior in OF_POINTS else _crop_settings(crops)
         about |= {"init": init} if init else {}
-        about |= {"teacher": teacher} if teacher else {}
         if validation is not None:
             about |= {"validation": [Path(name).name for name in held_out],
                       "validation_digest": validation.digest()}
@@ -222,7 +222,11 @@ def _train(
         device = pick_device(ranks.device(device), torch.empty(0))
         model.to(device)
         if teacher:
-            model.distil(_teacher(teacher, device))
+            taught_by = _teacher(teacher, device)
+            model.distil(taught_by)
+            about |= {"teacher": teacher, "teacher_weights": weights_digest(taught_by)}
+        elif isinstance(model, Denoiser):
+            about |= {"teacher": None}  # a resumed run must have the same
         draws = preview and prior not in OF_POINTS
         draws = draws and isinstance(model, Denoiser | Decoder | ConditionalGenerator)
         folder = fit(

@@ -81,6 +81,12 @@ def test_a_ddpm_learns_from_a_teacher(photos, tmp_path):
     succeed(*taught, "--teacher", tmp_path / "a", "-o", tmp_path / "b")
     manifest = load_checkpoint(tmp_path / "b")[1]
     assert manifest["teacher"] == str(tmp_path / "a")
+    code, message = refused("train", "ddpm", photos, "--steps", 3, *short[2:], *small, "--resume",
+                            "-o", tmp_path / "b")
+    assert code == 2 and f"teacher was {tmp_path / 'a'}, now it is None" in message
+    code, message = refused("train", "ddpm", photos, "--steps", 3, *short[2:], *small, "--resume",
+                            "-o", tmp_path / "a", "--teacher", tmp_path / "b")
+    assert code == 2 and f"teacher was None, now it is {tmp_path / 'b'}" in message
     plain, learned = tensors(tmp_path / "a"), tensors(tmp_path / "b")
     assert plain.keys() == learned.keys()
     assert any(not torch.equal(plain[key], learned[key]) for key in plain)
