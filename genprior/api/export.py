@@ -35,8 +35,8 @@ ONNX_TOLERANCE = 1e-4
 QUALITY = {"denoising_psnr": "Denoising", "measured": "Measured", "best": "Best checkpoint",
            "quality": "Quality"}
 # Entries that describe the training.
-TRAINING = ("images", "crop", "scale", "flip", "turn", "init", "step", "seconds", "training",
-            "settings", "machine", "versions", "seed")
+TRAINING = ("images", "crop", "resize", "scale", "flip", "turn", "init", "teacher", "step",
+            "seconds", "training", "filler", "settings", "machine", "versions", "seed")
 
 
 def export_prior(
@@ -134,8 +134,8 @@ def model_card(
     licence = str(manifest.get("licence") or "")
     known = licence and " " not in licence
     parameters = sum(p.numel() for p in prior.parameters())
-    data = manifest.get("data")
-    sources = [data] if isinstance(data, str) else list(data or [])
+    sources = _listed(manifest.get("data"))
+    earlier = [source for source in _listed(manifest.get("earlier_data")) if source not in sources]
     quality = [f"- {title}: {_line(manifest[key])}" for key, title in QUALITY.items()
                if manifest.get(key)]
     training = [f"- {key}: {_line(manifest[key])}" for key in TRAINING
@@ -163,6 +163,8 @@ def model_card(
         "## Training data",
         "",
         *([f"- {source}" for source in sources] or ["Not recorded."]),
+        *(["", "Earlier, before the last run:", "", *(f"- {source}" for source in earlier)]
+          if earlier else []),
         "",
         "## Licence",
         "",
@@ -188,6 +190,10 @@ def model_card(
             f"noise level in the same unit; output `denoised`",
         ]
     return "\n".join([*lines, ""])
+
+
+def _listed(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str) else list(value or [])
 
 
 def _line(value: Any) -> str:

@@ -29,6 +29,7 @@ def run(tmp_path: Path) -> Path:
     prior = DDPM(channels=1, widths=(8, 16), blocks=(1, 1))
     state = {key: 0.1 * torch.randn_like(value) for key, value in prior.state_dict().items()}
     about = {"data": ["digits, 3 images"], "measured": {"psnr": 21.5}, "crop": 8, "scale": False,
+             "earlier_data": ["digits, 3 images", "letters, 2 images"], "teacher": "a larger one",
              "settings": {"lr": 0.001}, "licence": "for research only"}
     extra = {"optimizer": torch.zeros(3)}
     save_checkpoint(tmp_path / "run" / "step-00000007", "ddpm", prior.config, state, extra, about)
@@ -44,7 +45,9 @@ def test_the_folder_loads_and_has_a_card_and_samples(run: Path, tmp_path: Path) 
     card = (made / "README.md").read_text()
     header = card.split("---")[1]
     assert "license: other" in header and "library_name: genprior" in header
-    for words in ("Tiny.", "digits, 3 images", "for research only", "psnr 21.5", "lr 0.001",
+    assert card.count("digits, 3 images") == 1
+    for words in ("Tiny.", "letters, 2 images", "teacher: a larger one", "for research only",
+                  "psnr 21.5", "lr 0.001",
                   json.loads((made / "manifest.json").read_text())["files"]
                   ["model.safetensors"]["sha256"]):
         assert words in card
