@@ -247,7 +247,8 @@ def restore(
     name, method = choose_solver(solver, steps, operator, prior, samples)
     numbers = image_numbers(index, len(measurement))
     problem = _problem(measurement, operator, prior, method, noise_std, device)
-    work, operator, sigma = problem.y, problem.operator, problem.sigma
+    unscaled, operator = operator, problem.operator
+    work, sigma = problem.y, problem.sigma
     textured = method.stochastic or method.has_texture
     fill = choose_fill(fill, solver in (None, "auto"), textured, operator)
     prior = for_channels(prior, operator.image_shape(work.shape)[1])
@@ -257,7 +258,7 @@ def restore(
     runs = _runs(methods, problem.coloured, samples, operator.image_shape(work.shape), device)
     paired = antithetic and method.supports_antithetic
     executors = [
-        Executor(each, prior, seed, numbers, tile, precision, None, len(parts), paired,
+        Executor(each, prior, seed, numbers, tile, precision, len(parts), paired,
                  problem.operator_of(parts[0][0][0]), problem.passes)
         for each, parts in runs
     ]
@@ -288,7 +289,7 @@ def restore(
     uncalibrated: list[str] = []
     if calibration is not None:
         lower, upper, reasons = intervals(
-            calibration, problem.measurement, operator_on(operator, measurement.device), sigma,
+            calibration, problem.measurement, operator_on(unscaled, measurement.device), sigma,
             prior, methods, samples, paired and samples > 2, stats.mean, stats.std, fit,
         )
         uncalibrated = [
@@ -310,6 +311,11 @@ def restore(
     )
     for doubt in doubts:
         warnings.warn(doubt, RestorationWarning, stacklevel=4)  # two decorators are in between
+    evaluations = {
+        i: executor.evaluations or round(executor.monitor.images / sum(map(len, parts)))
+        for executor, (_, parts) in zip(executors, runs, strict=True)
+        for part in parts for i, _ in part
+    }
     mean = back(stats.mean)
     windows = {i: cut for executor in executors for i, cut in executor.windows.items()}
     return Restoration(
@@ -324,10 +330,8 @@ def restore(
         misfits=fits_of_samples if several else None,
         solver=name,
         prior=prior_name,
-        nfe=max(
-            executor.evaluations or round(executor.monitor.images / sum(map(len, parts)))
-            for executor, (_, parts) in zip(executors, runs, strict=True)
-        ),
+        nfe=max(evaluations.values()),
+        evaluations=tuple(evaluations[i] for i in range(len(work))),
         products=method.jacobian_products_for(operator, prior),
         antithetic=paired and samples > 2,
         seconds=seconds,

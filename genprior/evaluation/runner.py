@@ -200,7 +200,7 @@ def _restore(
             **_identity(plan, unit, number, source),
             "solver": None if method.is_baseline else name,
             "samples": samples, **scores[i], "seconds": meter.seconds / len(numbers),
-            "nfe": result.nfe_of(i) * samples,
+            "nfe": result.evaluations[i] * samples,
             "products": None if method.is_baseline else result.products * samples,
             "memory": meter.memory and meter.memory / 2**20,
         })

@@ -335,6 +335,7 @@ class Restoration:
             solvers.
         passes: How often the solver denoised an image: 2 for a point estimate of an image whose
             noise depends on the signal, else 1.
+        evaluations: Network evaluations of each image per sample; `nfe` is the largest.
     """
 
     image: Any
@@ -362,11 +363,7 @@ class Restoration:
     passes: int = 1
     misfits: Tensor | None = None
     effective_sizes: Tensor | None = None
-
-    def nfe_of(self, i: int) -> int:
-        """Returns the network evaluations of image i per sample."""
-        own = self.passes * self.methods[i].nfe  # 0 if they are unknown in advance
-        return min(self.nfe, own) if own else self.nfe
+    evaluations: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         """One line: shape, range, solver, prior, cost and misfit; no pixels."""

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import deepinv
 import msgspec
 import pytest
 import torch
@@ -22,7 +23,7 @@ from genprior.api.calibration import (
     signature,
     weights_digest,
 )
-from genprior.api.factory import make_solver
+from genprior.api.factory import as_operator, make_solver
 from genprior.core.errors import RestorationWarning, SettingError
 from genprior.operators.blur import Blur
 from genprior.operators.denoising import Denoising
@@ -147,6 +148,26 @@ def test_restore_returns_intervals_or_says_why_not(tmp_path: Path) -> None:
     assert plain.lower is None and torch.equal(plain.mean, found.mean)
     with pytest.raises(SettingError, match="calibrated intervals need samples"):
         genprior.restore(*given, noise_std=0.1, calibration=file)
+
+
+def test_intervals_of_a_physics_of_another_scale_are_found() -> None:
+    def adjoint(y: Tensor) -> Tensor:
+        x = y.new_zeros(*y.shape[:-1], 2 * y.shape[-1])
+        x[..., ::2] = 10 * y
+        return x
+
+    physics = deepinv.physics.LinearPhysics(
+        A=lambda x, **_: 10 * x[..., ::2], A_adjoint=lambda y, **_: adjoint(y),
+        img_size=(1, 6, 6),
+    )
+    prior, solver = Dense(dtype=torch.float32), make_solver("moment-matched", steps=2)
+    y = physics.A(prior.draw(1, (1, 6, 6)).float())
+    operator = as_operator(physics)
+    calibrated = entry(solver=str(solver), weights=weights_digest(prior),
+                       operator=signature(operator, operator.image_shape(y.shape)))
+    known = Calibration(calibration=SCHEMA, coverage=0.9, entries=[calibrated])
+    found = genprior.restore(y, physics, prior, solver, 0.1, 4, calibration=known)
+    assert found.lower.isfinite().all() and found.upper.isfinite().all()
 
 
 def test_photos_beyond_those_that_calibrated_have_no_interval() -> None:

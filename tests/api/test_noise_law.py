@@ -226,12 +226,12 @@ def test_strong_noise_that_depends_on_the_signal_is_denoised_twice():
     x = 0.5 + 0.2 * normal(1, 1, 64, 64).clamp(-2, 2)
     y = degrade(x, Denoising(), "poisson=8")
     result = restore(y, Denoising(), Shrink(), "posterior-mean", "poisson=8", seed=0)
-    once = restore(y, Denoising(), Shrink(), PosteriorMeanOnce(turns=1), "poisson=8").image
+    once = restore(y, Denoising(), Shrink(), PosteriorMeanOnce(views=1), "poisson=8").image
     # 0.6 y + 0.4 x has the variance 0.36 x / 8 at a given x: Poisson noise of 8 / 0.36 counts
     mixed, law = 0.6 * y + 0.4 * once, PoissonNoise(8 / 0.36)
-    twice = restore(mixed, Denoising(), Shrink(), PosteriorMeanOnce(turns=1), law)
+    twice = restore(mixed, Denoising(), Shrink(), PosteriorMeanOnce(views=1), law)
     assert torch.allclose(result.image, twice.image, atol=1e-5)
-    assert result.passes == 2 and result.nfe == result.nfe_of(0) == 6
+    assert result.passes == 2 and result.nfe == 6 and result.evaluations == (6,)
     assert torch.allclose(result.misfit, twice.misfit, rtol=1e-4)
     weak = restore(y, Denoising(), Shrink(), noise_std="poisson=100")
     assert weak.passes == 1 and weak.nfe == 3

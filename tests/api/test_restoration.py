@@ -306,7 +306,7 @@ def test_every_image_of_a_batch_has_the_evaluations_that_it_takes() -> None:
     operator = make_operator("inpaint", keep=masks)
     y = operator.A(batch(3))
     together = restore(y, operator, prior, quality="fast")
-    counts = [together.nfe_of(i) for i in range(3)]
+    counts = list(together.evaluations)
     assert counts == [SUITED["scattered holes"]["fast"]["steps"],
                       SUITED["hole"]["fast"]["steps"]] + counts[:1]
     assert together.nfe == counts[0] and together.solver == "hqs"

@@ -71,7 +71,7 @@ def describe(result: Restoration, i: int, count: int) -> dict[str, Any]:
         **({"noise": result.noise_std[i].item()} if estimated else {}),
         "noise_estimated": estimated,
         **({"noise_found": result.noise_found[i]} if estimated and result.noise_found[i] else {}),
-        "nfe": result.nfe_of(i),
+        "nfe": result.evaluations[i],
         "products": result.products,
         "seconds": round(result.seconds / count, 3),
         "misfit": result.misfit[i].item(),

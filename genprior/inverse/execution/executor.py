@@ -6,7 +6,7 @@ part of the batch is restarted from its seed: nothing of the failed attempt is u
 """
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -53,7 +53,6 @@ class Executor:
         tile: Side of the tiles in pixels; "auto" for tiles of large images; "off" for whole
             images, without windows either.
         dtype: Precision of the network.
-        progress: Called with (evaluations done, total evaluations), or None.
         parts: Number of calls of `solve`, for the total of the progress.
         antithetic: Whether partner samples have noise of opposite signs.
         operator: The operator, if the number of evaluations depends on it.
@@ -80,7 +79,6 @@ class Executor:
         numbers: Sequence[int],
         tile: Tile,
         dtype: str,
-        progress: Callable[[int, int], object] | None,
         parts: int,
         antithetic: bool = False,
         operator: Operator | None = None,
@@ -96,7 +94,7 @@ class Executor:
         self.reduced: list[str] = []
         self.batch_limit: int | None = None
         self.evaluations = passes * method.evaluations(prior, operator)
-        settings = dtype, progress, self.evaluations * parts
+        settings = dtype, None, self.evaluations * parts
         self.monitor = (
             monitored_denoiser(prior, *settings)
             if self.policy.uses_denoiser

@@ -116,7 +116,7 @@ def test_errors_are_told_apart_by_type(prior: DDPM) -> None:
 
 
 def test_libraries_of_a_gpu_say_that_memory_ran_out(prior: DDPM) -> None:
-    runner = executor.Executor(HQS(), prior, 0, [0], "auto", "float32", None, 1)
+    runner = executor.Executor(HQS(), prior, 0, [0], "auto", "float32", 1)
     there = torch.empty(1, device="meta")
     for text, lacked in (
         ("cuFFT error: CUFFT_ALLOC_FAILED", True), ("CUDA error: out of memory", True),
