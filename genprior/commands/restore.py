@@ -200,17 +200,17 @@ def _restore(
     opaque: bool = False,
     masks: Path | None = None,
     blind: bool = False,
-    **options: Any,
+    **common: Any,
 ) -> None:
-    save, samples = options["save"], options["samples"]
-    if noise == "auto" and options["degrade"]:
+    save, samples = common["save"], common["samples"]
+    if noise == "auto" and common["degrade"]:
         raise click.UsageError("--degrade adds noise: give its level with --noise")
     several = [name for name in save if of_several(name)]
     if several and samples < 2:
         raise click.UsageError(f"--save {','.join(several)} needs --samples 2 or more")
-    if set(save) & set(OF_CALIBRATION) and options["calibration"] is None:
+    if set(save) & set(OF_CALIBRATION) and common["calibration"] is None:
         raise click.UsageError("--save lower,upper needs --calibration FILE")
-    if options["calibration"] is not None and samples < 2:
+    if common["calibration"] is not None and samples < 2:
         raise click.UsageError("--calibration needs --samples: the number that was calibrated")
     from genprior.api.files.job import Job
     from genprior.api.files.paths import plan
@@ -227,8 +227,8 @@ def _restore(
                 raise click.UsageError(f"--mask {own} is the image itself: give its mask")
         if to_stdout and ranks.world > 1:
             raise click.UsageError("standard output needs a single process: give -o a file")
-        options["device"] = ranks.device(options["device"])
-        job = Job(task, operator, settings, noise, opaque=opaque, **options)
+        common["device"] = ranks.device(common["device"])
+        job = Job(task, operator, settings, noise, opaque=opaque, **common)
         typed = FORMAT_OF.get(output.suffix.lower()) if output else None
         if suffix and typed not in (None, FORMAT_OF[suffix]):
             raise click.UsageError(f"--ext {ext} does not match -o {output}: leave one out")

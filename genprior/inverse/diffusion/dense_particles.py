@@ -25,6 +25,7 @@ from torch import Tensor
 
 from genprior.core.random_streams import Noise
 from genprior.core.schedules import reverse_step
+from genprior.inverse.diffusion.block_resampling import UNEVEN, choose, effective_sizes
 from genprior.inverse.diffusion.sampler import PRIOR_MEAN, PRIOR_VAR, denoise_with_vjp
 from genprior.operators.base import Operator
 from genprior.priors.base import Denoiser
@@ -35,8 +36,6 @@ MOST_NUMBERS = 16
 TESTED_LEVELS, NOT_AFFINE, ROUNDING = 6, 1e-3, 1e-5
 # Noise of this times sigma_t is added to the data, so that matrices can be inverted.
 EXTRA_NOISE = 1e-3
-# Share of the particles below which the effective sample size leads to resampling.
-UNEVEN = 0.5
 
 
 def is_gaussian(prior: Denoiser, like: Tensor, sigmas: Sequence[float]) -> bool:
@@ -218,7 +217,7 @@ class _Run:
         log_w = self.data.log_likelihood(at)
         for sigma_next in sigmas[1:]:
             w = log_w.softmax(dim=0)
-            if 1 / w.square().sum() < UNEVEN * len(w):
+            if effective_sizes(w) < UNEVEN * len(w):
                 index = self._choose(w, len(w))
                 x, at, log_w = x[index], at.select(index), torch.zeros_like(log_w)
             x0 = self._draw(at)
@@ -241,9 +240,7 @@ class _Run:
 
     def _choose(self, w: Tensor, count: int) -> Tensor:
         """Returns indices of `count` particles, chosen by weight: systematic resampling."""
-        u = torch.special.ndtr(self.generator.select([0]).normal(self.like.new_zeros(1, 1)))
-        positions = (torch.arange(count).to(w) + u.to(w)[0]) / count
-        return torch.searchsorted(w.cumsum(dim=0), positions).clamp(max=len(w) - 1)
+        return choose(w[None, None], count, self.generator.select([0]))[0, 0]
 
 
 def _same_measurement(

@@ -33,17 +33,16 @@ class UNet(nn.Module):
 
     def __init__(
         self,
-        channels: int = 3,
-        widths: Sequence[int] = (48, 96, 144, 192),
-        blocks: int | Sequence[int] = 2,
+        channels: int,
+        widths: Sequence[int],
+        blocks: Sequence[int],
         embedding: int = 128,
         holes: bool = False,
     ) -> None:
         super().__init__()
-        depths = [blocks] * len(widths) if isinstance(blocks, int) else list(blocks)
         self.embedding = embedding
         self.multiple = 2 ** (len(widths) - 1)
-        self.receptive_radius = receptive_field(depths)
+        self.receptive_radius = receptive_field(blocks)
         self.embed = nn.Sequential(
             nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
@@ -56,10 +55,10 @@ class UNet(nn.Module):
         if holes:
             self.holes = nn.Conv2d(1, widths[0], 3, padding=1, bias=False)
             nn.init.zeros_(self.holes.weight)
-        self.encoder = nn.ModuleList(map(stack, widths, depths))
+        self.encoder = nn.ModuleList(map(stack, widths, blocks))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs)
-        self.decoder = nn.ModuleList(map(stack, widths[:-1], depths[:-1]))
+        self.decoder = nn.ModuleList(map(stack, widths[:-1], blocks[:-1]))
         self.tail = nn.Conv2d(widths[0], channels, 3, padding=1)
         nn.init.zeros_(self.tail.weight)
         nn.init.zeros_(self.tail.bias)
