@@ -614,19 +614,23 @@ def _sample_size(manifest: dict[str, Any]) -> tuple[int, int] | None:
 BORDER = 3
 
 
-def restrict_to_border(name: str, solver: Solver, task: str, prior: str | None) -> Solver:
-    """Returns the solver, conditioned on border pixels only to inpaint with a texture prior.
+def solver_for_task(
+    solver: str | Solver | None, steps: int | None, operator: Operator, prior: object,
+    samples: int, task: str, prior_name: str | None,
+) -> tuple[str, str | Solver | None, int | None]:
+    """Returns the name of the solver of a task, and `solver` and `steps` for `restore`.
 
-    A texture prior that is estimated from the image itself and conditioned on all of its known
-    pixels reproduces that image, hole included. Galerne and Leclaire (2017) condition on the
-    pixels near the hole only.
+    They are those given, but to inpaint with a texture prior the solver is conditioned on border
+    pixels only: a texture that is estimated from the image itself and conditioned on all of its
+    known pixels reproduces that image, hole included. Galerne and Leclaire (2017) condition on
+    the pixels near the hole only.
 
     Arguments:
-        name: Name of the solver.
-        solver: The solver, returned as it is for other tasks and priors.
+        solver, steps, operator, prior, samples: As in `choose_solver`.
         task: Name of the task.
-        prior: Name of the prior.
+        prior_name: Name of the prior.
     """
-    if (task, name) == ("inpaint", "gaussian") and prior in FROM_EXEMPLAR:
-        return make_solver(name, border=BORDER)
-    return solver
+    name, _ = choose_solver(solver, steps, operator, prior, samples)
+    if (task, name) == ("inpaint", "gaussian") and prior_name in FROM_EXEMPLAR:
+        return name, make_solver(name, border=BORDER), None
+    return name, solver, steps

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.api.estimated_priors import estimate_prior
-from genprior.api.factory import choose_solver, restrict_to_border
+from genprior.api.factory import choose_solver, solver_for_task
 from genprior.api.restoration import degrade, restore
 from genprior.core.devices import pick_device
 from genprior.core.distributed import Ranks
@@ -243,13 +243,14 @@ def _resolve(
     samples = plan.samples
     if solver != "auto" and not choose_solver(solver, None, operator, model, 1)[1].stochastic:
         samples = 1
-    name, chosen = choose_solver(solver, None, operator, model, samples)
-    restricted = restrict_to_border(name, chosen, unit.task.kind, method.prior)
-    if restricted is not chosen:
-        return model, name, restricted, None, samples
+    _, chosen = choose_solver(solver, None, operator, model, samples)
     typed = isinstance(solver, Solver)  # an object has its own number of steps
     has_steps = "steps" in {field.name for field in fields(chosen)}
-    return model, name, solver, None if typed or not has_steps else plan.steps, samples
+    steps = None if typed or not has_steps else plan.steps
+    name, solver, steps = solver_for_task(
+        solver, steps, operator, model, samples, unit.task.kind, method.prior
+    )
+    return model, name, solver, steps, samples
 
 
 def _on_device(method: Method, device: torch.device) -> Method:

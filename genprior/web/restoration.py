@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genprior.api.compressed_photos import noise_or_compression
 from genprior.api.estimated_priors import estimate_prior
-from genprior.api.factory import choose_solver, make_operator, prior_on, restrict_to_border
+from genprior.api.factory import make_operator, prior_on, solver_for_task
 from genprior.api.restoration import restore
 from genprior.api.tasks import blurring, denoising, enlarging
 from genprior.core.devices import pick_device
@@ -209,16 +209,13 @@ class Restorer:
         if settings.tool == "denoise" and noise == "auto" and settings.solver == "auto":
             device = pick_device(self.device, y)
             operator, noise = noise_or_compression(image, y.to(device), operator, prior)
-        name, solver = choose_solver(
-            settings.solver, settings.steps, operator, prior, settings.samples
+        name, solver, steps = solver_for_task(
+            settings.solver, settings.steps, operator, prior, settings.samples, settings.tool,
+            source,
         )
-        restricted = restrict_to_border(name, solver, settings.tool, source)
-        chosen: Any = (settings.solver, settings.steps)
-        if restricted is not solver:
-            chosen = (restricted, None)
         return name, restore(
-            y, operator, prior, chosen[0], noise, settings.samples, chosen[1],
-            settings.seed, device=self.device, quality=settings.quality, progress=progress,
+            y, operator, prior, solver, noise, settings.samples, steps, settings.seed,
+            device=self.device, quality=settings.quality, progress=progress,
         )
 
 

@@ -21,10 +21,9 @@ from genprior.api.compressed_photos import noise_or_compression
 from genprior.api.estimated_priors import estimate_prior, read_exemplar
 from genprior.api.factory import (
     check_no_settings,
-    choose_solver,
     ignored_steps,
     load_described,
-    restrict_to_border,
+    solver_for_task,
 )
 from genprior.api.files.job import Job, MakeOperator
 from genprior.api.files.outputs import write_output, write_results, written_together
@@ -45,7 +44,7 @@ from genprior.core.atomic_files import sweep
 from genprior.core.checksums import sha256
 from genprior.core.devices import pick_device, pick_dtype
 from genprior.core.errors import FOR_ALL, OF_ONE_FILE, ImageError, SettingError
-from genprior.inverse.base import Restoration, Solver
+from genprior.inverse.base import Restoration
 from genprior.io.encode import check_side, check_transparency
 from genprior.io.images import FORMAT_OF, ImageFile, read_image
 from genprior.io.limits import MAX_PIXELS
@@ -414,7 +413,9 @@ def _restore_batch(
     noise: Any = job.noise
     if job.finds_compression:
         operator, noise = noise_or_compression(batch.images[0], y.to(device), operator, model)
-    name, solver, steps = _choose_solver(job, operator, model)
+    name, solver, steps = solver_for_task(
+        job.solver, _steps(job), operator, model, job.samples, job.task, job.prior
+    )
     result = restore(
         y, operator, model, solver, noise, job.samples, steps, seed=job.seed,
         index=[0] * len(y), device=str(device), dtype=job.dtype, tile=job.tile, progress=progress,
@@ -437,16 +438,6 @@ def _adapted(
     elif isinstance(noise, str):
         raise SettingError(f"a prior is adapted to images with white noise: {noise!r} is not")
     return adapt_prior(y, operator, prior.model, noise, seed=job.seed, device=device, **budget)
-
-
-def _choose_solver(
-    job: Job, operator: Operator, model: nn.Module
-) -> tuple[str, str | Solver, int | None]:
-    """Returns the name of the solver, and `solver` and `steps` for `restore`."""
-    steps = _steps(job)
-    name, method = choose_solver(job.solver, steps, operator, model, job.samples)
-    restricted = restrict_to_border(name, method, job.task, job.prior)
-    return (name, job.solver, steps) if restricted is method else (name, restricted, None)
 
 
 def _steps(job: Job) -> int | None:
