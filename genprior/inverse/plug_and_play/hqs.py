@@ -63,7 +63,7 @@ SUITED: dict[str, dict[Quality, dict[str, Any]]] = {
         "default": {"steps": 4, "views": 4},
         "best": {"steps": 8, "views": 8},
     },
-    "scattered holes": {"fast": {"steps": 6}, "default": {"steps": 12}, "best": {}},
+    "scattered holes": {"fast": {"steps": 6}, "default": {"steps": 10}, "best": {}},
     "noisy blur": {"fast": {"steps": 8, "sigma_min": 6 / 255}, "default": HIGHER,
                    "best": HIGHER},
     "noisy downsampling": {"fast": {"steps": 8, "sigma_min": 4 / 255}, "default": HIGHER,
