@@ -53,7 +53,7 @@ CLIPPED, SHARE_CLIPPED = 0.01, 0.02
 # must be larger than LEAST_CORRELATION, and than that of the channels by OVER_CHANNELS: in
 # 24 crops of training photos with white noise 0, 0.01 and 0.02 it was larger by at most 0.1, with
 # noise 0.05 filtered by a box of 3 x 3 or 2 x 2 pixels by more than 0.2 in 20 and 17 of them.
-CORRELATION, EXCESS = 0.5, 2.0
+CORRELATION, OVER_WHITE = 0.5, 2.0
 LEAST_CORRELATION, OVER_CHANNELS = 0.4, 0.2
 # Texture is not everywhere: the quietest patches of the image must have this share of the level,
 # and if white noise cannot be seen, this many ranges of intensity must show the noise. Of 17
@@ -129,7 +129,7 @@ class CameraNoise:
                 LEAST_CORRELATION, self.between_channels + OVER_CHANNELS
             )
         is_noise &= self.quietest > QUIET * self.level  # noise is everywhere
-        return found if is_noise and found.level > EXCESS * white else None
+        return found if is_noise and found.level > OVER_WHITE * white else None
 
     def without_texture(self) -> "CameraNoise":
         """Returns the noise without what the channels have in common."""
@@ -372,11 +372,6 @@ def camera_noise(y: Tensor) -> CameraNoise | None:
         tuple(flat.square().mean().sqrt().item() for flat, _ in groups),
         _quietest(y),
     )
-
-
-def patch_covariance(y: Tensor) -> Tensor:
-    """Returns the autocovariance of an image (1, C, H, W) of noise alone, (C, C, 15, 15)."""
-    return _autocovariance(_patches(y)[0])
 
 
 def _quietest(y: Tensor) -> float:

@@ -58,6 +58,8 @@ def test_denoising_removes_white_noise_of_compressed_files(
     assert record["solver"] == "posterior-mean" and record["noise"] > 0.04
     assert record["noise_found"].endswith(f"JPEG quality {quality}") and "jpeg" not in record
     assert decibels(output) > decibels(file) + 4
+    succeed("denoise", file, "--noise", 0.1, "-o", tmp_path / "known.jpg")
+    assert decibels(output) > decibels(tmp_path / "known.jpg") - 1
 
 
 @pytest.mark.parametrize("option", [("--noise", 0.05), ("--solver", "posterior-mean")])
