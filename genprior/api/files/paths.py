@@ -3,6 +3,7 @@
 import glob
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -122,7 +123,18 @@ class OutputPaths:
         return read_bytes(self.source)
 
     def check_free(self) -> None:
-        """Checks that all files can be written, whatever their format; see `check_free`."""
+        """Checks that all files can be written, whatever their format; see `check_free`.
+
+        Raises:
+            ImageError: They cannot, or the sidecar there describes a file of another name.
+        """
+        described: Collection[str] = ()
+        with suppress(OSError, ValueError):
+            described = read_json(self.sidecar, _Complete).files
+        if described and self.output.name not in described:
+            raise ImageError(
+                f"{self.sidecar} describes {next(iter(described))}: choose another -o"
+            )
         check_free(self.written, self.overwrite, formats=None)
 
     def check_format(self) -> None:
@@ -233,8 +245,9 @@ def plan(
 ) -> list[OutputPaths]:
     """Returns the output paths of every input, after checks that they can be written.
 
-    If the result of one of several inputs has a name that cannot be written, no error is raised
-    here: `restore_files.run` reports it for that file.
+    The result of photo.jpg is photo.genprior.jpg, but photo.jpg.genprior.jpg if photo.png of the
+    same folder is another input. If the result of one of several inputs has a name that cannot be
+    written, no error is raised here: `restore_files.run` reports it for that file.
 
     Arguments:
         files: The inputs.
@@ -261,9 +274,17 @@ def plan(
     if one and len(files) > 1 and output.suffix.lower() in WRITABLE:
         raise ImageError(f"{output} is one file for {len(files)} inputs: give a folder to -o")
 
+    def folder_of(file: InputFile) -> Path:
+        return output / file.below if output else file.file.parent
+
+    # the results of photo.jpg and photo.png would share one sidecar
+    stems = Counter(_caseless(folder_of(file) / file.stem) for file in inputs)
+
     def target(file: InputFile) -> OutputPaths:
-        folder = output / file.below if output else file.file.parent
-        made = folder / f"{file.stem}{MADE}{suffix or result_suffix(file.suffix)}"
+        folder = folder_of(file)
+        several = stems[_caseless(folder / file.stem)] > 1
+        stem = f"{file.stem}{file.suffix}" if several else file.stem
+        made = folder / f"{stem}{MADE}{suffix or result_suffix(file.suffix)}"
         return OutputPaths(file.file, output if one else made, tuple(names), file.below, file.data)
 
     targets = list(map(target, inputs))

@@ -220,6 +220,24 @@ def test_folders_are_kept_in_outputs_and_formats_can_be_changed(tmp_path: Path) 
         plan([Path("in/a/x.png"), Path("in/b/x.png")], tmp_path)
 
 
+def test_files_of_one_stem_have_results_and_sidecars_of_their_own(tmp_path: Path) -> None:
+    names = ["a.png", "a.jpg", "A.tif", "b.jpg"]
+    for suffix, endings in ((None, ["png", "jpg", "tif", "jpg"]), (".png", ["png"] * 4)):
+        targets = plan([tmp_path / name for name in names], suffix=suffix)
+        made = [f"{name}.genprior.{end}" for name, end in zip(names[:3], endings, strict=False)]
+        assert [t.output.name for t in targets] == [*made, f"b.genprior.{endings[3]}"]
+        assert len({t.sidecar for t in targets}) == 4
+
+
+def test_the_sidecar_of_another_result_is_kept(tmp_path: Path) -> None:
+    record = {"task": "denoise", "files": {"a.genprior.png": "0"}, "input_sha256": "0"}
+    (tmp_path / "a.genprior.json").write_text(json.dumps(record))
+    for settings in ({}, {"overwrite": True}, {"redo": "denoise"}):
+        with pytest.raises(ImageError, match="json describes a.genprior.png: choose another -o"):
+            plan([tmp_path / "a.jpg"], **settings)
+    assert plan([tmp_path / "a.png"], overwrite=True)[0].output == tmp_path / "a.genprior.png"
+
+
 def test_a_file_without_suffix_needs_a_name(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="cannot write .genprior: give -o a file that ends"):
         plan([tmp_path / "photo"])
