@@ -99,11 +99,14 @@ def test_no_known_patch_leaves_the_estimate_and_says_so() -> None:
     assert "no patch of 3x3 pixels is known" in doubts[0]
 
 
-@pytest.mark.parametrize("fill", ["texture", "auto"])
-def test_a_hole_larger_than_half_of_the_image_and_a_constant_image(fill: str) -> None:
+def test_a_hole_larger_than_half_of_the_image_and_a_constant_image() -> None:
     x, operator = torch.full((1, 3, 48, 48), 0.25), holes((4, 48, 0, 36))
-    filled, doubts = add_texture(x, operator, fill, 0, [(0, 0)])
+    filled, doubts = add_texture(x, operator, "texture", 0, [(0, 0)])
     assert torch.equal(filled, x) and not doubts
+    given = photo()
+    filled, doubts = add_texture(given, operator, "auto", 0, [(0, 0)])
+    assert torch.equal(filled, given)
+    assert "larger than its surroundings, so it is filled smoothly" in doubts[0]
 
 
 def test_the_default_is_texture_in_wide_holes_of_a_default_point_estimate() -> None:
