@@ -541,6 +541,15 @@ def ignored_steps(
     )
 
 
+def ignored_quality(quality: Quality, method: Solver) -> tuple[str, ...]:
+    """Returns a warning if a solver takes as many evaluations for each quality."""
+    if quality == "default" or type(method).suited is not Solver.suited:
+        return ()
+    remedy = "set steps" if _has_steps(type(method)) else "choose another solver"
+    return (f"quality {quality!r} is not used: {type(method).__name__} takes as many evaluations "
+            f"for each quality; {remedy}",)
+
+
 def _has_steps(solver: type[Solver]) -> bool:
     return "steps" in {field.name for field in fields(solver)}
 

@@ -16,6 +16,7 @@ from genprior.api.factory import (
     as_operator,
     choose_solver,
     for_channels,
+    ignored_quality,
     ignored_steps,
     load_prior,
     make_operator,
@@ -300,6 +301,7 @@ def restore(
     sizes = _effective_sizes(executors, len(work))
     doubts = (
         *ignored_steps(solver, steps, method),
+        *ignored_quality(quality, method),
         *found,
         *problem.noise.doubts,
         *unused_noise(physics, sigma),

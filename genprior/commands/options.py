@@ -320,7 +320,10 @@ class Steps(click.ParamType):
 def check_blur(gaussian: object, motion: object, kernel: object) -> None:
     """Raises a usage error unless exactly one of the three kinds of blur is given."""
     if sum(part is not None for part in (gaussian, motion, kernel)) != 1:
-        raise click.UsageError("a blur needs exactly one of --gaussian, --motion and --kernel")
+        raise click.UsageError(
+            "a blur needs exactly one of --gaussian, --motion and --kernel; --kernel auto "
+            "estimates an unknown one"
+        )
 
 
 def check_filter(kernel: str, std: float | None, blur: object = None) -> None:
@@ -356,7 +359,8 @@ quality = click.option("--quality", type=click.Choice(["fast", "default", "best"
                        help="With --steps auto and the solvers hqs and posterior-mean, which are "
                             "those of --solver auto for one image: fast takes few evaluations "
                             "of the network, default the fewest with the PSNR of many to 0.03 "
-                            "dB, best as many as improve the image.")
+                            "dB, best as many as improve the image. With other solvers it is "
+                            "ignored with a warning: --steps sets theirs.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace existing output files.")
 quiet = click.option("-q", "--quiet", is_flag=True,
                      help="Show no progress bar and no status messages.")

@@ -100,6 +100,15 @@ def test_steps_are_for_solvers_that_have_them(prior: DDPM) -> None:
     assert result.nfe == 3 and not any("steps" in warning for warning in result.warnings)
 
 
+def test_a_quality_without_effect_gives_a_warning(prior: DDPM) -> None:
+    with pytest.warns(RestorationWarning, match="quality 'fast' is not used: DiffPIR takes as"):
+        fast = restore(batch(), DENOISE, prior, "diffpir", 0.1, steps=None, quality="fast")
+    default = restore(batch(), DENOISE, prior, "diffpir", 0.1)
+    assert torch.equal(fast.image, default.image) and not default.warnings
+    used = restore(batch(), DENOISE, prior, None, 0.1, quality="fast")
+    assert not any("quality" in warning for warning in used.warnings)
+
+
 def test_whole_numbers_may_have_any_type(prior: DDPM) -> None:
     options = {"prior": prior, "solver": "diffpir", "noise_std": 0.1, "operator": DENOISE}
     expected = restore(batch(), samples=2, steps=2, seed=3, index=[4, 5], **options)
