@@ -32,8 +32,8 @@ from torch.fft import fftfreq, rfft2, rfftfreq
 FALL, LOWEST = 2.2, 0.02
 # Largest number of frequencies, drawn at random: more take longer and decide no more.
 FREQUENCIES = 3000
-# Newton steps for log c, and the largest step.
-STEPS, STRIDE = 15, 2.0
+# Newton steps for log c, the largest step, and the one below which no further one is made.
+STEPS, STRIDE, CONVERGED = 15, 2.0, 1e-4
 # Least noise level: rounding to 8 bits.
 FLOOR = 1 / 255 / 12**0.5
 # Frequencies of both axes above this show the noise of a blurred image.
@@ -86,7 +86,10 @@ class SpectralLikelihood:
             share = log_c.exp() * shape / model
             slope = (share * (self.power / model - 1)).sum(dim=1, keepdim=True)
             curvature = share.square().sum(dim=1, keepdim=True).clamp(min=1e-30)
-            log_c = log_c + (slope / curvature).clamp(-STRIDE, STRIDE)
+            step = (slope / curvature).clamp(-STRIDE, STRIDE)
+            log_c = log_c + step
+            if step.abs().max() < CONVERGED:
+                break
         model = log_c.exp() * shape + noise
         return -(model.log() + self.power / model).mean(dim=1)
 
@@ -101,14 +104,16 @@ class SpectralLikelihood:
             scales: Factors of its size, as many as `turns`.
         """
         k = kernel.detach().cpu().double()
-        rows, columns = k.nonzero(as_tuple=True)
-        weights = k[rows, columns]
+        rows, columns = (2 * math.pi * torch.arange(n).double() for n in k.shape)
         gains = []
         for turn, scale in zip(turns, scales, strict=True):
             c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
             u, v = scale * (c * self.u - s * self.v), scale * (s * self.u + c * self.v)
-            phase = 2 * math.pi * (v[:, None] * rows + u[:, None] * columns)
-            gains.append((phase.cos() @ weights).square() + (phase.sin() @ weights).square())
+            down, across = v[:, None] * rows, u[:, None] * columns
+            even, odd = down.cos() @ k, down.sin() @ k
+            real = even * across.cos() - odd * across.sin()
+            imaginary = even * across.sin() + odd * across.cos()
+            gains.append(real.sum(dim=1).square() + imaginary.sum(dim=1).square())
         return self(torch.stack(gains))
 
     def best(self, kind: str, largest: float) -> Parametric:
