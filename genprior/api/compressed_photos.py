@@ -31,9 +31,9 @@ from genprior.priors.base import Denoiser, Gaussian
 # it at quality 20, 2 at 35, 4 at 50 and 5 at 65, all textures, and with noise of 0.04 that was
 # correlated over 1 px before the compression all at quality 65 and higher (256 x 256 pixels).
 EXCESS = 2.0
-# Level of white noise that a photo with chroma of half the resolution is denoised with, relative to
-# the noise before the compression, of which the chroma has lost a part. On six training photos
-# (noise 0.05 and 0.1, quality 50, 75 and 90) the best of 0.7, 0.8, 0.9 and 1 was 0.7 to 0.9.
+# Level of white noise that a photo with chroma of half the resolution is denoised with, as a part
+# of the noise before the compression: the chroma has lost some. On six training photos (noise 0.05
+# and 0.1, quality 50, 75 and 90) the best of 0.7, 0.8, 0.9 and 1 was 0.7 to 0.9.
 SHARE = 0.85
 # Noise is left in the finest details if its level is this part of their mean rounding step.
 FINE, LEVELS = 0.5, 255

@@ -171,6 +171,17 @@ def test_an_image_without_a_flat_part_gives_a_warning(monkeypatch):
     assert not constant.doubts
 
 
+def test_noise_that_is_alike_in_all_channels_gives_a_warning(monkeypatch):
+    monkeypatch.setattr(noise_law, "assumed_noise", lambda *_: torch.tensor([0.002]))
+    n = box(0.03).colour(normal(1, 3, 256, 256))
+    alike = ramp() + 0.3 * n + 0.95 * n[:, :1]
+    with pytest.warns(RestorationWarning, match="alike in red, green and blue, as fine texture"):
+        assert restore(alike, Denoising(), AnySize(), noise_std="auto").noise_found[0]
+    for y in (ramp() + n, alike[:, :1]):  # a grey image has one channel
+        found = noise_law.measured_noise("auto", y, Denoising(), AnySize())
+        assert found.law is not None and not found.doubts
+
+
 def test_a_law_of_white_noise_is_a_level():
     y = batch()
     law = restore(y, make_operator("denoise"), Shrink(), noise_std=WhiteNoise([0.1, 0.2]))
