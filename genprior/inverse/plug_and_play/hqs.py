@@ -78,6 +78,9 @@ SUITED: dict[str, dict[Quality, dict[str, Any]]] = {
                    "default": {"steps": 16, **MAGNITUDES},
                    "best": {"starts": 8, **MAGNITUDES}},
 }
+# Iterations of the Tikhonov start at each scale: with 4, 8 and 20 the results for blur and
+# super-resolution differed by less than 0.02 dB (six training photos).
+START = 8
 # Holes are scattered if a known pixel touches at least this share of the unknown ones.
 SCATTERED = 0.5
 
@@ -147,7 +150,7 @@ class HQS(Solver):
             elif operator.has_several_minima:
                 starts = [operator.expansion_point(y, k) for k in range(self.starts)]
             elif operator.is_differentiable:
-                starts = [smooth_start(y, operator)]
+                starts = [smooth_start(y, operator, START)]
             else:
                 starts = [operator.pinv(y)]
             last = torch.full_like(first, self.sigma_min).masked_fill(exact, self.exact_min)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genprior.core.random_streams import Noise
 from genprior.inverse.base import Quality
-from genprior.inverse.plug_and_play.hqs import HQS, SUITED, kind_of
+from genprior.inverse.plug_and_play.hqs import HQS, START, SUITED, kind_of
 from genprior.inverse.plug_and_play.posterior_mean import VIEWS, PosteriorMean
 from genprior.inverse.self_ensemble import mean_of_views, sees_holes
 from genprior.inverse.tikhonov import smooth_start
@@ -62,7 +62,7 @@ def test_agrees_with_dense_algebra(
     shape = (3, 5, 6)
     y = measure(op, prior.draw(2, shape), torch.tensor(noise_std))
     A, steps, coupling = dense(op, torch.zeros(1, *shape).double()), 3, 0.4
-    x = smooth_start(y, op)
+    x = smooth_start(y, op, START)
     if sees_holes(prior, op):
         x, steps = PosteriorMean(1)(y, op, prior, noise_std, NOISE), steps + 1
     for sigma in (0.3, math.sqrt(0.3 * 0.02), 0.02):
