@@ -19,7 +19,7 @@ from genprior.commands.config import configurable
 from genprior.commands.path_types import TypedPath
 from genprior.commands.registered_names import Names
 from genprior.core.errors import SettingError
-from genprior.core.noise_text import SYNTAX, parse_noise
+from genprior.core.noise_text import DEFAULT_NOISE, SYNTAX, parse_noise
 from genprior.io.limits import MAX_PIXELS, MAX_SAMPLES, MAX_SIDE, MAX_STEPS
 from genprior.registry import FORMATS, SOLVERS
 
@@ -463,8 +463,8 @@ dtype = click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"
                           "faster on a GPU, but slower on a CPU without instructions for them.")
 
 
-def restoring(noise: float | str) -> Decorator:
-    """Returns the options of a restoring command with a default noise level."""
+def restoring(task: str) -> Decorator:
+    """Returns the options of a restoring command, with the default noise level of its task."""
     return combine(
         click.argument("files", nargs=-1, required=True, type=TypedPath()),
         click.option("-o", "--output", type=TypedPath(),
@@ -472,7 +472,8 @@ def restoring(noise: float | str) -> Decorator:
                           "STEM.genprior.EXT beside the input]"),
         prior,
         exemplar,
-        click.option("--noise", type=LevelOrAuto(0), default=noise, show_default=True,
+        click.option("--noise", type=LevelOrAuto(0), default=DEFAULT_NOISE[task],
+                     show_default=True,
                      help="Standard deviation of the noise in the input, in units of [0, 1]: a "
                           "number, or a fraction such as 25/255. auto: estimate the level of "
                           "white noise with the prior, which must be a denoiser. Or its law: "

@@ -17,7 +17,7 @@ from genprior.commands.standard_streams import streams
 @click.command()
 @options.mask
 @options.filling
-@options.restoring(noise=0.0)
+@options.restoring("inpaint")
 def inpaint(
     mask: tuple[str, Any], invert_mask: bool, grow: int, fill: str | None,
     adapt: float | int | None, **common: Any
@@ -42,7 +42,7 @@ def inpaint(
 
 @click.command()
 @options.blur_found
-@options.restoring(noise=0.01)
+@options.restoring("deblur")
 def deblur(
     gaussian: float | str, motion: tuple | str, kernel: Path | str, boundary: str, **common: Any
 ) -> None:
@@ -67,7 +67,7 @@ def deblur(
 
 @click.command()
 @options.superres_any_size
-@options.restoring(noise=0.01)
+@options.restoring("superres")
 def superres(
     factor: float | None, size: tuple[int, int] | None, kernel: str, std: float,
     blur: Path | None, boundary: str, **common: Any,
@@ -92,7 +92,7 @@ def superres(
 
 
 @click.command()
-@options.restoring(noise="auto")
+@options.restoring("denoise")
 def denoise(**common: Any) -> None:
     """Remove noise: white noise of a given level, or noise that is estimated.
 
@@ -107,7 +107,7 @@ def denoise(**common: Any) -> None:
 
 @click.command()
 @options.jpeg_found
-@options.restoring(noise=0.0)
+@options.restoring("dejpeg")
 def dejpeg(jpeg_quality: int | str, sampling: str, **common: Any) -> None:
     """Remove the blocks, rings and colour blotches of JPEG compression.
 
@@ -124,7 +124,7 @@ def dejpeg(jpeg_quality: int | str, sampling: str, **common: Any) -> None:
 
 
 @click.command()
-@options.restoring(noise=0.0)
+@options.restoring("colorize")
 def colorize(**common: Any) -> None:
     """Give a grey image colours that its luminance allows.
 
@@ -139,7 +139,7 @@ def colorize(**common: Any) -> None:
 
 @click.command()
 @options.mosaic
-@options.restoring(noise=0.0)
+@options.restoring("demosaic")
 def demosaic(pattern: str, **common: Any) -> None:
     """Reconstruct the colours of a sensor that sees one colour at each pixel.
 
@@ -154,7 +154,7 @@ def demosaic(pattern: str, **common: Any) -> None:
 
 @click.command("compressed-sensing")
 @options.sensing
-@options.restoring(noise=0.01)
+@options.restoring("compressed-sensing")
 def compressed_sensing(ratio: float, sensing_seed: int, **common: Any) -> None:
     """Reconstruct an image from some random coefficients of its Hartley transform.
 
@@ -169,7 +169,7 @@ def compressed_sensing(ratio: float, sensing_seed: int, **common: Any) -> None:
 
 @click.command()
 @options.exposure
-@options.restoring(noise=0.0)
+@options.restoring("hdr")
 def hdr(factor: float, pivot: float, white: float | str, **common: Any) -> None:
     """Restore clipped highlights of an over-exposed image.
 

@@ -15,12 +15,7 @@ import click
 
 from genprior.commands import options
 from genprior.commands.prior_arguments import parse_value
-
-NOISES = {
-    "inpaint": 0.0, "dejpeg": 0.0, "deblur": 0.01, "superres": 0.01, "deepinv": 0.01, "hdr": 0.0,
-    "phase": 0.01, "gamma": 0.01, "quantise": 0.0, "colorize": 0.0, "demosaic": 0.0,
-    "compressed-sensing": 0.01,
-}
+from genprior.core.noise_text import DEFAULT_NOISE
 
 
 @dataclass(frozen=True)
@@ -170,8 +165,8 @@ def _as_options(kind: str, text: str) -> list[str]:
 
 
 def _noise_and_crop(kind: str) -> options.Decorator:
-    noise = NOISES.get(kind)
-    presence = {"required": True} if noise is None else {"default": noise}
+    noise = DEFAULT_NOISE[kind]
+    presence = {"required": True} if noise == "auto" else {"default": noise}
     return options.combine(
         click.option("--noise", type=options.LevelOrLaw(0), **presence),
         click.option("--crop", type=click.IntRange(1)),

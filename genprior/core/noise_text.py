@@ -1,4 +1,4 @@
-"""Laws of noise as text, such as "poisson=30", for the command line and files. No torch.
+"""Noise of tasks by default, and laws of noise as text, such as "poisson=30". No torch.
 
     poisson=PEAK             Poisson noise, PEAK counts at white
     signal=GAIN,OFFSET       variance GAIN x + OFFSET at a pixel of value x
@@ -9,6 +9,12 @@ import math
 
 from genprior.core.errors import SettingError
 
+# Noise level that a task has if none is given, in units of [0, 1]; "auto" is estimated.
+DEFAULT_NOISE: dict[str, float | str] = {
+    "inpaint": 0.0, "denoise": "auto", "dejpeg": 0.0, "deblur": 0.01, "superres": 0.01,
+    "deepinv": 0.01, "hdr": 0.0, "phase": 0.01, "gamma": 0.01, "quantise": 0.0, "colorize": 0.0,
+    "demosaic": 0.0, "compressed-sensing": 0.01,
+}
 SYNTAX = "poisson=PEAK, signal=GAIN,OFFSET or correlated=LEVEL,WIDTH"
 # The numbers of each law, and the smallest value of each; all but the offset are greater.
 NUMBERS = {"poisson": ("peak",), "signal": ("gain", "offset"), "correlated": ("level", "width")}

@@ -20,6 +20,7 @@ from genprior.api.restoration import restore
 from genprior.api.tasks import blurring, denoising, enlarging
 from genprior.core.devices import pick_device
 from genprior.core.errors import ImageError, SettingError
+from genprior.core.noise_text import DEFAULT_NOISE
 from genprior.inverse.base import Quality, Restoration, Solver
 from genprior.io.encode import check_side, check_transparency
 from genprior.io.images import FORMAT_OF, ImageFile, image_bytes, parse_image, suffix_of
@@ -30,9 +31,7 @@ from genprior.registry import FROM_EXEMPLAR, PRIORS, SOLVERS, find_prior, lookup
 
 # Formats that browsers show, without loss.
 SHOWN = ("PNG", "WEBP", "BMP")
-NOISES: dict[str, float | str] = {
-    "inpaint": 0.0, "denoise": "auto", "deblur": 0.01, "superres": 0.01,
-}
+NOISES = {tool: DEFAULT_NOISE[tool] for tool in ("inpaint", "denoise", "deblur", "superres")}
 LABEL = Path("the image")
 
 
