@@ -63,12 +63,15 @@ def noise_or_compression(
     error = coding.error_std(y).item()
     quality = f"JPEG quality {nearest_quality(_luma_table(coding))}"
     of_luma = None
-    doubtful = hidden or noise.law is not None
-    if doubtful and y.shape[1] == len(LUMA_WEIGHTS) and min(y.shape[-2:]) > 1:
+    little = noise.level.item() < EXCESS * error
+    if (
+        (little or noise.law is not None)
+        and y.shape[1] == len(LUMA_WEIGHTS) and min(y.shape[-2:]) > 1
+    ):
         of_luma = _noise_of_luma(y, coding, operator, prior, EXCESS * error)
-        if of_luma and not hidden and noise.level.item() > OVER_WHITE * of_luma.level.item():
+        if of_luma and not little and noise.level.item() > OVER_WHITE * of_luma.level.item():
             of_luma = None  # correlated in the luma, too
-    if of_luma is None and noise.level.item() < EXCESS * error:
+    if of_luma is None and little:
         return coding, Measured(torch.zeros(1), found=(quality,))
     noise = of_luma or noise
     return operator, replace(noise, found=(", ".join(filter(None, (*noise.found, quality))),))

@@ -233,10 +233,13 @@ def test_nothing_is_replaced_unasked(here: Path, weights: Path, name: str) -> No
     assert (here / name).read_bytes() != b"mine"
 
 
-def test_sidecars_must_not_meet(here: Path, weights: Path) -> None:
+def test_sidecars_do_not_meet(here: Path, weights: Path) -> None:
     save_photo(here / "a.jpg")
-    code, message = refused("inpaint", here / "a.png", here / "a.jpg", *MASK, "--prior", weights)
-    assert code == 3 and "both be written to" in message and "a.genprior.json" in message
+    files = (here / "a.png", here / "a.jpg")
+    succeed("inpaint", *files, *MASK, "--prior", weights, "--steps", 1, "--ext", "png")
+    for file in files:
+        record = json.loads((here / f"{file.name}.genprior.json").read_text())
+        assert list(record["files"]) == [f"{file.name}.genprior.png"]
 
 
 def test_a_training_is_not_mixed_with_another(here: Path) -> None:

@@ -54,9 +54,9 @@ def test_errors(kind: click.ParamType, text: str, message: str) -> None:
         convert(kind, text)
 
 
-def parsed(noise: float | str, *arguments: str) -> Result:
+def parsed(task: str, *arguments: str) -> Result:
     @click.command()
-    @options.restoring(noise)
+    @options.restoring(task)
     def command(**given: object) -> None:
         click.echo(given["noise"])
 
@@ -64,11 +64,11 @@ def parsed(noise: float | str, *arguments: str) -> Result:
 
 
 def test_the_default_noise_is_the_commands() -> None:
-    assert parsed(0.01, "a.png").stdout == "0.01\n"
-    assert parsed(0.01, "a.png", "--noise", "0").stdout == "0.0\n"
-    assert "default: 0.01" in " ".join(parsed(0.01, "--help").stdout.split())
-    assert parsed("auto", "a.png").stdout == "auto\n"
-    assert parsed(0.01, "a.png", "--noise", "auto").stdout == "auto\n"
+    assert parsed("deblur", "a.png").stdout == "0.01\n"
+    assert parsed("deblur", "a.png", "--noise", "0").stdout == "0.0\n"
+    assert "default: 0.01" in " ".join(parsed("deblur", "--help").stdout.split())
+    assert parsed("denoise", "a.png").stdout == "auto\n"
+    assert parsed("deblur", "a.png", "--noise", "auto").stdout == "auto\n"
 
 
 def test_the_qualities_are_those_of_python() -> None:

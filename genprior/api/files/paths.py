@@ -128,14 +128,18 @@ class OutputPaths:
         Raises:
             ImageError: They cannot, or the sidecar there describes a file of another name.
         """
-        described: Collection[str] = ()
-        with suppress(OSError, ValueError):
-            described = read_json(self.sidecar, _Complete).files
-        if described and self.output.name not in described:
+        if not self.overwrite and (other := self._described()):
             raise ImageError(
-                f"{self.sidecar} describes {next(iter(described))}: choose another -o"
+                f"{self.sidecar} describes {other}: choose another -o, or add --overwrite"
             )
         check_free(self.written, self.overwrite, formats=None)
+
+    def _described(self) -> str | None:
+        """Returns the name of the result that the sidecar describes, if it is another one."""
+        with suppress(OSError, ValueError):
+            files = read_json(self.sidecar, _Complete).files
+            return next(iter(files), None) if self.output.name not in files else None
+        return None
 
     def check_format(self) -> None:
         """Checks that the suffix of the result is that of a format that can be written.
@@ -171,10 +175,12 @@ class OutputPaths:
         Arguments:
             task: Name of the task.
             whole: True requires complete outputs, see `is_made`. False permits outputs whose
-                sidecar names the task, is missing or cannot be read.
+                sidecar names the task and no other result, is missing or cannot be read.
         """
         if whole:
             return self.is_made(task)
+        if self._described():
+            return False
         try:
             return read_json(self.sidecar, _Made).task == task
         except (OSError, ValueError):  # left by a killed run
