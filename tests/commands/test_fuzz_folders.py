@@ -149,6 +149,8 @@ def write_sum(path: Path, data: bytes) -> bool:
     """Writes the checksum and size of a file into its manifest, if that is sound."""
     about = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     manifest = path.with_name(MANIFEST)
+    if not manifest.is_file():  # reading a pipe would not end
+        return False
     try:
         content = json.loads(manifest.read_bytes())
         content["files"][path.name] = about
