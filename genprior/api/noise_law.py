@@ -308,27 +308,13 @@ def _estimated(white: Tensor, y: Tensor) -> Measured:
         for i, one in enumerate(found)
         if one is not None and y.shape[1] > 1 and one.between_channels > ALIKE
     )
-    return law_of_images(found, white, y.shape[1], doubts)
-
-
-def law_of_images(
-    found: list[CameraNoise | None], white: Tensor, channels: int, doubts: tuple[str, ...] = ()
-) -> Measured:
-    """Returns the noise of images, of which some have noise that is not white.
-
-    Arguments:
-        found: The noise of each image; None for white noise.
-        white: Levels of the white noise of the others, shape (B,).
-        channels: Number of channels.
-        doubts: Warnings, one sentence each.
-    """
     if not any(found):
         return Measured(white, found=("",) * len(found), doubts=doubts)
     level = white.clone()
     for i, one in enumerate(found):
         level[i] = white[i] if one is None else one.level
     return Measured(
-        level, noise_model(found, white, channels), tuple(one is not None for one in found),
+        level, noise_model(found, white, y.shape[1]), tuple(one is not None for one in found),
         tuple("" if one is None else one.describe() for one in found),
         doubts,
     )

@@ -201,7 +201,7 @@ def restore(
         progress: Called after each network evaluation with (evaluations done, total),
             counted over the whole batch. True shows a bar, in a notebook or on standard error.
         quality: With `steps` "auto": "default" is the fewest evaluations with the PSNR of many to
-            0.03 dB; "fast" takes fewer, "best" as many as improve the result
+            0.05 dB; "fast" takes fewer, "best" as many as improve the result
             (benchmarks/results/steps.md).
         calibration: File of `genprior calibrate`, for `lower` and `upper` of the result: intervals
             that hold a promised share of the pixels, on average over photos like those that

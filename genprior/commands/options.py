@@ -358,7 +358,7 @@ quality = click.option("--quality", type=click.Choice(["fast", "default", "best"
                        default="default", show_default=True,
                        help="With --steps auto and the solvers hqs and posterior-mean, which are "
                             "those of --solver auto for one image: fast takes few evaluations "
-                            "of the network, default the fewest with the PSNR of many to 0.03 "
+                            "of the network, default the fewest with the PSNR of many to 0.05 "
                             "dB, best as many as improve the image. With other solvers it is "
                             "ignored with a warning: --steps sets theirs.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace existing output files.")

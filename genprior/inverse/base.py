@@ -154,7 +154,7 @@ class Solver(ABC):
             prior: Prior that the solver will use.
             noise_std: Noise level of the measurement, in units of the image range, >= 0.
             quality: "default" takes the fewest evaluations with the PSNR of many of them to
-                0.03 dB, "fast" fewer, "best" as many as improve it.
+                0.05 dB, "fast" fewer, "best" as many as improve it.
         """
         return self
 
