@@ -33,8 +33,11 @@ class Denoiser(ABC):
         is_inpainter: Whether `denoise_masked` is implemented.
         symmetries: Which of the eight flips and rotations of an image leave its probability
             unchanged. Number k is k % 4 quarter turns, followed by a left-right flip if k >= 4.
+        suits_schedules: Whether it was trained as `ddpm`, on photos at all noise levels, so that
+            the schedules that were trained with `ddpm` suit it.
     """
 
+    suits_schedules: bool = False
     receptive_radius: int | None = None
     stride: int = 1
     is_inpainter: bool = False

@@ -1,12 +1,17 @@
 """Half-quadratic splitting with a denoiser (DPIR): a deterministic point estimate.
 
-    u = argmin_u ||A u - y||^2 + rho_k ||u - x||^2,   rho_k = lambda sigma^2 / sigma_k^2
-    x = u + (1 + r) (D(u, sigma_k) - u),              sigma_k decreasing, r = 0 at the last
+    u_k = argmin_u ||A u - y||^2 + rho_k ||u - x_k||^2,   rho_k = lambda_k sigma^2 / sigma_k^2
+    d_k = D(u_k, sigma_k)
+    x_{k+1} = d_k + r_k (d_k - u_k) + m_k (d_k - d_{k-1}),   and d_k at the last
+
+lambda_k and r_k are constants, m_k = 0 and sigma_k falls geometrically, or all of them are those
+of a trained schedule (`schedules`).
 
 References:
     Plug-and-Play Image Restoration with Deep Denoiser Prior, Zhang et al., 2021.
     On the Douglas-Rachford Splitting Method and the Proximal Point Algorithm, Eckstein and
-        Bertsekas, 1992 (over-relaxation).
+        Bertsekas, 1992 (over-relaxation, r).
+    Some Methods of Speeding up the Convergence of Iteration Methods, Polyak, 1964 (momentum, m).
 
 Differs from the authors' code:
     1. The initial image is the Tikhonov solution (`smooth_start`), for every operator. If A is
@@ -35,10 +40,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genprior.core.errors import SettingError
+from genprior.core.linalg import per_image
 from genprior.core.pull_push import density
 from genprior.core.random_streams import Noise
 from genprior.core.symmetries import turn, turn_back
 from genprior.inverse.base import Quality, Solver, misfit, setting
+from genprior.inverse.plug_and_play.schedules import TRAINED, Step
 from genprior.inverse.self_ensemble import chosen_views, mean_of_views, sees_holes
 from genprior.inverse.tikhonov import smooth_start
 from genprior.operators.base import Convolution, Operator
@@ -78,6 +86,14 @@ SUITED: dict[str, dict[Quality, dict[str, Any]]] = {
                    "default": {"steps": 16, **MAGNITUDES},
                    "best": {"starts": 8, **MAGNITUDES}},
 }
+# Instead, for priors with which trained schedules agree.
+SCHEDULED: dict[str, dict[Quality, str]] = {
+    "noisy blur": {"fast": "blur-4", "default": "blur-8", "best": "blur-8"},
+    "noisy downsampling": {"fast": "downsampling-4", "default": "downsampling-8",
+                           "best": "downsampling-16"},
+    "noisy downsampling by 2": {"fast": "downsampling-4", "default": "downsampling-8",
+                                "best": "downsampling-16"},
+}
 # Iterations of the Tikhonov start at each scale: with 4, 8 and 20 the results for blur and
 # super-resolution differed by less than 0.02 dB (six training photos).
 START = 8
@@ -105,6 +121,7 @@ class HQS(Solver):
         views: Evaluations of that posterior mean, each of another flip or quarter turn; None is
             a third of the steps, at most 8.
         starts: Starts that are refined if the data have several minima; each takes `steps`.
+        schedule: Name of a trained schedule, a key of `TRAINED`, in place of all settings above.
     """
 
     needs = Denoiser
@@ -122,66 +139,109 @@ class HQS(Solver):
     informed_max: float = setting(4 / 255, gt=0)
     views: int | None = setting(None, ge=0, le=8)
     starts: int = setting(4, ge=1)
+    schedule: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.schedule not in (None, *TRAINED):
+            raise SettingError(
+                f"schedule must be one of {', '.join(TRAINED)}, got {self.schedule!r}"
+            )
 
     @property
     def nfe(self) -> int:
-        return self.steps
+        return self.steps if self.schedule is None else TRAINED[self.schedule].nfe
 
     def evaluations(self, prior: object, operator: Operator | None = None) -> int:
         several = operator is not None and operator.has_several_minima
-        return self.steps * (self.starts if several else 1)
+        return self.nfe * (self.starts if several else 1)
 
     def suited(
         self, y: Tensor, operator: Operator, prior: object, noise_std: float, quality: Quality
     ) -> "HQS":
-        settings = SUITED.get(kind_of(y, operator, prior, noise_std), {})
-        return replace(self, **settings.get(quality, {}))
+        kind = kind_of(y, operator, prior, noise_std)
+        if kind in SCHEDULED and getattr(prior, "suits_schedules", False):
+            return replace(self, schedule=SCHEDULED[kind][quality])
+        return replace(self, **SUITED.get(kind, {}).get(quality, {}))
 
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         with torch.no_grad():
-            views = self._views(prior.symmetries) if sees_holes(prior, operator) else []
-            exact = noise_std == 0
-            first = noise_std.clamp(min=self.sigma_max).masked_fill(exact, self.exact_max)
-            if views:
-                first = noise_std.clamp(min=self.informed_max)
-                starts = [mean_of_views(y, operator, prior, noise_std, views)]
-            elif operator.has_several_minima:
-                starts = [operator.expansion_point(y, k) for k in range(self.starts)]
-            elif operator.is_differentiable:
-                starts = [smooth_start(y, operator, START)]
-            else:
-                starts = [operator.pinv(y)]
-            last = torch.full_like(first, self.sigma_min).masked_fill(exact, self.exact_min)
-            ratios = [k / max(self.steps - len(views) - 1, 1)
-                      for k in range(self.steps - len(views))]
-            levels = [first * (last / first) ** ratio for ratio in ratios]
-            variance, fit = noise_std.clamp(min=NOISE_FLOOR) ** 2, operator.proximal(y)
-            x = self._refined(starts[0], levels, variance, fit, prior)
+            steps = self._steps(operator, prior, noise_std)
+            fit = operator.proximal(y)
+            starts = self.starting_images(y, operator, prior, noise_std)
+            x = refined(starts[0], steps, noise_std, fit, prior)
             for start in starts[1:]:
-                other = self._refined(start, levels, variance, fit, prior)
+                other = refined(start, steps, noise_std, fit, prior)
                 fits = misfit(other, y, operator, noise_std) < misfit(x, y, operator, noise_std)
                 x = torch.where(fits.reshape(-1, 1, 1, 1), other, x)
         return x
 
-    def _refined(
-        self, x: Tensor, levels: Sequence[Tensor], variance: Tensor,
-        fit: Callable[[Tensor, Tensor], Tensor], prior: Denoiser,
-    ) -> Tensor:
-        symmetries = prior.symmetries
-        for k, sigma in enumerate(levels):
-            u = fit(x, self.coupling * variance / sigma**2)
-            symmetry = symmetries[k % len(symmetries)]
-            x_hat = turn_back(prior.denoise(turn(u, symmetry), sigma), symmetry)
-            x = x_hat + self.relaxation * (x_hat - u) if k < len(levels) - 1 else x_hat
-        return x
+    def starting_images(
+        self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor
+    ) -> list[Tensor]:
+        """Returns the images (B, C, H, W) that are refined; arguments are those of `solve`."""
+        if views := self._views(operator, prior):
+            return [mean_of_views(y, operator, prior, noise_std, views)]
+        if operator.has_several_minima:
+            return [operator.expansion_point(y, k) for k in range(self.starts)]
+        if operator.is_differentiable:
+            return [smooth_start(y, operator, START)]
+        return [operator.pinv(y)]
 
-    def _views(self, symmetries: Sequence[int]) -> Sequence[int]:
+    def _steps(self, operator: Operator, prior: Denoiser, noise_std: Tensor) -> list[Step]:
+        if self.schedule is not None:
+            kernel = operator.kernel if isinstance(operator, Convolution) else None
+            return TRAINED[self.schedule].steps(noise_std, kernel)
+        exact = noise_std == 0
+        first = noise_std.clamp(min=self.sigma_max).masked_fill(exact, self.exact_max)
+        views = self._views(operator, prior)
+        if views:
+            first = noise_std.clamp(min=self.informed_max)
+        last = torch.full_like(first, self.sigma_min).masked_fill(exact, self.exact_min)
+        count = self.steps - len(views)
+        ratios = [k / max(count - 1, 1) for k in range(count)]
+        return [
+            Step(first * (last / first) ** ratio, self.coupling, self.relaxation)
+            for ratio in ratios
+        ]
+
+    def _views(self, operator: Operator, prior: Denoiser) -> Sequence[int]:
         """Returns the views whose posterior means are averaged for the start."""
+        if not sees_holes(prior, operator):
+            return []
+        if self.schedule is not None:
+            return chosen_views(prior.symmetries, TRAINED[self.schedule].views)
         if self.views is None:
-            return symmetries[: self.steps // 3]
-        return chosen_views(symmetries, min(self.views, self.steps))
+            return prior.symmetries[: self.steps // 3]
+        return chosen_views(prior.symmetries, min(self.views, self.steps))
+
+
+def refined(
+    x: Tensor, steps: Sequence[Step], noise_std: Tensor, fit: Callable[[Tensor, Tensor], Tensor],
+    prior: Denoiser,
+) -> Tensor:
+    """Returns the last image of the steps.
+
+    Arguments:
+        x: Starting images, shape (B, C, H, W); returned as they are if there are no steps.
+        steps: Steps.
+        noise_std: Noise levels of the data, in image units, shape (B,).
+        fit: The proximal map of the data, see `Operator.proximal`.
+        prior: The denoiser.
+    """
+    symmetries, variance = prior.symmetries, noise_std.clamp(min=NOISE_FLOOR) ** 2
+    before = x_hat = x
+    for k, step in enumerate(steps):
+        u = fit(x, step.coupling * variance / step.sigma**2)
+        symmetry = symmetries[k % len(symmetries)]
+        x_hat = turn_back(prior.denoise(turn(u, symmetry), step.sigma), symmetry)
+        x = x_hat + per_image(step.relaxation, x) * (x_hat - u)
+        if k > 0:
+            x = x + per_image(step.momentum, x) * (x_hat - before)
+        before = x_hat
+    return x_hat
 
 
 def kind_of(y: Tensor, operator: Operator, prior: object, noise_std: float) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genprior.core.random_streams import Noise
 from genprior.inverse.base import Quality
-from genprior.inverse.plug_and_play.hqs import HQS, START, SUITED, kind_of
+from genprior.inverse.plug_and_play.hqs import HQS, SCHEDULED, START, SUITED, kind_of
 from genprior.inverse.plug_and_play.posterior_mean import VIEWS, PosteriorMean
 from genprior.inverse.self_ensemble import mean_of_views, sees_holes
 from genprior.inverse.tikhonov import smooth_start
@@ -185,9 +185,12 @@ def test_the_documented_numbers_are_those_of_the_code() -> None:
         name, *counts = (cell.strip() for cell in row.strip("|").split("|"))
         documented[name] = [int(count) for count in counts]
     expected = {
-        kind: [HQS(**settings[quality]).nfe for quality in get_args(Quality)]
+        kind + (", other denoisers" if kind in SCHEDULED else ""):
+            [HQS(**settings[quality]).nfe for quality in get_args(Quality)]
         for kind, settings in SUITED.items()
     }
+    for kind, names in SCHEDULED.items():
+        expected[kind] = [HQS(schedule=names[quality]).nfe for quality in get_args(Quality)]
     expected["noise only"] = [VIEWS[quality] for quality in get_args(Quality)]
     assert documented == expected
 
@@ -195,6 +198,22 @@ def test_the_documented_numbers_are_those_of_the_code() -> None:
 def test_a_measurement_without_curves_keeps_the_settings() -> None:
     y = torch.zeros(1, 1, 4, 4)
     assert HQS(5, coupling=0.3).suited(y, Denoising(), Dense(), 0.1, "fast") == HQS(5, 0.3)
+
+
+@pytest.mark.parametrize("op, names", [
+    (Blur(torch.tensor([[1.0, 2, 4]]), "circular"), SCHEDULED["noisy blur"]),
+    (SuperResolution(2), SCHEDULED["noisy downsampling by 2"]),
+    (SuperResolution(3), SCHEDULED["noisy downsampling"]),
+])
+@pytest.mark.parametrize("quality", get_args(Quality))
+def test_priors_that_trained_schedules_suit_have_them(
+    op: Operator, names: dict[Quality, str], quality: Quality
+) -> None:
+    prior, y = Dense(), op.A(torch.zeros(1, 1, 24, 24))
+    other = HQS().suited(y, op, prior, 0.1, quality)
+    prior.suits_schedules = True
+    assert HQS().suited(y, op, prior, 0.1, quality) == HQS(schedule=names[quality])
+    assert HQS().suited(y, op, prior, 0.0, quality).schedule is other.schedule is None
 
 
 @pytest.mark.parametrize("views, steps", [(0, 3), (2, 3), (3, 3), (8, 2)])

@@ -1,0 +1,85 @@
+import math
+
+import pytest
+import torch
+from contracts import dense, measure
+from oracles import Dense, Seeing
+
+from genprior.core.random_streams import Noise
+from genprior.inverse.plug_and_play.hqs import HQS, START, refined
+from genprior.inverse.plug_and_play.schedules import TRAINED, Schedule
+from genprior.inverse.self_ensemble import chosen_views, mean_of_views
+from genprior.inverse.tikhonov import smooth_start
+from genprior.operators.base import Operator
+from genprior.operators.blur import Blur
+from genprior.operators.inpainting import Inpainting
+from genprior.operators.masks import random_keep
+from genprior.operators.superres import SuperResolution
+
+SCHEDULE = Schedule(
+    sigma=(51, 25.5, 12.75), coupling=(0.3, 0.2, 0.1), relaxation=(0.7, 1.2, 9),
+    momentum=(9, 0.6, 9), sigma_power=(0.0, 0.5, 1.0), coupling_power=(0.0, 0.0, -1.0),
+)
+
+
+@pytest.mark.parametrize(
+    "op", [Blur(torch.tensor([[1.0, 2, 4]]), "circular"), SuperResolution(2, image_size=(5, 6))],
+    ids=lambda op: type(op).__name__,
+)
+def test_agrees_with_dense_algebra(op: Operator) -> None:
+    """Each image has the numbers of its noise level; the momentum is that of the second step."""
+    prior, shape, noise_std = Dense(), (3, 5, 6), torch.tensor([0.01, 0.04], dtype=torch.float64)
+    y = measure(op, prior.draw(2, shape), noise_std)
+    A, S = dense(op, torch.zeros(1, *shape).double()), prior.cov(shape)
+    starts = smooth_start(y, op, START)
+    x = refined(starts, SCHEDULE.steps(noise_std), noise_std, op.proximal(y), prior)
+    for i, factor in enumerate((1, 4)):
+        sigmas = (0.2, 0.1 * math.sqrt(factor), 0.05 * factor)
+        couplings = (0.3, 0.2, 0.1 / factor)
+        expected = before = starts[i].flatten()
+        for k, (sigma, coupling) in enumerate(zip(sigmas, couplings, strict=True)):
+            rho = coupling * noise_std[i] ** 2 / sigma**2
+            normal = A.mT @ A + rho * torch.eye(A.shape[1], dtype=A.dtype)
+            u = torch.linalg.solve(normal, A.mT @ y[i].flatten() + rho * expected)
+            gain = S @ torch.linalg.inv(S + sigma**2 * torch.eye(len(S), dtype=S.dtype))
+            x_hat = 0.5 + gain @ (u - 0.5)
+            expected = x_hat + (0.7, 1.2, 0)[k] * (x_hat - u) + (0, 0.6, 0)[k] * (x_hat - before)
+            before = x_hat
+        torch.testing.assert_close(x[i].flatten(), expected, rtol=0, atol=1e-10)
+
+
+def test_noise_outside_of_the_training_takes_the_nearest_numbers() -> None:
+    def numbers(noise_std: float) -> list[float]:
+        steps = SCHEDULE.steps(torch.tensor([noise_std]))
+        return [value for step in steps for value in (step.sigma.item(), step.coupling.item())]
+
+    assert numbers(0.0) == numbers(0.001) == numbers(0.002) != numbers(0.003)
+    assert numbers(0.5) == numbers(0.1) != numbers(0.09)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_trained_schedules_are_usable(name: str) -> None:
+    """Every step has all numbers, levels suit denoisers, and the last is lower than the first."""
+    schedule = TRAINED[name]
+    for noise_std in (0.0, 0.002, 0.1):
+        steps = schedule.steps(torch.tensor([noise_std]))
+        levels = [step.sigma.item() for step in steps]
+        assert all(0.5 / 255 < level < 1 for level in levels) and levels[-1] < levels[0]
+        assert all(step.coupling.item() > 0 for step in steps)
+    assert schedule.nfe == HQS(schedule=name).nfe == schedule.views + len(steps)
+
+
+def test_an_unknown_schedule_is_an_error_that_names_the_others() -> None:
+    with pytest.raises(ValueError, match=f"schedule must be one of .*{next(iter(TRAINED))}"):
+        HQS(schedule="other")
+
+
+def test_holes_start_from_the_views_of_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior, op, noise = Seeing(), Inpainting(random_keep((2, 1, 4, 3), 0.5)), Noise(0, [0, 1])
+    y = op.A(prior.draw(2, (1, 4, 3)))
+    empty = Schedule((), (), (), (), (), (), views=2)
+    monkeypatch.setitem(TRAINED, "start", empty)
+    x = HQS(schedule="start")(y, op, prior, 0.0, noise)
+    views = chosen_views(prior.symmetries, 2)
+    expected = mean_of_views(y, op, prior, torch.zeros(2), views)
+    torch.testing.assert_close(x, expected, rtol=0, atol=1e-12)
