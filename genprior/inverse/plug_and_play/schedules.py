@@ -112,12 +112,12 @@ def sharpness(kernel: Tensor) -> Tensor:
         kernel: Shape (B, 1, h, w).
     """
     size = [max(GRID, side) for side in kernel.shape[-2:]]
-    energy = torch.fft.fft2(kernel[:, 0].double(), s=size).abs() ** 2
-    rows, columns = (torch.fft.fftfreq(n, device=kernel.device).abs() > 0.25 for n in size)
+    energy = torch.fft.fft2(kernel[:, 0].cpu().double(), s=size).abs() ** 2
+    rows, columns = (torch.fft.fftfreq(n).abs() > 0.25 for n in size)
     high = rows[:, None] | columns
     share = energy[:, high].sum(dim=1) / energy.sum(dim=(1, 2))
     low = math.log(SHARES[0])
-    return ((share.log() - low) / (math.log(SHARES[1]) - low)).clamp(0, 1).to(kernel.dtype)
+    return ((share.log() - low) / (math.log(SHARES[1]) - low)).clamp(0, 1).to(kernel)
 
 
 TRAINED: dict[str, Schedule] = {

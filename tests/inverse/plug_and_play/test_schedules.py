@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,12 +8,13 @@ from oracles import Dense, Seeing
 
 from genprior.core.random_streams import Noise
 from genprior.inverse.plug_and_play.hqs import HQS, START, refined
-from genprior.inverse.plug_and_play.schedules import TRAINED, Schedule
+from genprior.inverse.plug_and_play.schedules import TRAINED, Schedule, sharpness
 from genprior.inverse.self_ensemble import chosen_views, mean_of_views
 from genprior.inverse.tikhonov import smooth_start
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.inpainting import Inpainting
+from genprior.operators.kernels import gaussian_kernel, motion_kernel
 from genprior.operators.masks import random_keep
 from genprior.operators.superres import SuperResolution
 
@@ -46,6 +48,30 @@ def test_agrees_with_dense_algebra(op: Operator) -> None:
             expected = x_hat + (0.7, 1.2, 0)[k] * (x_hat - u) + (0, 0.6, 0)[k] * (x_hat - before)
             before = x_hat
         torch.testing.assert_close(x[i].flatten(), expected, rtol=0, atol=1e-10)
+
+
+def test_sharpness_is_that_of_the_spectrum() -> None:
+    """Wide Gaussians remove high frequencies, motion passes them; a batch has one number each."""
+    wide, narrow, motion = gaussian_kernel(2.0), gaussian_kernel(0.7), motion_kernel(9, 30.0)
+    assert sharpness(wide[None, None]) == 0
+    assert sharpness(narrow[None, None]) == sharpness(motion[None, None]) == 1
+    middle = sharpness(gaussian_kernel(1.0)[None, None])
+    assert 0 < middle < 1
+    delta = torch.zeros(9, 9)
+    delta[4, 4] = 1
+    both = torch.stack([delta, 0 * delta + 1 / 81])[:, None]
+    assert sharpness(both).tolist() == [1.0, pytest.approx(sharpness(both[1:]).item())]
+
+
+def test_kernels_in_between_have_a_mean_of_both_sets() -> None:
+    sharp = replace(SCHEDULE, sigma=(204, 102, 51), relaxation=(0.1, 0.2, 0.3))
+    schedule, noise_std = replace(SCHEDULE, sharp=sharp), torch.tensor([0.01])
+    kernel = gaussian_kernel(1.0)[None, None]
+    part = sharpness(kernel).item()
+    step = schedule.steps(noise_std, kernel)[0]
+    assert step.sigma.item() == pytest.approx(0.2 * 4**part, rel=1e-5)
+    assert step.relaxation.item() == pytest.approx(0.7 * (1 - part) + 0.1 * part, rel=1e-5)
+    assert schedule.steps(noise_std)[0].sigma.item() == pytest.approx(0.2)
 
 
 def test_noise_outside_of_the_training_takes_the_nearest_numbers() -> None:
