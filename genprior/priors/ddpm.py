@@ -123,7 +123,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
             "holes": holes,
         }
         self.is_inpainter = holes
-        self.suits_schedules = True
+        self.suits_schedules = channels == 3  # with digits they lost up to 0.9 dB
         # 10 % faster than the contiguous format on a CPU, more on a GPU
         self.network = UNet(channels, widths, blocks).to(memory_format=torch.channels_last)
         if holes:
