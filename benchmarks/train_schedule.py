@@ -28,7 +28,6 @@ from genprior.inverse.plug_and_play.schedules import TRAINED_LEVELS, Schedule
 from genprior.io.images import image_files, read_image
 from genprior.operators.base import Convolution, Operator
 from genprior.operators.kernels import disc_kernel, gaussian_kernel, motion_kernel
-from genprior.operators.masks import random_keep
 
 CROPS, SIDE = 3, 96
 AVERAGED = 0.97  # of the PSNR that is printed
@@ -97,14 +96,7 @@ def downsampling(draw: random.Random) -> Operator:
     return genprior.make_operator("superres", factor=factor, **settings, boundary="circular")
 
 
-def scattered(draw: random.Random) -> Operator:
-    """Returns a mask that misses 10 to 95 % of the pixels."""
-    shape = (1, 1, SIDE, SIDE)
-    keep = random_keep(shape, draw.uniform(0.1, 0.95), draw.randrange(10**6))
-    return genprior.make_operator("inpaint", keep=keep)
-
-
-OPERATORS = {"blur": blur, "downsampling": downsampling, "scattered": scattered}
+OPERATORS = {"blur": blur, "downsampling": downsampling}
 
 
 def crops_of(photos: Sequence[Tensor], draw: random.Random) -> Tensor:
@@ -156,11 +148,11 @@ def leaves(numbers: dict) -> Iterator[Tensor]:
         yield from leaves(values) if isinstance(values, dict) else (values,)
 
 
-def schedule_of(numbers: dict, views: int) -> Schedule:
+def schedule_of(numbers: dict) -> Schedule:
     """Returns the schedule; its numbers are tensors, through which gradients pass."""
     found = positive(numbers)
-    sharp = schedule_of(numbers["sharp"], 0) if "sharp" in numbers else None
-    return Schedule(**{**found, "sharp": sharp}, views=views)
+    sharp = schedule_of(numbers["sharp"]) if "sharp" in numbers else None
+    return Schedule(**{**found, "sharp": sharp})
 
 
 def write(numbers: dict, file: Path) -> None:
@@ -188,20 +180,18 @@ def train(given: argparse.Namespace) -> None:
             found["sharp"] = start_of(given.steps)
     numbers = trainable(found)
     optimizer = torch.optim.Adam(list(leaves(numbers)), lr=given.rate, betas=(0.9, 0.98))
-    method, gain, count, begin = HQS(views=given.views), 0.0, 0, time.process_time()
+    method, gain, count, begin = HQS(), 0.0, 0, time.process_time()
     while (part := (time.process_time() - begin) / 60 / given.minutes) < 1:
         optimizer.param_groups[0]["lr"] = given.rate * (1 - part) ** 0.8
         operator, clean = OPERATORS[given.kind](draw), crops_of(photos, draw)
         noise_std = clean.new_tensor([between(draw, *TRAINED_LEVELS) for _ in clean])
-        if given.exact or given.kind == "scattered":
-            noise_std.zero_()
         noise = Noise(given.seed, range(count * CROPS, (count + 1) * CROPS))
         y = operator.A(clean)
-        y = operator.mask_unmeasured(y + per_image(noise_std, y) * noise.normal(y))
+        y = y + per_image(noise_std, y) * noise.normal(y)
         with torch.no_grad():
             start = method.starting_images(y, operator, prior, noise_std)[0]
         kernel = operator.kernel if isinstance(operator, Convolution) else None
-        steps = schedule_of(numbers, given.views).steps(noise_std, kernel)
+        steps = schedule_of(numbers).steps(noise_std, kernel)
         x = refined(start, steps, noise_std, operator.proximal(y), prior)
         gained = decibels(x, clean) - decibels(start, clean)
         optimizer.zero_grad()
@@ -221,9 +211,7 @@ if __name__ == "__main__":
     parser.add_argument("kind", choices=OPERATORS)
     parser.add_argument("photos", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=8, help="refinements")
-    parser.add_argument("--views", type=int, default=0, help="of the posterior mean, for holes")
-    parser.add_argument("--exact", action="store_true", help="data without noise")
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=13, help="of processor time")
     parser.add_argument("--rate", type=float, default=0.05)
     parser.add_argument("--init", type=Path)

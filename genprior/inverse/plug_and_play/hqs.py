@@ -86,7 +86,7 @@ SUITED: dict[str, dict[Quality, dict[str, Any]]] = {
                    "default": {"steps": 16, **MAGNITUDES},
                    "best": {"starts": 8, **MAGNITUDES}},
 }
-# Instead, for priors with which trained schedules agree.
+# Trained schedules in place of these settings, for priors that `suits_schedules`.
 SCHEDULED: dict[str, dict[Quality, str]] = {
     "noisy blur": {"fast": "blur-4", "default": "blur-8", "best": "blur-8"},
     "noisy downsampling": {"fast": "downsampling-4", "default": "downsampling-8",
@@ -121,7 +121,8 @@ class HQS(Solver):
         views: Evaluations of that posterior mean, each of another flip or quarter turn; None is
             a third of the steps, at most 8.
         starts: Starts that are refined if the data have several minima; each takes `steps`.
-        schedule: Name of a trained schedule, a key of `TRAINED`, in place of all settings above.
+        schedule: Name of a trained schedule, a key of `TRAINED`, in place of all settings above
+            but `starts`. It does not start from a posterior mean.
     """
 
     needs = Denoiser
@@ -160,7 +161,7 @@ class HQS(Solver):
         self, y: Tensor, operator: Operator, prior: object, noise_std: float, quality: Quality
     ) -> "HQS":
         kind = kind_of(y, operator, prior, noise_std)
-        if kind in SCHEDULED and getattr(prior, "suits_schedules", False):
+        if kind in SCHEDULED and isinstance(prior, Denoiser) and prior.suits_schedules:
             return replace(self, schedule=SCHEDULED[kind][quality])
         return replace(self, **SUITED.get(kind, {}).get(quality, {}))
 
@@ -209,10 +210,8 @@ class HQS(Solver):
 
     def _views(self, operator: Operator, prior: Denoiser) -> Sequence[int]:
         """Returns the views whose posterior means are averaged for the start."""
-        if not sees_holes(prior, operator):
+        if self.schedule is not None or not sees_holes(prior, operator):
             return []
-        if self.schedule is not None:
-            return chosen_views(prior.symmetries, TRAINED[self.schedule].views)
         if self.views is None:
             return prior.symmetries[: self.steps // 3]
         return chosen_views(prior.symmetries, min(self.views, self.steps))

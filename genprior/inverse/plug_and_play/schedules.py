@@ -58,7 +58,6 @@ class Schedule:
         momentum: Momenta m; the first and the last one are not used.
         sigma_power, coupling_power: Powers of the noise level of the data, relative to
             `REFERENCE`, with which level and coupling grow.
-        views: Evaluations of the posterior mean from which holes start.
         sharp: The numbers for kernels of sharpness 1; those above are for sharpness 0.
     """
 
@@ -68,13 +67,12 @@ class Schedule:
     momentum: Sequence[float]
     sigma_power: Sequence[float]
     coupling_power: Sequence[float]
-    views: int = 0
     sharp: "Schedule | None" = None
 
     @property
     def nfe(self) -> int:
         """Evaluations of the network."""
-        return self.views + len(self.sigma)
+        return len(self.sigma)
 
     def steps(self, noise_std: Tensor, kernel: Tensor | None = None) -> list[Step]:
         """Returns the steps.
@@ -106,7 +104,7 @@ class Schedule:
 
 
 def sharpness(kernel: Tensor) -> Tensor:
-    """Returns how much of high frequencies each kernel passes: 0 (nothing) to 1, shape (B,).
+    """Returns how much of the high frequencies each kernel passes, from 0 to 1, shape (B,).
 
     Arguments:
         kernel: Shape (B, 1, h, w).

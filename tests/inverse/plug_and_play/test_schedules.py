@@ -6,10 +6,8 @@ import torch
 from contracts import dense, measure
 from oracles import Dense, Seeing
 
-from genprior.core.random_streams import Noise
 from genprior.inverse.plug_and_play.hqs import HQS, START, refined
 from genprior.inverse.plug_and_play.schedules import TRAINED, Schedule, sharpness
-from genprior.inverse.self_ensemble import chosen_views, mean_of_views
 from genprior.inverse.tikhonov import smooth_start
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
@@ -92,7 +90,7 @@ def test_trained_schedules_are_usable(name: str) -> None:
         levels = [step.sigma.item() for step in steps]
         assert all(0.5 / 255 < level < 1 for level in levels) and levels[-1] < levels[0]
         assert all(step.coupling.item() > 0 for step in steps)
-    assert schedule.nfe == HQS(schedule=name).nfe == schedule.views + len(steps)
+    assert schedule.nfe == HQS(schedule=name).nfe == len(steps)
 
 
 def test_an_unknown_schedule_is_an_error_that_names_the_others() -> None:
@@ -100,12 +98,9 @@ def test_an_unknown_schedule_is_an_error_that_names_the_others() -> None:
         HQS(schedule="other")
 
 
-def test_holes_start_from_the_views_of_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
-    prior, op, noise = Seeing(), Inpainting(random_keep((2, 1, 4, 3), 0.5)), Noise(0, [0, 1])
+def test_holes_do_not_start_from_a_posterior_mean_with_a_schedule() -> None:
+    prior, op, noise_std = Seeing(), Inpainting(random_keep((2, 1, 4, 3), 0.5)), torch.zeros(2)
     y = op.A(prior.draw(2, (1, 4, 3)))
-    empty = Schedule((), (), (), (), (), (), views=2)
-    monkeypatch.setitem(TRAINED, "start", empty)
-    x = HQS(schedule="start")(y, op, prior, 0.0, noise)
-    views = chosen_views(prior.symmetries, 2)
-    expected = mean_of_views(y, op, prior, torch.zeros(2), views)
-    torch.testing.assert_close(x, expected, rtol=0, atol=1e-12)
+    for method, views in ((HQS(schedule="blur-4"), False), (HQS(), True)):
+        start = method.starting_images(y, op, prior, noise_std)[0]
+        assert torch.equal(start, smooth_start(y, op, START)) != views
