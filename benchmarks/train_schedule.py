@@ -99,12 +99,12 @@ def downsampling(draw: random.Random) -> Operator:
 OPERATORS = {"blur": blur, "downsampling": downsampling}
 
 
-def crops_of(photos: Sequence[Tensor], draw: random.Random) -> Tensor:
-    """Returns random crops, flipped or turned, shape (CROPS, 3, SIDE, SIDE)."""
+def crops_of(photos: Sequence[Tensor], draw: random.Random, count: int, side: int) -> Tensor:
+    """Returns random crops, flipped or turned, shape (count, 3, side, side)."""
     crops = []
-    for x in draw.choices(photos, k=CROPS):
-        top, left = (draw.randrange(length - SIDE + 1) for length in x.shape[-2:])
-        crops.append(turn(x[..., top : top + SIDE, left : left + SIDE], draw.randrange(8)))
+    for x in draw.choices(photos, k=count):
+        top, left = (draw.randrange(length - side + 1) for length in x.shape[-2:])
+        crops.append(turn(x[..., top : top + side, left : left + side], draw.randrange(8)))
     return torch.cat(crops)
 
 
@@ -155,15 +155,15 @@ def schedule_of(numbers: dict) -> Schedule:
     return Schedule(**{**found, "sharp": sharp})
 
 
-def write(numbers: dict, file: Path) -> None:
-    """Writes the numbers of a schedule, to three digits."""
-    def rounded(values: object) -> object:
+def rounded(numbers: dict) -> dict:
+    """Returns the numbers of a schedule as lists, to three digits."""
+    def digits(values: object) -> object:
         if isinstance(values, dict):
-            return {name: rounded(each) for name, each in values.items()}
+            return {name: digits(each) for name, each in values.items()}
         return [float(f"{value:.3g}") for value in values.tolist()]
 
     with torch.no_grad():
-        file.write_text(json.dumps(rounded(positive(numbers)), indent=1) + "\n")
+        return digits(positive(numbers))
 
 
 def train(given: argparse.Namespace) -> None:
@@ -183,7 +183,7 @@ def train(given: argparse.Namespace) -> None:
     method, gain, count, begin = HQS(), 0.0, 0, time.process_time()
     while (part := (time.process_time() - begin) / 60 / given.minutes) < 1:
         optimizer.param_groups[0]["lr"] = given.rate * (1 - part) ** 0.8
-        operator, clean = OPERATORS[given.kind](draw), crops_of(photos, draw)
+        operator, clean = OPERATORS[given.kind](draw), crops_of(photos, draw, CROPS, SIDE)
         noise_std = clean.new_tensor([between(draw, *TRAINED_LEVELS) for _ in clean])
         noise = Noise(given.seed, range(count * CROPS, (count + 1) * CROPS))
         y = operator.A(clean)
@@ -192,7 +192,9 @@ def train(given: argparse.Namespace) -> None:
             start = method.starting_images(y, operator, prior, noise_std)[0]
         kernel = operator.kernel if isinstance(operator, Convolution) else None
         steps = schedule_of(numbers).steps(noise_std, kernel)
-        x = refined(start, steps, noise_std, operator.proximal(y), prior)
+        x = refined(
+            start, steps, noise_std, operator.proximal(y), prior.denoise, prior.symmetries
+        )
         gained = decibels(x, clean) - decibels(start, clean)
         optimizer.zero_grad()
         (-gained).backward()
@@ -202,8 +204,8 @@ def train(given: argparse.Namespace) -> None:
         if count % 25 == 0:
             spent = part * given.minutes
             print(f"{count} steps, {spent:.1f} minutes, gain {gain:.2f} dB", flush=True)
-            write(numbers, given.output)
-    write(numbers, given.output)
+            given.output.write_text(json.dumps(rounded(numbers), indent=1) + "\n")
+    given.output.write_text(json.dumps(rounded(numbers), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ QUALITY = {"denoising_psnr": "Denoising", "measured": "Measured", "best": "Best 
            "quality": "Quality"}
 # Entries that describe the training.
 TRAINING = ("images", "crop", "resize", "scale", "flip", "turn", "init", "teacher", "step",
-            "seconds", "training", "filler", "settings", "machine", "versions", "seed")
+            "seconds", "training", "filler", "unrolled", "settings", "machine", "versions", "seed")
 
 
 def export_prior(

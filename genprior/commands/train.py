@@ -350,6 +350,11 @@ def _new(prior: str, arguments: tuple[str, ...], channels: int) -> Any:
 def _construct(cls: type, arguments: dict[str, Any]) -> Any:
     from genprior.priors.arguments import check_types
 
+    if arguments.get("unrolled"):
+        raise click.UsageError(
+            "--set unrolled: this network is trained by benchmarks/train_unrolled.py, see "
+            "docs/training.md"
+        )
     try:
         check_types(cls, arguments)
         return cls(**arguments)
@@ -368,6 +373,8 @@ def _initialised(init: str, prior: str, arguments: tuple[str, ...]) -> Any:
             f"--init {init} is a checkpoint of {manifest['prior']}, not of {prior}: choose another"
         )
     changes = constructor_arguments(prior, arguments)
+    if model.config.get("unrolled"):  # its network would not follow the others
+        changes = {"unrolled": False} | changes
     if changes:
         state = model.state_dict()
         model = _construct(type(model), model.config | changes)

@@ -35,9 +35,11 @@ class Denoiser(ABC):
             unchanged. Number k is k % 4 quarter turns, followed by a left-right flip if k >= 4.
         suits_schedules: Whether it was trained as `ddpm`, on photos at all noise levels, so that
             the schedules that were trained with `ddpm` suit it.
+        is_unrolled: Whether `denoise_unrolled` is implemented.
     """
 
     suits_schedules: bool = False
+    is_unrolled: bool = False
     receptive_radius: int | None = None
     stride: int = 1
     is_inpainter: bool = False
@@ -71,6 +73,24 @@ class Denoiser(ABC):
             NotImplementedError: `is_inpainter` is False.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot denoise masked images")
+
+    def denoise_unrolled(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Returns images x without what a step of `hqs` left in them.
+
+        The network was trained within a fixed number of these steps, unrolled, for the error of
+        the last image: it is no posterior mean, and only those steps may use it.
+
+        Arguments:
+            x: Images, shape (B, C, H, W).
+            sigma: Noise level of the step, > 0; a number or shape (B,).
+
+        Returns:
+            Images, shape (B, C, H, W), not clipped.
+
+        Raises:
+            NotImplementedError: `is_unrolled` is False.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no network for unrolled steps")
 
 
 class Decoder(ABC):

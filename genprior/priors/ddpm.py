@@ -27,7 +27,8 @@ Differs from the authors' code:
     1. The network is conditioned on ln(sigma), not on a step index, so it takes any noise level.
     2. With "eps" and "v" the network predicts minus the noise and minus v.
     3. The training levels of "edm" are chosen for restoration: more of them are small.
-    4. An optional second network fills holes.
+    4. An optional second network fills holes, and an optional third one, a copy of the first
+        trained further, denoises within the unrolled steps of the solver `hqs`.
     5. Noise levels of "flow" are at most 50, so that t is at least 0.01.
 """
 
@@ -81,6 +82,8 @@ class DDPM(nn.Module, Denoiser, Trainable):
         noise_std: Standard deviation of ln(sigma) of the training levels of "edm".
         holes: Train a second network to fill holes: half of its training images have unknown
             pixels. Its input is a guess of them (`genprior.core.pull_push`) and the mask.
+        unrolled: Have a third network for `denoise_unrolled`, which
+            `benchmarks/train_unrolled.py` trains.
 
     Raises:
         ValueError: The objective or the schedule is unknown, or a size is out of its range.
@@ -96,6 +99,7 @@ class DDPM(nn.Module, Denoiser, Trainable):
         noise_mean: float = -2.7,
         noise_std: float = 1.1,
         holes: bool = False,
+        unrolled: bool = False,
     ) -> None:
         super().__init__()
         if objective not in get_args(Objective):
@@ -121,14 +125,18 @@ class DDPM(nn.Module, Denoiser, Trainable):
             "noise_mean": noise_mean,
             "noise_std": noise_std,
             "holes": holes,
+            "unrolled": unrolled,
         }
-        self.is_inpainter = holes
+        self.is_inpainter, self.is_unrolled = holes, unrolled
         self.suits_schedules = channels == 3  # with digits they lost up to 0.9 dB
         # 10 % faster than the contiguous format on a CPU, more on a GPU
         self.network = UNet(channels, widths, blocks).to(memory_format=torch.channels_last)
         if holes:
             filler = UNet(channels, widths, blocks, holes=True)
             self.filler = filler.to(memory_format=torch.channels_last)
+        if unrolled:
+            network = UNet(channels, widths, blocks)
+            self.unrolled = network.to(memory_format=torch.channels_last)
         self.receptive_radius, self.stride = self.network.receptive_radius, self.network.multiple
         levels = torch.as_tensor(ddpm_sigmas(schedule), dtype=torch.float32)
         self.register_buffer("levels", levels, persistent=False)
@@ -149,7 +157,10 @@ class DDPM(nn.Module, Denoiser, Trainable):
                 pruned = prune_unet(old, own)
                 state = {**state, **{prefix + k: v for k, v in pruned.items()}}
         network = {k: v for k, v in state.items() if k.startswith("network.")}
-        copies = {f"filler.{k.removeprefix('network.')}": v for k, v in network.items()}
+        copies = {
+            f"{part}.{k.removeprefix('network.')}": v
+            for part in ("filler", "unrolled") for k, v in network.items()
+        }
         return super().inherit(copies | dict(state))
 
     def distil(self, teacher: Denoiser) -> None:
@@ -167,18 +178,21 @@ class DDPM(nn.Module, Denoiser, Trainable):
         return sd**2 / total, s * sd * total.rsqrt(), total.rsqrt()
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        return self._denoise(x, sigma, None)
+        return self._denoise(self.network, x, sigma)
 
     def denoise_masked(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
-        return self._denoise(x, sigma, unknown)
+        return self._denoise(self.filler, x, sigma, unknown)
 
-    def _denoise(self, x: Tensor, sigma: float | Tensor, unknown: Tensor | None) -> Tensor:
+    def denoise_unrolled(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return self._denoise(self.unrolled, x, sigma)
+
+    def _denoise(
+        self, network: UNet, x: Tensor, sigma: float | Tensor, unknown: Tensor | None = None
+    ) -> Tensor:
         channels = x.shape[1]
         x = to_network(x, self.channels)
-        u, crop = pad_to_multiple(2 * x - 1, self.network.multiple)
-        network = self.network
+        u, crop = pad_to_multiple(2 * x - 1, network.multiple)
         if unknown is not None:
-            network = self.filler
             unknown, _ = pad_to_multiple(unknown, network.multiple)
         level, inputs = self._inputs(per_image(sigma, x), unknown)
         c_skip, c_out, c_in = self.preconditioning(2 * level)

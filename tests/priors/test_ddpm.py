@@ -6,6 +6,7 @@ from genprior.core.errors import SettingError
 from genprior.core.pull_push import density, pull_push
 from genprior.core.random_streams import Noise
 from genprior.priors.ddpm import DDPM, GUESS_STD, training_holes
+from genprior.priors.external.callable import External
 from genprior.priors.external.flow_matching import FlowMatching
 
 SMALL = {"widths": (8, 16), "blocks": (1, 1)}
@@ -210,6 +211,23 @@ def test_a_filler_starts_from_the_weights_of_the_network():
     assert set(plain.inherit(model.state_dict())) == set(plain.state_dict())
     deeper = prior(blocks=(1, 2))
     assert set(deeper.inherit(plain.state_dict())) < set(deeper.state_dict())
+
+
+def test_the_unrolled_network_starts_from_the_network_and_is_not_trained_with_it():
+    plain, model = prior(), prior(holes=True, unrolled=True)
+    assert model.is_unrolled and not plain.is_unrolled
+    assert set(model.groups()) == {"network", "filler"}
+    kept = model.inherit(plain.state_dict())
+    assert set(model.state_dict()) - set(kept) == {"filler.holes.weight"}
+    model.load_state_dict(kept, strict=False)
+    x = torch.rand(2, 3, 9, 10)
+    assert torch.equal(model.denoise_unrolled(x, 0.1), plain.denoise(x, 0.1))
+    with torch.no_grad():
+        model.unrolled.tail.bias += 1
+    assert not torch.equal(model.denoise_unrolled(x, 0.1), model.denoise(x, 0.1))
+    assert torch.equal(model.denoise(x, 0.1), plain.denoise(x, 0.1))
+    with pytest.raises(NotImplementedError, match="External has no network for unrolled steps"):
+        External(lambda x, sigma: x).denoise_unrolled(x, 0.1)
 
 
 def test_half_the_training_images_have_holes():

@@ -8,6 +8,8 @@ from shell import refused, save_photo, succeed
 from torch import Tensor
 
 from genprior.api.factory import load_checkpoint
+from genprior.priors.checkpoint import newest, read_manifest, save_checkpoint
+from genprior.priors.ddpm import DDPM
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +97,16 @@ def test_a_ddpm_learns_from_a_teacher(photos, tmp_path):
     code, message = refused("train", "glow", photos, *short, "--teacher", tmp_path / "a",
                             "-o", tmp_path / "d")
     assert code == 2 and "a Glow cannot learn from a teacher" in message
+
+
+def test_a_network_for_unrolled_steps_is_left_out_of_further_training(photos, tmp_path):
+    short = ["--steps", 1, "--batch", 2, "--no-preview", "-q", "--crop", 16]
+    prior = DDPM(widths=(4, 8), blocks=(1, 1), unrolled=True)
+    save_checkpoint(tmp_path / "a", "ddpm", prior.config, prior.state_dict())
+    succeed("train", "ddpm", photos, *short, "--init", tmp_path / "a", "-o", tmp_path / "b")
+    old, new = tensors(tmp_path / "a"), tensors(tmp_path / "b")
+    assert set(new) == {key for key in old if not key.startswith("unrolled.")} < set(old)
+    assert not read_manifest(newest(tmp_path / "b"))["config"]["unrolled"]
+    code, message = refused("train", "ddpm", photos, *short, "--set", "unrolled=true",
+                            "-o", tmp_path / "c")
+    assert code == 2 and "is trained by benchmarks/train_unrolled.py" in message

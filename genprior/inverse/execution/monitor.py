@@ -103,12 +103,16 @@ class MonitoredDenoiser(Monitor, Denoiser):
         self.prior, self.batch = prior, 2**31
         self.receptive_radius, self.stride = prior.receptive_radius, prior.stride
         self.is_inpainter, self.symmetries = prior.is_inpainter, prior.symmetries
+        self.is_unrolled = prior.is_unrolled
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         return self._monitored(self.prior.denoise, x, sigma)
 
     def denoise_masked(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
         return self._monitored(self.prior.denoise_masked, x, sigma, unknown)
+
+    def denoise_unrolled(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return self._monitored(self.prior.denoise_unrolled, x, sigma)
 
     def _monitored(self, network: Callable[..., Tensor], *arguments: object) -> Tensor:
         x, *_ = arguments

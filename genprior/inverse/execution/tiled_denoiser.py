@@ -43,12 +43,16 @@ class Tiled(Denoiser):
         self.prior, self.side = prior, side
         self.receptive_radius, self.stride = prior.receptive_radius, prior.stride
         self.is_inpainter, self.symmetries = prior.is_inpainter, prior.symmetries
+        self.is_unrolled = prior.is_unrolled
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         return self._in_tiles(lambda x: self.prior.denoise(x, sigma), x)
 
     def denoise_masked(self, x: Tensor, sigma: float | Tensor, unknown: Tensor) -> Tensor:
         return self._in_tiles(lambda x, u: self.prior.denoise_masked(x, sigma, u), x, unknown)
+
+    def denoise_unrolled(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return self._in_tiles(lambda x: self.prior.denoise_unrolled(x, sigma), x)
 
     def _in_tiles(self, run: Callable[..., Tensor], x: Tensor, *maps: Tensor) -> Tensor:
         if max(x.shape[-2:]) <= self.side:

@@ -5,13 +5,14 @@
     x_{k+1} = d_k + r_k (d_k - u_k) + m_k (d_k - d_{k-1}),   and d_k at the last
 
 lambda_k and r_k are constants, m_k = 0 and sigma_k falls geometrically, or all of them are those
-of a trained schedule (`schedules`).
+of a trained schedule (`schedules`), for some of which D is a network that was trained with them.
 
 References:
     Plug-and-Play Image Restoration with Deep Denoiser Prior, Zhang et al., 2021.
     On the Douglas-Rachford Splitting Method and the Proximal Point Algorithm, Eckstein and
         Bertsekas, 1992 (over-relaxation, r).
     Some Methods of Speeding up the Convergence of Iteration Methods, Polyak, 1964 (momentum, m).
+    Algorithm Unrolling, Monga, Li and Eldar, 2021 (networks trained within the iterations).
 
 Differs from the authors' code:
     1. The initial image is the Tikhonov solution (`smooth_start`), for every operator. If A is
@@ -94,11 +95,31 @@ SCHEDULED: dict[str, dict[Quality, str]] = {
     "noisy downsampling by 2": {"fast": "downsampling-4", "default": "downsampling-8",
                                 "best": "downsampling-16"},
 }
+BLURRED: dict[Quality, str] = {
+    "fast": "unrolled-blur-4", "default": "unrolled-blur-8", "best": "unrolled-blur-8",
+}
+REDUCED: dict[Quality, str] = {
+    "fast": "unrolled-downsampling-4", "default": "unrolled-downsampling-6",
+    "best": "unrolled-downsampling-6",
+}
+WIDE: dict[Quality, str] = {"default": "unrolled-hole-3", "best": "unrolled-hole-3"}
+# The same, for priors with a network that was trained within the steps (`is_unrolled`). Qualities
+# that are not listed have the settings above.
+UNROLLED: dict[str, dict[Quality, str]] = {
+    "noisy blur": BLURRED,
+    "noisy downsampling by 2": REDUCED,
+    "noisy downsampling": REDUCED,
+    "downsampling": REDUCED,
+    "scattered holes": {"default": "unrolled-scattered-4", "best": "unrolled-scattered-4"},
+    "noisy scattered holes": {"fast": "unrolled-scattered-4"},
+    "hole": WIDE,
+    "noisy hole": {"fast": "unrolled-hole-3"} | WIDE,
+}
 # Iterations of the Tikhonov start at each scale: with 4, 8 and 20 the results for blur and
 # super-resolution differed by less than 0.02 dB (six training photos).
 START = 8
 # Holes are scattered if a known pixel touches at least this share of the unknown ones.
-SCATTERED = 0.5
+SCATTERED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -122,7 +143,7 @@ class HQS(Solver):
             a third of the steps, at most 8.
         starts: Starts that are refined if the data have several minima; each takes `steps`.
         schedule: Name of a trained schedule, a key of `TRAINED`, in place of all settings above
-            but `starts`. It does not start from a posterior mean.
+            but `starts`.
     """
 
     needs = Denoiser
@@ -161,20 +182,27 @@ class HQS(Solver):
         self, y: Tensor, operator: Operator, prior: object, noise_std: float, quality: Quality
     ) -> "HQS":
         kind = kind_of(y, operator, prior, noise_std)
-        if kind in SCHEDULED and isinstance(prior, Denoiser) and prior.suits_schedules:
-            return replace(self, schedule=SCHEDULED[kind][quality])
+        name = None
+        if isinstance(prior, Denoiser) and prior.is_unrolled:
+            name = UNROLLED.get(kind, {}).get(quality)
+        if name is None and isinstance(prior, Denoiser) and prior.suits_schedules:
+            name = SCHEDULED.get(kind, {}).get(quality)
+        if name is not None:
+            return replace(self, schedule=name)
         return replace(self, **SUITED.get(kind, {}).get(quality, {}))
 
     def solve(
         self, y: Tensor, operator: Operator, prior: Denoiser, noise_std: Tensor, generator: Noise
     ) -> Tensor:
         with torch.no_grad():
-            steps = self._steps(operator, prior, noise_std)
-            fit = operator.proximal(y)
+            arguments = (
+                self._steps(operator, prior, noise_std), noise_std, operator.proximal(y),
+                self._network(prior), prior.symmetries,
+            )
             starts = self.starting_images(y, operator, prior, noise_std)
-            x = refined(starts[0], steps, noise_std, fit, prior)
+            x = refined(starts[0], *arguments)
             for start in starts[1:]:
-                other = refined(start, steps, noise_std, fit, prior)
+                other = refined(start, *arguments)
                 fits = misfit(other, y, operator, noise_std) < misfit(x, y, operator, noise_std)
                 x = torch.where(fits.reshape(-1, 1, 1, 1), other, x)
         return x
@@ -208,18 +236,30 @@ class HQS(Solver):
             for ratio in ratios
         ]
 
+    def _network(self, prior: Denoiser) -> Callable[[Tensor, Tensor], Tensor]:
+        """Returns the denoiser of the steps."""
+        if self.schedule is None or not TRAINED[self.schedule].unrolled:
+            return prior.denoise
+        if not prior.is_unrolled:
+            raise SettingError(
+                f"schedule {self.schedule!r} needs a prior with a network for unrolled steps, as "
+                f"ddpm: choose one of {', '.join(k for k, v in TRAINED.items() if not v.unrolled)}"
+            )
+        return prior.denoise_unrolled
+
     def _views(self, operator: Operator, prior: Denoiser) -> Sequence[int]:
         """Returns the views whose posterior means are averaged for the start."""
-        if self.schedule is not None or not sees_holes(prior, operator):
+        if not sees_holes(prior, operator):
             return []
-        if self.views is None:
+        views = self.views if self.schedule is None else TRAINED[self.schedule].views
+        if views is None:
             return prior.symmetries[: self.steps // 3]
-        return chosen_views(prior.symmetries, min(self.views, self.steps))
+        return chosen_views(prior.symmetries, min(views, self.nfe))
 
 
 def refined(
     x: Tensor, steps: Sequence[Step], noise_std: Tensor, fit: Callable[[Tensor, Tensor], Tensor],
-    prior: Denoiser,
+    denoise: Callable[[Tensor, Tensor], Tensor], symmetries: Sequence[int],
 ) -> Tensor:
     """Returns the last image of the steps.
 
@@ -228,14 +268,15 @@ def refined(
         steps: Steps.
         noise_std: Noise levels of the data, in image units, shape (B,).
         fit: The proximal map of the data, see `Operator.proximal`.
-        prior: The denoiser.
+        denoise: Maps images and noise levels (B,) to denoised images.
+        symmetries: Flips and turns that it allows, of which each step takes the next.
     """
-    symmetries, variance = prior.symmetries, noise_std.clamp(min=NOISE_FLOOR) ** 2
+    variance = noise_std.clamp(min=NOISE_FLOOR) ** 2
     before = x_hat = x
     for k, step in enumerate(steps):
         u = fit(x, step.coupling * variance / step.sigma**2)
         symmetry = symmetries[k % len(symmetries)]
-        x_hat = turn_back(prior.denoise(turn(u, symmetry), step.sigma), symmetry)
+        x_hat = turn_back(denoise(turn(u, symmetry), step.sigma), symmetry)
         x = x_hat + per_image(step.relaxation, x) * (x_hat - u)
         if k > 0:
             x = x + per_image(step.momentum, x) * (x_hat - before)
@@ -279,4 +320,4 @@ def is_scattered(known: Tensor) -> bool:
     """
     unknown = known[:, :1] == 0
     touching = unknown & (density(known[:, :1]) > 0)
-    return bool(touching.sum() >= SCATTERED * unknown.sum())
+    return bool(touching.sum() >= SCATTERED_SHARE * unknown.sum())

@@ -6,10 +6,13 @@ the last image, on crops of training photos, with the weights of `ddpm` fixed:
 of numbers, for kernels that remove high frequencies and for those that pass them, and each kernel
 has a mean of both, weighted by its `sharpness`.
 
+The numbers of the schedules named "unrolled-..." were trained together with a copy of the network,
+which is used in these steps only (`Denoiser.denoise_unrolled`): `benchmarks/train_unrolled.py`.
+
 References:
     Plug-and-Play Image Restoration with Deep Denoiser Prior, Zhang et al., 2021 (the iteration).
-    Deep Unfolding Network for Image Super-Resolution, Zhang et al., 2020 (trained levels and
-        couplings, there given by a network and trained together with the denoiser).
+    Deep Unfolding Network for Image Super-Resolution, Zhang et al., 2020 (levels and couplings
+        given by a network, which is trained together with the denoiser).
 """
 
 import math
@@ -59,6 +62,9 @@ class Schedule:
         sigma_power, coupling_power: Powers of the noise level of the data, relative to
             `REFERENCE`, with which level and coupling grow.
         sharp: The numbers for kernels of sharpness 1; those above are for sharpness 0.
+        views: Views of the posterior mean that holes start from.
+        unrolled: Whether the network of the steps is `denoise_unrolled`, which was trained
+            together with these numbers.
     """
 
     sigma: Sequence[float]
@@ -68,11 +74,13 @@ class Schedule:
     sigma_power: Sequence[float]
     coupling_power: Sequence[float]
     sharp: "Schedule | None" = None
+    views: int = 0
+    unrolled: bool = False
 
     @property
     def nfe(self) -> int:
-        """Evaluations of the network."""
-        return len(self.sigma)
+        """Evaluations of the networks."""
+        return self.views + len(self.sigma)
 
     def steps(self, noise_std: Tensor, kernel: Tensor | None = None) -> list[Step]:
         """Returns the steps.
@@ -180,5 +188,77 @@ TRAINED: dict[str, Schedule] = {
             0.237, 0.523, 0.286, 0.326, 0.0497, 0.214),
         coupling_power=(1.08, 0.281, -0.203, 0.353, -0.0544, 0.405, 0.0373, 0.171, -0.183, 0.511,
             0.258, 0.5, 0.155, 0.118, 0.237, 0.344),
+    ),
+    "unrolled-blur-4": Schedule(
+        unrolled=True,
+        sigma=(73.4, 25.9, 17.7, 5.12),
+        coupling=(0.194, 0.0567, 0.083, 0.0599),
+        relaxation=(0.25, 0.136, 0.252, 0),
+        momentum=(0, 0.698, 0.133, 0),
+        sigma_power=(0.0157, 0.0978, 0.149, 0.391),
+        coupling_power=(0.428, -0.0933, 0.068, 0.135),
+        sharp=Schedule(
+            sigma=(43.9, 19.9, 8.82, 3.38),
+            coupling=(0.131, 0.0975, 0.0961, 0.0992),
+            relaxation=(0.221, 0.237, 0.363, 0),
+            momentum=(0, 0.425, 0.338, 0),
+            sigma_power=(0.104, 0.278, 0.298, 0.509),
+            coupling_power=(0.212, -0.16, -0.0261, 0.13),
+        ),
+    ),
+    "unrolled-blur-8": Schedule(
+        unrolled=True,
+        sigma=(53.2, 32.5, 25.3, 22.4, 14.1, 9.95, 7, 3.29),
+        coupling=(0.121, 0.0458, 0.0681, 0.0497, 0.0475, 0.053, 0.0845, 0.0964),
+        relaxation=(0.304, 0.279, 0.657, 0.573, 0.609, 0.397, 0.249, 0),
+        momentum=(0, 0.569, 0.451, 0.218, 0.281, 0.456, 0.0726, 0),
+        sigma_power=(0.0836, -0.124, 0.122, 0.241, 0.171, 0.237, 0.316, 0.399),
+        coupling_power=(0.449, -0.0445, 0.119, -0.0504, -0.0661, 0.0147, -0.101, -0.0115),
+        sharp=Schedule(
+            sigma=(49.7, 38.2, 24.2, 13.3, 11.1, 7.1, 3.72, 1.95),
+            coupling=(0.126, 0.105, 0.158, 0.0817, 0.0812, 0.0977, 0.0819, 0.108),
+            relaxation=(0.281, 0.317, 0.677, 0.972, 0.437, 0.507, 0.489, 0),
+            momentum=(0, 0.0257, -0.00104, 0.632, 0.248, 0.123, -0.083, 0),
+            sigma_power=(0.068, 0.308, 0.17, 0.242, 0.247, 0.339, 0.412, 0.524),
+            coupling_power=(0.0833, -0.21, -0.422, -0.242, -0.21, -0.0958, 0.0117, 0.0443),
+        ),
+    ),
+    "unrolled-downsampling-4": Schedule(
+        unrolled=True,
+        sigma=(29.6, 17.4, 10.6, 4.75),
+        coupling=(0.632, 0.0407, 0.041, 0.0497),
+        relaxation=(0.7, 0.578, 0.503, 0),
+        momentum=(0, 0.844, 0.133, 0),
+        sigma_power=(0.16, 0.16, 0.322, 0.48),
+        coupling_power=(1.78, -0.0974, 0.224, 0.271),
+    ),
+    "unrolled-downsampling-6": Schedule(
+        unrolled=True,
+        sigma=(43.4, 20.4, 14.9, 11.2, 7.23, 3.19),
+        coupling=(0.248, 0.0557, 0.0564, 0.0433, 0.0534, 0.0815),
+        relaxation=(0.36, 0.273, 0.854, 0.554, 0.234, 0),
+        momentum=(0, 0.929, 0.729, 0.0619, -0.0192, 0),
+        sigma_power=(0.138, 0.196, 0.256, 0.347, 0.311, 0.43),
+        coupling_power=(0.321, 0.137, 0.143, 0.0296, 0.071, 0.24),
+    ),
+    "unrolled-scattered-4": Schedule(
+        unrolled=True,
+        views=3,
+        sigma=(6.78, 3.9, 2.4, 1.81),
+        coupling=(0.118, 0.0829, 0.0902, 0.0933),
+        relaxation=(0.873, 0.924, 0.968, 0),
+        momentum=(0, -0.0761, 0.355, 0),
+        sigma_power=(0.087, 0.146, 0.174, 0.231),
+        coupling_power=(0.171, -0.0164, -0.056, 0.108),
+    ),
+    "unrolled-hole-3": Schedule(
+        unrolled=True,
+        views=4,
+        sigma=(7.45, 4.54, 2.99),
+        coupling=(0.147, 0.105, 0.0993),
+        relaxation=(0.32, 0.663, 0),
+        momentum=(0, 0.156, 0),
+        sigma_power=(-0.00429, 0.109, 0.00652),
+        coupling_power=(0.488, 0.318, 0.232),
     ),
 }

@@ -88,6 +88,17 @@ def test_tiles_of_images_with_holes_are_the_whole() -> None:
     torch.testing.assert_close(tiled.denoise_masked(x, sigma, unknown), whole, rtol=0, atol=1e-12)
 
 
+def test_tiles_of_unrolled_steps_are_the_whole() -> None:
+    torch.manual_seed(0)
+    prior = DDPM(widths=(4, 8), blocks=(1, 1), unrolled=True).double()
+    for parameter in prior.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    x, sigma = noise(2, 3, 300, 201), torch.tensor([0.1, 0.2], dtype=torch.float64)
+    tiled, whole = Tiled(prior, 128), prior.denoise_unrolled(x, sigma)
+    assert tiled.is_unrolled and not torch.allclose(whole, prior.denoise(x, sigma))
+    torch.testing.assert_close(tiled.denoise_unrolled(x, sigma), whole, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("solver", ["hqs", "posterior-mean"])
 def test_a_hole_larger_than_a_tile_is_filled_from_around_it(solver: str) -> None:
     prior = DDPM(widths=(4, 8), blocks=(1, 1), holes=True)  # untrained: the identity

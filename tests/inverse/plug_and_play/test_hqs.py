@@ -11,8 +11,16 @@ from torch import Tensor
 
 from genprior.core.random_streams import Noise
 from genprior.inverse.base import Quality
-from genprior.inverse.plug_and_play.hqs import HQS, SCHEDULED, START, SUITED, kind_of
+from genprior.inverse.plug_and_play.hqs import (
+    HQS,
+    SCHEDULED,
+    START,
+    SUITED,
+    UNROLLED,
+    kind_of,
+)
 from genprior.inverse.plug_and_play.posterior_mean import VIEWS, PosteriorMean
+from genprior.inverse.plug_and_play.schedules import TRAINED
 from genprior.inverse.self_ensemble import mean_of_views, sees_holes
 from genprior.inverse.tikhonov import smooth_start
 from genprior.operators.base import Operator
@@ -185,12 +193,19 @@ def test_the_documented_numbers_are_those_of_the_code() -> None:
         name, *counts = (cell.strip() for cell in row.strip("|").split("|"))
         documented[name] = [int(count) for count in counts]
     expected = {
-        kind + (", other denoisers" if kind in SCHEDULED else ""):
+        kind + (", other denoisers" if kind in {*SCHEDULED, *UNROLLED} else ""):
             [HQS(**settings[quality]).nfe for quality in get_args(Quality)]
         for kind, settings in SUITED.items()
     }
     for kind, names in SCHEDULED.items():
-        expected[kind] = [HQS(schedule=names[quality]).nfe for quality in get_args(Quality)]
+        expected[f"{kind}, other ddpm"] = [
+            HQS(schedule=names[quality]).nfe for quality in get_args(Quality)
+        ]
+    for kind, names in UNROLLED.items():
+        expected[kind] = [
+            HQS(schedule=names[quality]).nfe if quality in names
+            else HQS(**SUITED.get(kind, {}).get(quality, {})).nfe for quality in get_args(Quality)
+        ]
     expected["noise only"] = [VIEWS[quality] for quality in get_args(Quality)]
     assert documented == expected
 
@@ -214,6 +229,31 @@ def test_priors_that_trained_schedules_suit_have_them(
     prior.suits_schedules = True
     assert HQS().suited(y, op, prior, 0.1, quality) == HQS(schedule=names[quality])
     assert HQS().suited(y, op, prior, 0.0, quality).schedule is other.schedule is None
+
+
+@pytest.mark.parametrize("quality", get_args(Quality))
+@pytest.mark.parametrize("kind", UNROLLED)
+def test_priors_with_a_network_for_unrolled_steps_have_its_schedules(
+    kind: str, quality: Quality
+) -> None:
+    few, wide = torch.ones(2, 1, 1, 24, 24)
+    few[..., ::2, ::2] = wide[..., 4:20, 4:20] = 0
+    operators = {
+        "blur": Blur(torch.tensor([[1.0, 2, 4]]), "circular"), "hole": Inpainting(wide),
+        "downsampling by 2": SuperResolution(2), "downsampling": SuperResolution(3),
+        "scattered holes": Inpainting(few),
+    }
+    prior, op = Seeing(), operators[kind.removeprefix("noisy ")]
+    y, noise_std = op.A(torch.zeros(1, 1, 24, 24)), 0.1 if "noisy" in kind else 0.0
+    assert kind_of(y, op, prior, noise_std) == kind
+    before = HQS().suited(y, op, prior, noise_std, quality)
+    prior.is_unrolled = prior.suits_schedules = True
+    found = HQS().suited(y, op, prior, noise_std, quality)
+    if quality in UNROLLED[kind]:
+        assert found == HQS(schedule=UNROLLED[kind][quality])
+        assert TRAINED[found.schedule].unrolled
+    else:
+        assert found == before and found.schedule is None
 
 
 @pytest.mark.parametrize("views, steps", [(0, 3), (2, 3), (3, 3), (8, 2)])

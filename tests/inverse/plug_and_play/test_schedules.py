@@ -5,9 +5,12 @@ import pytest
 import torch
 from contracts import dense, measure
 from oracles import Dense, Seeing
+from torch import Tensor
 
+from genprior.core.errors import SettingError
 from genprior.inverse.plug_and_play.hqs import HQS, START, refined
 from genprior.inverse.plug_and_play.schedules import TRAINED, Schedule, sharpness
+from genprior.inverse.self_ensemble import chosen_views, mean_of_views
 from genprior.inverse.tikhonov import smooth_start
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
@@ -32,7 +35,7 @@ def test_agrees_with_dense_algebra(op: Operator) -> None:
     y = measure(op, prior.draw(2, shape), noise_std)
     A, S = dense(op, torch.zeros(1, *shape).double()), prior.cov(shape)
     starts = smooth_start(y, op, START)
-    x = refined(starts, SCHEDULE.steps(noise_std), noise_std, op.proximal(y), prior)
+    x = refined(starts, SCHEDULE.steps(noise_std), noise_std, op.proximal(y), prior.denoise, (0,))
     for i, factor in enumerate((1, 4)):
         sigmas = (0.2, 0.1 * math.sqrt(factor), 0.05 * factor)
         couplings = (0.3, 0.2, 0.1 / factor)
@@ -90,7 +93,7 @@ def test_trained_schedules_are_usable(name: str) -> None:
         levels = [step.sigma.item() for step in steps]
         assert all(0.5 / 255 < level < 1 for level in levels) and levels[-1] < levels[0]
         assert all(step.coupling.item() > 0 for step in steps)
-    assert schedule.nfe == HQS(schedule=name).nfe == len(steps)
+    assert schedule.nfe == HQS(schedule=name).nfe == schedule.views + len(steps)
 
 
 def test_an_unknown_schedule_is_an_error_that_names_the_others() -> None:
@@ -98,9 +101,42 @@ def test_an_unknown_schedule_is_an_error_that_names_the_others() -> None:
         HQS(schedule="other")
 
 
-def test_holes_do_not_start_from_a_posterior_mean_with_a_schedule() -> None:
+def test_holes_start_from_a_posterior_mean_if_their_schedule_has_views(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     prior, op, noise_std = Seeing(), Inpainting(random_keep((2, 1, 4, 3), 0.5)), torch.zeros(2)
+    prior.symmetries = (0, 2, 4, 6)
+    monkeypatch.setitem(TRAINED, "holes", replace(SCHEDULE, views=2))
     y = op.A(prior.draw(2, (1, 4, 3)))
-    for method, views in ((HQS(schedule="blur-4"), False), (HQS(), True)):
+    for schedule, views in (("blur-4", 0), ("holes", 2)):
+        method, before = HQS(schedule=schedule), len(prior.calls)
         start = method.starting_images(y, op, prior, noise_std)[0]
-        assert torch.equal(start, smooth_start(y, op, START)) != views
+        assert len(prior.calls) == before + views
+        expected = smooth_start(y, op, START)
+        if views:
+            expected = mean_of_views(y, op, prior, noise_std, chosen_views(range(0, 8, 2), 2))
+        assert torch.equal(start, expected)
+        assert method.nfe == views + len(TRAINED[schedule].sigma)
+
+
+def test_unrolled_schedules_take_the_network_that_was_trained_with_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Unrolled(Dense):
+        is_unrolled = True
+
+        def denoise_unrolled(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+            self.levels = [*getattr(self, "levels", []), sigma]
+            return 0.9 * x
+
+    monkeypatch.setitem(TRAINED, "own", replace(SCHEDULE, unrolled=True))
+    prior, op, noise_std = Unrolled(), Blur(torch.tensor([[1.0, 2, 4]]), "circular"), 0.01
+    y = op.A(prior.draw(2, (1, 5, 6)))
+    x = HQS(schedule="own")(y, op, prior, noise_std, None)
+    assert len(prior.levels) == 3 and not prior.calls
+    start, levels = smooth_start(y, op, START), torch.full((2,), noise_std, dtype=y.dtype)
+    steps = SCHEDULE.steps(levels, op.kernel)
+    expected = refined(start, steps, levels, op.proximal(y), lambda x, sigma: 0.9 * x, (0,))
+    torch.testing.assert_close(x, expected, rtol=0, atol=1e-12)
+    with pytest.raises(SettingError, match="needs a prior with a network for unrolled steps"):
+        HQS(schedule="own")(y, op, Dense(), noise_std, None)
