@@ -3,10 +3,11 @@
     python benchmarks/train_unrolled.py PHOTOS... -o unrolled --minutes 85
 
 The steps are unrolled on random crops, with random operators and noise levels. A copy of the
-denoiser, one for all steps and operators, and the numbers of each step follow the gradient of
-the mean PSNR. 12 % of the crops are drawings, and 15 % of the blurs are restored with a kernel
-that is slightly wrong. Written are a checkpoint, OUT, with the moving average of the network, and
-the numbers, OUT.json. A prior without an inpainting network learns no holes.
+denoiser (or the network for unrolled steps that the prior has), one for all steps and operators,
+and the numbers of each step follow the gradient of the mean PSNR. 12 % of the crops are drawings,
+and 15 % of the blurs are restored with a kernel that is slightly wrong. Written are a checkpoint,
+OUT, with the moving average of the network, and the numbers, OUT.json. A prior without an
+inpainting network learns no holes.
 
 `--init OUT...` goes on from such runs, from the mean of their weights if there are several.
 `--rate 0` keeps the numbers of genprior, which is what another prior needs.
@@ -261,7 +262,7 @@ def problem(
     y = y + per_image(noise_std, y) * noise.normal(y)
     with torch.no_grad():
         if kind in ("scattered", "hole"):
-            views = [draw.randrange(8) for _ in range(draw.choice((1, 2, 3)))]
+            views = draw.choices(prior.symmetries, k=draw.choice((1, 2, 3)))
             start = mean_of_views(y, operator, prior, noise_std, views)
         else:
             start = HQS().starting_images(y, given, prior, noise_std)[0]
