@@ -212,9 +212,31 @@ def _root(excess: Callable[[float], float], guess: float) -> float:
         if end in (low, high):
             return end
         x, value, step = end, value_there, 2 * step
-    from scipy.optimize import brentq  # slow to import
+    return _root_between(excess, x, value, end, value_there)
 
-    return brentq(excess, *sorted((x, end)), xtol=TOLERANCE)
+
+def _root_between(
+    f: Callable[[float], float], a: float, value_a: float, b: float, value_b: float
+) -> float:
+    """Returns a root between a and b, where the values have opposite signs, to `TOLERANCE`.
+
+    The Illinois method. `brentq` of scipy would evaluate both ends again, and take a third of a
+    second to import.
+
+    References:
+        A Modified Regula Falsi Method for Computing the Root of an Equation, Dowell and
+            Jarratt, 1971.
+    """
+    while value_b and abs(b - a) > TOLERANCE:
+        step = value_b * (b - a) / (value_a - value_b)
+        c = b + math.copysign(max(abs(step), TOLERANCE / 2), a - b)
+        value = f(c)
+        if value * value_b < 0:
+            a, value_a = b, value_b
+        else:
+            value_a /= 2
+        b, value_b = c, value
+    return b
 
 
 def _tiles(y: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

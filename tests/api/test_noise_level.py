@@ -13,7 +13,7 @@ from small import HOLE, OPERATORS, Shrink, batch
 from torch import Tensor
 
 from genprior import degrade, estimate_noise, load_prior, make_operator, restore
-from genprior.api.noise_level import _root
+from genprior.api.noise_level import TOLERANCE, _root, _root_between
 from genprior.core.errors import SettingError
 from genprior.io.images import write_image
 from genprior.operators.masks import random_keep
@@ -90,6 +90,23 @@ def test_the_level_is_found_from_any_guess(level: float, guess: float) -> None:
 
     found = math.exp(_root(excess, math.log(guess)))
     assert found == pytest.approx(min(max(level, 0.002), 0.5), rel=0.01)
+
+
+@pytest.mark.parametrize("bend", [-0.5, 0.0, 0.5])
+@pytest.mark.parametrize("a, b", [(-4.0, -2.5), (-1.0, -3.2), (-3.01, -2.0)])
+def test_a_root_is_found_to_the_tolerance_in_few_evaluations(
+    a: float, b: float, bend: float
+) -> None:
+    seen = []
+
+    def f(x: float) -> float:
+        seen.append(x)
+        t = math.tanh(x + 3)
+        return -t - bend * t**2
+
+    root = _root_between(f, a, f(a), b, f(b))
+    assert abs(root + 3) < TOLERANCE and len(seen) <= 10
+    assert all(min(a, b) <= x <= max(a, b) for x in seen)
 
 
 def test_the_guess_is_near_the_level(prior: DDPM, monkeypatch) -> None:

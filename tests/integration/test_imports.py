@@ -9,9 +9,9 @@ import pytest
 from repository import ROOT
 from shell import save_photo
 
-# Each takes from half a second to five seconds to import.
-SLOW = ("deepinv", "matplotlib", "pandas", "scipy.stats", "skimage", "sympy", "torch._dynamo",
-        "torch.distributed.elastic", "torchmetrics", "torchvision.models")
+# Each takes from a third of a second to five seconds to import.
+SLOW = ("deepinv", "matplotlib", "pandas", "scipy.optimize", "scipy.stats", "skimage", "sympy",
+        "torch._dynamo", "torch.distributed.elastic", "torchmetrics", "torchvision.models")
 REPORT = "import sys; print(*(name for name in {slow} if name in sys.modules))"
 RUN = """
 import sys
