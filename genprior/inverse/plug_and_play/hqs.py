@@ -182,13 +182,11 @@ class HQS(Solver):
         self, y: Tensor, operator: Operator, prior: object, noise_std: float, quality: Quality
     ) -> "HQS":
         kind = kind_of(y, operator, prior, noise_std)
-        name = None
-        if isinstance(prior, Denoiser) and prior.is_unrolled:
-            name = UNROLLED.get(kind, {}).get(quality)
-        if name is None and isinstance(prior, Denoiser) and prior.suits_schedules:
-            name = SCHEDULED.get(kind, {}).get(quality)
-        if name is not None:
-            return replace(self, schedule=name)
+        if isinstance(prior, Denoiser):
+            tables = ((UNROLLED, prior.is_unrolled), (SCHEDULED, prior.suits_schedules))
+            for table, suits in tables:
+                if suits and quality in table.get(kind, {}):
+                    return replace(self, schedule=table[kind][quality])
         return replace(self, **SUITED.get(kind, {}).get(quality, {}))
 
     def solve(

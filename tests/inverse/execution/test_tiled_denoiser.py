@@ -73,11 +73,17 @@ def test_tiles_are_the_whole_if_the_overlap_suffices(prior: DDPM, size: tuple[in
     assert len(seen.seen) > 1 and max(map(max, seen.seen)) <= 128
 
 
-def test_tiles_of_images_with_holes_are_the_whole() -> None:
+def random_prior(**settings: bool) -> DDPM:
+    """Returns a small prior whose weights are all random."""
     torch.manual_seed(0)
-    prior = DDPM(widths=(4, 8), blocks=(1, 1), holes=True).double()
+    prior = DDPM(widths=(4, 8), blocks=(1, 1), **settings).double()
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
+    return prior
+
+
+def test_tiles_of_images_with_holes_are_the_whole() -> None:
+    prior = random_prior(holes=True)
     x, sigma = noise(2, 3, 300, 201), torch.tensor([0.0, 0.2], dtype=torch.float64)
     unknown = torch.zeros(2, 1, 300, 201, dtype=torch.float64)
     unknown[0, :, :200, :190] = 1  # more than a tile
@@ -89,10 +95,7 @@ def test_tiles_of_images_with_holes_are_the_whole() -> None:
 
 
 def test_tiles_of_unrolled_steps_are_the_whole() -> None:
-    torch.manual_seed(0)
-    prior = DDPM(widths=(4, 8), blocks=(1, 1), unrolled=True).double()
-    for parameter in prior.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+    prior = random_prior(unrolled=True)
     x, sigma = noise(2, 3, 300, 201), torch.tensor([0.1, 0.2], dtype=torch.float64)
     tiled, whole = Tiled(prior, 128), prior.denoise_unrolled(x, sigma)
     assert tiled.is_unrolled and not torch.allclose(whole, prior.denoise(x, sigma))
