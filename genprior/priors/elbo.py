@@ -11,6 +11,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from genprior.core.random_streams import Noise
+
+
+def add_training_noise(x: Tensor, maximum: float, noise: Noise) -> Tensor:
+    """Returns images (B, C, H, W) with white noise, each of its own level in [0, maximum]."""
+    if not maximum:
+        return x
+    return x + maximum * noise.uniform(x[:, :1, :1, :1]) * noise.normal(x)
+
 
 def divergence(mean: Tensor, log_std: Tensor) -> Tensor:
     """Returns KL(N(mean, std^2) || N(0, I)), shape (B,)."""

@@ -17,7 +17,8 @@ References:
 Differs from the authors' code:
     1. Plain residual blocks without normalisation; a Gaussian likelihood with one learned
         standard deviation.
-    2. The residual mean is in units of the prior's standard deviation; in NVAE it is not.
+    2. The encoder can be trained on noisy images, because solvers apply it to noisy images.
+    3. The residual mean is in units of the prior's standard deviation; in NVAE it is not.
 """
 
 import math
@@ -30,7 +31,13 @@ from torch import Tensor, nn
 from genprior.core.random_streams import Noise
 from genprior.priors.arguments import check_sizes
 from genprior.priors.base import Trainable, Variational
-from genprior.priors.elbo import divergence, importance_bound, log_normal, sampled_divergence
+from genprior.priors.elbo import (
+    add_training_noise,
+    divergence,
+    importance_bound,
+    log_normal,
+    sampled_divergence,
+)
 from genprior.priors.nets.blocks import Residual
 from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.flows import bounded, zero_convolution
@@ -38,6 +45,9 @@ from genprior.priors.nets.padding import pad_to_multiple
 
 SMALLEST_STD = 1 / 255
 LOG_RATIO = 4.0
+# The standard deviation of the likelihood before training. It changes slowly; if it begins far
+# above its final value, the latents carry nothing for the first thousand steps.
+FIRST_STD = 0.02
 # Chooses e of a group from (number of the group, d, r); d and r are None without an image.
 Pick = Callable[[int, Tensor | None, Tensor | None], Tensor]
 
@@ -52,6 +62,8 @@ class HVAE(nn.Module, Variational, Trainable):
         groups: Groups of latents per level, the finest level first.
         blocks: Residual blocks before each group, and per level of the encoder.
         beta: Weight of the KL divergence in the loss, > 0.
+        noise: Maximum standard deviation of the noise added to the input of the encoder in
+            training, in units of [0, 1], >= 0.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -65,6 +77,7 @@ class HVAE(nn.Module, Variational, Trainable):
         groups: Sequence[int] = (0, 2, 2, 2),
         blocks: int = 1,
         beta: float = 1.0,
+        noise: float = 0.0,
     ) -> None:
         super().__init__()
         check_sizes(channels=channels, latent=latent, widths=widths, blocks=blocks)
@@ -76,6 +89,8 @@ class HVAE(nn.Module, Variational, Trainable):
         check_sizes(groups=groups)
         if not beta > 0:
             raise ValueError(f"beta must be > 0, got {beta}")
+        if not noise >= 0:
+            raise ValueError(f"noise must be >= 0, got {noise}")
         self._config = {
             "channels": channels,
             "latent": latent,
@@ -83,6 +98,7 @@ class HVAE(nn.Module, Variational, Trainable):
             "groups": list(groups),
             "blocks": blocks,
             "beta": beta,
+            "noise": noise,
         }
         self.channels, self.latent, self.beta = channels, latent, beta
         self.multiple = self.stride = 2 ** (len(widths) - 1)
@@ -105,7 +121,7 @@ class HVAE(nn.Module, Variational, Trainable):
         self.latent_maps = [(latent, f) for f in reversed(sites)]
         self.last = stack(widths[0])
         self.tail = nn.Conv2d(widths[0], channels, 3, padding=1)
-        self.log_std = nn.Parameter(torch.tensor(math.log(0.1)))
+        self.log_std = nn.Parameter(torch.tensor(math.log(FIRST_STD)))
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -170,7 +186,8 @@ class HVAE(nn.Module, Variational, Trainable):
         return torch.cat((z[:, :kept], fresh), dim=1)
 
     def losses(self, x: Tensor, noise: Noise) -> Mapping[str, Tensor]:
-        x_hat, terms = self._sample(x, noise, lambda e, n, d, r: divergence(d, r))
+        noisy = add_training_noise(x, self._config["noise"], noise)
+        x_hat, terms = self._sample(noisy, noise, lambda e, n, d, r: divergence(d, r))
         log_p = log_normal(to_network(x, self.channels), x_hat, self.decoder_std)
         numbers = self.channels * x.shape[-2:].numel()
         return {"hvae": (self.beta * sum(terms) - log_p).mean() / numbers}

@@ -31,6 +31,7 @@ from genprior.core.random_streams import Noise
 from genprior.priors.arguments import check_sizes
 from genprior.priors.base import Trainable, Variational
 from genprior.priors.elbo import (
+    add_training_noise,
     divergence,
     importance_bound,
     log_bernoulli,
@@ -159,11 +160,7 @@ class VAE(nn.Module, Variational, Trainable):
     def losses(self, x: Tensor, noise: Noise) -> Mapping[str, Tensor]:
         if self._config["likelihood"] == "bernoulli":
             x = (noise.uniform(x) < x).to(x)
-        x_noisy = x
-        if self._config["noise"]:
-            level = self._config["noise"] * noise.uniform(x[:, :1, :1, :1])
-            x_noisy = x + level * noise.normal(x)
-        mean, log_std = self.posterior(x_noisy)
+        mean, log_std = self.posterior(add_training_noise(x, self._config["noise"], noise))
         if not self.beta:
             return {"vae": -self._log_likelihood(x, mean).mean() / x[0].numel()}
         n = noise.normal(mean)

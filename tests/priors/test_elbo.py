@@ -3,6 +3,7 @@
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
+from genprior.core.random_streams import Noise
 from genprior.priors import elbo
 
 
@@ -39,3 +40,12 @@ def test_the_importance_bound_is_the_log_of_the_mean_weight() -> None:
     calls = iter(weights)
     bound = elbo.importance_bound(lambda: next(calls), 5)
     assert torch.allclose(bound, weights.logsumexp(0) - torch.tensor(5.0).double().log())
+
+
+def test_each_image_has_training_noise_of_its_own_level() -> None:
+    x = torch.rand(200, 1, 40, 40, dtype=torch.float64)
+    noise = elbo.add_training_noise(x, 0.5, Noise(0, range(200))) - x
+    levels = noise.flatten(1).std(dim=1)
+    assert levels.min() < 0.02 and 0.48 < levels.max() < 0.53
+    assert abs(levels.mean() - 0.25) < 0.03  # of 200 uniform numbers, four standard errors
+    assert elbo.add_training_noise(x, 0.0, Noise(0, range(200))) is x

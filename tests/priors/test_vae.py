@@ -7,7 +7,12 @@ from gaussians import dense_log_prob, generator, noise
 from torch import Tensor
 
 from genprior.core.random_streams import Noise
-from genprior.priors.elbo import divergence, sampled_divergence
+from genprior.priors.elbo import (
+    add_training_noise,
+    divergence,
+    log_normal,
+    sampled_divergence,
+)
 from genprior.priors.hvae import HVAE
 from genprior.priors.vae import VAE
 
@@ -116,6 +121,20 @@ def test_a_standard_deviation_below_the_floor_can_rise_again(family):
     assert torch.autograd.grad(loss, prior.log_std)[0] < 0
     prior.log_std.data.fill_(math.log(0.2))
     assert prior.decoder_std.item() == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("family", [VAE, HVAE])
+def test_the_encoder_sees_the_training_noise_and_the_likelihood_the_clean_image(family):
+    prior, x, seen = family(noise=0.5).double(), images(2, 3, 8, 8), []
+    first = prior.head if family is HVAE else prior.coder.encode[0]
+    first.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    for p in prior.parameters():  # the image decoded from any latent is grey
+        p.data.zero_()
+    loss = sum(prior.losses(x, noise(x)).values())
+    noisy = add_training_noise(x, 0.5, noise(x))
+    torch.testing.assert_close(seen[0], 2 * noisy - 1)
+    expected = -log_normal(x, torch.full_like(x, 0.5), torch.ones(())).mean() / x[0].numel()
+    torch.testing.assert_close(loss, expected)
 
 
 def test_without_divergence_it_is_a_deterministic_autoencoder():
