@@ -29,7 +29,7 @@ def baseline(image) -> float:
 
 
 @pytest.mark.parametrize(
-    "name, gain", [("ddpm", 3), ("glow", 2), ("vae", 2), ("gan", 0)]
+    "name, gain", [("ddpm", 3), ("glow", 2), ("vae", 2), ("hvae", 2), ("gan", 0)]
 )
 def test_photos_are_filled_better_than_by_a_texture(image, baseline, name, gain):
     found = restore(Inpainting(KEEP).A(image), Inpainting(KEEP), name).image.clamp(0, 1)
