@@ -45,8 +45,8 @@ from genprior.priors.nets.padding import pad_to_multiple
 
 SMALLEST_STD = 1 / 255
 LOG_RATIO = 4.0
-# The standard deviation of the likelihood before training. It changes slowly; if it begins far
-# above its final value, the latents carry nothing for the first thousand steps.
+# The standard deviation of the likelihood before training. Its logarithm changes by about the
+# learning rate in each step, so it must not begin far above its final value.
 FIRST_STD = 0.02
 # Chooses e of a group from (number of the group, d, r); d and r are None without an image.
 Pick = Callable[[int, Tensor | None, Tensor | None], Tensor]

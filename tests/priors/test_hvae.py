@@ -110,3 +110,5 @@ def test_errors():
         HVAE(widths=(4, 4, 4), groups=(1, 2))
     with pytest.raises(ValueError, match="beta must be > 0, got 0"):
         HVAE(beta=0)
+    with pytest.raises(ValueError, match="noise must be >= 0, got -0.1"):
+        HVAE(noise=-0.1)
