@@ -213,7 +213,15 @@ class ConditionalGenerator(ABC):
 
 
 class Density(ABC):
-    """Tractable log-density of images."""
+    """Tractable log-density of images.
+
+    Attributes:
+        map_weight: Default weight of the log-density in `map`.
+        map_step_size: Default step size of `map`.
+    """
+
+    map_weight: float = 1.0
+    map_step_size: float = 0.01
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:

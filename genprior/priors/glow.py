@@ -24,6 +24,7 @@ Differs from the authors' code:
         mean and scale, as in Glow.
     3. Large inputs of the networks are squashed, so that no latent overflows while decoding.
     4. Images of other sizes are padded by reflection; a colour prior also takes grey images.
+    5. White noise can be added to the images in training, besides dequantisation.
 """
 
 import math
@@ -36,6 +37,7 @@ from torch import Tensor, nn
 from genprior.core.random_streams import Noise
 from genprior.priors.arguments import check_sizes
 from genprior.priors.base import ActivationCheckpointing, Density, Encoder, Trainable
+from genprior.priors.elbo import add_training_noise
 from genprior.priors.nets.channels import from_network, to_network
 from genprior.priors.nets.flows import (
     ActNorm,
@@ -54,6 +56,8 @@ from genprior.priors.nets.reversible import Chain
 LEVELS_OF_GREY = 255
 CHECKERBOARDS = 4
 LOG_STD_BOUND = 5.0
+# `map` with a flow trained with noise, chosen on photos held aside from training.
+MAP_WEIGHT, MAP_STEP_SIZE = 0.4, 0.05
 
 
 class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
@@ -70,6 +74,10 @@ class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
             pixels, so that nearly all sampled values are in [0, 1] or slightly outside.
         recompute: Gradient checkpointing: store no activations and recompute them from the
             output in the backward pass. Saves memory on large images, takes 1.5 times as long.
+        noise: Largest standard deviation of white noise that training adds to the images, each
+            with its own level in [0, noise]. The log-density is then less curved, so that the
+            search of `map` converges in fewer steps; samples are slightly noisy, and clean
+            images need more bits per dimension.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -84,9 +92,12 @@ class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
         architecture: Literal["glow", "realnvp"] = "glow",
         logit: float = 0.0,
         recompute: bool = False,
+        noise: float = 0.0,
     ) -> None:
         super().__init__()
         check_sizes(channels=channels, levels=levels, depth=depth, width=width)
+        if not 0 <= noise < math.inf:
+            raise ValueError(f"noise must be >= 0 and finite, got {noise}")
         if logit and not 0.01 <= logit < 0.5:
             raise ValueError(f"logit must be 0 or in [0.01, 0.5), got {logit}")
         if architecture not in ("glow", "realnvp"):
@@ -104,6 +115,7 @@ class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
             "architecture": architecture,
             "logit": logit,
             "recompute": recompute,
+            "noise": noise,
         }
         self.levels = nn.ModuleList()
         for level in range(levels):
@@ -111,6 +123,8 @@ class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
             self.levels.append(_Level(channels, depth, width, architecture, last, recompute))
             channels *= 2
         self.latent_maps = [(level.split_off, 2 ** (k + 1)) for k, level in enumerate(self.levels)]
+        if noise:
+            self.map_weight, self.map_step_size = MAP_WEIGHT, MAP_STEP_SIZE
         self.register_buffer("initialised", torch.zeros(()))
         self.checked = False
 
@@ -162,6 +176,7 @@ class Glow(nn.Module, Encoder, Density, ActivationCheckpointing, Trainable):
     def losses(self, x: Tensor, noise: Noise) -> Mapping[str, Tensor]:
         if not self.checked:  # once, since it synchronises with the device
             self.prepare(x, noise)
+        x = add_training_noise(x, self._config["noise"], noise)
         return {"flow": self.bits_per_dim(x, noise).mean()}
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ from gaussians import generator, noise
 from torch import Tensor
 
 from genprior.core.random_streams import Noise
+from genprior.priors.elbo import add_training_noise
 from genprior.priors.glow import Glow
 from genprior.priors.nets.flows import ActNorm, Coupling, Mixing
 from genprior.priors.nets.reversible import Chain
@@ -181,6 +182,16 @@ def test_bits_per_dim_of_a_gaussian_law():
     assert bits == pytest.approx(entropy + math.log2(255), abs=0.02)
 
 
+def test_training_with_noise_minimises_the_bits_of_noisy_images():
+    model, x = prior(noise=0.2), images(3, 1, 8, 8)
+    numbers = noise(x)
+    model.prepare(x, noise(x))
+    loss = model.losses(x, noise(x))["flow"]
+    noisy = add_training_noise(x, 0.2, numbers)
+    assert 0.01 < (noisy - x).std() < 0.2
+    torch.testing.assert_close(loss, model.bits_per_dim(noisy, numbers).mean())
+
+
 def test_it_learns_a_law_better_than_any_gaussian():
     # the contrast of an image is low or high: no Gaussian can model that
     torch.manual_seed(0)
@@ -215,6 +226,8 @@ def test_errors():
         Glow(architecture="nice")
     with pytest.raises(ValueError, match=r"0 or in \[0.01, 0.5\), got 0.5"):
         Glow(logit=0.5)
+    with pytest.raises(ValueError, match="noise must be >= 0 and finite, got -1"):
+        Glow(noise=-1)
     with pytest.raises(ValueError, match="got 4 channels: convert"):
         prior(channels=3).log_prob(images(1, 4, 8, 8))
     with pytest.raises(ValueError, match="got 2 channels: convert"):

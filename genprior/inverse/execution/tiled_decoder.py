@@ -128,6 +128,7 @@ class TiledDensity(nn.Module, Density):
         super().__init__()
         self.prior, self.side = prior, side
         self.receptive_radius, self.stride = prior.receptive_radius, prior.stride
+        self.map_weight, self.map_step_size = prior.map_weight, prior.map_step_size
 
     def log_prob(self, x: Tensor) -> Tensor:
         needs_gradient = torch.is_grad_enabled() and x.requires_grad

@@ -53,11 +53,13 @@ class MAP(Solver):
 
     Arguments:
         steps: Evaluations of the log-density and its gradient, >= 1.
-        weight: Weight of the log-density, > 0; 1 is the posterior.
+        weight: Weight of the log-density, > 0; 1 is the posterior. None: the `map_weight` of the
+            prior, which is 1 except for flows trained with noise.
         optimiser: "adam", or "lbfgs" for nearly Gaussian densities: with a flow its long steps
             reach modes of the density that are far from any photo.
         step_size: Initial learning rate of Adam, in units of [0, 1]; it decays linearly to 0.
-            Above a noise level of 0.04 it grows in proportion to the noise level.
+            Above a noise level of 0.04 it grows in proportion to the noise level. None: the
+            `map_step_size` of the prior, 0.01 except for flows trained with noise.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -69,13 +71,13 @@ class MAP(Solver):
     summary = "one image, the most probable; 1 forward + 1 backward per step"
 
     steps: int = setting(36, ge=1)
-    weight: float = setting(1.0, gt=0)
+    weight: float | None = setting(None, gt=0)
     optimiser: Optimiser = "adam"
-    step_size: float = 0.01
+    step_size: float | None = setting(None, gt=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_search(None, self.optimiser, self.step_size)
+        check_search(None, self.optimiser)
 
     @property
     def nfe(self) -> int:
@@ -90,13 +92,15 @@ class MAP(Solver):
     ) -> Tensor:
         exact = noise_std == 0
         any_exact = bool(exact.any())
-        variance = noise_std.clamp(min=NOISE_FLOOR) ** 2
+        weight = prior.map_weight if self.weight is None else self.weight
+        step_size = prior.map_step_size if self.step_size is None else self.step_size
+        factor = weight * noise_std.clamp(min=NOISE_FLOOR) ** 2  # of the log-density
 
         def loss(x: Tensor) -> Tensor:
             fit = squared_misfit(x, y, operator) / 2
             if self.optimiser == "adam":  # noise-free data are fitted by projection
                 fit = torch.where(exact, 0, fit)
-            return fit - variance * self.weight * prior.log_prob(x)
+            return fit - factor * prior.log_prob(x)
 
         def project(x: Tensor) -> Tensor:
             if not any_exact:
@@ -107,13 +111,13 @@ class MAP(Solver):
             smoothing = (noise_std / SMOOTH_START_NOISE).clamp(min=1)
             x = smooth_start(y, operator, weight=(WEIGHT * smoothing**6).clamp(max=1))
             if self.optimiser == "lbfgs":
-                return minimise(loss, x, self.steps, unit=self.weight * variance)
+                return minimise(loss, x, self.steps, unit=factor)
             step_scale = per_image((noise_std / LONG_STEP_NOISE).clamp(min=1), x)
             return step_scale * adam(
-                with_gradient(lambda u: loss(step_scale * u), self.weight * variance),
+                with_gradient(lambda u: loss(step_scale * u), factor),
                 project(x) / step_scale,
                 self.steps,
-                self.step_size,
+                step_size,
                 falling=True,
                 project=lambda u: project(step_scale * u) / step_scale,
                 betas=BETAS,

@@ -119,7 +119,7 @@ def adam(
     return z
 
 
-def check_search(penalty: float | None, optimiser: str, step_size: float) -> None:
+def check_search(penalty: float | None, optimiser: str, step_size: float = 1.0) -> None:
     """Raises an error for settings of a minimisation that are out of their range.
 
     Raises:

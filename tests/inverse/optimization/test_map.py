@@ -10,6 +10,7 @@ from torch import Tensor
 from genprior import restore
 from genprior.core.errors import SettingError
 from genprior.core.random_streams import Noise
+from genprior.inverse.execution.tiled_decoder import TiledDensity
 from genprior.inverse.gaussian.posterior import GaussianPosterior
 from genprior.inverse.optimization.glowip import GlowIP
 from genprior.inverse.optimization.map import MAP
@@ -100,6 +101,27 @@ def test_settings_out_of_range_are_refused(solver) -> None:
         solver(optimiser="sgd")
     with pytest.raises(ValueError, match="step_size must be > 0 and finite, got inf"):
         solver(step_size=math.inf)
+
+
+@pytest.mark.parametrize("side", [None, 12])
+def test_a_flow_trained_with_noise_has_settings_of_its_own(side) -> None:
+    torch.manual_seed(0)
+    flows = [Glow(1, levels=1, depth=2, width=6, noise=noise).double() for noise in (0, 0.1)]
+    flows[1].load_state_dict(flows[0].state_dict())
+    plain, noisy = (flow.requires_grad_(False) for flow in flows)
+    if side:
+        plain, noisy = (TiledDensity(flow, side) for flow in (plain, noisy))
+    y = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(1)).double()
+    sigma = torch.tensor([0.0, 0.1]).double()
+    op = Inpainting(random_keep((2, 1, 16, 16), 0.5))
+
+    def found(prior: Density, **settings: float) -> Tensor:
+        return MAP(4, **settings)(op.A(y), op, prior, sigma, NOISE)
+
+    settings = {"weight": noisy.map_weight, "step_size": noisy.map_step_size}
+    assert torch.equal(found(noisy), found(plain, **settings))
+    assert torch.equal(found(plain), found(noisy, weight=1, step_size=0.01))
+    assert (found(noisy) - found(plain)).abs().max() > 0.01
 
 
 def test_a_weight_out_of_range_is_refused() -> None:
