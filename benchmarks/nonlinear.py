@@ -6,9 +6,11 @@ Phase retrieval: noise 0.05, oversampling 2. HDR: factor 2, pivot 0.5, noise 0.0
 `dps` have their published settings and evaluations, and draw four samples of phase retrieval, one
 of HDR. `hqs` refines four starts of phase retrieval. Compared are
 
+    input      HDR: the measurement, as it is; phase retrieval: random pixels, the start of `daps`
+               and `dps`
     start      what the operator finds without a prior: phases by alternating reflections from
                random images; clipped pixels by a smooth lift (baseline `measurement`)
-    inverse    HDR only: clipped pixels at their limits
+    inverse    HDR only: pixels that are not clipped as they were, the others at their limits
     kept       the sample, or start of `hqs`, that fits the data best: no reference is used
     best       the best of four by comparison with the reference, as papers report
 
@@ -29,6 +31,7 @@ from torch import Tensor
 
 from genprior import degrade, load_prior, make_operator, make_solver, restore
 from genprior.core.metrics import psnr
+from genprior.core.random_streams import Noise
 from genprior.inverse.base import misfit
 from genprior.inverse.plug_and_play.hqs import SUITED
 from genprior.io.images import read_image
@@ -72,7 +75,9 @@ def measure(
     operator = (make_operator("phase", oversampling=2) if task == "phase"
                 else make_operator("hdr", factor=2, pivot=0.5))
     y = degrade(x, operator, noise, index=number)
-    found = {"start": nearer(operator.expansion_point(y), x, operator)}
+    raw = Noise(0, [number]).uniform(x) if task == "phase" else y
+    found = {"input": nearer(raw, x, operator),
+             "start": nearer(operator.expansion_point(y), x, operator)}
     if task == "hdr":
         values = operator.A(x)
         clipped = (values <= 0) | (values >= 1)
@@ -103,18 +108,19 @@ def report(rows: list[dict], crop: int) -> str:
     """Returns the table, as Markdown."""
     lines = [
         "# Phase retrieval and HDR: PSNR in dB", "",
-        "| task | method | photos | inverse | start | kept | gain over the start | "
-        "best of four | its gain | CPU s |", "| --- " * 10 + "|",
+        "| task | method | photos | input | inverse | start | kept | over the input | "
+        "over the start | best of four | over the start | CPU s |", "| --- " * 12 + "|",
     ]
     for task, method in sorted({(row["task"], row["method"]) for row in rows}):
         own = [row for row in rows if (row["task"], row["method"]) == (task, method)]
-        names = ("start", "kept", "best", "cpu")
-        start, kept, best, cpu = (sum(row[name] for row in own) / len(own) for name in names)
+        names = ("input", "start", "kept", "best", "cpu")
+        raw, start, kept, best, cpu = (sum(row[name] for row in own) / len(own) for name in names)
         hdr = task == "hdr"
         inverse = f"{sum(row['inverse'] for row in own) / len(own):.2f}" if hdr else ""
         of_four = " | " if hdr else f"{best:.2f} | {best - start:+.2f}"
-        lines.append(f"| {task} | {method} | {len(own)} | {inverse} | {start:.2f} | {kept:.2f} | "
-                     f"{kept - start:+.2f} | {of_four} | {cpu:.0f} |")
+        lines.append(f"| {task} | {method} | {len(own)} | {raw:.2f} | {inverse} | {start:.2f} | "
+                     f"{kept:.2f} | {kept - raw:+.2f} | {kept - start:+.2f} | {of_four} | "
+                     f"{cpu:.0f} |")
     versions = ", ".join(f"{name} {version(name)}" for name in ("genprior", "torch"))
     return "\n".join([
         *lines, "",
