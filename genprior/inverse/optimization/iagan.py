@@ -1,12 +1,13 @@
-"""Image-adaptive GAN (IAGAN): CSGM, then joint optimisation of latent and weights.
+"""Image-adaptive GAN (IAGAN): joint optimisation of the latent and the weights of a generator.
 
-    (z, theta) = argmin ||A G_theta(z) - y||^2,   from the latent of CSGM and the trained weights
-    x = argmin_u ||A u - y||^2 / sigma^2 + ||u - G_theta(z)||^2 / gamma^2
+    z          = argmin ||G(z) - s||^2
+    (z, theta) = argmin ||A G_theta(z) - y||^2 + w ||G_theta(z) - s||^2,   from there, w falls to 0
+    x          = argmin_u ||A u - y||^2 / sigma^2 + ||u - G_theta(z)||^2 / gamma^2
 
-The descent stops for an image as soon as its squared residual is at most that of the noise. The
-last line, back-projection, adds what is outside the range of the generator: gamma^2 is the
-variance per pixel of a white error of G that explains the excess of the residual over the noise.
-Without noise the result fits the measurement exactly.
+s is the Tikhonov solution (`smooth_start`). The descent stops for an image as soon as its squared
+residual is at most that of the noise. The last line, back-projection, adds what is outside the
+range of the generator: gamma^2 is the variance per pixel of a white error of G that explains
+the excess of the residual over the noise. Without noise the result fits the measurement exactly.
 
 References:
     Image-Adaptive GAN Based Reconstruction, Abu Hussein, Tirer and Giryes, 2020.
@@ -16,7 +17,10 @@ Differs from the authors' code:
     2. One start and a large learning rate of the weights, for small convolutional generators of
         photos; the authors use PGGAN and BEGAN with 1e-4 and below. On crops of training photos
         with half of the pixels missing it reaches 31.1 dB, GlowIP with the same generator 26.7.
-    3. The learning rates have a warm-up and fall to 0 in the second half; with noise the
+    3. The start at s, and the term of weight w. The authors begin with the latent of CSGM, as
+        `smooth=0` does: 4 photos held aside from training had 0.4 dB less with half of the pixels
+        missing, and 1.9 dB less with a hole of 32 x 32 pixels.
+    4. The learning rates have a warm-up and fall to 0 in the second half; with noise the
         back-projection is weighted. With both, 100 evaluations gave for holes what 300 gave
         without them, and 0.5 dB (super-resolution) to 1.3 dB (blur) more.
 """
@@ -27,11 +31,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from genprior.core.linalg import per_image
 from genprior.core.random_streams import Noise
 from genprior.inverse.base import Solver, setting
 from genprior.inverse.optimization.objective import Optimiser, check_search, squared_misfit
 from genprior.inverse.optimization.restarts import search_latents
+from genprior.inverse.tikhonov import smooth_start
 from genprior.operators.base import Operator
+from genprior.operators.denoising import Denoising
 from genprior.priors.base import Decoder
 
 BETAS = (0.9, 0.99)
@@ -41,17 +48,19 @@ SMALLEST_ERROR = 1e-4
 
 @dataclass(frozen=True)
 class IAGAN(Solver):
-    """CSGM, then refinement of the latent and of a copy of the generator's weights per image.
+    """Search of a latent, then refinement of it and of a copy of the weights, for each image.
 
     Arguments:
-        steps: Steps of CSGM, >= 1.
-        step_size: Learning rate of CSGM.
-        restarts: Random starts of CSGM.
-        penalty: lambda of CSGM; None is the square of the noise level of each image.
-        optimiser: Optimiser of CSGM.
+        steps: Steps of the search of the first latent, >= 1.
+        step_size: Learning rate of this search.
+        restarts: Random starts of this search.
+        penalty: lambda of this search, see `CSGM`; None is the square of the noise level of each
+            image.
+        optimiser: Optimiser of this search.
         refinements: Adam steps on latent and weights, >= 0.
         latent_rate: Largest learning rate of the latent in these steps, > 0.
         weight_rate: Largest learning rate of the weights in these steps, > 0.
+        smooth: Largest weight w of the Tikhonov solution, >= 0; 0 is the method of the authors.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -59,7 +68,7 @@ class IAGAN(Solver):
 
     needs = Decoder
     stochastic = False
-    summary = "one image, CSGM with adapted weights; 1 forward + 1 backward per step"
+    summary = "one image, a generator with adapted weights; 1 forward + 1 backward per step"
 
     steps: int = setting(20, ge=1)
     step_size: float = 0.1
@@ -69,6 +78,7 @@ class IAGAN(Solver):
     refinements: int = 80
     latent_rate: float = 1e-2
     weight_rate: float = 3e-3
+    smooth: float = setting(1.0, ge=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,15 +115,26 @@ class IAGAN(Solver):
                 f"choose csgm"
             )
         with torch.no_grad():
-            z, _ = search_latents(y, operator, prior, noise_std, generator, self)
+            start, to_fit, fitted = None, y, operator
+            if self.smooth:
+                start = smooth_start(y, operator)
+                exact = per_image(noise_std == 0, start) > 0
+                if exact.any():
+                    start = torch.where(exact, operator.prox(start, y, 0), start)
+                to_fit, fitted = start, Denoising()
+            z, _ = search_latents(to_fit, fitted, prior, noise_std, generator, self)
         rows = [
-            self._refine(z[i : i + 1], y[i : i + 1], operator.select([i]), prior, noise_std[i])
+            self._refine(
+                z[i : i + 1], y[i : i + 1], operator.select([i]), prior, noise_std[i],
+                None if start is None else start[i : i + 1],
+            )
             for i in range(len(y))
         ]
         return _back_project(torch.cat(rows), y, operator, noise_std, generator)
 
     def _refine(
-        self, z: Tensor, y: Tensor, operator: Operator, prior: nn.Module, noise_std: Tensor
+        self, z: Tensor, y: Tensor, operator: Operator, prior: nn.Module, noise_std: Tensor,
+        start: Tensor | None,
     ) -> Tensor:
         """Returns the image of one latent after the joint descent on latent and weights."""
         shape = operator.image_shape(y.shape)
@@ -127,6 +148,10 @@ class IAGAN(Solver):
             with torch.enable_grad():
                 x = prior.decode(z, shape)
                 fit = squared_misfit(x, y, operator)
+                loss = fit
+                if start is not None:
+                    falling = self.smooth * (1 - k / max(1, self.refinements))
+                    loss = fit + falling * (x - start).flatten(1).square().sum(dim=1)
             answer = x.detach() if answer is None else torch.where(done, answer, x.detach())
             done = done | (fit.detach() <= allowed).squeeze()
             if k < self.refinements:
@@ -134,7 +159,7 @@ class IAGAN(Solver):
                 for group, rate in zip(optimiser.param_groups, rates, strict=True):
                     group["lr"] = share * rate
                 optimiser.zero_grad()
-                fit.sum().backward()
+                loss.sum().backward()
                 optimiser.step()
         return answer
 
