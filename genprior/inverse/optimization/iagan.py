@@ -18,8 +18,8 @@ Differs from the authors' code:
         photos; the authors use PGGAN and BEGAN with 1e-4 and below. On crops of training photos
         with half of the pixels missing it reaches 31.1 dB, GlowIP with the same generator 26.7.
     3. The start at s, and the term of weight w. The authors begin with the latent of CSGM, as
-        `smooth=0` does: 4 photos held aside from training had 0.3 to 0.4 dB less with half of the pixels
-        missing, and 1.9 dB less with a hole of 32 x 32 pixels.
+        `smooth=0` does: 4 photos held aside from training had 0.3 to 0.4 dB less with half of the
+        pixels missing, and 1.9 dB less with a hole of 32 x 32 pixels.
     4. The learning rates have a warm-up and fall to 0 in the second half; with noise the
         back-projection is weighted. With both, 100 evaluations gave for holes what 300 gave
         without them, and 0.5 dB (super-resolution) to 1.3 dB (blur) more.
