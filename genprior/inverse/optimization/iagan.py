@@ -38,7 +38,6 @@ from genprior.inverse.optimization.objective import Optimiser, check_search, squ
 from genprior.inverse.optimization.restarts import search_latents
 from genprior.inverse.tikhonov import smooth_start
 from genprior.operators.base import Operator
-from genprior.operators.denoising import Denoising
 from genprior.priors.base import Decoder
 
 BETAS = (0.9, 0.99)
@@ -115,14 +114,13 @@ class IAGAN(Solver):
                 f"choose csgm"
             )
         with torch.no_grad():
-            start, to_fit, fitted = None, y, operator
+            start = None
             if self.smooth:
                 start = smooth_start(y, operator)
                 exact = per_image(noise_std == 0, start) > 0
                 if exact.any():
                     start = torch.where(exact, operator.prox(start, y, 0), start)
-                to_fit, fitted = start, Denoising()
-            z, _ = search_latents(to_fit, fitted, prior, noise_std, generator, self)
+            z, _ = search_latents(y, operator, prior, noise_std, generator, self, start)
         rows = [
             self._refine(
                 z[i : i + 1], y[i : i + 1], operator.select([i]), prior, noise_std[i],

@@ -33,27 +33,34 @@ def search_latents(
     noise_std: Tensor,
     generator: Noise,
     settings: Search,
+    target: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Returns the best latent of every image, shape (B, ...), and its decoded image (B, C, H, W).
 
     Arguments:
         y, operator, prior, noise_std, generator: See `Solver.solve`.
         settings: Settings of the search.
+        target: Images (B, C, H, W) that are fitted in place of the measurements.
     """
     batch, *image = operator.image_shape(y.shape)
     latent = prior.latent_shape(torch.Size((batch, *image)))[1:]
     shape = torch.Size((settings.restarts * batch, *image))
     penalty = penalties(settings.penalty, noise_std).repeat(settings.restarts)
 
+    def misfit(x: Tensor) -> Tensor:
+        if target is None:
+            return squared_misfit(x, y, operator)
+        return (x.unflatten(0, (-1, batch)) - target).flatten(0, 1).flatten(1).square().sum(dim=1)
+
     def loss(z: Tensor) -> Tensor:
-        fit = squared_misfit(prior.decode(z, shape), y, operator)
+        fit = misfit(prior.decode(z, shape))
         return fit + penalty * z.flatten(1).square().sum(dim=1)
 
     z = generator.normal(y.new_empty(()).expand(batch, settings.restarts, *latent))
     z = z.transpose(0, 1).flatten(0, 1)
     z = minimise(loss, z, settings.steps, settings.optimiser, settings.step_size)
     x = prior.decode(z, shape)
-    fit = squared_misfit(x, y, operator).nan_to_num(nan=torch.inf)
+    fit = misfit(x).nan_to_num(nan=torch.inf)
     best = fit.reshape(settings.restarts, batch).argmin(dim=0)
     return tuple(_pick(v.unflatten(0, (settings.restarts, batch)), best) for v in (z, x))
 
