@@ -10,7 +10,7 @@ of HDR. `hqs` refines four starts of phase retrieval. Compared are
                and `dps`
     start      what the operator finds without a prior: phases by alternating reflections from
                random images; clipped pixels by a smooth lift (baseline `measurement`)
-    inverse    HDR only: pixels that are not clipped as they were, the others at their limits
+    inverse    HDR only: clipped pixels at their limits
     kept       the sample, or start of `hqs`, that fits the data best: no reference is used
     best       the best of four by comparison with the reference, as papers report
 

@@ -15,6 +15,8 @@ Differs from the authors' code:
         with the usual betas on blur, super-resolution and holes, within 0.3 dB on strong blur and
         on noise of 0.1. Above that noise level the initial image is smoother: denoising at 0.2
         gives 24.7 dB, and 23.1 dB from the initial image of the other tasks.
+    3. log p(x) has a weight. It is 0.4 for flows trained with noise, whose most probable image is
+        too smooth (benchmarks/recipes.md), and 1 for other densities.
 """
 
 from dataclasses import dataclass
@@ -73,11 +75,11 @@ class MAP(Solver):
     steps: int = setting(36, ge=1)
     weight: float | None = setting(None, gt=0)
     optimiser: Optimiser = "adam"
-    step_size: float | None = setting(None, gt=0)
+    step_size: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_search(None, self.optimiser)
+        check_search(None, self.optimiser, self.step_size)
 
     @property
     def nfe(self) -> int:

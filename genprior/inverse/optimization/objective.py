@@ -119,13 +119,13 @@ def adam(
     return z
 
 
-def check_search(penalty: float | None, optimiser: str, step_size: float = 1.0) -> None:
+def check_search(penalty: float | None, optimiser: str, step_size: float | None) -> None:
     """Raises an error for settings of a minimisation that are out of their range.
 
     Raises:
         ValueError: A setting is out of its range.
     """
-    if not 0 < step_size < float("inf"):
+    if step_size is not None and not 0 < step_size < float("inf"):
         raise ValueError(f"step_size must be > 0 and finite, got {step_size}")
     if penalty is not None and not 0 <= penalty < float("inf"):
         raise ValueError(
